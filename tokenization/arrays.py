@@ -1,0 +1,202 @@
+"""Token arrays: a corpus as integers in flat files, one `.bin` and one `.idx` for each corpus shard, and `meta.json`.
+
+- `train-00000.bin`: token ids, little-endian uint16 or uint32 (`meta["dtype"]`); every document ends with the
+  end-of-text token.
+- `train-00000.idx`: uint64, for every document the position in the file just after its last token.
+- `meta.json`: dtype, vocab_size, eot_id, and for every split the number of tokens, documents, UTF-8 bytes and the files.
+- `token_bytes.npy`: for every token id how many bytes of text it stands for (0 for special tokens); it turns a loss in
+  nats per token into bits per byte.
+"""
+
+import json
+import mmap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokenization.errors import TokenizationError
+
+META = "meta.json"
+TOKEN_BYTES = "token_bytes.npy"
+RESIDENT_BYTES = 256 << 20  # mapped pages touched before they are handed back to the kernel's page cache
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest little-endian dtype that holds every id of a vocabulary."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """One shard of token arrays, as `meta.json` lists it."""
+
+    name: str
+    tokens: int
+    documents: int
+    bytes: int
+    sha256: str
+
+
+def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: int, eot_id: int) -> None:
+    """Write `meta.json` for the files of every split; its bytes depend on nothing else."""
+    meta = {
+        "format": "textmill-tokens 1",
+        "dtype": token_dtype(vocab_size).name,
+        "vocab_size": vocab_size,
+        "eot_id": eot_id,
+        "splits": {
+            split: {
+                "tokens": sum(file.tokens for file in files),
+                "documents": sum(file.documents for file in files),
+                "bytes": sum(file.bytes for file in files),
+                "files": [asdict(file) for file in files],
+            }
+            for split, files in splits.items()
+        },
+    }
+    (path / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
+
+
+class MappedFile:
+    """A file of integers mapped into memory whose resident pages stay bounded.
+
+    Reading a mapping at random leaves every page it touched in the resident set; after `RESIDENT_BYTES` of reads the
+    pages are given back (they stay in the page cache, so reading them again costs a minor fault).
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, length: int):
+        expected = length * dtype.itemsize
+        found = path.stat().st_size if path.exists() else None
+        if found != expected:
+            state = "is missing" if found is None else f"has {found:,} bytes instead of {expected:,}"
+            raise TokenizationError(f"{path} {state}; run pretokenize again")
+        self.dtype = dtype
+        self.length = length
+        self._touched = 0
+        self._map = None
+        if length:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Copy of the values in [start, stop)."""
+        if stop <= start:
+            return np.empty(0, self.dtype)
+        values = np.frombuffer(self._map, self.dtype, stop - start, start * self.dtype.itemsize).copy()
+        self._touched += max(values.nbytes, mmap.PAGESIZE)
+        if self._touched > RESIDENT_BYTES:
+            self._touched = 0
+            if hasattr(mmap, "MADV_DONTNEED"):
+                self._map.madvise(mmap.MADV_DONTNEED)
+        return values
+
+
+class TokenArrays:
+    """One split of a folder of token arrays, read as one long sequence.
+
+    `len()` is the number of tokens, `documents` the number of documents. Nothing is loaded: files are mapped, and the
+    resident memory stays bounded however much is read. Instances may be pickled to worker processes.
+
+    Raises `TokenizationError` if the folder holds no token arrays, lacks the split, or a file is missing or truncated.
+    """
+
+    def __init__(self, path: Path, split: str = "train"):
+        self.path = Path(path)
+        self.split = split
+        meta_path = self.path / META
+        if not meta_path.is_file():
+            raise TokenizationError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
+        self.meta: dict = json.loads(meta_path.read_text())
+        if split not in self.meta["splits"]:
+            raise TokenizationError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
+        self.dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
+        self.vocab_size: int = self.meta["vocab_size"]
+        self.eot_id: int = self.meta["eot_id"]
+        files = self.meta["splits"][split]["files"]
+        self.documents: int = self.meta["splits"][split]["documents"]
+        self.bytes: int = self.meta["splits"][split]["bytes"]
+        # position of each file's first token and document in the split, and the totals
+        self._token_starts = np.concatenate([[0], np.cumsum([f["tokens"] for f in files], dtype=np.int64)])
+        self._document_starts = np.concatenate([[0], np.cumsum([f["documents"] for f in files], dtype=np.int64)])
+        self._tokens = [MappedFile(self.path / f["name"], self.dtype, f["tokens"]) for f in files]
+        self._ends = [
+            MappedFile((self.path / f["name"]).with_suffix(".idx"), np.dtype("<u8"), f["documents"]) for f in files
+        ]
+
+    def __reduce__(self):
+        return TokenArrays, (self.path, self.split)
+
+    def __len__(self) -> int:
+        return int(self._token_starts[-1])
+
+    def window(self, start: int, length: int) -> np.ndarray:
+        """The tokens [start, start + length) of the split, in the dtype of the file; windows may cross shards.
+
+        Raises IndexError outside the split.
+        """
+        stop = start + length
+        if start < 0 or length < 0 or stop > len(self):
+            raise IndexError(f"window [{start}, {stop}) lies outside the {len(self)} tokens of {self.split}")
+        first = int(np.searchsorted(self._token_starts, start, side="right")) - 1
+        parts = []
+        while start < stop:
+            offset, end = int(self._token_starts[first]), int(self._token_starts[first + 1])
+            parts.append(self._tokens[first].read(start - offset, min(stop, end) - offset))
+            start, first = end, first + 1
+        return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, self.dtype)])
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """A batch: int64[len(starts), length], row i the tokens from starts[i] on."""
+        batch = np.empty((len(starts), length), np.int64)
+        for row, start in zip(batch, starts, strict=True):
+            row[:] = self.window(int(start), length)
+        return batch
+
+    def document(self, index: int) -> np.ndarray:
+        """The tokens of one document, its end-of-text token included."""
+        if not 0 <= index < self.documents:
+            raise IndexError(f"document {index} lies outside the {self.documents} documents of {self.split}")
+        file = int(np.searchsorted(self._document_starts, index, side="right")) - 1
+        inside = index - int(self._document_starts[file])
+        ends = self._ends[file].read(max(inside - 1, 0), inside + 1)
+        start = int(ends[0]) if inside else 0
+        return self._tokens[file].read(start, int(ends[-1]))
+
+    def document_ends(self) -> np.ndarray:
+        """int64[documents]: the position in the split just after each document's last token."""
+        ends = [e.read(0, e.length).astype(np.int64) + s for e, s in zip(self._ends, self._token_starts, strict=False)]
+        return np.concatenate(ends) if ends else np.empty(0, np.int64)
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """uint32[vocab_size]: UTF-8 bytes each token stands for, 0 for special tokens."""
+        return np.load(self.path / TOKEN_BYTES, allow_pickle=False)
+
+
+def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarray:
+    """Where a pseudo-random permutation of range(n) sends each of `indices`: int64 of the same shape.
+
+    A pure function of (index, n, seed, epoch): any worker can ask for any part of the order, a run can resume anywhere
+    in it, and no permutation of n entries is ever stored. A four-round Feistel network over the smallest even number of
+    bits that holds n, repeated while the result lies outside range(n) (cycle walking; Black and Rogaway, "Ciphers with
+    Arbitrary Finite Domains", CT-RSA 2002).
+    """
+    if n < 1:
+        raise ValueError("an order needs at least one index")
+    half = np.uint64(max(1, (max(n - 1, 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64)
+
+    def permute(values: np.ndarray) -> np.ndarray:
+        left, right = values >> half, values & mask
+        for key in keys:
+            mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed >> np.uint64(33)) & mask)
+        return (left << half) | right
+
+    result = permute(np.asarray(indices, np.uint64).ravel())
+    while (outside := result >= n).any():
+        result[outside] = permute(result[outside])
+    return result.astype(np.int64).reshape(np.shape(indices))
