@@ -1,5 +1,5 @@
-"""The one exception for what a user of this package can put right."""
+"""The one exception for mistakes that a user can mend."""
 
 
 class ScrapingError(Exception):
-    """A mistake in input or settings. The message is one line that says what is wrong and what to do about it."""
+    """Bad input to scraping or ingestion; the message is one line and says what to do about it."""
