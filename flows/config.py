@@ -1,0 +1,170 @@
+"""The configuration of a pipeline: one section a stage, read from YAML, overridable key by key.
+
+Every mistake is found before any work starts, and named with its place in the file and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from flows.errors import FlowError
+from flows.stages.report import ReportConfig
+from modeling.config import FinetuneConfig, PretrainConfig
+from scraping.errors import ScrapingError
+from scraping.ingest import IngestConfig
+from scraping.prepare import PrepareConfig
+from scraping.source import Source, load_source
+from tokenization.config import PretokenizeConfig, TokenizerConfig
+
+
+class ScrapeSection(BaseModel, extra="forbid"):
+    """Which sites to crawl."""
+
+    sources: list[str] = Field(default_factory=list, description="Shipped sources by name, or paths of YAML files")
+    max_pages: int | None = Field(None, gt=0, description="At most so many pages of each source, whatever its own limit")
+
+    @field_validator("sources")
+    @classmethod
+    def _known(cls, sources: list[str]) -> list[str]:
+        for name in sources:
+            try:
+                load_source(name)
+            except ScrapingError as error:
+                raise ValueError(str(error)) from error
+        return sources
+
+    def load(self) -> list[Source]:
+        """The declared sources in the order of their names, so that the order in the file changes nothing."""
+        sources = sorted((load_source(name) for name in self.sources), key=lambda source: source.name)
+        if self.max_pages is None:
+            return sources
+        return [source.limited_to(self.max_pages) for source in sources]
+
+
+class PipelineConfig(BaseModel, extra="forbid"):
+    """A whole pipeline. Sections are named after the stages."""
+
+    name: str = Field("pipeline", description="Names the runs of this configuration")
+    store: str = Field("store", description="Folder of the finished artifacts")
+    scrape: ScrapeSection = Field(default_factory=ScrapeSection)
+    ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
+    prepare: PrepareConfig = Field(default_factory=PrepareConfig)
+    train_tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    pretokenize: PretokenizeConfig = Field(default_factory=PretokenizeConfig)
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
+    report: ReportConfig = Field(default_factory=ReportConfig)
+
+
+def load_config(path: Path, settings: list[str] | None = None) -> PipelineConfig:
+    """Read a configuration and apply `section.key=value` settings, whose values are YAML.
+
+    Raises:
+        FlowError: no such file, not YAML, an unknown or ill-typed key, a setting that is not `key=value`.
+    """
+    try:
+        text = path.read_text()
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except OSError as error:
+        raise FlowError(f"{path}: {error.strerror}; give the path of a configuration such as configs/demo.yaml") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise FlowError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise FlowError(f"{path}: a configuration is a mapping of sections, not a {type(document).__name__}")
+
+    origins: dict[tuple[str, ...], str] = {}
+    for setting in settings or []:
+        keys = _apply(document, setting)
+        origins[keys] = f"--set {setting}"
+    try:
+        return PipelineConfig.model_validate(document)
+    except ValidationError as error:
+        raise FlowError("\n".join(_explain(error, path, tree, origins))) from error
+
+
+def _apply(document: dict[str, Any], setting: str) -> tuple[str, ...]:
+    """Set one dotted key in the document; returns the key's path."""
+    key, equals, value = setting.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys):
+        raise FlowError(f"--set {setting}: write section.key=value, for example --set pretrain.steps=200")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise FlowError(f"--set {setting}: the value is not valid YAML") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 3e-4 as text
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    section = document
+    for part in keys[:-1]:
+        if not isinstance(section.get(part), dict):
+            section[part] = {}
+        section = section[part]
+    section[keys[-1]] = parsed
+    return keys
+
+
+def _explain(
+    error: ValidationError, path: Path, tree: yaml.Node | None, origins: dict[tuple[str, ...], str]
+) -> Iterator[str]:
+    """One line a mistake: where it stands, what is wrong, what was probably meant."""
+    for mistake in error.errors(include_url=False):
+        keys = tuple(str(part) for part in mistake["loc"])
+        setting = next((origin for length in range(len(keys), 0, -1) if (origin := origins.get(keys[:length]))), None)
+        where = setting or f"{path}:{_line(tree, keys)}"
+        name = ".".join(keys)
+        if mistake["type"] == "extra_forbidden":
+            yield f"{where}: unknown key {name}{_suggestion(keys)}"
+        else:
+            message = mistake["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
+            yield f"{where}: {name}: {message[0].lower() + message[1:]}{given}"
+
+
+def _suggestion(keys: tuple[str, ...]) -> str:
+    """The nearest valid key beside a wrong one; looked for in the whole configuration if nothing near is in its section."""
+    beside = list(_fields_at(PipelineConfig, keys[:-1]))
+    if near := difflib.get_close_matches(keys[-1], beside, n=1):
+        return f"; did you mean {'.'.join((*keys[:-1], near[0]))}?"
+    elsewhere = {key: f"{section}.{key}" for section in PipelineConfig.model_fields
+                 for key in _fields_at(PipelineConfig, (section,))}
+    if near := difflib.get_close_matches(keys[-1], elsewhere, n=1):
+        return f"; did you mean {elsewhere[near[0]]}?"
+    return f"; valid here: {', '.join(beside)}" if beside else ""
+
+
+def _fields_at(model: type[BaseModel], keys: tuple[str, ...]) -> Iterator[str]:
+    """Field names of the model found by following `keys` from `model`."""
+    if not keys:
+        yield from model.model_fields
+        return
+    if field := model.model_fields.get(keys[0]):
+        for candidate in (field.annotation, *get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from _fields_at(candidate, keys[1:])
+
+
+def _line(tree: yaml.Node | None, keys: tuple[str, ...]) -> int:
+    """Line (from 1) of the deepest part of `keys` that stands in the file."""
+    line, node = 1, tree
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = next(((name, value) for name, value in node.value if name.value == key), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

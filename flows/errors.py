@@ -1,0 +1,17 @@
+"""Mistakes that a user can mend: one line that says what to do, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+from modeling.errors import ModelingError
+from scraping.errors import ScrapingError
+from tokenization.errors import TokenizationError
+
+
+class FlowError(Exception):
+    """A configuration, store or command that cannot work; the message is one line that says what to do."""
+
+
+UserError = FlowError | ScrapingError | TokenizationError | ModelingError
+"""For `except` use `USER_ERRORS`; for `isinstance` and annotations this union."""
+
+USER_ERRORS = (FlowError, ScrapingError, TokenizationError, ModelingError)

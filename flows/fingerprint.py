@@ -1,0 +1,59 @@
+"""The identity of an artifact: a hash of everything that decides its bytes, and of nothing else.
+
+A fingerprint contains the stage, its version, the settings that can change the output, and the digests of the
+inputs' files. It never contains a path, a host or a clock: a store that moved is the same store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def canonical(value: Any) -> Any:
+    """Reduce `value` to JSON types that are equal exactly when they would produce the same output.
+
+    Model fields marked `json_schema_extra={"affects_output": False}` (workers, log intervals, schedules) are left out.
+
+    Raises:
+        TypeError: for a value without a stable form, such as a path, a clock, a set or an arbitrary object.
+        ValueError: for a number that JSON cannot hold (NaN, infinity).
+    """
+    match value:
+        case BaseModel():
+            return {
+                name: canonical(getattr(value, name))
+                for name, field in type(value).model_fields.items()
+                if (field.json_schema_extra or {}).get("affects_output", True)
+            }
+        case Enum():
+            return canonical(value.value)
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float():
+            raise ValueError(f"{value} has no canonical form")
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("a mapping with keys other than strings has no canonical form")
+            return {key: canonical(item) for key, item in value.items()}
+        case list() | tuple():
+            return [canonical(item) for item in value]
+        case _:
+            raise TypeError(f"{type(value).__name__} {value!r} has no canonical form, so it cannot be in a fingerprint")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`, the same on every machine and in every process."""
+    text = json.dumps(canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
