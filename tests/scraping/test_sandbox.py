@@ -1,0 +1,97 @@
+"""Children that hang, grow, crash or lie cost one input each, and none outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scraping.sandbox import Call, Failure, run
+
+HERE = f"{Path(__file__).parent}"
+
+
+def misbehave(payload: bytes, how: str):
+    """The target that runs in the children."""
+    match how:
+        case "echo":
+            return payload.decode()
+        case "reject":
+            raise ValueError("not for me")
+        case "bug":
+            return 1 / 0
+        case "spin":
+            while True:
+                pass
+        case "grow":
+            hoard = []
+            while True:
+                hoard.append(bytearray(1 << 24))
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return None
+
+
+def answers(calls, **limits):
+    sys.path.insert(0, HERE)  # children look where the parent does
+    try:
+        return list(run("test_sandbox:misbehave", calls, **limits))
+    finally:
+        sys.path.remove(HERE)
+
+
+def test_results_come_in_the_order_of_the_calls():
+    calls = [Call({"how": "echo"}, f"page {i}".encode() * (i % 5 * 10_000)) for i in range(100)]
+    assert answers(calls, workers=2) == [call.payload.decode() for call in calls]
+
+
+def test_each_misbehaviour_costs_one_input():
+    hows = ["echo", "reject", "echo", "bug", "spin", "echo", "grow", "crash", "echo"]
+    results = answers([Call({"how": how}, b"fine") for how in hows], workers=2, cpu_seconds=1, memory_bytes=1 << 29)
+    assert [result.reason if isinstance(result, Failure) else result for result in results] == [
+        "fine", "rejected", "fine", "error", "time", "fine", "memory", "died", "fine",
+    ]  # fmt: skip
+    assert results[1].detail == "not for me" and "ZeroDivisionError" in results[3].detail
+    assert results[7].detail == "SIGSEGV"
+
+
+def test_abandoning_the_results_ends_the_children():
+    sys.path.insert(0, HERE)
+    results = run("test_sandbox:misbehave", (Call({"how": "echo"}, b"x") for _ in iter(int, 1)), workers=2)
+    assert next(results) == "x"
+    results.close()
+    sys.path.remove(HERE)
+    assert not children_of(os.getpid())
+
+
+def test_children_end_with_a_killed_parent():
+    program = f"""
+import sys
+sys.path.insert(0, {HERE!r})
+from scraping.sandbox import Call, run
+for _ in run("test_sandbox:misbehave", (Call({{"how": "echo"}}, b"x") for _ in iter(int, 1)), workers=2):
+    pass
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 20
+    while len(children := children_of(parent.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    while any(alive(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(alive(child) for child in children)
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split() if alive(int(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "sandbox" in Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return False
