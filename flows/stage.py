@@ -58,6 +58,7 @@ class Stage(Generic[Config]):
         name: also the key of its section in the configuration and its folder in the store.
         version: raise it when the same settings and inputs now give other bytes; older artifacts are then rebuilt.
         build: fills `job.out`; called again after a crash, it continues there.
+        headline: the one line that says what came out, from the stage's own figures.
         label: what this run of the stage is about, for run names and tables ("python-docs", "4 layers x 256").
         identity: what decides the output: the settings as they are, unless the bytes come from elsewhere (local files).
         records: file patterns that hold clocks and rates: sealed and verified, but outside the digest.
@@ -70,6 +71,7 @@ class Stage(Generic[Config]):
     name: str
     version: int
     build: Callable[[Job[Config]], None]
+    headline: Callable[[dict[str, Any]], str]
     label: Callable[[Config], str] = lambda config: ""
     identity: Callable[[Config, Store], Any] = lambda config, store: config
     records: tuple[str, ...] = ()
@@ -203,10 +205,19 @@ def _listed(inputs: Inputs) -> Iterator[tuple[str, list[Artifact]]]:
             yield name, given if isinstance(given, list) else [given]
 
 
-def _what_changed(stage: Stage[Config], identity: dict[str, Any], store: Store) -> str:
+def what_changed(stage: Stage[Config], config: Config, store: Store) -> str | None:
+    """How the stage's version and settings differ from the nearest artifact's, whatever its inputs; None if equal."""
+    return _what_changed(stage, identify(stage, config, {}, store), store, leave_out="inputs.") or None
+
+
+def _what_changed(stage: Stage[Config], identity: dict[str, Any], store: Store, leave_out: str | None = None) -> str:
     """How this identity differs from the nearest one in the store, e.g. "steps: 300 → 400"."""
-    wanted = dict(_leaves(identity))
-    others = [dict(_leaves(a.manifest.identity)) for a in store.artifacts() if a.manifest.stage == stage.name]
+
+    def comparable(identity: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in _leaves(identity) if not (leave_out and key.startswith(leave_out))}
+
+    wanted = comparable(identity)
+    others = [comparable(a.manifest.identity) for a in store.artifacts() if a.manifest.stage == stage.name]
     if not others:
         return "not built yet"
     changes = [

@@ -1,0 +1,37 @@
+"""The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from flows.cli import model, pipeline, source, tokenizer
+
+app = typer.Typer(
+    name="textmill",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Turn web text into language models: scrape, tokenize, pretrain and fine-tune as one Prefect pipeline.",
+)
+pipeline.register(app)
+model.register(app)
+app.add_typer(source.app, name="source", help="Declared web sites: list, try out, add.")
+app.add_typer(tokenizer.app, name="tokenizer", help="Train, use, compare and convert tokenizers.")
+
+
+def main() -> None:
+    """Entry point of `textmill`. A user's mistake is one line on stderr and exit code 2."""
+    from flows.errors import USER_ERRORS
+
+    try:
+        app()
+    except USER_ERRORS as error:
+        print(f"textmill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `textmill status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,153 @@
+"""`textmill run` and `textmill status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.pipeline import Selection
+    from flows.plan import Step
+    from flows.store import Artifact
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. `pretrain.steps=200`; repeatable"),
+]
+COLOURS = {"reuse": "green", "build": "yellow", "build?": "cyan", "missing": "red", "skip": "dim"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(status)
+
+
+def run(
+    config: ConfigPath,
+    settings: Settings = [],  # noqa: B006 - Typer's way
+    only: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on what the store holds of earlier ones")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Build this stage and everything after it again")
+    ] = None,
+    force: Annotated[
+        list[str],
+        typer.Option(metavar="STAGE", help="Build this stage again; what follows only if it comes out different"),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the SHA-256 of every file before reusing it")] = False,
+) -> None:
+    """Run a pipeline: build what is not in the store, reuse the rest.
+
+    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report.
+    A run that was killed continues where it was when it is started again.
+    """
+    from flows.config import load_config
+    from flows.pipeline import Selection
+
+    chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
+    loaded = load_config(config, settings)
+    if dry_run:
+        _print_plan(loaded, chosen)
+    else:
+        _run(loaded, chosen)
+
+
+def status(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Also say what a run of this configuration would reuse")
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    store: Annotated[Path, typer.Option(help="The store, where no CONFIG names one")] = Path("store"),
+) -> None:
+    """List the artifacts of a store, and what a run would reuse or build."""
+    from flows.config import load_config
+    from flows.plan import plan
+    from flows.store import Store
+
+    loaded = load_config(config, settings) if config else None
+    steps = plan(loaded) if loaded else []
+    reused = {step.artifact.path for step in steps if step.artifact}
+    _print_artifacts(Store(Path(loaded.store) if loaded else store).artifacts(), reused, marked=loaded is not None)
+    if loaded:
+        _print_steps(steps, loaded.name)
+
+
+def _run(config: PipelineConfig, selection: Selection) -> None:
+    from flows.pipeline import FLOWS, pipeline
+    from flows.store import Store
+
+    Store(Path(config.store)).check_writable()
+    if selection.only:
+        force = selection.only in selection.force or selection.only == selection.start
+        state = FLOWS[selection.only](config, force=force, verify=selection.verify, return_state=True)
+    else:
+        state = pipeline(
+            config, force=sorted(selection.force), start=selection.start, verify=selection.verify, return_state=True
+        )
+    _print_outcome(state.result())
+
+
+def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
+    from flows.pipeline import STAGES
+
+    table = Table(title="Result", title_justify="left")
+    for column, justify in (("stage", "left"), ("", "left"), ("s", "right"), ("what came out", "left")):
+        table.add_column(column, justify=justify)
+    for artifact, reused in built:
+        manifest = artifact.manifest
+        action = "[green]reused[/]" if reused else "[yellow]built[/]"
+        headline = STAGES[manifest.stage].headline(artifact.stats)
+        table.add_row(f"{manifest.stage} {manifest.label}".strip(), action, f"{manifest.seconds:,.1f}", headline)
+    console = Console()
+    console.print(table)
+    for artifact, _ in built:
+        if (page := artifact.path / "index.html").exists():
+            console.print(f"Report: {page}", soft_wrap=True)
+
+
+def _print_plan(config: PipelineConfig, selection: Selection) -> None:
+    from flows.plan import plan
+
+    _print_steps(plan(config, selection), config.name)
+
+
+def _print_steps(steps: Iterable[Step], name: str) -> None:
+    table = Table(title=f"Plan of {name}", title_justify="left")
+    for column in ("stage", "action", "why", "fingerprint"):
+        table.add_column(column, overflow="fold")
+    for step in steps:
+        colour = COLOURS[step.action]
+        fingerprint = step.artifact.manifest.fingerprint if step.artifact else ""
+        table.add_row(step.title, f"[{colour}]{step.action}[/]", step.reason, fingerprint)
+    Console().print(table)
+
+
+def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Path], *, marked: bool) -> None:
+    table = Table(title="Artifacts", title_justify="left")
+    for column, justify in (
+        ("stage", "left"), ("made for", "left"), ("fingerprint", "left"), ("MB", "right"), ("built (UTC)", "left"),
+        ("s", "right"),
+    ):  # fmt: skip
+        table.add_column(column, justify=justify)
+    if marked:
+        table.add_column("now")
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        row = [
+            f"{manifest.stage} {manifest.label}".strip(), manifest.pipeline, manifest.fingerprint,
+            f"{manifest.size / 1e6:,.1f}", f"{manifest.finished:%Y-%m-%d %H:%M}", f"{manifest.seconds:,.1f}",
+        ]  # fmt: skip
+        if marked:
+            damage = artifact.damage()
+            row.append(f"[red]{damage}[/]" if damage else "[green]reused[/]" if artifact.path in reused else "")
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,92 @@
+"""What a run would do, and why, without doing it: behind `textmill run --dry-run` and `textmill status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from flows.config import PipelineConfig
+from flows.errors import USER_ERRORS
+from flows.pipeline import Selection, chain
+from flows.stage import Stage, assess, what_changed
+from flows.store import Artifact, Store
+
+Action = Literal["reuse", "build", "build?", "missing", "skip"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan.
+
+    Actions: `reuse`; `build`; `build?` (only if an earlier stage comes out different from before); `missing` (taken
+    from the store under --only, but not there); `skip` (an optional stage without its input).
+    """
+
+    stage: str
+    title: str
+    action: Action
+    reason: str
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Stands for an artifact that is not built yet, so that nobody can know what follows from it."""
+
+    stage: str
+
+
+@dataclass
+class Planner:
+    """A runner for `flows.pipeline.chain` that writes down what would be done."""
+
+    config: PipelineConfig
+    selection: Selection
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(Path(self.config.store))
+
+    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
+        if self.selection.skips(stage):
+            return None
+        step = self._step(stage, config, inputs)
+        self.steps.append(step)
+        if step.action == "skip":
+            return None
+        return step.artifact if step.action == "reuse" else Pending(stage.name)
+
+    def _step(self, stage: Stage, config: BaseModel, inputs: dict[str, Any]) -> Step:
+        title = stage.title(config)
+        options = self.selection.options(stage, self.config.name)
+        pending = [item.stage for given in inputs.values() for item in (given if isinstance(given, list) else [given])
+                   if isinstance(item, Pending)]
+        if pending:
+            if options.force:
+                return Step(stage.name, title, "build", "forced")
+            if changed := what_changed(stage, config, self.store):
+                return Step(stage.name, title, "build", changed)
+            return Step(stage.name, title, "build?", f"unless {' and '.join(pending)} comes out as before")
+        try:
+            verdict = assess(stage, config, inputs, self.store, options)
+        except USER_ERRORS as error:
+            if stage.optional(config):
+                return Step(stage.name, title, "skip", str(error))
+            raise
+        if verdict.artifact:
+            return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
+        if self.selection.takes_from_store(stage):
+            return Step(stage.name, title, "missing", verdict.reason)
+        interrupted = self.store.workdir(stage.name, verdict.fingerprint).exists()
+        reason = f"{verdict.reason}; continues an interrupted build" if interrupted else verdict.reason
+        return Step(stage.name, title, "build", reason)
+
+
+def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Step]:
+    """What `run` would do now, stage by stage."""
+    planner = Planner(config, selection)
+    chain(config, planner)
+    return planner.steps

@@ -1,0 +1,83 @@
+"""Where a long stage stands: a bar on a terminal, a log line now and then elsewhere, a live figure on the run's page."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_SECONDS = 15.0
+PAGE_SECONDS = 5.0
+
+
+class StageProgress:
+    """The callback that a build function calls as often as it likes: `progress(done, total, unit="steps", loss=3.2)`.
+
+    `total` is None while unknown. Figures are shown in the order given; numbers are rounded for people. Use it as a
+    context manager, so that the bar is taken away and the last state is told.
+    """
+
+    def __init__(self, title: str, log: logging.Logger | logging.LoggerAdapter) -> None:
+        self.title = title
+        self.log = log
+        self.started = time.monotonic()
+        self.logged = self.shown = self.started
+        self.page_key: Any = None
+        self.line = ""
+        self.bar: Progress | None = None
+        if sys.stderr.isatty():
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self.task = self.bar.add_task(title, total=None, figures="")
+
+    def __enter__(self) -> StageProgress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+        if kind is None and self.page_key:
+            update_progress_artifact(self.page_key, 100.0)
+
+    def __call__(self, done: float, total: float | None = None, *, unit: str = "", **figures: Any) -> None:
+        now = time.monotonic()
+        count = f"{done:,.0f}" + (f"/{total:,.0f}" if total else "") + (f" {unit}" if unit else "")
+        details = " · ".join([count, *(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())])
+        if self.bar:
+            self.bar.update(self.task, completed=done, total=total, figures=details)
+        if now - self.logged >= LOG_SECONDS:
+            self.logged = now
+            if not self.bar:
+                self.log.info("%s%s", details, self._eta(now, done, total))
+        if total and now - self.shown >= PAGE_SECONDS and TaskRunContext.get():
+            self.shown = now
+            self._show(100.0 * done / total, details)
+
+    def _show(self, percent: float, details: str) -> None:
+        """Update the progress artifact on the run's page; it is created with the first update that is due."""
+        if self.page_key is None:
+            self.page_key = create_progress_artifact(percent, description=self.title)
+        update_progress_artifact(self.page_key, percent, description=f"{self.title}: {details}")
+
+    def _eta(self, now: float, done: float, total: float | None) -> str:
+        if not total or not done:
+            return ""
+        left = (now - self.started) / done * (total - done)
+        return f" · {left // 60:.0f}:{left % 60:02.0f} left"
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

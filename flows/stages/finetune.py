@@ -1,0 +1,21 @@
+"""finetune: a pretrained model -> one that fills blanks, by masked language modelling on the same token arrays."""
+
+from __future__ import annotations
+
+from flows.stage import Job, Stage
+from modeling.config import FinetuneConfig
+
+
+def build(job: Job[FinetuneConfig]) -> None:
+    from modeling.finetune import finetune as train
+
+    train(job.path("checkpoint"), job.path("tokens"), job.config, job.out, job.progress)
+
+
+finetune = Stage(
+    name="finetune",
+    version=1,
+    build=build,
+    label=lambda config: f"masked, {config.steps:,} steps",
+    records=("timing.jsonl",),
+)

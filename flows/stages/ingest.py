@@ -1,0 +1,34 @@
+"""ingest: OpenWebText, or a data set laid out like it -> documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.stage import Job, Stage
+from flows.store import Store
+from scraping.ingest import IngestConfig, ingest_files
+
+
+def build(job: Job[IngestConfig]) -> None:
+    from scraping.ingest import ingest as ingest_documents
+
+    ingest_documents(job.config, job.out, job.progress)
+
+
+def identity(config: IngestConfig, store: Store) -> Any:
+    """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
+    files = ingest_files(config)
+    if not files:
+        return config
+    return [config.model_copy(update={"path": "local"}), [store.file_digest(file) for file in files]]
+
+
+ingest = Stage(
+    name="ingest",
+    version=1,
+    build=build,
+    label=lambda config: config.path.rsplit("/", 1)[-1],
+    identity=identity,
+    optional=lambda config: not config.required,
+    retries=2,
+)

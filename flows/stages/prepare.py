@@ -1,0 +1,39 @@
+"""prepare: pages and documents -> one clean, deduplicated corpus, split into train and validation."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from flows.stage import Job, Stage
+from scraping.extract import Extractor
+from scraping.prepare import PrepareConfig
+
+
+class PrepareSettings(BaseModel, extra="forbid"):
+    """The configuration's section, and how to read the pages of each source: an improved extractor re-reads the pages
+    that were kept, it never crawls again."""
+
+    corpus: PrepareConfig = Field(default_factory=PrepareConfig)
+    extractors: dict[str, Extractor] = Field(default_factory=dict)
+
+
+def build(job: Job[PrepareSettings]) -> None:
+    from scraping.prepare import prepare as prepare_corpus
+
+    documents = job.inputs["documents"]
+    prepare_corpus(
+        pages=job.paths("pages"),
+        documents=[documents.path] if documents else [],
+        extractors=job.config.extractors,
+        config=job.config.corpus,
+        out=job.out,
+        progress=job.progress,
+    )
+
+
+prepare = Stage(
+    name="prepare",
+    version=1,
+    build=build,
+    label=lambda settings: ", ".join(settings.extractors),
+)

@@ -1,0 +1,21 @@
+"""pretrain: token arrays -> a causal language model."""
+
+from __future__ import annotations
+
+from flows.stage import Job, Stage
+from modeling.config import PretrainConfig
+
+
+def build(job: Job[PretrainConfig]) -> None:
+    from modeling.pretrain import pretrain as train
+
+    train(job.path("tokens"), job.path("tokenizer"), job.config, job.out, job.progress)
+
+
+pretrain = Stage(
+    name="pretrain",
+    version=1,
+    build=build,
+    label=lambda config: f"{config.model.layers} x {config.model.width}, {config.steps:,} steps",
+    records=("timing.jsonl",),
+)

@@ -1,0 +1,20 @@
+"""train_tokenizer: corpus -> a byte-level BPE vocabulary (or a tiktoken encoding taken as it is)."""
+
+from __future__ import annotations
+
+from flows.stage import Job, Stage
+from tokenization.config import TokenizerConfig
+
+
+def build(job: Job[TokenizerConfig]) -> None:
+    from tokenization.train import train_tokenizer as train
+
+    train(job.path("corpus"), job.config, job.out, job.progress)
+
+
+train_tokenizer = Stage(
+    name="train_tokenizer",
+    version=1,
+    build=build,
+    label=lambda config: config.encoding or f"{config.vocab_size:,} tokens",
+)
