@@ -1,0 +1,102 @@
+"""One request at a time and a pause between requests, per host, for all threads and processes of this machine.
+
+A host's gate is a small file: whoever holds its lock may make one request, and its content is the earliest time of the
+next. The kernel lets go of the lock when a process dies, the time stays: a crawl that is killed and started again does
+not ask sooner than one that went on, and a pause that a server asked for binds every process.
+"""
+
+import fcntl
+import os
+import struct
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+LONGEST_PAUSE = 3600.0  # seconds; a server that asks for more is given up for this crawl
+
+_TIME = struct.Struct("<d")  # seconds since the epoch
+
+
+class Stopped(Exception):
+    """The crawl is being ended while this thread waited for its turn."""
+
+
+class HostGate:
+    """The right to ask `host` for something, one request at a time."""
+
+    def __init__(self, host: str, stop: threading.Event, folder: Path | None = None):
+        folder = folder or _gates_folder()
+        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in host)
+        self.host = host
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextmanager
+    def turn(self, delay: float):
+        """Wait for the turn, hold it for one request, and leave `delay` seconds after it.
+
+        Raises:
+            Stopped: the stop event was set while waiting.
+        """
+        while (wait := self._try_enter(delay)) > 0:
+            if self._stop.wait(wait):
+                raise Stopped
+        try:
+            yield self
+        finally:
+            self._not_before(time.time() + delay)
+            self._leave()
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody ask before `seconds` (at most `LONGEST_PAUSE`) from now. Call it while holding the turn."""
+        self._not_before(time.time() + min(seconds, LONGEST_PAUSE))
+
+    def waits(self) -> float:
+        """Seconds until the next request may be made."""
+        return max(0.0, self._earliest() - time.time())
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _try_enter(self, delay: float) -> float:
+        """Enter and return 0, or the seconds after which to try again."""
+        if not self._lock.acquire(blocking=False):
+            return 0.01
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.release()
+            return 0.01
+        wait = self._earliest() - time.time()
+        if 0 < wait <= LONGEST_PAUSE:  # more than that can only come from a clock that was set back
+            self._leave()
+            return wait
+        self._write(time.time() + delay)  # holds even if this process dies during its request
+        return 0.0
+
+    def _leave(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._lock.release()
+
+    def _earliest(self) -> float:
+        data = os.pread(self._fd, _TIME.size, 0)
+        return _TIME.unpack(data)[0] if len(data) == _TIME.size else 0.0
+
+    def _not_before(self, moment: float) -> None:
+        if moment > self._earliest():
+            self._write(moment)
+
+    def _write(self, moment: float) -> None:
+        os.pwrite(self._fd, _TIME.pack(moment), 0)
+
+
+def _gates_folder() -> Path:
+    """The folder of this user's gates on this machine."""
+    folder = Path(tempfile.gettempdir()) / f"textmill-hosts-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    return folder

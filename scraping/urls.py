@@ -1,0 +1,105 @@
+"""One spelling per page: URL normalisation by RFC 3986 section 6 and the WHATWG rules that browsers apply.
+
+Two URLs that normalise alike are fetched once. Beyond the RFC, session identifiers and click-tracking parameters are
+removed, for they multiply pages without changing them. The order of the query's parameters is kept: servers may care.
+"""
+
+import re
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
+
+_STRIPPED = re.compile(r"[\t\n\r]")  # browsers ignore these anywhere in a URL
+_SESSION_PATH = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/;?]*", re.I)
+_DROPPED_PARAMETER = re.compile(
+    r"(?:jsessionid|phpsessid|sessionid|session_id|cfid|cftoken|zenid|oscsid|aspsessionid\w*"  # sessions
+    r"|utm_\w+|gclid|dclid|fbclid|msclkid|mc_cid|mc_eid|yclid|_ga|_gl|_hsenc|_hsmi)"  # click tracking
+    r"(?:=.*)?\Z|(?:sid|session|s_id)=[0-9a-zA-Z]{16,}\Z",  # ambiguous names: only where the value is a token
+    re.I,
+)
+_ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNSAFE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%\[\]]|%(?![0-9A-Fa-f]{2})")
+_PLAIN_HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z|\[[0-9a-f:.]+\]\Z")
+_DEFAULT_PORT = {"http": 80, "https": 443}
+
+
+def normalise(url: str) -> str | None:
+    """The one spelling of an absolute http(s) URL, without fragment; None if it is none or carries a password."""
+    url = _STRIPPED.sub("", url.strip()).replace("\\", "/")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".")
+    if scheme not in _DEFAULT_PORT or not host or "@" in parts.netloc:
+        return None
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError:
+            return None
+    if not _PLAIN_HOST.match(host):
+        return None
+    authority = host if port in (None, _DEFAULT_PORT[scheme]) else f"{host}:{port}"
+    path = _remove_dot_segments(_escape(_SESSION_PATH.sub("", parts.path))) or "/"
+    kept = [p for p in _escape(parts.query).split("&") if p and not _DROPPED_PARAMETER.match(p)]
+    return f"{scheme}://{authority}{path}" + ("?" + "&".join(kept) if kept else "")
+
+
+def resolve(base: str, href: str) -> str | None:
+    """The normalised target of `href` on the page `base`; None if it leads nowhere that can be fetched."""
+    href = href.strip()
+    if not href or href[0] == "#":
+        return None
+    if href[0] == "?":
+        return _join(base, href)
+    # A relative reference sees no more of its base than the folder: pages of one folder share their navigation's work.
+    return _join(base[: base.rindex("/", 0, base.find("?") if "?" in base else None) + 1], href)
+
+
+def host_of(url: str) -> str:
+    """`host` or `host:port` of a normalised URL: the unit of robots.txt, scope and politeness."""
+    return url.split("/", 3)[2]
+
+
+def origin_of(url: str) -> str:
+    """`scheme://host[:port]` of a normalised URL."""
+    return url[: url.index("/", 8)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _join(base: str, href: str) -> str | None:
+    try:
+        return normalise(urljoin(base, _STRIPPED.sub("", href).replace("\\", "/")))
+    except ValueError:
+        return None
+
+
+def _escape(text: str) -> str:
+    """Percent-encode what must be, decode what need not be, capitalise the rest."""
+    if "%" in text:
+        text = _ESCAPE.sub(_canonical_escape, text)
+    return _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace")), text)
+
+
+def _canonical_escape(match: re.Match) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()
+
+
+def _remove_dot_segments(path: str) -> str:
+    """RFC 3986 5.2.4; a path that climbs above the root stays at the root."""
+    if "/." not in path:
+        return path if path.startswith("/") or not path else "/" + path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    folder = segments[-1] in (".", "..")
+    return "/" + "/".join(kept) + ("/" if folder and kept else "")
