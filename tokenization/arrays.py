@@ -3,7 +3,7 @@
 - `train-00000.bin`: token ids, little-endian uint16 or uint32 (`meta["dtype"]`); every document ends with the
   end-of-text token.
 - `train-00000.idx`: uint64, for every document the position in the file just after its last token.
-- `meta.json`: dtype, vocab_size, eot_id, and for every split the number of tokens, documents, UTF-8 bytes and the files.
+- `meta.json`: dtype, vocab_size, eot_id, and for every split its tokens, documents, UTF-8 bytes and files.
 - `token_bytes.npy`: for every token id how many bytes of text it stands for (0 for special tokens); it turns a loss in
   nats per token into bits per byte.
 """
