@@ -5,6 +5,7 @@ Every mistake is found before any work starts, and named with its place in the f
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,22 +13,22 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
+from scraping.ingest import IngestConfig
+from scraping.prepare import PrepareConfig
+from tokenization.config import PretokenizeConfig, TokenizerConfig
 
 from flows.errors import FlowError
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.errors import ScrapingError
-from scraping.ingest import IngestConfig
-from scraping.prepare import PrepareConfig
 from scraping.source import Source, load_source
-from tokenization.config import PretokenizeConfig, TokenizerConfig
 
 
 class ScrapeSection(BaseModel, extra="forbid"):
     """Which sites to crawl."""
 
     sources: list[str] = Field(default_factory=list, description="Shipped sources by name, or paths of YAML files")
-    max_pages: int | None = Field(None, gt=0, description="At most so many pages of each source, whatever its own limit")
+    max_pages: int | None = Field(None, gt=0, description="At most so many pages of each source")
 
     @field_validator("sources")
     @classmethod
@@ -44,7 +45,12 @@ class ScrapeSection(BaseModel, extra="forbid"):
         sources = sorted((load_source(name) for name in self.sources), key=lambda source: source.name)
         if self.max_pages is None:
             return sources
-        return [source.limited_to(self.max_pages) for source in sources]
+        return [
+            source.model_copy(
+                update={"limits": source.limits.model_copy(update={"pages": min(source.limits.pages, self.max_pages)})}
+            )
+            for source in sources
+        ]
 
 
 class PipelineConfig(BaseModel, extra="forbid"):
@@ -73,7 +79,7 @@ def load_config(path: Path, settings: list[str] | None = None) -> PipelineConfig
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except OSError as error:
-        raise FlowError(f"{path}: {error.strerror}; give the path of a configuration such as configs/demo.yaml") from error
+        raise FlowError(f"{path}: {error.strerror}; give a configuration such as configs/demo.yaml") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -104,10 +110,8 @@ def _apply(document: dict[str, Any], setting: str) -> tuple[str, ...]:
     except yaml.YAMLError as error:
         raise FlowError(f"--set {setting}: the value is not valid YAML") from error
     if isinstance(parsed, str):  # YAML 1.1 reads 3e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     section = document
     for part in keys[:-1]:
         if not isinstance(section.get(part), dict):
@@ -135,12 +139,15 @@ def _explain(
 
 
 def _suggestion(keys: tuple[str, ...]) -> str:
-    """The nearest valid key beside a wrong one; looked for in the whole configuration if nothing near is in its section."""
+    """The nearest valid key beside a wrong one, or else anywhere in the configuration."""
     beside = list(_fields_at(PipelineConfig, keys[:-1]))
     if near := difflib.get_close_matches(keys[-1], beside, n=1):
         return f"; did you mean {'.'.join((*keys[:-1], near[0]))}?"
-    elsewhere = {key: f"{section}.{key}" for section in PipelineConfig.model_fields
-                 for key in _fields_at(PipelineConfig, (section,))}
+    elsewhere = {
+        key: f"{section}.{key}"
+        for section in PipelineConfig.model_fields
+        for key in _fields_at(PipelineConfig, (section,))
+    }
     if near := difflib.get_close_matches(keys[-1], elsewhere, n=1):
         return f"; did you mean {elsewhere[near[0]]}?"
     return f"; valid here: {', '.join(beside)}" if beside else ""

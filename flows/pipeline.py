@@ -1,106 +1,28 @@
-"""The pipeline: the order of the stages, written once, and run as a Prefect flow.
-
-`chain` is the table of contents. What happens to a stage is up to the runner it is given: `Builder` builds or reuses
-it as a Prefect task; `flows.plan.Planner` only says what would happen.
-"""
+"""The pipeline as Prefect flows: every stage in order, and each stage alone."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from prefect import State, flow, get_run_logger, task
+from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed
+from prefect.client.schemas.objects import TaskRun
+from prefect.results import ResultRecord
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
+from flows.chain import STAGES, Selection, chain
 from flows.config import PipelineConfig
-from flows.errors import USER_ERRORS, FlowError
+from flows.errors import USER_ERRORS
+from flows.plan import plan
 from flows.progress import StageProgress
 from flows.stage import Inputs, Options, Stage, assess, materialize
-from flows.stages.finetune import finetune
-from flows.stages.ingest import ingest
-from flows.stages.prepare import PrepareSettings, prepare
-from flows.stages.pretokenize import pretokenize
-from flows.stages.pretrain import pretrain
-from flows.stages.report import report
-from flows.stages.scrape import scrape
-from flows.stages.train_tokenizer import train_tokenizer
 from flows.store import Artifact, Store
 from flows.ui import publish
-
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report)
-}
-
-Result = TypeVar("Result")
-
-
-class Runner(Protocol[Result]):
-    """Does something with a stage and answers with what later stages are given as their input."""
-
-    def __call__(self, stage: Stage, config: BaseModel, **inputs: Result | list[Result] | None) -> Result | None: ...
-
-
-def chain(config: PipelineConfig, run: Runner) -> None:
-    """Every stage of the pipeline, in order, each with its settings and inputs."""
-    sources = config.scrape.load()
-    pages = [run(scrape, source) for source in sources]
-    documents = run(ingest, config.ingest) if config.ingest else None
-    reading = PrepareSettings(corpus=config.prepare, extractors={source.name: source.extractor for source in sources})
-    corpus = run(prepare, reading, pages=pages, documents=documents)
-    tokenizer = run(train_tokenizer, config.train_tokenizer, corpus=corpus)
-    tokens = run(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
-    pretrained = run(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
-    finetuned = run(finetune, config.finetune, checkpoint=pretrained, tokens=tokens) if config.finetune else None
-    run(
-        report, config.report,
-        corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which stages to build again although the store has them, and which to run at all.
-
-    Attributes:
-        force: rebuilt; what follows is rebuilt only if it comes out different.
-        start: rebuilt together with everything after it.
-        only: run alone: what comes before is taken from the store, what comes after is not run.
-        verify: compare SHA-256 too before anything is reused.
-    """
-
-    force: frozenset[str] = frozenset()
-    start: str | None = None
-    only: str | None = None
-    verify: bool = False
-
-    def __post_init__(self) -> None:
-        for name in [*self.force, self.start, self.only]:
-            if name and name not in STAGES:
-                raise FlowError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
-
-    def skips(self, stage: Stage) -> bool:
-        return self.only is not None and _position(stage.name) > _position(self.only)
-
-    def takes_from_store(self, stage: Stage) -> bool:
-        return self.only is not None and _position(stage.name) < _position(self.only)
-
-    def options(self, stage: Stage, pipeline: str) -> Options:
-        follows_start = self.start is not None and _position(stage.name) >= _position(self.start)
-        return Options(
-            force=(stage.name in self.force or follows_start) and not self.takes_from_store(stage),
-            verify=self.verify,
-            accept_expired=self.takes_from_store(stage),
-            pipeline=pipeline,
-        )
-
-
-def _position(name: str) -> int:
-    return list(STAGES).index(name)
 
 
 @dataclass
@@ -109,7 +31,7 @@ class Builder:
 
     config: PipelineConfig
     selection: Selection
-    built: list[tuple[Artifact, bool]] = field(default_factory=list)
+    outcomes: list[tuple[Artifact, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = Store(Path(self.config.store))
@@ -127,63 +49,67 @@ class Builder:
             retries=stage.retries,
             retry_delay_seconds=exponential_backoff(backoff_factor=10),
             retry_jitter_factor=0.5,
+            retry_condition_fn=outside_world_failed,
         )
-        outcome = runner(stage, config, inputs, self.store, options)
+        # A state is asked for because a task that returns one hands it on as it is.
+        outcome = runner(stage, config, inputs, self.store, options, return_state=True).result()
         if outcome is None:
             return None
-        self.built.append(outcome)
+        self.outcomes.append(outcome)
         return outcome[0]
 
     def _from_store(self, stage: Stage, config: BaseModel, inputs: Inputs, options: Options) -> Artifact | None:
-        """What a stage that runs alone takes as given."""
+        """What a stage that runs alone takes as given; the plan has made sure that it is there."""
         try:
-            verdict = assess(stage, config, inputs, self.store, options)
+            return assess(stage, config, inputs, self.store, options).artifact
         except USER_ERRORS:
             if stage.optional(config):
                 return None
             raise
-        if verdict.artifact is None and not stage.optional(config):
-            raise FlowError(
-                f"--only {self.selection.only} needs {stage.title(config)}, which is not in the store "
-                f"({verdict.reason}); build it first: textmill run CONFIG --only {stage.name}"
-            )
-        return verdict.artifact
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
     stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options
-) -> State[tuple[Artifact, bool]] | tuple[Artifact, bool]:
-    """One stage as Prefect sees it. A hit ends as Cached, a user's mistake as Failed with one line and no traceback."""
+) -> State[tuple[Artifact, bool] | None]:
+    """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
+    there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
     log = get_run_logger()
     title = stage.title(config)
     try:
         with StageProgress(title, log) as progress:
             artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info)
     except USER_ERRORS as error:
-        if stage.optional(config):
-            log.warning("%s: %s; going on without it", title, error)
-            return Completed(name="Skipped", message=str(error), data=None)
-        return Failed(message=f"{title}: {error}", data=error)
+        if not stage.optional(config):
+            raise
+        log.warning("%s: %s; going on without it", title, error)
+        return Completed(name="Skipped", message=str(error), data=None)
     headline = stage.headline(artifact.stats)
     if reused:
         message = f"Reused {artifact.path}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
         return Completed(name="Cached", message=message, data=(artifact, True))
     publish(artifact, headline)
-    log.info("Built %s in %.1f s: %s", artifact.path, artifact.manifest.seconds, headline)
-    return artifact, False
+    message = f"Built {artifact.path} in {artifact.manifest.seconds:,.1f} s: {headline}"
+    return Completed(message=message, data=(artifact, False))
+
+
+def outside_world_failed(task: Task, task_run: TaskRun, state: State) -> bool:
+    """Whether trying again may help: not after a user's mistake."""
+    return not isinstance(state.data.result if isinstance(state.data, ResultRecord) else state.data, USER_ERRORS)
 
 
 def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[Artifact, bool]]]:
-    """Run the chain inside a flow. A user's mistake becomes the flow's own message instead of a traceback."""
+    """Run the chain inside a flow; the result lists every artifact in order and whether it was reused.
+
+    The plan comes first: what is missing is found before any work, and the run's log begins with what will be done.
+    """
+    log = get_run_logger()
+    for step in plan(config, selection):
+        log.info("%s: %s (%s)", step.title, step.action, step.reason)
     builder = Builder(config, selection)
-    try:
-        chain(config, builder)
-    except USER_ERRORS as error:
-        return Failed(message=str(error), data=error)
-    reused = sum(hit for _, hit in builder.built)
-    message = f"{len(builder.built) - reused} built, {reused} reused"
-    return Completed(message=message, data=builder.built)
+    chain(config, builder)
+    reused = sum(hit for _, hit in builder.outcomes)
+    return Completed(message=f"{len(builder.outcomes) - reused} built, {reused} reused", data=builder.outcomes)
 
 
 @flow(name="pipeline", flow_run_name="{config.name}", persist_result=False)
@@ -204,7 +130,7 @@ def pipeline(
     return run_chain(config, Selection(force=frozenset(force or ()), start=start, verify=verify))
 
 
-def stage_flow(stage: Stage) -> Any:
+def stage_flow(stage: Stage) -> Flow:
     """A flow that runs one stage alone, on what the store holds of the stages before it."""
 
     @flow(name=stage.name, flow_run_name=f"{stage.name} ({{config.name}})", persist_result=False)
@@ -215,5 +141,16 @@ def stage_flow(stage: Stage) -> Any:
     return run
 
 
-FLOWS = {stage.name: stage_flow(stage) for stage in STAGES.values()}
+class OneLineMistakes(logging.Filter):
+    """Take the traceback off a user's mistake: its message says what to do, and it is no bug of ours."""
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+            record.exc_info = record.exc_text = None
+        return True
+
+
+for name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(name).addFilter(OneLineMistakes())
+
+FLOWS = {stage.name: stage_flow(stage) for stage in STAGES.values()}

@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from flows.chain import Selection, chain
 from flows.config import PipelineConfig
-from flows.errors import USER_ERRORS
-from flows.pipeline import Selection, chain
+from flows.errors import USER_ERRORS, FlowError
 from flows.stage import Stage, assess, what_changed
 from flows.store import Artifact, Store
 
-Action = Literal["reuse", "build", "build?", "missing", "skip"]
+Action = Literal["reuse", "build", "build?", "skip"]
 
 
 @dataclass(frozen=True)
 class Step:
     """One stage of the plan.
 
-    Actions: `reuse`; `build`; `build?` (only if an earlier stage comes out different from before); `missing` (taken
-    from the store under --only, but not there); `skip` (an optional stage without its input).
+    Actions: `reuse`; `build`; `build?` (only if an earlier stage comes out different from before); `skip` (an optional
+    stage without its input).
     """
 
     stage: str
@@ -62,8 +62,12 @@ class Planner:
     def _step(self, stage: Stage, config: BaseModel, inputs: dict[str, Any]) -> Step:
         title = stage.title(config)
         options = self.selection.options(stage, self.config.name)
-        pending = [item.stage for given in inputs.values() for item in (given if isinstance(given, list) else [given])
-                   if isinstance(item, Pending)]
+        pending = [
+            item.stage
+            for given in inputs.values()
+            for item in (given if isinstance(given, list) else [given])
+            if isinstance(item, Pending)
+        ]
         if pending:
             if options.force:
                 return Step(stage.name, title, "build", "forced")
@@ -79,14 +83,25 @@ class Planner:
         if verdict.artifact:
             return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
         if self.selection.takes_from_store(stage):
-            return Step(stage.name, title, "missing", verdict.reason)
+            if stage.optional(config):
+                return Step(stage.name, title, "skip", verdict.reason)
+            raise FlowError(
+                f"{self.selection.only} alone needs {title}, which is not in the store ({verdict.reason}); "
+                f"build it first: textmill run CONFIG --only {stage.name}"
+            )
         interrupted = self.store.workdir(stage.name, verdict.fingerprint).exists()
         reason = f"{verdict.reason}; continues an interrupted build" if interrupted else verdict.reason
         return Step(stage.name, title, "build", reason)
 
 
 def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Step]:
-    """What `run` would do now, stage by stage."""
+    """What `run` would do now, stage by stage.
+
+    Raises:
+        FlowError, ScrapingError: an input from outside is missing, or a stage is to run alone on what was never built.
+    """
+    for source in config.scrape.load():
+        source.user_agent_header()  # a crawl without a contact is refused before anything else is done
     planner = Planner(config, selection)
     chain(config, planner)
     return planner.steps

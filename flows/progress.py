@@ -1,4 +1,4 @@
-"""Where a long stage stands: a bar on a terminal, a log line now and then elsewhere, a live figure on the run's page."""
+"""Where a long stage stands: a bar on a terminal, log lines elsewhere, a live figure on the run's page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class StageProgress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar:
             self.bar.stop()
         if kind is None and self.page_key:
@@ -53,7 +55,9 @@ class StageProgress:
     def __call__(self, done: float, total: float | None = None, *, unit: str = "", **figures: Any) -> None:
         now = time.monotonic()
         count = f"{done:,.0f}" + (f"/{total:,.0f}" if total else "") + (f" {unit}" if unit else "")
-        details = " · ".join([count, *(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())])
+        details = " · ".join(
+            [count, *(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())]
+        )
         if self.bar:
             self.bar.update(self.task, completed=done, total=total, figures=details)
         if now - self.logged >= LOG_SECONDS:

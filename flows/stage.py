@@ -115,9 +115,7 @@ def identify(stage: Stage[Config], config: Config, inputs: Inputs, store: Store)
     }
 
 
-def assess(
-    stage: Stage[Config], config: Config, inputs: Inputs, store: Store, options: Options = Options()
-) -> Verdict:
+def assess(stage: Stage[Config], config: Config, inputs: Inputs, store: Store, options: Options = Options()) -> Verdict:
     """Reuse or build, and why. Reads only manifests and sizes (contents too with `options.verify`)."""
     identity = identify(stage, config, inputs, store)
     fingerprint = digest(identity)[:16]
@@ -221,8 +219,11 @@ def _what_changed(stage: Stage[Config], identity: dict[str, Any], store: Store, 
     if not others:
         return "not built yet"
     changes = [
-        {key: (other.get(key), wanted.get(key)) for key in sorted(wanted.keys() | other.keys())
-         if other.get(key) != wanted.get(key)}
+        {
+            key: (other.get(key), wanted.get(key))
+            for key in sorted(wanted.keys() | other.keys())
+            if other.get(key) != wanted.get(key)
+        }
         for other in others
     ]
     nearest = min(reversed(changes), key=len)  # reversed: the newest of equally near ones
@@ -249,4 +250,3 @@ def _describe_change(key: str, old: Any, new: Any) -> str:
 def _brief(value: Any) -> str:
     text = "unset" if value is None else str(value)
     return text if len(text) <= 40 else text[:37] + "…"
-

@@ -99,9 +99,7 @@ class Artifact:
         return json.loads((self.path / "stats.json").read_bytes())
 
     def reference(self) -> InputEntry:
-        return InputEntry(
-            stage=self.manifest.stage, fingerprint=self.manifest.fingerprint, digest=self.manifest.digest
-        )
+        return InputEntry(stage=self.manifest.stage, fingerprint=self.manifest.fingerprint, digest=self.manifest.digest)
 
     def damage(self, verify: bool = False) -> str | None:
         """What is wrong with the files, in words, or None. Sizes are always compared, contents only with `verify`."""
@@ -184,8 +182,8 @@ class Store:
     def seal(self, work: Path, manifest: Manifest) -> Artifact:
         """Turn a finished work folder into an artifact: every file reaches the disk, then the manifest, then the name.
 
-        An earlier artifact of the same fingerprint is replaced; a crash in between leaves a work folder with a manifest,
-        which `recover` puts in place.
+        An earlier artifact of the same fingerprint is replaced; a crash in between leaves a work folder with a
+        manifest, which `recover` puts in place.
         """
         for file in files_below(work):
             _fsync(work / file)
@@ -224,9 +222,7 @@ def read(folder: Path) -> Artifact | None:
         return None
 
 
-def describe_files(
-    folder: Path, records: tuple[str, ...], count: Callable[[Path], int | None]
-) -> dict[str, FileEntry]:
+def describe_files(folder: Path, records: tuple[str, ...], count: Callable[[Path], int | None]) -> dict[str, FileEntry]:
     """Size, SHA-256 and count of every file below `folder`, by name in sorted order."""
     return {
         name: FileEntry(

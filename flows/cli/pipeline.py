@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from flows.chain import Selection
     from flows.config import PipelineConfig
-    from flows.pipeline import Selection
     from flows.plan import Step
     from flows.store import Artifact
 
@@ -21,7 +21,7 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. `pretrain.steps=200`; repeatable"),
 ]
-COLOURS = {"reuse": "green", "build": "yellow", "build?": "cyan", "missing": "red", "skip": "dim"}
+COLOURS = {"reuse": "green", "build": "yellow", "build?": "cyan", "skip": "dim"}
 
 
 def register(app: typer.Typer) -> None:
@@ -50,8 +50,8 @@ def run(
     Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report.
     A run that was killed continues where it was when it is started again.
     """
+    from flows.chain import Selection
     from flows.config import load_config
-    from flows.pipeline import Selection
 
     chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
     loaded = load_config(config, settings)
@@ -97,7 +97,7 @@ def _run(config: PipelineConfig, selection: Selection) -> None:
 
 
 def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
-    from flows.pipeline import STAGES
+    from flows.chain import STAGES
 
     table = Table(title="Result", title_justify="left")
     for column, justify in (("stage", "left"), ("", "left"), ("s", "right"), ("what came out", "left")):

@@ -17,5 +17,9 @@ finetune = Stage(
     version=1,
     build=build,
     label=lambda config: f"masked, {config.steps:,} steps",
-    records=("timing.jsonl",),
+    headline=lambda stats: (
+        f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
+        f"(most frequent token: {stats['most_frequent_accuracy']:.1%}); {stats['sample_filled']!r}"
+    ),
+    records=("timing.jsonl", "tensorboard/*"),
 )

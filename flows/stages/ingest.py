@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from scraping.ingest import IngestConfig, ingest_files
+
 from flows.stage import Job, Stage
 from flows.store import Store
-from scraping.ingest import IngestConfig, ingest_files
 
 
 def build(job: Job[IngestConfig]) -> None:
@@ -28,6 +29,7 @@ ingest = Stage(
     version=1,
     build=build,
     label=lambda config: config.path.rsplit("/", 1)[-1],
+    headline=lambda stats: f"{stats['documents']:,} documents",
     identity=identity,
     optional=lambda config: not config.required,
     retries=2,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
+from scraping.prepare import PrepareConfig
 
 from flows.stage import Job, Stage
 from scraping.extract import Extractor
-from scraping.prepare import PrepareConfig
 
 
 class PrepareSettings(BaseModel, extra="forbid"):
@@ -35,5 +35,9 @@ prepare = Stage(
     name="prepare",
     version=1,
     build=build,
+    headline=lambda stats: (
+        f"{stats['documents']:,} documents, {sum(stats['dropped'].values()):,} dropped "
+        f"({', '.join(f'{reason} {count:,}' for reason, count in sorted(stats['dropped'].items())) or 'none'})"
+    ),
     label=lambda settings: ", ".join(settings.extractors),
 )

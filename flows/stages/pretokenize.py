@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tokenization.config import PretokenizeConfig
 
 from flows.stage import Job, Stage
 from flows.store import count_rows
-from tokenization.config import PretokenizeConfig
 
 
 def build(job: Job[PretokenizeConfig]) -> None:
@@ -34,5 +34,6 @@ pretokenize = Stage(
     name="pretokenize",
     version=1,
     build=build,
+    headline=lambda stats: f"{stats['tokens']:,} tokens",
     count=count_tokens,
 )

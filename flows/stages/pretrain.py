@@ -17,5 +17,9 @@ pretrain = Stage(
     version=1,
     build=build,
     label=lambda config: f"{config.model.layers} x {config.model.width}, {config.steps:,} steps",
-    records=("timing.jsonl",),
+    headline=lambda stats: (
+        f"validation loss {stats['validation_loss']:.3f} nats a token, {stats['bits_per_byte']:.3f} bits a byte "
+        f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
+    ),
+    records=("timing.jsonl", "tensorboard/*"),
 )

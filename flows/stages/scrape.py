@@ -26,6 +26,7 @@ scrape = Stage(
     version=1,
     build=build,
     label=lambda source: source.name,
+    headline=lambda stats: f"{stats['pages']:,} pages",
     expired=expired,
     retries=2,
 )

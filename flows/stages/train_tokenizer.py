@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flows.stage import Job, Stage
 from tokenization.config import TokenizerConfig
+
+from flows.stage import Job, Stage
 
 
 def build(job: Job[TokenizerConfig]) -> None:
@@ -16,5 +17,6 @@ train_tokenizer = Stage(
     name="train_tokenizer",
     version=1,
     build=build,
+    headline=lambda stats: f"{stats['vocab_size']:,} tokens",
     label=lambda config: config.encoding or f"{config.vocab_size:,} tokens",
 )

@@ -1,4 +1,4 @@
-"""Fingerprints: equal for what makes equal output, different for everything else, refused for what has no stable form."""
+"""Fingerprints: equal for equal output, different for everything else, refused without a stable form."""
 
 from __future__ import annotations
 

@@ -127,7 +127,8 @@ def test_the_reason_names_what_changed(store):
     assert assess(count, Count(ignore_case=False), {"words": source}, store).reason == "ignore_case: True → False"
     assert assess(count, Count(), {"words": other}, store).reason == "words changed"
     assert what_changed(count, Count(), store) is None
-    assert "version 1 → 3" in assess(Stage(name="words", version=3, build=write_words, headline=str), Words(), {}, store).reason
+    newer = Stage(name="words", version=3, build=write_words, headline=str)
+    assert "version 1 → 3" in assess(newer, Words(), {}, store).reason
 
 
 def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(store):
@@ -138,7 +139,7 @@ def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(store):
         write_words(job)
 
     snapshot = Stage(
-        name="snapshot", version=1, build=build, headline=str, expired=lambda config, manifest: "too old", records=("*.log",)
+        name="snapshot", version=1, build=build, headline=str, expired=lambda *_: "too old", records=("*.log",)
     )
     first, _ = materialize(snapshot, Words(), {}, store)
     second, reused = materialize(snapshot, Words(), {}, store)
@@ -175,7 +176,7 @@ def test_a_kill_between_sealing_and_renaming_loses_nothing(store):
 
 def test_an_unwritable_store_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FlowError, match="cannot be written.*--set store="):
+    with pytest.raises(FlowError, match=r"cannot be written.*--set store="):
         materialize(words, Words(), {}, Store(tmp_path / "file" / "store"))
 
 

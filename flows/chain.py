@@ -1,0 +1,94 @@
+"""The chain: the order of the stages and what each is given, written once.
+
+What happens to a stage is up to the runner: `flows.pipeline.Builder` builds or reuses it as a Prefect task,
+`flows.plan.Planner` only says what would happen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from flows.config import PipelineConfig
+from flows.errors import FlowError
+from flows.stage import Options, Stage
+from flows.stages.finetune import finetune
+from flows.stages.ingest import ingest
+from flows.stages.prepare import PrepareSettings, prepare
+from flows.stages.pretokenize import pretokenize
+from flows.stages.pretrain import pretrain
+from flows.stages.report import report
+from flows.stages.scrape import scrape
+from flows.stages.train_tokenizer import train_tokenizer
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report)
+}
+
+Result = TypeVar("Result")
+
+
+class Runner(Protocol[Result]):
+    """Does something with a stage and answers with what later stages are given as their input."""
+
+    def __call__(self, stage: Stage, config: BaseModel, **inputs: Result | list[Result] | None) -> Result | None: ...
+
+
+def chain(config: PipelineConfig, run: Runner) -> None:
+    """Every stage of the pipeline, in order, each with its settings and inputs."""
+    sources = config.scrape.load()
+    pages = [run(scrape, source) for source in sources]
+    documents = run(ingest, config.ingest) if config.ingest else None
+    reading = PrepareSettings(corpus=config.prepare, extractors={source.name: source.extractor for source in sources})
+    corpus = run(prepare, reading, pages=pages, documents=documents)
+    tokenizer = run(train_tokenizer, config.train_tokenizer, corpus=corpus)
+    tokens = run(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
+    pretrained = run(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
+    finetuned = run(finetune, config.finetune, checkpoint=pretrained, tokens=tokens) if config.finetune else None
+    run(
+        report, config.report,
+        corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages to build again although the store has them, and which to run at all.
+
+    Attributes:
+        force: rebuilt; what follows is rebuilt only if it comes out different.
+        start: rebuilt together with everything after it.
+        only: run alone: what comes before is taken from the store, what comes after is not run.
+        verify: compare SHA-256 too before anything is reused.
+    """
+
+    force: frozenset[str] = frozenset()
+    start: str | None = None
+    only: str | None = None
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        for name in [*self.force, self.start, self.only]:
+            if name and name not in STAGES:
+                raise FlowError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
+
+    def skips(self, stage: Stage) -> bool:
+        return self.only is not None and _position(stage.name) > _position(self.only)
+
+    def takes_from_store(self, stage: Stage) -> bool:
+        return self.only is not None and _position(stage.name) < _position(self.only)
+
+    def options(self, stage: Stage, pipeline: str) -> Options:
+        follows_start = self.start is not None and _position(stage.name) >= _position(self.start)
+        return Options(
+            force=(stage.name in self.force or follows_start) and not self.takes_from_store(stage),
+            verify=self.verify,
+            accept_expired=self.takes_from_store(stage),
+            pipeline=pipeline,
+        )
+
+
+def _position(name: str) -> int:
+    return list(STAGES).index(name)

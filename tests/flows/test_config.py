@@ -1,0 +1,81 @@
+"""Configuration: what is read, what can be set, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.config import load_config
+from flows.errors import FlowError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "my.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path):
+    assert load_config(path).name == path.stem
+
+
+def test_settings_override_keys_of_the_file(write):
+    path = write("pretrain: {preset: nano, steps: 10}\n")
+    config = load_config(path, ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4"])
+    assert config.pretrain.steps == 20
+    assert config.scrape.sources == ["python-docs"]
+    assert config.pretrain.optimizer.lr == 3e-4
+
+
+def test_the_report_s_presets_can_be_chosen(write):
+    test = load_config(write(""), ["pretrain.preset=test"]).pretrain
+    assert (test.model.width, test.model.context, test.model.heads, test.model.layers) == (8, 4, 4, 3)
+    assert (test.batch, test.optimizer.lr, test.steps, test.model.dropout) == (8, 1e-3, 5000, 0.1)
+    chimera = load_config(write(""), ["pretrain.preset=chimera"]).pretrain
+    assert (chimera.model.width, chimera.model.context, chimera.model.heads, chimera.model.layers) == (384, 256, 6, 6)
+    assert (chimera.batch, chimera.optimizer.lr, chimera.steps, chimera.model.dropout) == (64, 3e-4, 5000, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        (
+            "name: x\npretrain:\n  stepps: 3\n",
+            [],
+            r"my.yaml:3: unknown key pretrain.stepps.* did you mean pretrain.steps\?",
+        ),
+        ("pretran: {steps: 3}\n", [], r"my.yaml:1: unknown key pretran; did you mean pretrain\?"),
+        ("vocab_size: 300\n", [], r"my.yaml:1: unknown key vocab_size; did you mean train_tokenizer.vocab_size\?"),
+        ("pretrain:\n  model:\n    layerz: 3\n", [], r"my.yaml:3: .*did you mean pretrain.model.layers\?"),
+        ("pretrain:\n  steps: many\n", [], r"my.yaml:2: pretrain.steps: .*integer.*\(got 'many'\)"),
+        ("", ["pretrain.steps=-3"], r"--set pretrain.steps=-3: pretrain.steps: .*greater than 0 \(got -3\)"),
+        ("", ["pretrain.setps=3"], r"--set pretrain.setps=3: unknown key .*did you mean pretrain.steps\?"),
+        ("", ["pretrain"], r"--set pretrain: write section.key=value"),
+        ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
+        ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),
+        ("- a\n- b\n", [], r"a configuration is a mapping"),
+        ("train_tokenizer: {vocab_size: 256}\n", [], r"my.yaml:1: train_tokenizer.*257"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, expected):
+    with pytest.raises(FlowError, match=expected):
+        load_config(write(text), settings)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FlowError, match=r"nowhere.yaml: No such file.*configs/demo.yaml"):
+        load_config(Path("nowhere.yaml"))
+
+
+def test_every_mistake_is_told_at_once(write):
+    with pytest.raises(FlowError) as caught:
+        load_config(write("pretrain:\n  stepps: 3\nfinetune:\n  steps: x\n"))
+    assert len(str(caught.value).splitlines()) == 2
