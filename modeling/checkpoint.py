@@ -1,0 +1,200 @@
+"""Checkpoints: folders that exist whole or not at all.
+
+    model.safetensors   the weights to use
+    config.json         architecture, vocabulary size, objective, the run's settings
+    training.pt         step and optimizer state, loadable with weights_only=True
+    metrics.jsonl       the curve up to this step
+    checksums.json      SHA-256 of each of these
+
+Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly needs
+beside weights and optimizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from modeling.config import ModelConfig
+from modeling.errors import ModelingError
+from modeling.model import GPT
+
+log = logging.getLogger(__name__)
+
+FORMAT = "textmill-checkpoint 1"
+WEIGHTS, CONFIG, STATE, METRICS, CHECKSUMS = (
+    "model.safetensors", "config.json", "training.pt", "metrics.jsonl", "checksums.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `config.json` says: enough to build the model and to know how it came about."""
+
+    model: ModelConfig
+    vocab_size: int
+    objective: Literal["causal", "masked"]
+    shift: bool  # masked: token i is predicted from position i - 1
+    run: dict[str, Any]
+
+    def build(self) -> GPT:
+        return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
+
+    def to_json(self) -> str:
+        fields = {
+            "format": FORMAT, "objective": self.objective, "shift": self.shift, "vocab_size": self.vocab_size,
+            "model": self.model.model_dump(), "run": self.run,
+        }  # fmt: skip
+        return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> Description:
+        """Raises ModelingError if the folder is no checkpoint of this format."""
+        path = checkpoint / CONFIG
+        hint = "give the folder that pretrain or finetune wrote"
+        if not path.is_file():
+            raise ModelingError(f"{checkpoint} is not a checkpoint ({CONFIG} is missing); {hint}")
+        try:
+            fields = json.loads(path.read_text())
+            if fields.get("format") != FORMAT:
+                raise ValueError(f"format {fields.get('format')!r}")
+            model = ModelConfig.model_validate(fields["model"])
+            return cls(model, fields["vocab_size"], fields["objective"], fields["shift"], fields["run"])
+        except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelingError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
+
+
+def load_model(checkpoint: Path) -> tuple[GPT, Description]:
+    """The model in fp32 on the CPU, ready for evaluation, with its description."""
+    description = Description.read(checkpoint)
+    model = description.build()
+    try:
+        weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
+        model.load_state_dict(tied(weights, model))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelingError(f"{checkpoint / WEIGHTS} cannot be read ({reason}); restore it or train again") from error
+    return model.eval(), description
+
+
+def tied(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+    """Files hold a shared matrix once; the model asks for it under both names."""
+    return weights | {"head.weight": weights["embed.weight"]} if model.config.tied else weights
+
+
+def untied(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+    return {name: w.contiguous() for name, w in weights.items() if not (model.config.tied and name == "head.weight")}
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(
+    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], metrics: str
+) -> None:
+    """Write a checkpoint folder beside its place and rename it there."""
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    fill(draft, weights, description, state, metrics)
+    names = (WEIGHTS, CONFIG, STATE, METRICS)
+    write_file(draft / CHECKSUMS, json.dumps({name: sha256(draft / name) for name in names}, indent=2).encode())
+    sync_folder(draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    sync_folder(folder.parent)
+
+
+def fill(
+    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], metrics: str
+) -> None:
+    write_file(folder / WEIGHTS, safetensors.torch.save(weights))
+    write_file(folder / CONFIG, description.to_json().encode())
+    # through a file object: given a path, torch.save writes the path's name into the archive
+    temporary = folder / f".{STATE}.tmp"
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / STATE)
+    write_file(folder / METRICS, metrics.encode())
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def intact(folder: Path) -> bool:
+    try:
+        checksums = json.loads((folder / CHECKSUMS).read_text())
+        return bool(checksums) and all(sha256(folder / name) == digest for name, digest in checksums.items())
+    except (OSError, ValueError):
+        return False
+
+
+class Checkpoints:
+    """The checkpoints of a run in progress: `step-00000100/` and so on below one folder."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def usable(self) -> Iterator[int]:
+        """Steps of intact checkpoints, newest first; damaged ones are named and passed over."""
+        for step in reversed(self.steps()):
+            if intact(self.path(step)):
+                yield step
+            else:
+                log.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
+
+    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+        """Weights, training state and metrics, on the CPU."""
+        folder = self.path(step)
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+        return (
+            weights,
+            torch.load(folder / STATE, weights_only=True, map_location="cpu"),
+            (folder / METRICS).read_text(),
+        )
+
+    def prune(self, also_keep: int | None) -> None:
+        """Delete all but the newest `keep` (and the best one)."""
+        for step in self.steps()[: -self.keep]:
+            if step != also_keep:
+                shutil.rmtree(self.path(step))
+        for draft in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(draft)

@@ -1,0 +1,236 @@
+"""What a training run is made of: model, optimizer, schedule, run. Presets give the values, explicit keys win.
+
+A run is written as `{preset: nano, steps: 300, model: {layers: 6}}` or with one dial, `{depth: 6}`. Whatever the preset
+or the dial decides is filled in when the configuration is read, so that a validated configuration names every value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from modeling.scaling import derive
+
+MAX_SEED = 2**63 - 1
+NO_EFFECT: dict[str, Any] = {"affects_output": False}
+
+
+def _hide_defaults(schema: dict[str, Any]) -> None:
+    """A form that prefills class defaults would silently overrule the preset."""
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+class ModelConfig(BaseModel, extra="forbid"):
+    """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
+
+    model_config = ConfigDict(json_schema_extra=_hide_defaults)
+
+    layers: int = Field(6, gt=0, description="Transformer blocks")
+    width: int = Field(384, gt=0, description="Size of the residual stream (embedding size)")
+    heads: int = Field(6, gt=0, description="Attention heads; must divide width")
+    kv_heads: int | None = Field(None, gt=0, description="Key/value heads, fewer for grouped-query attention")
+    context: int = Field(256, gt=0, description="Tokens a window holds")
+    hidden: int | None = Field(None, gt=0, description="Feed-forward units; default 4 x width (SwiGLU: 8/3 x width)")
+    activation: Literal["relu2", "swiglu", "gelu", "relu"] = Field("relu2", description="Feed-forward nonlinearity")
+    norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
+    positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
+    rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
+    qk_norm: bool = Field(True, description="Normalise queries and keys, which keeps attention logits bounded")
+    bias: bool = Field(False, description="Biases in linear layers and LayerNorm")
+    tied: bool = Field(False, description="One matrix for embedding and head")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
+    zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
+    softcap: float | None = Field(15.0, gt=0, description="Bound logits to +-softcap by tanh; null for none")
+    value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
+    x0_skip: bool = Field(False, description="Every block also sees the normalised embedding, by a learned scale")
+    smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+        if self.positions == "rope" and self.width // self.heads % 2:
+            raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def hidden_units(self) -> int:
+        if self.hidden:
+            return self.hidden
+        return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // (3 * 32)) * 32
+
+
+class OptimizerConfig(BaseModel, extra="forbid"):
+    """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for everything."""
+
+    model_config = ConfigDict(json_schema_extra=_hide_defaults)
+
+    name: Literal["muon", "adamw"] = Field("muon", description="muon: Muon + AdamW; adamw: AdamW alone")
+    lr: float = Field(3e-4, gt=0, description="AdamW's learning rate where name is adamw")
+    matrix_lr: float = Field(0.02, gt=0, description="Muon's learning rate for the matrices of the blocks")
+    embedding_lr: float = Field(0.3, gt=0, description="AdamW's learning rate for token and value embeddings")
+    head_lr: float = Field(0.008, gt=0, description="AdamW's learning rate for the head")
+    scalar_lr: float = Field(0.02, gt=0, description="AdamW's learning rate for gates, norms, biases, and scales")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay on matrices")
+    beta1: float = Field(0.8, ge=0, lt=1, description="AdamW's first moment")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum")
+    clip: float | None = Field(None, gt=0, description="Clip the gradient's global norm; null for none")
+
+
+class ScheduleConfig(BaseModel, extra="forbid"):
+    """Multiplier of every learning rate over the steps."""
+
+    model_config = ConfigDict(json_schema_extra=_hide_defaults)
+
+    shape: Literal["wsd", "cosine", "constant"] = Field(
+        "wsd", description="warm-up/stable/decay (linear decay at the end), cosine, or constant after warm-up"
+    )
+    warmup: int = Field(0, ge=0, description="Steps of linear warm-up")
+    decay: float = Field(0.5, ge=0, le=1, description="wsd: share of the steps spent decaying")
+    final: float = Field(0.0, ge=0, le=1, description="Multiplier reached at the last step")
+
+
+MODERN_TINY: dict[str, Any] = {"width": 256, "heads": 4, "layers": 4, "context": 256}
+CLASSIC: dict[str, Any] = {
+    "activation": "relu", "norm": "layer", "positions": "learned", "qk_norm": False, "bias": True,
+    "zero_init": False, "softcap": None,
+}  # fmt: skip
+ADAMW: dict[str, Any] = {"name": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip": 1.0}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # the report's two settings; its cosine schedule is applied here
+    "test": {
+        "model": CLASSIC | {"width": 8, "context": 4, "heads": 4, "layers": 3, "dropout": 0.1},
+        "optimizer": ADAMW | {"lr": 1e-3}, "schedule": {"shape": "cosine"}, "batch": 8, "steps": 5000,
+    },
+    "chimera": {
+        "model": CLASSIC | {"width": 384, "context": 256, "heads": 6, "layers": 6, "dropout": 0.2},
+        "optimizer": ADAMW | {"lr": 3e-4}, "schedule": {"shape": "cosine"}, "batch": 64, "steps": 5000,
+    },
+    # minutes on a laptop, loads in transformers without custom code
+    "nano": {"model": MODERN_TINY, "batch": 16, "steps": 300},
+    # the same with the parts that need custom code to load elsewhere but learn faster
+    "nano-fast": {
+        "model": MODERN_TINY | {"value_embeddings": True, "x0_skip": True, "smear": True}, "batch": 16, "steps": 300,
+    },
+    # Radford et al. 2019 as trained by nanoGPT: 491,520 tokens a step
+    "gpt2-124m": {
+        "model": CLASSIC | {"width": 768, "context": 1024, "heads": 12, "layers": 12, "activation": "gelu", "tied": True},
+        "optimizer": ADAMW | {"lr": 6e-4}, "schedule": {"shape": "cosine", "warmup": 2000, "final": 0.1},
+        "batch": 480, "micro_batch": 12, "steps": 600_000, "evaluate_every": 1000, "checkpoint_every": 1000,
+    },
+}  # fmt: skip
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Later values win; nested tables are merged, and null says nothing at the top level."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, BaseModel):
+                value = value.model_dump(exclude_unset=True)
+            if isinstance(value, dict) and isinstance(result.get(key), dict):
+                result[key] = result[key] | value
+            elif value is not None:
+                result[key] = value
+    return result
+
+
+class RunConfig(BaseModel, extra="forbid"):
+    """What pretraining and fine-tuning have in common."""
+
+    model_config = ConfigDict(json_schema_extra=_hide_defaults)
+
+    steps: int = Field(300, gt=0, description="Optimizer steps")
+    batch: int = Field(16, gt=0, description="Windows a step, over all devices")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Decides initial weights, data order, and dropout")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Optimizer")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning-rate schedule")
+    ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights, used for the result")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device is fast at it")
+    evaluate_every: int = Field(100, gt=0, description="Steps between evaluations")
+    evaluate_tokens: int = Field(65_536, gt=0, description="Validation tokens of an evaluation (fixed windows)")
+    keep: Literal["last", "best"] = Field("last", description="Weights of the result: last, or best evaluation")
+    # what follows changes speed, memory or safety, never the recipe
+    micro_batch: int | None = Field(
+        None,
+        gt=0,
+        description="Windows a forward pass on one device; smaller needs less memory",
+        json_schema_extra=NO_EFFECT,
+    )
+    checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints", json_schema_extra=NO_EFFECT)
+    keep_checkpoints: int = Field(2, gt=0, description="Checkpoints kept while training", json_schema_extra=NO_EFFECT)
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device", json_schema_extra=NO_EFFECT)
+    compile: bool | None = Field(
+        None, description="torch.compile; null: on a GPU, where it pays", json_schema_extra=NO_EFFECT
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="On several devices: replicate, or shard weights (FSDP2)", json_schema_extra=NO_EFFECT
+    )
+    log_every: int = Field(10, gt=0, description="Steps between lines of the log", json_schema_extra=NO_EFFECT)
+    tensorboard: bool = Field(
+        False, description="Also write TensorBoard events (needs textmill[tensorboard])", json_schema_extra=NO_EFFECT
+    )
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RunConfig:
+        if self.schedule.warmup >= self.steps:
+            raise ValueError(f"schedule.warmup {self.schedule.warmup} leaves nothing of steps {self.steps}; lower it")
+        return self
+
+
+class PretrainConfig(RunConfig):
+    """Pretraining from scratch: `preset` or `depth` decide what is not given."""
+
+    preset: str = Field("nano", description="Where values come from that are not given: " + ", ".join(PRESETS),
+                        json_schema_extra=NO_EFFECT | {"enum": list(PRESETS)})  # fmt: skip
+    depth: int | None = Field(
+        None, gt=0, description="One dial: derives width, heads, batch, steps, rates", json_schema_extra=NO_EFFECT
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
+    sample_prompt: str = Field("The ", description="Prompt of the sample text in the report")
+    sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset") or "nano"
+        depth = given.get("depth")
+        dial = derive(depth) if isinstance(depth, int) and depth > 0 else {}
+        return merged(PRESETS.get(preset, {}), dial, given)
+
+    @field_validator("preset")
+    @classmethod
+    def _preset_exists(cls, name: str) -> str:
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
+        return name
+
+
+class FinetuneConfig(RunConfig):
+    """Masked language modelling from a causal checkpoint's weights (Devlin et al. 2019; MNTP: BehnamGhader et al. 2024)."""
+
+    steps: int = Field(100, gt=0, description="Optimizer steps")
+    mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
+    mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
+    mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
+    evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
+    shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
+    sample_blank: str = Field("The [MASK] of the", description="Text whose blank is filled for the report")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> FinetuneConfig:
+        if self.mask_random + self.mask_keep > 1:
+            raise ValueError("mask_random + mask_keep exceed 1")
+        return self

@@ -1,0 +1,78 @@
+"""Where and in which precision to compute, and the environment a training process should be started in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from modeling.errors import ModelingError
+
+# A step frees and allocates the same large blocks again; by default glibc returns them to the kernel each time, and page
+# faults were measured as 30 % of a step on CPU. glibc reads this once, before main().
+GLIBC_TUNABLES = {
+    "glibc.malloc.hugetlb": 1,
+    "glibc.malloc.mmap_threshold": 4 << 30,
+    "glibc.malloc.trim_threshold": 8 << 30,
+    "glibc.malloc.top_pad": 64 << 20,
+}
+
+# Peak dense bf16 FLOP/s by device name, from the makers' data sheets (without sparsity)
+PEAK_FLOPS = {
+    "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L4": 121e12, "4090": 165e12,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the dtype of its matrix products."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Known peak of the device in FLOP/s, for the share of it that training reaches (MFU)."""
+        if self.device.type != "cuda":
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def choose(device: str = "auto", precision: str = "auto", local_rank: int = 0) -> Compute:
+    """The device asked for, or the best there is; bf16 where it runs on native instructions.
+
+    Raises ModelingError for a device that this machine lacks.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    elif not available[device]:
+        raise ModelingError(f"device {device!r} is not available here; use device: auto or cpu")
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    place = torch.device(device, local_rank) if device == "cuda" else torch.device(device)
+    return Compute(place, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bf16 products are native, and so faster than fp32: Ampere or newer; AVX512-BF16 or AMX on a CPU."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    features = torch.cpu.get_capabilities()
+    return device == "cpu" and any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def training_environment() -> dict[str, str]:
+    """This process's environment with the allocator set for training: for a child's start, as it cannot be set later."""
+    environment = dict(os.environ)
+    if sys.platform == "linux":
+        environment.setdefault("GLIBC_TUNABLES", ":".join(f"{name}={value}" for name, value in GLIBC_TUNABLES.items()))
+    environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    return environment

@@ -1,0 +1,57 @@
+"""The ranks of a run, as torchrun starts them; a process of its own is rank 0 of 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, items: int) -> range:
+        """This rank's part of `items` things: contiguous, sizes differ by at most one."""
+        return range(items * self.rank // self.world, items * (self.rank + 1) // self.world)
+
+    def sum(self, values: Tensor, device: torch.device) -> Tensor:
+        """The sum over all ranks of a tensor on the CPU, by way of `device`."""
+        if self.world == 1:
+            return values
+        values = values.to(device)
+        dist.all_reduce(values)
+        return values.cpu()
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+@contextmanager
+def ranks(device: torch.device) -> Iterator[Ranks]:
+    """Join the ranks that torchrun announces in the environment (WORLD_SIZE, RANK, MASTER_ADDR), and leave at the end."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Ranks()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

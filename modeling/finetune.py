@@ -1,0 +1,77 @@
+"""Fine-tuning a causal checkpoint into a masked model: the same weights, now seeing both sides of a blank."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenization.tokenizer import load_tokenizer
+
+from modeling import generate
+from modeling.checkpoint import Description, load_model
+from modeling.config import FinetuneConfig
+from modeling.device import choose
+from modeling.distributed import local_rank, ranks
+from modeling.errors import ModelingError
+from modeling.objectives import MaskedLM
+from modeling.pretrain import recipe, token_counts
+from modeling.trainer import Trainer, is_finished
+from tokenization.arrays import TokenArrays
+
+log = logging.getLogger(__name__)
+
+
+def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, progress: Callable[..., None]) -> None:
+    """Train the checkpoint's weights on masked text and leave a checkpoint folder in `out`; a second call continues.
+
+    `stats.json` holds the held-out masked accuracy, and that of always guessing the most frequent training token.
+
+    Raises ModelingError if `checkpoint` is none, if its vocabulary is not that of the tokens, or as `pretrain` does.
+    """
+    if is_finished(out):
+        return
+    compute = choose(config.device, config.precision, local_rank())
+    base, origin = load_model(checkpoint)
+    train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    if origin.vocab_size != train.vocab_size:
+        raise ModelingError(
+            f"the checkpoint has a vocabulary of {origin.vocab_size} but the tokens {train.vocab_size}; "
+            "pretokenize with the checkpoint's tokenizer"
+        )
+    words = load_tokenizer(checkpoint)
+    if "[MASK]" not in words.special_tokens:
+        raise ModelingError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
+    objective = MaskedLM(train, validation, origin.model.context, config, words.special_tokens)
+    description = Description(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
+    with ranks(compute.device) as group:
+        model = description.build()
+        model.load_state_dict(base.state_dict())
+        trainer = Trainer(model, objective, description, config, out, compute, group, progress)
+        trainer.run()
+        if group.first:
+            figures = trainer.publish()
+            words.save(out)
+            guess = most_frequent(train, words.special_tokens)
+            filled = generate.fill(generate.load(out, device="cpu"), config.sample_blank)
+            stats = {
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "steps": config.steps,
+                "tokens_seen": config.steps * config.batch * origin.model.context,
+                "validation_loss": figures["validation_loss"],
+                "masked_accuracy": figures["masked_accuracy"],
+                "most_frequent_token": words.decode([guess]),
+                "most_frequent_accuracy": (objective.validation_batch.targets == guess).double().mean().item(),
+                "sample_blank": config.sample_blank,
+                "sample_filled": filled.text,
+                "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
+            }
+            trainer.finish(stats)
+        group.barrier()
+
+
+def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
+    counts = torch.from_numpy(token_counts(tokens))
+    counts[list(special_tokens.values())] = 0
+    return int(counts.argmax())

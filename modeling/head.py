@@ -1,0 +1,58 @@
+"""The loss head: projection to the vocabulary and cross-entropy, a slice of rows at a time.
+
+Logits of a whole batch in fp32 would be the largest tensor of the run by far. Here each slice's logits live once, and
+the gradients with respect to hidden states and weight are made in the same pass (the idea of Liger's fused linear
+cross-entropy, Hsu et al. 2024), so that nothing of the vocabulary's size is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SLICE_ELEMENTS = 2**24  # logits of one slice: 64 MB in fp32
+
+
+class _SlicedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, want_grad: bool) -> Tensor:
+        rows = max(1, SLICE_ELEMENTS // weight.shape[0])
+        matrix = weight.to(hidden.dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        if want_grad:
+            grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, hidden.shape[0], rows):
+            part, target = hidden[start : start + rows], targets[start : start + rows, None]
+            logits = (part @ matrix.T).float()
+            if softcap is not None:
+                logits = logits.div_(softcap).tanh_()
+                slope = 1 - logits.square() if want_grad else None
+                logits.mul_(softcap)
+            log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)
+            loss += (log_sum - logits.gather(1, target)).sum()
+            if want_grad:
+                grad = logits.sub_(log_sum).exp_()
+                grad.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
+                grad.mul_(1 / hidden.shape[0])
+                if softcap is not None:
+                    grad.mul_(slope)
+                grad = grad.to(hidden.dtype)
+                grad_hidden[start : start + rows] = grad @ matrix
+                grad_weight += grad.T @ part
+        if want_grad:
+            ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss / hidden.shape[0]
+
+    @staticmethod
+    def backward(ctx, scale: Tensor):
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None, None
+
+
+def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
+    """Mean negative log likelihood in nats (fp32 scalar) of `targets` under softmax of the capped hidden @ weight.T.
+
+    hidden: [N, W] of any float dtype, in which the products are computed; weight: [V, W]; targets: int64 [N].
+    """
+    want_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _SlicedCrossEntropy.apply(hidden, weight, targets, softcap, want_grad)

@@ -1,0 +1,126 @@
+"""Optimizers and schedules: Muon for the matrices of the blocks, AdamW for everything else.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal matrix, so that all its directions
+advance equally. Here matrices of one shape go through the iteration together, with the coefficients of Polar Express
+(Amsel et al. 2025), which converge in fewer rounds than the original quintic.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from modeling.config import OptimizerConfig, ScheduleConfig
+
+# (a, b, c) of x <- a x + b (x x^T) x + c (x x^T)^2 x, for singular values in [1e-3, 1], with a safety factor of 1.02
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+MUON_ROUNDS = 5
+
+
+def orthogonalized(matrices: Tensor, rounds: int = MUON_ROUNDS) -> Tensor:
+    """About U V^T for each matrix U S V^T of [N, R, C], in bf16: singular values end near 1."""
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    for a, b, c in POLAR_EXPRESS[:rounds]:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for 2-D parameters; sharded ones (DTensor) are gathered for the iteration.
+
+    The step's length is lr x sqrt(max(1, rows / columns)), so that wide and tall matrices change outputs alike.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = {}
+            for param in group["params"]:
+                if param.grad is not None:
+                    shapes.setdefault(param.shape, []).append(param)
+            for shape, params in shapes.items():
+                updates = orthogonalized(torch.stack([self._direction(p, group["momentum"]) for p in params]))
+                length = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                for param, update in zip(params, updates, strict=True):
+                    if isinstance(param, DTensor):
+                        update = distribute_tensor(update.float(), param.device_mesh, param.placements)
+                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-length)
+
+    def _direction(self, param: Tensor, momentum: float) -> Tensor:
+        """Nesterov momentum of the gradient."""
+        state = self.state[param]
+        if not state:
+            state["momentum"] = torch.zeros_like(param.grad)
+        state["momentum"].lerp_(param.grad, 1 - momentum)
+        direction = param.grad.lerp(state["momentum"], momentum)
+        return direction.full_tensor() if isinstance(direction, DTensor) else direction
+
+
+def optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """Every parameter in exactly one optimizer; each group keeps its base rate in `base_lr`."""
+    parameters = dict(model.named_parameters())
+    betas = (config.beta1, config.beta2)
+    fused = all(p.device.type in ("cuda", "cpu") for p in parameters.values())
+    if config.name == "adamw":
+        decayed = [p for p in parameters.values() if p.ndim >= 2]
+        plain = [p for p in parameters.values() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        chosen = [torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=betas, fused=fused)]
+    else:
+        split: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "scalar": []}
+        for name, parameter in parameters.items():
+            split["head" if parameter is model.head.weight else _kind(name, parameter)].append(parameter)
+        rates = {"embedding": config.embedding_lr, "head": config.head_lr, "scalar": config.scalar_lr}
+        groups = [{"params": split[kind], "lr": rate} for kind, rate in rates.items() if split[kind]]
+        chosen = [
+            torch.optim.AdamW(groups, betas=betas, eps=1e-10, weight_decay=0.0, fused=fused),
+            Muon(split["matrix"], config.matrix_lr, config.momentum, config.weight_decay),
+        ]
+    for optimizer in chosen:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return chosen
+
+
+def _kind(name: str, parameter: nn.Parameter) -> str:
+    if "embed" in name and parameter.ndim == 2:
+        return "embedding"
+    return "matrix" if parameter.ndim == 2 and "gate." not in name.replace("feed_forward.gate", "") else "scalar"
+
+
+def multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
+    """What every learning rate is multiplied by at `step` (0-based) of `steps`."""
+    if step < schedule.warmup:
+        return (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, steps - schedule.warmup)  # in [0, 1)
+    match schedule.shape:
+        case "cosine":
+            share = 0.5 * (1 + math.cos(math.pi * done))
+        case "wsd":
+            share = min(1.0, (1 - done) / schedule.decay) if schedule.decay else 1.0
+        case "constant":
+            return 1.0
+    return schedule.final + (1 - schedule.final) * share
+
+
+def set_learning_rate(chosen: list[torch.optim.Optimizer], scale: float) -> None:
+    for optimizer in chosen:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale

@@ -1,0 +1,323 @@
+"""The training loop, the same for every objective.
+
+Each turn: save if it is time, evaluate if it is time, take one step. Saving comes before evaluating, so that a failure
+of the second loses nothing. Everything random follows from (seed, step): a run continued from a checkpoint repeats what
+it would have done, to the bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modeling import checkpoint
+from modeling.checkpoint import Checkpoints, Description
+from modeling.config import RunConfig
+from modeling.device import Compute
+from modeling.distributed import Ranks
+from modeling.errors import ModelingError
+from modeling.interruption import Interruption
+from modeling.model import GPT
+from modeling.objectives import Objective
+from modeling.optim import multiplier, optimizers, set_learning_rate
+from modeling.parallel import (
+    gathered_optimizer_state,
+    gathered_weights,
+    parallelized,
+    set_optimizer_state,
+    set_weights,
+    synchronize_gradients,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+CURVE_POINTS = 1000  # most rows of the loss curve in metrics.jsonl
+CHECKPOINTS = "checkpoints"
+TIMING = "timing.jsonl"
+STATS = "stats.json"
+
+
+def is_finished(out: Path) -> bool:
+    """Whether an earlier call came to its end in this folder."""
+    return (out / STATS).is_file() and not (out / CHECKPOINTS).exists()
+
+
+class Trainer:
+    """One run: a model, an objective, and the folder its checkpoints go to."""
+
+    def __init__(
+        self, model: GPT, objective: Objective, description: Description, config: RunConfig, out: Path,
+        compute: Compute, ranks: Ranks, progress: Callable[..., None],
+    ):  # fmt: skip
+        if config.batch % ranks.world:
+            raise ModelingError(f"batch {config.batch} does not divide over {ranks.world} ranks; make it a multiple")
+        self.objective, self.description, self.config, self.out = objective, description, config, out
+        self.compute, self.ranks, self.progress = compute, ranks, progress
+        self.model = model.to(compute.device)
+        if config.compile if config.compile is not None else compute.device.type == "cuda":
+            self.model.compile()
+        self.module: nn.Module = parallelized(self.model, ranks, compute, config.parallel)
+        self.optimizers = optimizers(self.model, config.optimizer)
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if config.ema else None
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, config.keep_checkpoints)
+        self.rows: list[dict[str, Any]] = []
+        self.step = 0
+        self.rank_rows = ranks.share(config.batch)
+        self.micro = min(config.micro_batch or len(self.rank_rows), len(self.rank_rows))
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train from the newest intact checkpoint, or from the start, to the last step."""
+        self.restore()
+        curve_every = max(1, self.config.steps // CURVE_POINTS)
+        saved, clock, losses = self.step, Clock(self), []
+        with ExitStack() as stack:
+            interruption = stack.enter_context(Interruption())
+            watcher = (
+                stack.enter_context(TensorBoard(self.out)) if self.config.tensorboard and self.ranks.first else None
+            )
+            while True:
+                last = self.step == self.config.steps
+                evaluate = last or (self.step and self.step % self.config.evaluate_every == 0)
+                stop = self.agreed(interruption.requested is not None)
+                if self.step > saved and (evaluate or stop or self.step % self.config.checkpoint_every == 0):
+                    with clock.paused("checkpoint"):
+                        self.require_finite(losses)
+                        losses.clear()
+                        self.save()
+                    saved = self.step
+                if stop:
+                    log.info("interrupted: saved a checkpoint at step %d", self.step)
+                    break
+                if evaluate:
+                    with clock.paused("evaluation"):
+                        self.rows.append({"step": self.step} | self.evaluate())
+                        self.checkpoints.prune(self.best_step()) if self.ranks.first else None
+                    self.report(clock, self.rows[-1], watcher)
+                if last:
+                    break
+                scale = multiplier(self.config.schedule, self.step, self.config.steps)
+                set_learning_rate(self.optimizers, scale)
+                losses.append(self.train_step())
+                self.step += 1
+                clock.steps += 1
+                curve, line = self.step % curve_every == 0, self.step % self.config.log_every == 0
+                if curve or line:
+                    loss = self.require_finite(losses)
+                    losses.clear()
+                    if curve:
+                        self.rows.append({"step": self.step, "loss": loss, "learning_rate": scale})
+                    if line:
+                        self.report(clock, {"loss": loss, "learning_rate": scale}, watcher)
+        if not last:  # the signal's own handler chose to go on
+            raise InterruptedError(f"training was interrupted at step {self.step}; run it again to continue")
+
+    def train_step(self) -> Tensor:
+        """One optimizer step over this rank's rows of the global batch; its mean loss (scalar, still on the device)."""
+        seed = np.random.SeedSequence([self.config.seed, self.step, self.ranks.rank]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed >> np.uint64(1)))  # dropout: a function of (seed, step, rank)
+        self.module.train()
+        total = torch.zeros((), device=self.compute.device)
+        stop = self.rank_rows.stop
+        for start in range(self.rank_rows.start, stop, self.micro):
+            rows = range(start, min(start + self.micro, stop))
+            batch = self.objective.train_batch(self.step, self.config.batch, rows).to(self.compute.device)
+            synchronize_gradients(self.module, rows.stop == stop)
+            with self.compute.autocast():
+                loss = self.module(*batch) * (len(rows) / len(self.rank_rows))
+            loss.backward()
+            total += loss.detach()
+        if self.config.optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            for name, parameter in self.model.named_parameters():
+                self.average[name].lerp_(parameter.detach(), 1 - self.config.ema)
+        return total
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Figures on the validation windows, with the averaged weights where an average is kept."""
+        trained = gathered_weights(self.model) if self.average is not None else None
+        if trained is not None:
+            set_averaged(self.model, self.average)
+        self.module.eval()
+        with self.compute.autocast():
+            figures = self.objective.evaluate(self.module, self.ranks, self.compute.device, self.micro)
+        if trained is not None:
+            set_weights(self.model, trained)
+        return figures
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank wishes it: all ranks must stop at the same step."""
+        return bool(self.ranks.sum(torch.tensor(float(wish)), self.compute.device).item())
+
+    def require_finite(self, losses: list[Tensor]) -> float | None:
+        """The newest of the given losses of consecutive steps up to now, as a mean over ranks.
+
+        Raises ModelingError, naming the step, if one is not finite.
+        """
+        if not losses:
+            return None
+        values = (self.ranks.sum(torch.stack(losses).cpu(), self.compute.device) / self.ranks.world).tolist()
+        for place, value in enumerate(values):
+            if not math.isfinite(value):
+                step = self.step - len(values) + place + 1
+                good = self.checkpoints.steps()
+                kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
+                raise ModelingError(
+                    f"the loss became {value} at step {step} ({kept}); lower the learning rates of `optimizer`"
+                )
+        return values[-1]
+
+    # -- saving and continuing -----------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of this step (rank 0 writes what all ranks hold)."""
+        weights = gathered_weights(self.model)
+        state = {"step": self.step, "optimizer": gathered_optimizer_state(self.model, self.optimizers)}
+        if self.average is not None:
+            state["trained_weights"] = weights
+            weights = weights | {name: value.cpu() for name, value in self.average.items()}
+        if self.ranks.first:
+            folder = self.checkpoints.path(self.step)
+            checkpoint.write(folder, checkpoint.untied(weights, self.model), self.description, state, self.metrics())
+            self.checkpoints.prune(self.best_step())
+        self.ranks.barrier()
+
+    def restore(self) -> None:
+        self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        found = next(self.checkpoints.usable(), None)
+        if found is None:
+            return
+        weights, state, metrics = self.checkpoints.read(found)
+        weights = checkpoint.tied(weights, self.model)
+        if self.average is not None:
+            for name, value in self.average.items():
+                value.copy_(weights[name])
+            weights = state["trained_weights"]
+        set_weights(self.model, weights)
+        set_optimizer_state(self.model, self.optimizers, state["optimizer"])
+        self.step = state["step"]
+        self.rows = [json.loads(line) for line in metrics.splitlines()]
+        log.info("continuing from step %d of %d", self.step, self.config.steps)
+
+    # -- the result ----------------------------------------------------------------------------------------------
+
+    def publish(self) -> dict[str, float]:
+        """Write the chosen checkpoint's files to `out` itself; its validation figures."""
+        step = self.best_step() if self.config.keep == "best" else self.config.steps
+        weights, state, _ = self.checkpoints.read(step)
+        checkpoint.fill(self.out, weights, self.description, state, self.metrics())
+        return next(row for row in reversed(self.rows) if row["step"] == step and "validation_loss" in row)
+
+    def finish(self, stats: dict[str, Any]) -> None:
+        """Write `stats.json`, which says that the result is whole, and drop the checkpoints of the way."""
+        checkpoint.write_file(self.out / STATS, (json.dumps(stats, indent=2, sort_keys=True) + "\n").encode())
+        checkpoint.sync_folder(self.out)
+        shutil.rmtree(self.checkpoints.folder)
+
+    def best_step(self) -> int | None:
+        evaluations = [row for row in self.rows if "validation_loss" in row]
+        return min(evaluations, key=lambda row: row["validation_loss"])["step"] if evaluations else None
+
+    def metrics(self) -> str:
+        return "".join(json.dumps(row) + "\n" for row in self.rows)
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    def report(self, clock: Clock, figures: dict[str, Any], watcher: TensorBoard | None) -> None:
+        if not self.ranks.first:
+            return
+        checkpoint.write_file(self.out / checkpoint.METRICS, self.metrics().encode())
+        figures = {name: value for name, value in figures.items() if name != "step"} | clock.figures()
+        with (self.out / TIMING).open("a") as file:
+            file.write(json.dumps({"step": self.step, "time": time.time()} | figures) + "\n")
+        self.progress(self.step, self.config.steps, unit="steps", **figures)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        log.info("step %d/%d  %s", self.step, self.config.steps, shown)
+        if watcher is not None:
+            watcher.write(self.step, figures)
+
+
+def set_averaged(model: nn.Module, average: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.detach().copy_(average[name])
+
+
+class Clock:
+    """Rates of the steps since the last figures were taken; evaluations and checkpoints are timed apart."""
+
+    def __init__(self, trainer: Trainer):
+        config = trainer.description.model
+        self.tokens_a_step = trainer.config.batch * config.context
+        # 6 FLOPs a weight and token, and attention's 12 x layers x width x context (Chowdhery et al. 2022, appendix B)
+        matmul_weights = trainer.model.block_parameters() + trainer.model.head.weight.numel()
+        self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * config.context
+        self.peak = trainer.compute.peak_flops
+        self.ranks = trainer.ranks.world
+        self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()
+        self.spent: dict[str, float] = {}
+
+    def paused(self, what: str) -> Pause:
+        return Pause(self, what)
+
+    def figures(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self.since - self.pause
+        figures = {f"{what}_seconds": spent for what, spent in self.spent.items()}
+        if self.steps and seconds > 0:
+            rate = self.steps * self.tokens_a_step / seconds
+            figures["tokens_per_second"] = rate
+            if self.peak:
+                figures["mfu"] = rate * self.flops_a_token / (self.peak * self.ranks)
+        self.steps, self.pause, self.since, self.spent = 0, 0.0, now, {}
+        return figures
+
+
+class Pause:
+    def __init__(self, clock: Clock, what: str):
+        self.clock, self.what = clock, what
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self.start
+        self.clock.pause += seconds
+        self.clock.spent[self.what] = self.clock.spent.get(self.what, 0.0) + seconds
+
+
+class TensorBoard:
+    """Event files of the reported figures under `tensorboard/`."""
+
+    def __init__(self, out: Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ModelingError("tensorboard is not installed; pip install textmill[tensorboard]") from error
+        self.writer = SummaryWriter(str(out / "tensorboard"))
+
+    def __enter__(self) -> TensorBoard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, step)
