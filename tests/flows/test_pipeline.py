@@ -1,0 +1,173 @@
+"""The whole chain on a real site, a real Prefect server and real models, small: what is built, reused, and why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows.chain import STAGES
+from flows.config import load_config
+from flows.pipeline import FLOWS, pipeline
+from flows.plan import plan
+from flows.store import Store
+from scraping.errors import ScrapingError
+
+BUILT = [name for name in STAGES if name != "ingest"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prefect_server, small_config):
+    """The store of a finished run, to copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert run(load_config(small_config(folder))) == dict.fromkeys(BUILT, "built")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(finished, config, tmp_path):
+    """A copy of the finished store, at the place that `config` names."""
+    shutil.copytree(finished, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def run(config, flow=pipeline, **parameters) -> dict[str, str]:
+    state = flow(config, **parameters, return_state=True)
+    return {artifact.manifest.stage: "reused" if reused else "built" for artifact, reused in state.result()}
+
+
+def rebuilt(outcomes: dict[str, str]) -> list[str]:
+    return [stage for stage, outcome in outcomes.items() if outcome == "built"]
+
+
+def artifact_of(store: Store, stage: str):
+    return next(artifact for artifact in store.artifacts() if artifact.manifest.stage == stage)
+
+
+def test_every_stage_leaves_what_the_next_ones_and_a_reader_need(store):
+    stats = {artifact.manifest.stage: artifact.stats for artifact in store.artifacts()}
+    assert list(stats) == BUILT
+    assert stats["scrape"]["pages"] == 16
+    assert stats["prepare"]["documents"] > 0
+    assert stats["pretrain"]["unigram_entropy"] > 3
+    assert 0 <= stats["finetune"]["masked_accuracy"] <= 1
+    page = (artifact_of(store, "report").path / "index.html").read_text()
+    for wanted in (
+        "python-docs",
+        "unigram entropy",
+        "bytes per token",
+        "validation loss",
+        stats["finetune"]["sample_filled"],
+    ):
+        assert wanted in page, wanted
+    assert page.count("<svg") == 2
+
+
+def test_manifests_tell_where_everything_came_from(store):
+    report = artifact_of(store, "report").manifest
+    assert report.pipeline == "small"
+    assert [entry.stage for entry in report.inputs["pretrained"]] == ["pretrain"]
+    tokens = artifact_of(store, "pretokenize").manifest.files
+    assert tokens["train-00000.bin"].count == artifact_of(store, "pretokenize").stats["splits"]["train"]["tokens"]
+
+
+def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
+    assert run(config) == dict.fromkeys(BUILT, "reused")
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
+        task_runs = client.read_task_runs(
+            task_run_filter={"flow_run_id": {"any_": [flow_run.id]}}, sort="EXPECTED_START_TIME_DESC"
+        )
+    assert flow_run.name == "small"
+    assert {task_run.state_name for task_run in task_runs} == {"Cached"}
+    assert "scrape python-docs" in {task_run.name for task_run in task_runs}
+
+
+def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, config, write_config):
+    changed = load_config(write_config(), ["pretrain.steps=13"])
+    planned = {step.stage: (step.action, step.reason) for step in plan(changed)}
+    assert planned["pretokenize"][0] == "reuse"
+    assert planned["pretrain"] == ("build", "steps: 12 → 13")
+    assert planned["finetune"][0] == planned["report"][0] == "build?"
+    assert rebuilt(run(changed)) == ["pretrain", "finetune", "report"]
+    assert rebuilt(run(config)) == []  # the old artifacts are still there
+
+
+def test_a_forced_stage_that_comes_out_the_same_rebuilds_nothing_after_it(store, config):
+    assert rebuilt(run(config, force=["pretokenize"])) == ["pretokenize"]
+
+
+def test_from_a_stage_onward(store, config):
+    assert rebuilt(run(config, start="pretokenize")) == ["pretokenize", "pretrain", "finetune", "report"]
+
+
+def test_an_unchanged_site_crawled_again_costs_nothing_after_prepare(store, config):
+    before = artifact_of(store, "prepare").digest
+    assert rebuilt(run(config, force=["scrape"])) == ["scrape", "prepare"]
+    assert artifact_of(store, "prepare").digest == before
+
+
+@pytest.mark.parametrize("stage", ["prepare", "pretokenize", "finetune"])
+def test_a_deleted_or_truncated_file_rebuilds_that_artifact_only(store, config, stage):
+    artifact = artifact_of(store, stage)
+    victim = artifact.path / max(artifact.manifest.files, key=lambda name: artifact.manifest.files[name].size)
+    if stage == "prepare":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-7])
+    assert rebuilt(run(config)) == [stage]
+    assert artifact_of(store, stage).digest == artifact.digest
+
+
+def test_one_stage_alone_uses_what_is_in_the_store(store, config, write_config):
+    changed = load_config(write_config(), ["train_tokenizer.vocab_size=500"])
+    assert rebuilt(run(changed, FLOWS["train_tokenizer"])) == ["train_tokenizer"]
+    assert run(config, FLOWS["pretrain"], force=True) == {"pretrain": "built"}
+
+
+def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(store, config, monkeypatch):
+    from scraping.extract import ArticleExtractor
+    from scraping.source import load_source
+
+    changed = load_source("python-docs").model_copy(update={"extractor": ArticleExtractor()})
+    monkeypatch.setattr("flows.config.load_source", lambda name: changed)
+    assert [step.stage for step in plan(config) if step.action == "build"] == ["prepare"]
+
+
+def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allows_it(
+    store, write_config, tmp_path, caplog
+):
+    optional = load_config(write_config(ingest={"path": str(tmp_path / "nowhere"), "required": False}))
+    assert rebuilt(run(optional)) == []
+    assert "going on without it" in caplog.text
+    required = load_config(write_config(ingest={"path": str(tmp_path / "nowhere")}))
+    with pytest.raises(ScrapingError, match="nowhere"):
+        run(required)
+
+
+def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, write_config, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [
+        f"Document {i} says that {i} times {i} is {i * i}, which anybody can check by hand. " * 8 for i in range(40)
+    ]
+    (tmp_path / "here").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "here" / "data.parquet")
+    config = load_config(write_config(ingest={"path": str(tmp_path / "here")}))
+    assert rebuilt(run(config, FLOWS["ingest"])) == ["ingest"]
+    assert artifact_of(store, "ingest").stats["documents"] == 40
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = load_config(write_config(ingest={"path": str(tmp_path / "there")}))
+    assert next(step.action for step in plan(moved) if step.stage == "ingest") == "reuse"
+
+
+def test_figures_of_a_finished_stage_are_on_its_page(store, config):
+    run(config, FLOWS["train_tokenizer"], force=True)
+    with get_client(sync_client=True) as client:
+        shown = client.read_artifacts(sort="CREATED_DESC", limit=20)
+    page = next(artifact for artifact in shown if artifact.key and artifact.key.startswith("train-tokenizer"))
+    assert "| vocab_size | 600 |" in page.data
+    assert json.dumps(artifact_of(store, "prepare").manifest.fingerprint).strip('"') in page.data
