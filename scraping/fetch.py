@@ -113,13 +113,18 @@ class Fetcher:
     def __exit__(self, *_):
         self.close()
 
-    def close(self) -> None:
-        """Close all connections; requests under way end with `HostTrouble`."""
-        self._deadlines.close()
+    def interrupt(self) -> None:
+        """End all waiting and reading in other threads: their `get` raises `Stopped`."""
+        self._stop.set()
         with self._lock:
-            connections, self._connections = self._connections, {}
-        for _, connection in connections.values():
-            _shut(connection)
+            for _, connection in self._connections.values():
+                _shut(connection)
+
+    def close(self) -> None:
+        """Close all connections; no request may be under way."""
+        self._deadlines.close()
+        for _, connection in self._connections.values():
+            connection.close()
         for gate in self._gates.values():
             gate.close()
 
@@ -154,14 +159,17 @@ class Fetcher:
             FetchError: a body over the limits or one that cannot be decompressed.
             Stopped: the crawl is ending.
         """
-        with self.gate(host_of(url)).turn(delay):
+        with self.gate(host_of(url)).turn(delay) as gate:
             deadline = time.monotonic() + seconds
             try:
-                return self._ask(url, {**self._headers, **(headers or {})}, deadline, max_bytes, accept)
+                response = self._ask(url, {**self._headers, **(headers or {})}, deadline, max_bytes, accept)
             except FetchError:
                 if self._stop.is_set():
                     raise Stopped from None
                 raise
+            if response.status in (429, 503) and (pause := response.retry_after()):
+                gate.pause(pause)
+            return response
 
     def _ask(self, url, headers, deadline, max_bytes, accept) -> Response:
         connection, reused = self._connection(url)
@@ -196,8 +204,10 @@ class Fetcher:
         response.refused = accept(response) if accept else None
         if not response.refused:
             response.body = _read_body(answer, deadline, max_bytes)
-        if response.refused or connection.sock is None:
-            self._drop(url)  # the rest of a refused body is not worth the host's traffic
+        elif answer.status == 304 or int(_declared_length(answer) or _CHUNK) < _CHUNK:
+            _read_body(answer, deadline, max_bytes)  # so that the connection can be used again
+        else:
+            self._drop(url)  # the rest of a refused body is not worth the traffic
         return response
 
     def _connection(self, url: str) -> tuple[HTTPConnection, bool]:
@@ -297,9 +307,13 @@ def is_global(address: str) -> bool:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
+def _declared_length(answer) -> str:
     declared = answer.headers.get("Content-Length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
+    return declared if declared.isdigit() else ""
+
+
+def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
+    if int(_declared_length(answer) or 0) > max_bytes:
         raise FetchError(f"larger than {max_bytes:,} bytes")
     chunks, size = [], 0
     try:
@@ -322,16 +336,18 @@ def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
 
 
 def _describe(error: Exception, late: bool) -> str:
-    if late or isinstance(error, TimeoutError):
+    if late:
         return "no answer in time"
-    cause = error
-    while cause.__context__ is not None and not isinstance(cause, ssl.SSLError | ConnectionError):
+    cause: BaseException = error
+    while cause.__context__ is not None and not isinstance(cause, ssl.SSLError | ConnectionError | TimeoutError):
         cause = cause.__context__
     match cause:
         case ssl.SSLCertVerificationError():
             return f"certificate refused ({cause.verify_message})"
         case ssl.SSLError():
             return f"TLS failed ({cause.reason})"
+        case TimeoutError():
+            return "no answer in time"
         case ConnectionRefusedError():
             return "connection refused"
         case ConnectionError():

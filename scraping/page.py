@@ -13,8 +13,12 @@ MAX_LINKS = 10_000  # a page; a site's largest index has fewer, a trap has more
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 _VAGUE_TYPES = ("", "text/plain", "application/octet-stream", "application/xml", "text/xml")
-_LOOKS_LIKE_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
-_BINARY = re.compile(rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF|\x00\x00\x00.ftyp")
+_LOOKS_LIKE_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_BINARY = re.compile(
+    rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
+)
 _WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 _LINK_HEADER = re.compile(r'<([^>]*)>\s*((?:;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^;,\s]*)\s*)*)')

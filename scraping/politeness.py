@@ -51,7 +51,7 @@ class HostGate:
             self._leave()
 
     def pause(self, seconds: float) -> None:
-        """Let nobody ask before `seconds` (at most `LONGEST_PAUSE`) from now. Call it while holding the turn."""
+        """Let nobody ask before `seconds` (at most `LONGEST_PAUSE`) from now."""
         self._not_before(time.time() + min(seconds, LONGEST_PAUSE))
 
     def waits(self) -> float:

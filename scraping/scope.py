@@ -44,9 +44,9 @@ class Scope:
         segments = [s for s in path.split("/") if s]
         if len(segments) > self._limits.path_segments:
             return "path too deep"
-        if any(n >= 3 for n in Counter(segments).values()):
+        if _repeats(segments):
             return "repeating path"
-        if any(n >= 3 for n in Counter(p.partition("=")[0] for p in query.split("&") if p).values()) and "[]=" not in query:
+        if _repeats([p for p in query.split("&") if p]):
             return "repeating query"
         return None
 
@@ -79,6 +79,11 @@ class Budgets:
 def _matches(host: str, allowed: str) -> bool:
     name = host.rpartition(":")[0] if ":" in host and ":" not in allowed else host
     return name == allowed or (allowed.startswith("*.") and name.endswith(allowed[1:]))
+
+
+def _repeats(parts: list[str]) -> bool:
+    """Whether a part occurs three times, as where relative links pile up."""
+    return len(parts) >= 3 and max(Counter(parts).values()) >= 3
 
 
 def _pattern(patterns: list[str]) -> re.Pattern:

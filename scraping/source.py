@@ -200,8 +200,9 @@ def _explain(error: dict, tree: yaml.Node) -> str:
     line, key = _line(tree, place), ".".join(map(str, place))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _keys(place[:-1]), n=1)
-        message = f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(_keys(place[:-1]))}"
+        keys = _keys(place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), keys, n=1)
+        message = f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(keys)}"
     elif error["type"] == "missing":
         message = f"missing: {_description(place)}" if len(place) == 1 else "missing"
     return f"{line}: {key}: {message}"
