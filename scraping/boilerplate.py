@@ -10,7 +10,7 @@ is bounded, and the result does not depend on the order of the pages.
 """
 
 import heapq
-from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,46 +23,47 @@ Template = np.ndarray  # uint64, sorted: hashes of the runs and lines that make 
 
 
 class Sampler:
-    """Keeps the `SAMPLE` smallest ids of each site."""
+    """Keeps, of all the pages of a site, the `SAMPLE` ones with the smallest ids."""
 
     def __init__(self):
-        self._heaps: dict[str, list] = {}
+        self._heap: list[_Largest] = []
 
-    def add(self, site: str, id: str) -> None:
-        heap = self._heaps.setdefault(site, [])
-        item = _Reversed(id)
-        if len(heap) < SAMPLE:
-            heapq.heappush(heap, item)
-        elif heap[0] < item:
-            heapq.heapreplace(heap, item)
+    def add(self, id: str, place: Any) -> None:
+        """Offer a page; `place` is whatever the caller needs to find it again."""
+        item = _Largest(id, place)
+        if len(self._heap) < SAMPLE:
+            heapq.heappush(self._heap, item)
+        elif self._heap[0] < item:
+            heapq.heapreplace(self._heap, item)
 
-    def samples(self) -> dict[str, set[str]]:
-        return {site: {item.id for item in heap} for site, heap in self._heaps.items()}
+    def places(self) -> list[Any]:
+        return [item.place for item in self._heap]
 
 
-class _Reversed:
-    """Orders ids the other way round, so that a heap's first element is the largest."""
+class _Largest(NamedTuple):
+    """Puts the largest id first in a heap."""
 
-    __slots__ = ("id",)
+    id: str
+    place: Any
 
-    def __init__(self, id: str):
-        self.id = id
-
-    def __lt__(self, other: "_Reversed") -> bool:
+    def __lt__(self, other: "_Largest") -> bool:
         return self.id > other.id
 
 
-def learn_template(texts: Iterable[str], share: float, min_pages: int) -> Template:
-    """The runs and lines found on at least `share` of the texts, and on at least `min_pages` of them."""
-    seen, pages = [], 0
-    for text in texts:
+class TemplateLearner:
+    """Counts on how many of a site's pages each run of words and each line occurs."""
+
+    def __init__(self):
+        self._pages: list[np.ndarray] = []
+
+    def add(self, text: str) -> None:
         split = words(text)
-        seen.append(np.unique(np.concatenate([ngrams(split.hashes, WINDOW), _lines(split)[0]])))
-        pages += 1
-    if not seen:
-        return np.empty(0, np.uint64)
-    hashes, counts = np.unique(np.concatenate(seen), return_counts=True)
-    return hashes[counts >= max(min_pages, share * pages)]
+        self._pages.append(np.unique(np.concatenate([ngrams(split.hashes, WINDOW), _lines(split)[0]])))
+
+    def template(self, share: float, min_pages: int) -> Template:
+        """What is found on at least `share` of the pages, and on at least `min_pages` of them."""
+        hashes, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *self._pages]), return_counts=True)
+        return hashes[counts >= max(min_pages, share * len(self._pages))]
 
 
 def remove_template(text: str, template: Template) -> str:

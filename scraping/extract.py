@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import lxml.html
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 from w3lib.encoding import html_to_unicode
 
+from scraping.clean import clean
 from scraping.errors import ScrapingError
 
 
@@ -68,6 +69,7 @@ class RecordsExtractor(BaseModel, extra="forbid"):
 
 
 Extractor = Annotated[ArticleExtractor | MainExtractor | RecordsExtractor, Field(discriminator="kind")]
+_EXTRACTOR: TypeAdapter[Extractor] = TypeAdapter(Extractor)
 
 
 class RecordReader(Protocol):
@@ -176,6 +178,12 @@ def _title_of(tree: LexborHTMLParser) -> str:
 _ENOUGH = 50
 _HTML_TYPES = {"text/html", "application/xhtml+xml", ""}
 _WIDE_BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
+def extract_page(body: bytes, url: str, content_type: str | None, extractor: dict[str, Any]) -> list[list]:
+    """`extract` for the sandbox: everything but the body is JSON, and the texts come back cleaned."""
+    documents = extract(body, url, content_type, _EXTRACTOR.validate_python(extractor))
+    return [list(document._replace(title=clean(document.title), text=clean(document.text))) for document in documents]
 
 
 def extract(body: bytes, url: str, content_type: str | None, extractor: Extractor) -> list[Extracted]:

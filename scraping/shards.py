@@ -239,6 +239,21 @@ def read_rows(paths: Iterable[Path], columns: list[str] | None = None) -> Iterat
         yield from batch.to_pylist()
 
 
+def read_at(path: Path, positions: Iterable[int], columns: list[str]) -> Iterator[dict]:
+    """The rows at the given ascending positions of a file; row groups without any of them are not read."""
+    with open_parquet(path) as file:
+        group, first, rows = -1, 0, None
+        for position in positions:
+            while rows is None or position >= first + rows.num_rows:
+                first += rows.num_rows if rows is not None else 0
+                group += 1
+                while position >= first + file.metadata.row_group(group).num_rows:
+                    first += file.metadata.row_group(group).num_rows
+                    group += 1
+                rows = file.read_row_group(group, columns, use_threads=False)
+            yield rows.slice(position - first, 1).to_pylist()[0]
+
+
 def count_rows(paths: Iterable[Path]) -> int:
     """Number of rows, from the files' footers."""
     total = 0

@@ -1,0 +1,605 @@
+"""From crawled pages and ingested documents to one corpus.
+
+Extract each page's text, remove every site's template, filter, drop duplicates across all sources, and write what is
+left sorted by id and split into train and validation by a hash of the id. Everything that is dropped is written too,
+with its reason, and the counts add up: `candidates = documents + dropped`.
+
+Nothing here depends on when, in which order or by how many workers pages were fetched and read: recrawling an unchanged
+site gives the same bytes. The slow steps (extract, refine) leave one finished file per input shard in `.work`, where a
+killed run is taken up again. Memory holds about 250 bytes a document, plus one shard of the output at a time.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+
+from scraping import sandbox
+from scraping.boilerplate import Sampler, TemplateLearner, remove_template
+from scraping.clean import clean
+from scraping.dedup import DedupConfig, Fingerprints, find_duplicates, fingerprint
+from scraping.errors import ScrapingError
+from scraping.extract import ArticleExtractor, Extractor, MainExtractor, RecordsExtractor, load_reader
+from scraping.filters import FilterConfig, judge
+from scraping.sandbox import Call, Failure
+from scraping.shards import (
+    DOCUMENTS,
+    DROPPED,
+    ROW_GROUP_ROWS,
+    SHARD_BYTES,
+    ShardWriter,
+    atomic_write,
+    count_rows,
+    open_parquet,
+    read_at,
+    read_rows,
+    remove_temporary,
+    shards,
+    write_shard,
+)
+
+EXCERPT = 200  # characters of a dropped document that are kept to judge by
+_RECORDS = pa.schema([("id", pa.string()), ("source", pa.string()), ("url", pa.string()), ("record", pa.string())])
+
+
+class ExtractionLimits(BaseModel, extra="forbid"):
+    """What one page may cost; a page that exceeds a limit is dropped with that reason."""
+
+    page_bytes: int = Field(10_000_000, gt=0, description="Largest page in bytes")
+    cpu_seconds: float = Field(20, ge=1, description="CPU seconds for one page")
+    memory_bytes: int = Field(2 << 30, ge=1 << 28, description="Memory of an extraction process in bytes")
+
+
+class TemplateConfig(BaseModel, extra="forbid"):
+    """Removal of the text that a site repeats on its pages."""
+
+    enabled: bool = Field(True, description="Remove menus, notices and footers that recur over a site's pages")
+    share: float = Field(0.05, gt=0, le=1, description="On what share of a site's pages a run of words is template")
+    min_pages: int = Field(10, ge=2, description="On how many pages it must occur besides")
+
+
+class PrepareConfig(BaseModel, extra="forbid"):
+    """How pages and documents become a corpus."""
+
+    limits: ExtractionLimits = ExtractionLimits()
+    template: TemplateConfig = TemplateConfig()
+    filters: FilterConfig = FilterConfig()
+    dedup: DedupConfig = DedupConfig()
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the documents set aside for validation")
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Child processes that extract and filter",
+        json_schema_extra={"affects_output": False},
+    )
+
+
+def prepare(
+    pages: list[Path],
+    documents: list[Path],
+    extractors: Mapping[str, Extractor],
+    config: PrepareConfig,
+    out: Path,
+    progress: Callable[..., None],
+) -> None:
+    """Build the corpus in `out`: `train-*.parquet`, `validation-*.parquet`, `dropped/part-*.parquet`, `stats.json`, and
+    `records/SOURCE.parquet` for sources with a `records` extractor.
+
+    `pages` are folders with crawled pages, `documents` folders with ingested documents, `extractors` maps the name of
+    each crawled source to its settings. Raises `ScrapingError` if an extractor is missing or if nothing is left.
+    """
+    for extractor in extractors.values():
+        if isinstance(extractor, RecordsExtractor):
+            load_reader(extractor)  # a wrong name shows now, not after an hour
+    work = out / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    extracted = _extract_all(pages, extractors, config, work / "extracted", progress)
+    ingested = [shard for folder in documents for shard in shards(folder)]
+    inputs = [_Input(item.documents, True) for item in extracted] + [_Input(shard, False) for shard in ingested]
+    templates = _learn_templates(inputs, config.template, work / "templates.npz", progress)
+    refined = _refine_all(inputs, templates, config, work / "refined", progress)
+    duplicates = _find_duplicates(refined, config.dedup, work, progress)
+    stats = {
+        "pages": sum(count_rows(shards(folder)) for folder in pages),
+        "ingested": count_rows(ingested),
+        **_write_corpus(extracted, refined, duplicates, config.validation_fraction, work, out, progress),
+    }
+    _write_records([item.records for item in extracted], out / "records")
+    atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    shutil.rmtree(work)
+
+
+def page_id(source: str, url: str) -> str:
+    """Id of a page's document: it stays the same when the page's text changes."""
+    return hashlib.blake2b(f"{source}\n{url}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+# --- extract ----------------------------------------------------------------------------------------------------------
+
+
+class _Extracted(NamedTuple):
+    """What extracting a shard of pages left."""
+
+    documents: Path  # DOCUMENTS, cleaned
+    records: Path
+    dropped: Path  # DROPPED
+
+
+_TOO_MUCH = {"time", "memory", "died", "error"}
+_REASONS = {
+    "status": "HTTP status",
+    "size": "page too large",
+    "rejected": "not text",
+    "time": "extraction took too long",
+    "memory": "extraction took too much memory",
+    "died": "extraction crashed",
+    "error": "extraction failed",
+}
+
+
+def _extract_all(
+    pages: list[Path],
+    extractors: Mapping[str, Extractor],
+    config: PrepareConfig,
+    folder: Path,
+    progress: Callable[..., None],
+) -> list[_Extracted]:
+    """Extract each shard of pages into `folder`; finished shards of an earlier run are kept."""
+    folder.mkdir(exist_ok=True)
+    remove_temporary(folder)
+    inputs = [shard for artifact in pages for shard in shards(artifact)]
+    total, done = count_rows(inputs), 0
+    outputs = []
+    for number, shard in enumerate(inputs):
+        output = _Extracted(
+            folder / f"documents-{number:05d}.parquet",
+            folder / f"records-{number:05d}.parquet",
+            folder / f"dropped-{number:05d}.parquet",
+        )
+        if not output.dropped.exists():  # written last
+            report = partial(progress, total=total, unit="pages", phase="extracting")
+            _extract_shard(shard, extractors, config, output, lambda n, before=done, report=report: report(before + n))
+        done += count_rows([shard])
+        progress(done, total, unit="pages", phase="extracting")
+        outputs.append(output)
+    return outputs
+
+
+def _extract_shard(
+    shard: Path,
+    extractors: Mapping[str, Extractor],
+    config: PrepareConfig,
+    output: _Extracted,
+    progress: Callable[[int], None],
+) -> None:
+    dropped: list[dict] = []
+    records: list[dict] = []
+
+    def documents() -> Iterator[dict]:
+        again = set()
+        for number, (page, extractor, answer) in enumerate(_extract_pages(shard, extractors, config)):
+            progress(number)
+            if isinstance(answer, Failure) and answer.reason in _TOO_MUCH and isinstance(extractor, ArticleExtractor):
+                again.add(page["url"])
+            else:
+                yield from rows(page, answer)
+        if again:  # pages that are too much for trafilatura may still have a container
+            containers = dict.fromkeys(extractors, MainExtractor())
+            for page, _, answer in _extract_pages(shard, containers, config, only=again):
+                yield from rows(page, answer)
+
+    def rows(page: dict, answer: Any) -> Iterator[dict]:
+        source, url = page["source"], page["final_url"]
+        if isinstance(answer, Failure) or not answer:
+            reason, detail = answer if answer else ("no text", "")
+            detail = (detail.strip().splitlines() or [""])[-1]
+            reason = _REASONS.get(reason, reason)
+            dropped.append(
+                {"id": page_id(source, url), "source": source, "url": url, "reason": reason, "detail": detail}
+            )
+            return
+        for url, title, text, extractor, record in answer:
+            row = {"id": page_id(source, url), "source": source, "url": url}
+            yield {**row, "title": title, "text": text, "n_chars": len(text), "extractor": extractor}
+            if record is not None:
+                records.append({**row, "record": json.dumps(record, sort_keys=True, ensure_ascii=False)})
+
+    write_shard(output.documents, documents(), DOCUMENTS)
+    write_shard(output.records, records, _RECORDS)
+    write_shard(output.dropped, dropped, DROPPED)
+
+
+def _extract_pages(
+    shard: Path, extractors: Mapping[str, Extractor], config: PrepareConfig, only: set[str] | None = None
+) -> Iterator[tuple[dict, Extractor, Any]]:
+    """(page without its body, its extractor, the extractor's answer or a `Failure`) for each page of the shard."""
+    limits = config.limits
+    refused: deque = deque()
+    waiting: deque = deque()
+
+    def calls() -> Iterator[Call]:
+        columns = ["url", "final_url", "source", "status", "content_type", "body"]
+        for page in read_rows([shard], columns):
+            if only is not None and page["url"] not in only:
+                continue
+            body = page.pop("body") or b""
+            page["final_url"] = page["final_url"] or page["url"]
+            extractor = _extractor_of(page["source"], extractors)
+            if page["status"] != 200:
+                refused.append((page, extractor, Failure("status", f"HTTP {page['status']}")))
+            elif len(body) > limits.page_bytes:
+                refused.append((page, extractor, Failure("size", f"{len(body)} bytes")))
+            else:
+                waiting.append((page, extractor))
+                arguments = {"url": page["final_url"], "content_type": page["content_type"]}
+                yield Call({**arguments, "extractor": extractor.model_dump()}, body)
+
+    answers = sandbox.run(
+        "scraping.extract:extract_page",
+        calls(),
+        workers=config.workers,
+        cpu_seconds=limits.cpu_seconds,
+        memory_bytes=limits.memory_bytes,
+    )
+    for answer in answers:
+        yield *waiting.popleft(), answer
+        while refused:
+            yield refused.popleft()
+    yield from refused
+
+
+def _extractor_of(source: str, extractors: Mapping[str, Extractor]) -> Extractor:
+    try:
+        return extractors[source]
+    except KeyError:
+        known = ", ".join(sorted(extractors)) or "none"
+        raise ScrapingError(f"no extractor for the pages of source {source!r} (known: {known}): declare it.") from None
+
+
+# --- learn templates --------------------------------------------------------------------------------------------------
+
+
+class _Input(NamedTuple):
+    """A shard of documents on its way into the corpus."""
+
+    shard: Path
+    crawled: bool
+
+    def site(self, source: str, url: str | None) -> str:
+        """What shares a template: a host's pages; of ingested documents, which name few hosts twice, a source's."""
+        return (urlsplit(url or "").hostname or source) if self.crawled else source
+
+
+def _learn_templates(inputs: list[_Input], config: TemplateConfig, path: Path, progress: Callable[..., None]) -> Path:
+    """Write the template of each site to `path`, an .npz file with one array a site."""
+    if path.exists():
+        return path
+    progress(0, None, unit="sites", phase="learning templates")
+    samplers: dict[str, Sampler] = {}
+    if config.enabled:
+        for number, item in enumerate(inputs):
+            for row, document in enumerate(read_rows([item.shard], ["id", "source", "url"])):
+                site = item.site(document["source"], document["url"])
+                samplers.setdefault(site, Sampler()).add(document["id"], (number, row))
+    chosen = sorted((*place, site) for site, sampler in samplers.items() for place in sampler.places())
+    learners = {site: TemplateLearner() for site in samplers}
+    for number, places in groupby(chosen, key=itemgetter(0)):
+        _, rows, sites = zip(*places, strict=True)
+        for site, document in zip(sites, read_at(inputs[number].shard, rows, ["text"]), strict=True):
+            learners[site].add(clean(document["text"]))
+    templates = {site: learner.template(config.share, config.min_pages) for site, learner in learners.items()}
+    _save_arrays(path, templates)
+    return path
+
+
+# --- refine -----------------------------------------------------------------------------------------------------------
+
+
+class _Refined(NamedTuple):
+    """What refining a shard left."""
+
+    documents: Path  # DOCUMENTS that passed the filters
+    fingerprints: Path  # .npz: the fields of `Fingerprints`
+    dropped: Path  # DROPPED
+    figures: Path  # JSON
+
+
+def _refine_all(
+    inputs: list[_Input], templates: Path, config: PrepareConfig, folder: Path, progress: Callable[..., None]
+) -> list[_Refined]:
+    """Remove templates and filter, one shard a worker; finished shards of an earlier run are kept."""
+    folder.mkdir(exist_ok=True)
+    outputs = [
+        _Refined(
+            folder / f"documents-{number:05d}.parquet",
+            folder / f"fingerprints-{number:05d}.npz",
+            folder / f"dropped-{number:05d}.parquet",
+            folder / f"figures-{number:05d}.json",
+        )
+        for number in range(len(inputs))
+    ]
+    sizes = [count_rows([item.shard]) for item in inputs]
+    todo = [number for number, output in enumerate(outputs) if not output.figures.exists()]  # written last
+    done = sum(sizes) - sum(sizes[number] for number in todo)
+    settings = config.model_dump(mode="json")
+    calls = [
+        Call(
+            {
+                "shard": str(inputs[number].shard),
+                "crawled": inputs[number].crawled,
+                "templates": str(templates),
+                "settings": settings,
+                "output": [str(path) for path in outputs[number]],
+            }
+        )
+        for number in todo
+    ]
+    answers = sandbox.run("scraping.prepare:refine_shard", calls, workers=min(config.workers, max(1, len(calls))))
+    for number, answer in zip(todo, answers, strict=True):
+        if isinstance(answer, Failure):
+            raise RuntimeError(f"refining {inputs[number].shard} failed: {answer.detail}")
+        done += sizes[number]
+        progress(done, sum(sizes), unit="documents", phase="filtering")
+    return outputs
+
+
+def refine_shard(
+    _: bytes, shard: str, crawled: bool, templates: str, settings: dict[str, Any], output: list[str]
+) -> None:
+    """Clean, strip of templates, judge and fingerprint the documents of one shard; runs in the sandbox."""
+    item, config, paths = _Input(Path(shard), crawled), PrepareConfig(**settings), _Refined(*map(Path, output))
+    template_of = np.load(templates)
+    dropped: list[dict] = []
+    prints: list[Fingerprints] = []
+    figures = Counter(characters_before_template_removal=0, characters_after_template_removal=0)
+
+    def documents() -> Iterator[dict]:
+        batch: list[dict] = []
+        for row in read_rows([item.shard]):
+            text = row["text"] if item.crawled else clean(row["text"])
+            figures["characters_before_template_removal"] += len(text)
+            text = remove_template(text, template_of[item.site(row["source"], row["url"])])
+            figures["characters_after_template_removal"] += len(text)
+            verdict = judge(text, config.filters)
+            if verdict.reason:
+                dropped.append(_dropped_row(row, verdict.reason, verdict.detail, text))
+                continue
+            batch.append({**row, "lang": verdict.lang, "text": text, "n_chars": len(text)})
+            if len(batch) == ROW_GROUP_ROWS:
+                yield from fingerprinted(batch)
+                batch = []
+        yield from fingerprinted(batch)
+
+    def fingerprinted(batch: list[dict]) -> list[dict]:
+        prints.append(fingerprint([row["id"] for row in batch], [row["text"] for row in batch], config.dedup))
+        return batch
+
+    write_shard(paths.documents, documents(), DOCUMENTS)  # fills the lists above
+    _save_arrays(paths.fingerprints, _concatenated(prints)._asdict())
+    write_shard(paths.dropped, dropped, DROPPED)
+    atomic_write(paths.figures, json.dumps(figures).encode())
+
+
+def _dropped_row(row: dict, reason: str, detail: str, text: str) -> dict:
+    common = {key: row[key] for key in ("id", "source", "url")}
+    return {**common, "reason": reason, "detail": detail, "excerpt": text[:EXCERPT]}
+
+
+# --- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def _find_duplicates(
+    refined: list[_Refined], config: DedupConfig, work: Path, progress: Callable[..., None]
+) -> dict[int, tuple[str, str]]:
+    """Reason and detail for each document to drop, by its position in all refined shards together."""
+    prints = _concatenated([Fingerprints(**np.load(item.fingerprints)) for item in refined])
+    progress(0, len(prints.ids), unit="documents", phase="removing duplicates")
+    starts = np.cumsum([0] + [count_rows([item.documents]) for item in refined])
+
+    def texts(positions: list[int]) -> Iterator[str]:
+        places = np.array(positions, np.int64)
+        for item, (start, end) in zip(refined, pairwise(starts), strict=True):
+            inside = places[(places >= start) & (places < end)] - start
+            yield from (row["text"] for row in read_at(item.documents, inside.tolist(), ["text"]))
+
+    return {
+        duplicate.document: (
+            duplicate.reason,
+            f"of {prints.ids[duplicate.kept].decode()}, similarity {duplicate.similarity:.3f}",
+        )
+        for duplicate in find_duplicates(prints, texts, config, work)
+    }
+
+
+def _concatenated(prints: list[Fingerprints]) -> Fingerprints:
+    return Fingerprints(*(np.concatenate(column) for column in zip(*prints, strict=True)))
+
+
+# --- write ------------------------------------------------------------------------------------------------------------
+
+
+def _write_corpus(
+    extracted: list[_Extracted],
+    refined: list[_Refined],
+    duplicates: dict[int, tuple[str, str]],
+    validation_fraction: float,
+    work: Path,
+    out: Path,
+    progress: Callable[..., None],
+) -> dict[str, Any]:
+    """Write what is left, sorted by id, and all that was dropped. Returns the figures."""
+    total = sum(count_rows([item.documents]) for item in refined)
+    drops = [item.dropped for item in extracted] + [item.dropped for item in refined]
+    is_validation = _split(_survivors(refined, duplicates), validation_fraction)
+    characters = sum(row["n_chars"] for row in _survivors(refined, duplicates))
+    if not characters:
+        reasons = Counter(row["reason"] for row in read_rows(drops, ["reason"]))
+        reasons.update(reason for reason, _ in duplicates.values())
+        raise ScrapingError(_empty_corpus(reasons))
+    scratch = work / "sorting"
+    shutil.rmtree(scratch, ignore_errors=True)
+    train = _SortedShards(out, "train", DOCUMENTS, scratch, characters)
+    validation = _SortedShards(out, "validation", DOCUMENTS, scratch, int(characters * validation_fraction))
+    dropped = _SortedShards(out / "dropped", "part", DROPPED, scratch, 500 * (total + count_rows(drops)))
+    tally = _Tally()
+    for row in read_rows(drops):
+        dropped.add(row)
+        tally.drop(row["source"], row["reason"])
+    rows = read_rows([item.documents for item in refined])
+    for position, row in enumerate(rows):
+        if position in duplicates:
+            reason, detail = duplicates[position]
+            dropped.add(_dropped_row(row, reason, detail, row["text"]))
+            tally.drop(row["source"], reason)
+        else:
+            is_held_out = is_validation(row["id"])
+            (validation if is_held_out else train).add(row)
+            tally.keep(row, "validation" if is_held_out else "train")
+        if position % ROW_GROUP_ROWS == 0:
+            progress(position, total, unit="documents", phase="writing")
+    for part in (train, validation, dropped):
+        part.finish()
+    progress(total, total, unit="documents", phase="writing")
+    figures = Counter()
+    for item in refined:
+        figures.update(json.loads(item.figures.read_text()))
+    return {**tally.figures(), **figures}
+
+
+def _survivors(refined: list[_Refined], duplicates: dict[int, tuple[str, str]]) -> Iterator[dict]:
+    rows = read_rows([item.documents for item in refined], ["id", "n_chars"])
+    return (row for position, row in enumerate(rows) if position not in duplicates)
+
+
+def _split(survivors: Iterable[dict], validation_fraction: float) -> Callable[[str], bool]:
+    """Whether a document belongs to validation, by a hash of its id, so that it stays on its side as a corpus grows.
+
+    A small corpus by which none would be set aside gives the one that is nearest to it.
+    """
+    limit = int(validation_fraction * 2**64)
+    places = [_split_place(row["id"]) for row in survivors] if limit else []
+    if len(places) > 1:
+        limit = max(limit, min(places) + 1)
+    return lambda id: _split_place(id) < limit
+
+
+def _split_place(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, person=b"split").digest(), "big")
+
+
+def _empty_corpus(reasons: Counter) -> str:
+    if not reasons:
+        return "there is nothing to make a corpus of: no pages were crawled and no documents ingested."
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    return f"no document is left ({listed}): widen the filters or choose another extractor."
+
+
+class _SortedShards:
+    """Writes rows in the order of their ids, however many: they are dealt into ranges of ids, one per shard, on disk,
+    and each range is then sorted in memory."""
+
+    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, scratch: Path, expected_bytes: int):
+        self._folder, self._prefix, self._schema = folder, prefix, schema
+        folder.mkdir(exist_ok=True)
+        for leftover in [*shards(folder, prefix), *folder.glob(f".{prefix}-*.tmp")]:
+            leftover.unlink()
+        count = 1 + expected_bytes // SHARD_BYTES
+        self._scratch = scratch / prefix
+        self._ranges = [ShardWriter(self._scratch, f"range{n:05d}", schema, shard_bytes=1 << 62) for n in range(count)]
+
+    def add(self, row: Mapping) -> None:
+        self._ranges[int(row["id"][:8], 16) * len(self._ranges) >> 32].write(row)
+
+    def finish(self) -> None:
+        with ShardWriter(self._folder, self._prefix, self._schema, shard_bytes=1 << 62) as output:
+            for writer in self._ranges:
+                path = writer.cut()
+                if path is None:
+                    continue
+                with open_parquet(path) as file:
+                    table = file.read(use_threads=False)
+                table = table.sort_by([(name, "ascending") for name in ("id", "source", "url")]).combine_chunks()
+                for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+                    output.write_table(table.slice(start, ROW_GROUP_ROWS))
+                output.cut()
+                path.unlink()
+
+
+class _Tally:
+    """Counts what was kept and dropped, in all and by source."""
+
+    def __init__(self):
+        self._dropped: dict[str, Counter] = {}
+        self._kept: dict[str, Counter] = {}
+        self._splits = {"train": Counter(), "validation": Counter()}
+        self._languages: Counter = Counter()
+        self._extractors: Counter = Counter()
+
+    def drop(self, source: str, reason: str) -> None:
+        self._dropped.setdefault(source, Counter())[reason] += 1
+
+    def keep(self, row: dict, split: str) -> None:
+        size = {"documents": 1, "characters": row["n_chars"]}
+        self._kept.setdefault(row["source"], Counter()).update(size)
+        self._splits[split].update(size)
+        self._languages[row["lang"] or "unknown"] += 1
+        self._extractors[row["extractor"]] += 1
+
+    def figures(self) -> dict[str, Any]:
+        sources = {}
+        for source in {*self._kept, *self._dropped}:
+            kept, dropped = self._kept.get(source, Counter()), self._dropped.get(source, Counter())
+            sources[source] = {
+                "candidates": kept["documents"] + dropped.total(),
+                "documents": kept["documents"],
+                "characters": kept["characters"],
+                "dropped": dict(dropped),
+            }
+        return {
+            "candidates": sum(source["candidates"] for source in sources.values()),
+            "documents": sum(source["documents"] for source in sources.values()),
+            "characters": sum(source["characters"] for source in sources.values()),
+            "dropped": dict(sum(self._dropped.values(), Counter())),
+            "sources": sources,
+            "splits": {
+                split: {key: counts[key] for key in ("documents", "characters")}
+                for split, counts in self._splits.items()
+            },
+            "languages": dict(self._languages),
+            "extractors": dict(self._extractors),
+        }
+
+
+def _write_records(parts: list[Path], folder: Path) -> None:
+    """Write the records that `records` extractors read, one file a source, sorted by id, with columns of their own."""
+    by_source: dict[str, list[dict]] = {}
+    for row in sorted(read_rows(parts), key=itemgetter("id")):
+        by_source.setdefault(row["source"], []).append(
+            {"document": row["id"], "url": row["url"], **json.loads(row["record"])}
+        )
+    for source, records in by_source.items():
+        table = pa.Table.from_pylist(records)
+        write_shard(folder / f"{source}.parquet", records, table.schema)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_write(path, buffer.getvalue())
