@@ -29,6 +29,7 @@ from scraping.urls import host_of, origin_of
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16
+_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 _CONNECT_SECONDS = 15.0
 
 # (host, port) -> addresses to try, each with the port to connect to
@@ -313,6 +314,9 @@ def _declared_length(answer) -> str:
 
 
 def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise FetchError(f"content encoding {encoding}")
     if int(_declared_length(answer) or 0) > max_bytes:
         raise FetchError(f"larger than {max_bytes:,} bytes")
     chunks, size = [], 0
