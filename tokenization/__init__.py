@@ -1,0 +1,1 @@
+"""Byte-level BPE: training, encoding, the formats of others, and token arrays."""

@@ -1,6 +1,8 @@
 """The Numba settings of every kernel, and the few machine operations that Numba lacks."""
 
+import hashlib
 import logging
+from pathlib import Path
 
 from llvmlite import ir
 from numba import njit, types
@@ -9,18 +11,29 @@ from numba.extending import intrinsic
 logger = logging.getLogger(__name__)
 
 
+def _package_digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+PACKAGE_DIGEST = _package_digest()
+
+
 def kernel(function):
     """Compile `function` without the GIL and cache the machine code beside its source or in NUMBA_CACHE_DIR.
 
     Where neither that folder nor the user's cache folder can be written (a read-only installation), the kernel is
-    compiled in every process instead.
+    compiled in every process instead. Kernels contain the code of the kernels they call, in other files too, while
+    Numba looks only at the file of the kernel itself: here a change of any file of the package discards them all.
     """
     options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        compiled = njit(cache=True, **options)(function)
     except RuntimeError:
         logger.debug("no writable folder for the machine code of %s; set NUMBA_CACHE_DIR", function.__name__)
         return njit(**options)(function)
+    compiled._cache._cache_file._source_stamp = PACKAGE_DIGEST
+    return compiled
 
 
 def _pointer(builder, address, kind):

@@ -1,0 +1,517 @@
+"""Words to token ids: a cache in front of byte pair merging by rank.
+
+Merging follows tiktoken: of all neighbours whose joined bytes are a token, the pair with the lowest rank is merged, the
+leftmost first; and a word that is itself a token is that token, even where merging would not arrive at it. What matters
+is the joined bytes, so *every* way to cut a token into two tokens is a pair of its rank.
+
+A word's ids are remembered under the word, keyed as in `tokenization/words.py`; up to three ids lie in the entry
+itself. The cache starts out with the whole vocabulary. Words of up to `QUADRATIC` bytes merge by scanning an array for
+the lowest rank, longer ones with a heap in O(n log n).
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+
+import numpy as np
+
+from tokenization.errors import TokenizationError
+from tokenization.jit import kernel, leading_zeros, load8, store16, store32
+from tokenization.patterns import Pattern
+from tokenization.scanner import Scanner
+from tokenization.words import (
+    INLINE,
+    K0,
+    K1,
+    M0,
+    ONE,
+    long_hash,
+    rehash_long,
+    rehash_short,
+    same_bytes,
+    short_hash,
+    short_key,
+)
+
+VALUE = 2  # column of short words: the ids; K0 and K1 before it are the key
+HASH, START, LENGTH, LONG_VALUE = 0, 1, 2, 3  # columns of long words; HASH 0 means empty
+QUADRATIC = 48
+CACHED_BYTES = 256  # longer words are merged anew each time
+CACHED_WORDS = 1 << 19  # distinct words remembered at most
+NEVER = np.int64(1) << 40  # rank of a pair that is no token
+ID_BITS = 20
+ID_MASK = np.uint64((1 << ID_BITS) - 1)
+SPILLED = np.uint64(15)
+
+# An entry's value: the number of ids in the top 4 bits, then up to three ids of 20 bits, the first lowest. More ids lie
+# in `spill`; the value is then 15, their number in 20 bits, and where they start in 40.
+
+
+@kernel
+def _packed(ids, n, spill, spilled):
+    """Value for n ids, at int64[:]; those that do not fit are written to `spill` at `spilled`."""
+    fits = n <= 3
+    for j in range(n):
+        fits = fits and ids[j] < 1 << ID_BITS
+    if fits:
+        value = np.uint64(n) << np.uint64(60)
+        for j in range(n):
+            value |= np.uint64(ids[j]) << np.uint64(ID_BITS * j)
+        return value, spilled
+    for j in range(n):
+        spill[spilled + j] = ids[j]
+    return (SPILLED << np.uint64(60)) | (np.uint64(n) << np.uint64(40)) | np.uint64(spilled), spilled + n
+
+
+@kernel
+def _find_long(table, arena, text, i, length, h):
+    mask = np.uint64(table.shape[0] - 1)
+    slot = h >> np.uint64(leading_zeros(mask))
+    store = np.int64(arena.ctypes.data)
+    while table[slot, HASH] != 0:
+        if (
+            table[slot, HASH] == h
+            and np.int64(table[slot, LENGTH]) == length
+            and same_bytes(store + np.int64(table[slot, START]), text + i, length)
+        ):
+            break
+        slot = (slot + ONE) & mask
+    return slot
+
+
+@kernel
+def _find_short(table, k0, k1):
+    mask = np.uint64(table.shape[0] - 1)
+    slot = short_hash(k0, k1) >> np.uint64(leading_zeros(mask))
+    while table[slot, K1] != 0 and (table[slot, K1] != k1 or table[slot, K0] != k0):
+        slot = (slot + ONE) & mask
+    return slot
+
+
+# ---- pairs of ids that merge
+
+
+@kernel
+def _pair_slot(left, right, pairs):
+    mask = np.uint64(pairs.shape[0] - 1)
+    key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
+    slot = (key * M0) >> np.uint64(leading_zeros(mask))
+    while pairs[slot, 0] != key and pairs[slot, 1] != NEVER:
+        slot = (slot + ONE) & mask
+    return slot
+
+
+@kernel
+def _rank(left, right, pairs):
+    """Id of the token that two neighbours make, or NEVER."""
+    return np.int64(pairs[_pair_slot(left, right, pairs), 1])
+
+
+@kernel
+def fill_vocabulary(data, offsets, ids, short, long, byte_ids, byte_pairs, pairs):
+    """Enter every token into the cache and every way to cut it into two tokens into `pairs`.
+
+    data: uint8[:], offsets: int64[tokens + 1], ids: int64[tokens]: the tokens.
+    pairs: uint64[:, 2], (left << 32 | right, id), id NEVER where empty.
+    byte_pairs: int64[65536], the id for two bytes or NEVER. Long words point into `data`.
+    Returns False if `pairs` became half full: call again with a larger table.
+    """
+    text, readable = np.int64(data.ctypes.data), data.size
+    for token in range(ids.size):
+        i, length = offsets[token], offsets[token + 1] - offsets[token]
+        value = (ONE << np.uint64(60)) | np.uint64(ids[token])
+        if length == 1:
+            byte_ids[data[i]] = ids[token]
+        if length < INLINE:
+            k0, k1 = short_key(text, i, length, readable)
+            slot = _find_short(short, k0, k1)
+            short[slot, K0], short[slot, K1], short[slot, VALUE] = k0, k1, value
+        else:
+            h = long_hash(text, i, length)
+            slot = _find_long(long, data, text, i, length, h)
+            long[slot, HASH], long[slot, START], long[slot, LENGTH] = h, np.uint64(i), np.uint64(length)
+            long[slot, LONG_VALUE] = value
+    byte_pairs[:] = NEVER
+    entered = 0
+    for token in range(ids.size):
+        start, length = offsets[token], offsets[token + 1] - offsets[token]
+        for cut in range(1, length):
+            left = _token_at(text, start, cut, readable, short, long, data)
+            if left == NEVER:
+                continue
+            right = _token_at(text, start + cut, length - cut, readable, short, long, data)
+            if right == NEVER:
+                continue
+            if 2 * entered >= pairs.shape[0]:
+                return False
+            slot = _pair_slot(left, right, pairs)
+            pairs[slot, 0] = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
+            pairs[slot, 1] = np.uint64(ids[token])
+            entered += 1
+            if length == 2:
+                byte_pairs[np.int64(data[start]) << 8 | np.int64(data[start + 1])] = ids[token]
+    return True
+
+
+@kernel
+def _token_at(text, i, length, readable, short, long, arena):
+    """Id of the token with these bytes, or NEVER."""
+    if length < INLINE:
+        k0, k1 = short_key(text, i, length, readable)
+        value = short[_find_short(short, k0, k1), VALUE]
+    else:
+        value = long[_find_long(long, arena, text, i, length, long_hash(text, i, length)), LONG_VALUE]
+    return np.int64(value & ~(SPILLED << np.uint64(60))) if value != 0 else NEVER
+
+
+# ---- merging a word
+
+
+@kernel
+def _merge_scanning(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks):
+    """Merge a short word: the lowest rank is found by looking at all. Returns the number of ids, left in `ids`."""
+    n = length
+    for j in range(n):
+        ids[j] = byte_ids[load8(text + i + j)]
+    for j in range(n - 1):
+        ranks[j] = byte_pairs[load8(text + i + j) << 8 | load8(text + i + j + 1)]
+    while n > 1:
+        lowest, at = NEVER, -1
+        for j in range(n - 1):
+            if ranks[j] < lowest:
+                lowest, at = ranks[j], j
+        if at < 0:
+            break
+        ids[at] = lowest
+        n -= 1
+        for j in range(at + 1, n):
+            ids[j] = ids[j + 1]
+            ranks[j] = ranks[j + 1]
+        if at > 0:
+            ranks[at - 1] = _rank(ids[at - 1], lowest, pairs)
+        if at < n - 1:
+            ranks[at] = _rank(lowest, ids[at + 1], pairs)
+    return n
+
+
+@kernel
+def _heap_push(heap, size, value):
+    i = size
+    while i > 0 and heap[(i - 1) >> 1] > value:
+        heap[i] = heap[(i - 1) >> 1]
+        i = (i - 1) >> 1
+    heap[i] = value
+    return size + 1
+
+
+@kernel
+def _heap_pop(heap, size):
+    """Remove the first entry of a heap; returns the new size."""
+    size -= 1
+    value = heap[size]
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if value <= heap[child]:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = value
+    return size
+
+
+@kernel
+def _merge_with_heap(text, i, length, byte_ids, pairs, ids):
+    """Merge a long word: (rank, position) in a heap, the symbols in a linked list. Returns the number of ids."""
+    following = np.empty(length, np.int64)
+    previous = np.empty(length, np.int64)
+    heap = np.empty(3 * length, np.int64)  # every merge pushes at most two entries and takes one symbol away
+    size = 0
+    for j in range(length):
+        ids[j] = byte_ids[load8(text + i + j)]
+        following[j], previous[j] = j + 1, j - 1
+    for j in range(length - 1):
+        rank = _rank(ids[j], ids[j + 1], pairs)
+        if rank != NEVER:
+            size = _heap_push(heap, size, rank << 32 | j)
+    while size > 0:
+        rank, j = heap[0] >> 32, heap[0] & 0xFFFFFFFF
+        size = _heap_pop(heap, size)
+        if ids[j] < 0:
+            continue
+        right = following[j]
+        if right == length or _rank(ids[j], ids[right], pairs) != rank:
+            continue
+        ids[j], ids[right] = rank, -1
+        after = following[right]
+        following[j] = after
+        if after < length:
+            previous[after] = j
+            rank = _rank(ids[j], ids[after], pairs)
+            if rank != NEVER:
+                size = _heap_push(heap, size, rank << 32 | j)
+        before = previous[j]
+        if before >= 0:
+            rank = _rank(ids[before], ids[j], pairs)
+            if rank != NEVER:
+                size = _heap_push(heap, size, rank << 32 | before)
+    n = j = 0
+    while j < length:
+        ids[n] = ids[j]
+        n += 1
+        j = following[j]
+    return n
+
+
+@kernel
+def _merge(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks):
+    if length <= QUADRATIC:
+        return _merge_scanning(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks)
+    return _merge_with_heap(text, i, length, byte_ids, pairs, ids)
+
+
+# ---- text
+
+
+@kernel
+def _store(out, at, value):
+    """Write a uint64 to out[at], uint16 or uint32."""
+    if out.itemsize == 2:
+        store16(np.int64(out.ctypes.data) + 2 * at, value)
+    else:
+        store32(np.int64(out.ctypes.data) + 4 * at, value)
+
+
+@kernel
+def _close_documents(offsets, document, position, out, o, out_ends, closing):
+    """Close the documents from `document` on that end at a position of the text; returns (document, o)."""
+    while document + 1 < offsets.size and offsets[document + 1] == position:
+        if closing >= 0:
+            out[o] = closing
+            o += 1
+        out_ends[document] = o
+        document += 1
+    return document, o
+
+
+@kernel
+def encode_words(
+    text_array,
+    offsets,
+    document,
+    start,
+    ends,
+    byte_ids,
+    byte_pairs,
+    pairs,
+    short,
+    long,
+    arena,
+    spill,
+    sizes,
+    remember,
+    ids,
+    ranks,
+    out,
+    o,
+    out_ends,
+    closing,
+):
+    """Write the ids of consecutive words to out (uint16[:] or uint32[:]) from o on; returns (document, o).
+
+    The words start at byte `start` of the text, in `document` of those that `offsets` delimits, and end at `ends`.
+    Every document that ends there gets its end in out_ends and, unless `closing` is negative, this id at its end.
+    `out` needs room for one id per byte and document, and two more.
+    sizes: int64[4], entries of `short` and `long`, bytes used of `arena` and entries used of `spill`; all four have
+    room for these words if `remember`. ids, ranks: int64 work space, as long as the longest word.
+    """
+    text, readable = np.int64(text_array.ctypes.data), text_array.size
+    document, o = _close_documents(offsets, document, start, out, o, out_ends, closing)
+    document_end = offsets[document + 1]
+    for end in ends:
+        length = end - start
+        if length < INLINE:
+            k0, k1 = short_key(text, start, length, readable)
+            slot = _find_short(short, k0, k1)
+            value = short[slot, VALUE]
+            if value == 0:
+                n = _merge_scanning(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
+                if remember:
+                    value, sizes[3] = _packed(ids, n, spill, sizes[3])
+                    short[slot, K0], short[slot, K1], short[slot, VALUE] = k0, k1, value
+                    sizes[0] += 1
+        else:
+            value = np.uint64(0)
+            n = 0
+            if length <= CACHED_BYTES:
+                h = long_hash(text, start, length)
+                slot = _find_long(long, arena, text, start, length, h)
+                value = long[slot, LONG_VALUE]
+                if value == 0:
+                    n = _merge(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
+                    if remember:
+                        used = sizes[2]
+                        for j in range(length):
+                            arena[used + j] = load8(text + start + j)
+                        value, sizes[3] = _packed(ids, n, spill, sizes[3])
+                        long[slot, HASH], long[slot, START], long[slot, LENGTH] = h, np.uint64(used), np.uint64(length)
+                        long[slot, LONG_VALUE] = value
+                        sizes[1] += 1
+                        sizes[2] += length
+            else:
+                # too long to be remembered, but it may be a token
+                token = _token_at(text, start, length, readable, short, long, arena)
+                if token != NEVER:
+                    ids[0], n = token, 1
+                else:
+                    n = _merge(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
+        count = value >> np.uint64(60)
+        if count == 0:
+            for j in range(n):
+                out[o + j] = ids[j]
+            o += n
+        elif count != SPILLED:
+            _store(out, o, value & ID_MASK)
+            _store(out, o + 1, (value >> np.uint64(ID_BITS)) & ID_MASK)
+            _store(out, o + 2, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
+            o += np.int64(count)
+        else:
+            first = np.int64(value & np.uint64((1 << 40) - 1))
+            n = np.int64((value >> np.uint64(40)) & ID_MASK)
+            for j in range(n):
+                out[o + j] = spill[first + j]
+            o += n
+        start = end
+        if end == document_end:
+            document, o = _close_documents(offsets, document, end, out, o, out_ends, closing)
+            document_end = offsets[document + 1] if document + 1 < offsets.size else -1
+    return document, o
+
+
+class Vocabulary:
+    """The tokens and the pairs that merge into them, as tables for the kernels. Shared by all threads.
+
+    tokens: bytes → id; every single byte must be among them.
+    """
+
+    def __init__(self, tokens: Mapping[bytes, int]):
+        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.data = np.frombuffer(b"".join(tokens), np.uint8)
+        self.ids = np.fromiter(tokens.values(), np.int64, len(tokens))
+        self.byte_ids = np.full(256, -1, np.int64)
+        self.byte_pairs = np.empty(1 << 16, np.int64)
+        self.short = np.zeros((_power_of_two(4 * len(tokens)), 4), np.uint64)
+        self.long = np.zeros((_power_of_two(4 * int((lengths >= INLINE).sum()) + 64), 4), np.uint64)
+        slots = _power_of_two(4 * len(tokens))
+        complete = False
+        while not complete:
+            self.pairs = np.full((slots, 2), NEVER, np.uint64)
+            complete = fill_vocabulary(
+                self.data,
+                self.offsets,
+                self.ids,
+                self.short,
+                self.long,
+                self.byte_ids,
+                self.byte_pairs,
+                self.pairs,
+            )
+            slots *= 2
+        missing = np.flatnonzero(self.byte_ids < 0)
+        if missing.size:
+            raise TokenizationError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
+
+
+class Encoder:
+    """Encodes text with a vocabulary and a split pattern; one thread at a time, for it remembers words."""
+
+    def __init__(self, vocabulary: Vocabulary, pattern: Pattern):
+        self._vocabulary = vocabulary
+        self._scanner = Scanner(pattern)
+        self._short, self._long = vocabulary.short.copy(), vocabulary.long.copy()
+        self._arena = vocabulary.data.copy()
+        self._spill = np.empty(1 << 12, np.int32)
+        long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
+        self._sizes = np.array([len(vocabulary.ids) - long_tokens, long_tokens, len(self._arena), 0], np.int64)
+        self._ids, self._ranks = np.empty(1024, np.int64), np.empty(QUADRATIC, np.int64)
+
+    def encode(
+        self, text: np.ndarray, offsets: np.ndarray, dtype: np.dtype, closing: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all documents, one after the other, and where each document ends among them (int64[documents]).
+
+        text: uint8[:], valid UTF-8; offsets: int64[documents + 1]; dtype: uint16 or uint32, must hold every id;
+        closing: an id to put after each document.
+        """
+        documents = len(offsets) - 1
+        start, stop = int(offsets[0]), int(offsets[-1])
+        out = np.empty(stop - start + documents + 2, dtype)
+        out_ends = np.empty(documents, np.int64)
+        document = o = 0
+        vocabulary = self._vocabulary
+        for ends in chain(self._scanner.blocks(text, offsets), [np.empty(0, np.int64)]):
+            last = int(ends[-1]) if len(ends) else start
+            longest = int(np.diff(ends, prepend=start).max()) if len(ends) else 0
+            if longest > len(self._ids):
+                self._ids = np.empty(longest, np.int64)
+            remember = self._reserve(len(ends), last - start)
+            document, o = encode_words(
+                text,
+                offsets,
+                document,
+                start,
+                ends,
+                vocabulary.byte_ids,
+                vocabulary.byte_pairs,
+                vocabulary.pairs,
+                self._short,
+                self._long,
+                self._arena,
+                self._spill,
+                self._sizes,
+                remember,
+                self._ids,
+                self._ranks,
+                out,
+                o,
+                out_ends,
+                -1 if closing is None else closing,
+            )
+            start = last
+        return out[:o], out_ends
+
+    def _reserve(self, words: int, text_bytes: int) -> bool:
+        """Make room to remember so many words; False if as many as may be are remembered already."""
+        shorts, longs, arena_used, spilled = self._sizes.tolist()
+        if shorts + longs > CACHED_WORDS + len(self._vocabulary.ids):
+            return False
+        slots = len(self._short)
+        while shorts + words // 4 > slots // 2 or shorts + words >= slots:
+            slots *= 2
+        if slots != len(self._short):
+            self._short = rehash_short(self._short, slots)
+        long_words = min(words, text_bytes // INLINE)
+        slots = len(self._long)
+        while longs + long_words // 4 > slots // 2 or longs + long_words >= slots:
+            slots *= 2
+        if slots != len(self._long):
+            self._long = rehash_long(self._long, slots)
+        self._arena = _with_room(self._arena, arena_used, text_bytes)
+        self._spill = _with_room(self._spill, spilled, text_bytes)
+        return True
+
+
+def _with_room(array: np.ndarray, used: int, more: int) -> np.ndarray:
+    if used + more <= len(array):
+        return array
+    larger = np.empty(max(2 * len(array), used + more), array.dtype)
+    larger[:used] = array[:used]
+    return larger
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 1).bit_length()

@@ -1,0 +1,158 @@
+"""A tokenizer as files: what a tokenizer artifact and a checkpoint hold, and what Hugging Face and tiktoken read.
+
+- `ranks.tiktoken`: a line for each token, base64 of its bytes and its rank; `tiktoken.load.load_tiktoken_bpe` reads it.
+- `tokenizer.yaml`: the split pattern and the special tokens, which the ranks file lacks.
+- `tokenizer.json`: the same for Hugging Face `tokenizers` and `transformers`.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from tokenization.errors import TokenizationError
+from tokenization.tokenizer import Tokenizer
+
+RANKS = "ranks.tiktoken"
+SETTINGS = "tokenizer.yaml"
+HUGGING_FACE = "tokenizer.json"
+FORMAT = "textmill-tokenizer 1"
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Write the three files into a folder, which is made if need be; the bytes depend on the tokenizer alone."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    write_ranks(tokenizer.tokens, path / RANKS)
+    settings = {
+        "format": FORMAT,
+        "pattern": tokenizer.pattern.regex,
+        "vocab_size": tokenizer.vocab_size,
+        "special_tokens": dict(tokenizer.special_tokens),
+    }
+    (path / SETTINGS).write_text(
+        yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1 << 20), encoding="utf-8"
+    )
+    (path / HUGGING_FACE).write_text(
+        json.dumps(hugging_face_json(tokenizer), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a folder that holds `ranks.tiktoken` and `tokenizer.yaml`, such as an artifact or a checkpoint.
+
+    Raises `TokenizationError` if it does not, or if the files are damaged.
+    """
+    path = Path(path)
+    for name in (RANKS, SETTINGS):
+        if not (path / name).is_file():
+            raise TokenizationError(f"{path} holds no tokenizer ({name} is missing); give a folder of train_tokenizer")
+    try:
+        settings = yaml.safe_load((path / SETTINGS).read_text(encoding="utf-8"))
+        pattern, special_tokens = settings["pattern"], settings["special_tokens"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise TokenizationError(f"{path / SETTINGS} is damaged; it needs the keys pattern and special_tokens") from None
+    return Tokenizer(read_ranks(path / RANKS), pattern, special_tokens)
+
+
+# ---- ranks of tiktoken
+
+
+def write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in tokens.items()))
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """bytes → rank. Raises `TokenizationError` at a line that is no token and rank, or a duplicate."""
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise TokenizationError(f"{path}, line {number}: not a base64 token and its rank") from None
+    if len(set(ranks.values())) != len(ranks):
+        raise TokenizationError(f"{path} gives one rank to two tokens; it is not a file of tiktoken ranks")
+    return ranks
+
+
+# ---- tokenizer.json of Hugging Face
+
+
+@cache
+def byte_characters() -> tuple[str, ...]:
+    """The printable character that stands for each byte in GPT-2's files and Hugging Face's byte-level tokenizers."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (b for b in range(256) if b not in printable)
+    table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    return tuple(table[b] for b in range(256))
+
+
+def _characters(token: bytes) -> str:
+    table = byte_characters()
+    return "".join(table[b] for b in token)
+
+
+def hugging_face_json(tokenizer: Tokenizer) -> dict:
+    """The content of a `tokenizer.json` that gives the same ids.
+
+    Hugging Face merges listed pairs where tiktoken merges any two neighbours whose joined bytes are a token, so every
+    way to cut a token in two is listed, in the order of the tokens' ranks.
+    """
+    tokens = tokenizer.tokens
+    names = {token: _characters(token) for token in tokens}
+    merges = [
+        [names[token[:cut]], names[token[cut:]]]
+        for token in tokens
+        for cut in range(1, len(token))
+        if token[:cut] in tokens and token[cut:] in tokens
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": token_id,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for name, token_id in tokenizer.special_tokens.items()
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": tokenizer.pattern.regex},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": {names[token]: rank for token, rank in tokens.items()},
+            "merges": merges,
+        },
+    }

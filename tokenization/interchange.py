@@ -1,0 +1,177 @@
+"""Tokenizers of others: tiktoken's named encodings, Hugging Face's tokenizer.json, the seed's `bpetokenizer v1`."""
+
+import itertools
+import json
+from pathlib import Path
+
+import requests
+import tiktoken
+
+from tokenization.errors import TokenizationError
+from tokenization.formats import HUGGING_FACE, RANKS, byte_characters, load_tokenizer, read_ranks
+from tokenization.patterns import GPT2
+from tokenization.tokenizer import Tokenizer
+
+LEGACY_HEADER = "bpetokenizer v1"
+
+
+def from_tiktoken(name: str) -> Tokenizer:
+    """The tokenizer of a named tiktoken encoding, from tiktoken's cache folder (TIKTOKEN_CACHE_DIR) or the internet.
+
+    Raises `TokenizationError` if there is no such encoding, or if it is neither cached nor reachable.
+    """
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except requests.RequestException as error:
+        raise TokenizationError(
+            f"the tiktoken encoding {name} is not in tiktoken's cache and cannot be downloaded: go online once, or set "
+            "TIKTOKEN_CACHE_DIR to a folder that has it"
+        ) from error
+    except ValueError as error:
+        known = ", ".join(tiktoken.list_encoding_names())
+        raise TokenizationError(f"no usable tiktoken encoding {name!r} ({known}): {error}".split("\n")[0]) from error
+    return Tokenizer(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)
+
+
+def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encoding:
+    """The same tokenizer as tiktoken's own object."""
+    return tiktoken.Encoding(
+        name,
+        pat_str=tokenizer.pattern.regex,
+        mergeable_ranks=dict(tokenizer.tokens),
+        special_tokens=dict(tokenizer.special_tokens),
+    )
+
+
+def from_hugging_face(path: Path) -> Tokenizer:
+    """The tokenizer of a byte-level BPE `tokenizer.json`.
+
+    Raises `TokenizationError` if it is of another kind: not BPE over bytes, with a normalizer, or with merges that are
+    not in the order of the ids (then merging by rank would give other ids).
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model, pre_tokenizer = content["model"], content["pre_tokenizer"]
+    except (ValueError, KeyError, TypeError):
+        raise TokenizationError(f"{path} is not a tokenizer.json of Hugging Face tokenizers") from None
+    if model.get("type") != "BPE" or content.get("normalizer"):
+        raise TokenizationError(f"{path} is not plain byte-level BPE without a normalizer; only that can be read")
+    byte_of = {character: b for b, character in enumerate(byte_characters())}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    try:
+        tokens = {bytes(byte_of[c] for c in t): i for t, i in model["vocab"].items() if t not in added}
+    except KeyError as error:
+        raise TokenizationError(f"{path} has the character {error} in a token, so it is not byte-level BPE") from None
+    _check_merge_order(model["merges"], model["vocab"], path)
+    return Tokenizer(tokens, _split_pattern(pre_tokenizer, path), added)
+
+
+def _check_merge_order(merges: list, vocab: dict[str, int], path: Path) -> None:
+    last = -1
+    for merge in merges:
+        made = vocab.get("".join(merge.split(" ") if isinstance(merge, str) else merge), -1)
+        if made < last:
+            raise TokenizationError(f"{path} merges in another order than that of its ids; it cannot be read by rank")
+        last = made
+
+
+def _split_pattern(pre_tokenizer: dict, path: Path) -> str:
+    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    split = [step for step in steps if step["type"] == "Split"]
+    byte_level = [step for step in steps if step["type"] == "ByteLevel"]
+    if len(split) + len(byte_level) == len(steps) and len(byte_level) == 1 and not byte_level[0]["add_prefix_space"]:
+        if len(split) == 1 and "Regex" in split[0]["pattern"] and not byte_level[0]["use_regex"]:
+            return split[0]["pattern"]["Regex"]
+        if not split and byte_level[0]["use_regex"]:
+            return GPT2
+    raise TokenizationError(f"{path} splits text otherwise than by one pattern; only Split and ByteLevel can be read")
+
+
+def from_legacy(path: Path) -> Tokenizer:
+    """The tokenizer of a `bpetokenizer v1` text file: a version line, the split pattern, the number of special tokens,
+    a line for each (name and id), then a pair of ids for every merge; merge i makes id 256 + i.
+
+    Raises `TokenizationError` with the line that does not fit.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines[0].strip() != LEGACY_HEADER:
+        raise TokenizationError(f"{path} does not begin with the line {LEGACY_HEADER!r}")
+    number = 2
+    try:
+        count = int(lines[2])
+        special = {}
+        for number in range(3, 3 + count):
+            name, _, token_id = lines[number].rpartition(" ")
+            special[name] = int(token_id)
+        tokens = [bytes([b]) for b in range(256)]
+        for number in range(3 + count, len(lines)):
+            if lines[number].strip():
+                left, right = map(int, lines[number].split())
+                tokens.append(tokens[left] + tokens[right])
+    except (ValueError, IndexError):
+        raise TokenizationError(f"{path}, line {number + 1}: not what {LEGACY_HEADER} has there") from None
+    ranks = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    return Tokenizer(ranks, lines[1], special)
+
+
+def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
+    """Write a `bpetokenizer v1` file. Needs ids that begin with the bytes in order and go on with one merge each.
+
+    Raises `TokenizationError` for another vocabulary.
+    """
+    tokens = list(tokenizer.tokens)
+    if list(tokenizer.tokens.values()) != list(range(len(tokens))) or tokens[:256] != [bytes([b]) for b in range(256)]:
+        raise TokenizationError("only a vocabulary that begins with the 256 bytes in order can be written that way")
+    lines = [LEGACY_HEADER, tokenizer.pattern.regex, str(len(tokenizer.special_tokens))]
+    lines += [f"{name} {token_id}" for name, token_id in tokenizer.special_tokens.items()]
+    lines += [f"{left} {right}" for left, right in merges_of(tokenizer)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """The pair of ids that makes each token after the bytes: what is left of it when only earlier tokens may be used.
+
+    Raises `TokenizationError` if a token cannot be made from two earlier ones.
+    """
+    ranks = tokenizer.tokens
+    pairs = []
+    for token, rank in ranks.items():
+        if len(token) == 1:
+            continue
+        parts = _parts_below(token, ranks, rank)
+        if len(parts) != 2:
+            raise TokenizationError(f"token {rank} ({token!r}) is no merge of two earlier tokens")
+        pairs.append((ranks[parts[0]], ranks[parts[1]]))
+    return pairs
+
+
+def _parts_below(token: bytes, ranks: dict[bytes, int], limit: int) -> list[bytes]:
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        joined = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
+        lowest = min(joined)
+        if lowest >= limit:
+            break
+        at = joined.index(lowest)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def load_any(source: str) -> Tokenizer:
+    """A tokenizer from whatever names one: a folder of ours, a file of any format above, or a tiktoken encoding.
+
+    A bare ranks file has no pattern; it is read where a `tokenizer.yaml` lies beside it.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return load_tokenizer(path) if (path / RANKS).exists() else from_hugging_face(path / HUGGING_FACE)
+    if path.suffix == ".json" and path.is_file():
+        return from_hugging_face(path)
+    if path.suffix == ".tiktoken" and path.is_file():
+        return Tokenizer(read_ranks(path), load_tokenizer(path.parent).pattern.regex, {})
+    if path.is_file():
+        return from_legacy(path)
+    if source in tiktoken.list_encoding_names():
+        return from_tiktoken(source)
+    known = ", ".join(tiktoken.list_encoding_names())
+    raise TokenizationError(f"{source} is neither a tokenizer's folder or file nor a tiktoken encoding ({known})")

@@ -1,0 +1,137 @@
+"""Text on its way to the kernels: documents as one array of UTF-8 bytes with offsets, checked, in bounded batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenization.errors import TokenizationError
+
+BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
+BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents: bytes uint8[:] of UTF-8, and int64[n + 1] offsets into them."""
+
+    text: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.offsets[-1] - self.offsets[0])
+
+    def slices(self, target: int) -> Iterator["Documents"]:
+        """The documents in order, in parts of about so many bytes (a part has at least one document)."""
+        first = 0
+        while first < len(self):
+            last = int(np.searchsorted(self.offsets, self.offsets[first] + target, side="right"))
+            last = min(max(last - 1, first + 1), len(self))
+            yield Documents(self.text, self.offsets[first : last + 1])
+            first = last
+
+
+def documents_of(texts: Sequence[str]) -> Documents:
+    """Documents from strings; a lone surrogate becomes U+FFFD, as with tiktoken."""
+    try:
+        array = pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:
+        array = pa.array([_without_surrogates(text) for text in texts], pa.large_string())
+    return from_arrow(array)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def from_arrow(array: pa.Array) -> Documents:
+    """Documents from an Arrow array of strings without nulls; nothing is copied."""
+    if not pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_string())
+    _, offsets, data = array.buffers()
+    if len(array) == 0:
+        return Documents(np.empty(0, np.uint8), np.zeros(1, np.int64))
+    offsets = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return Documents(text, offsets)
+
+
+def batches(texts: Iterable[str]) -> Iterator[Documents]:
+    """Documents from any iterable of strings, about `BATCH_BYTES` at a time."""
+    pending: list[str] = []
+    size = 0
+    for text in texts:
+        pending.append(text)
+        size += len(text)
+        if size >= BATCH_BYTES:
+            yield documents_of(pending)
+            pending, size = [], 0
+    if pending:
+        yield documents_of(pending)
+
+
+def shards(corpus: Path, split: str) -> list[Path]:
+    """The Parquet shards of a split of a corpus, in order.
+
+    Raises `TokenizationError` if there are none.
+    """
+    found = sorted(corpus.glob(f"{split}-*.parquet"))
+    if not found:
+        raise TokenizationError(f"{corpus} holds no {split}-*.parquet; run prepare first")
+    return found
+
+
+def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
+    """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
+
+    Raises `TokenizationError` if it cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls
+    (the message names shard and row).
+    """
+    try:
+        # every page is decoded once, in order; buffering whole column chunks would cost their memory
+        file = pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
+    except (OSError, pa.ArrowException) as error:
+        raise TokenizationError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
+    with file:
+        if column not in file.schema_arrow.names:
+            raise TokenizationError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+        kind = file.schema_arrow.field(column).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise TokenizationError(f"column {column!r} of {shard} holds {kind}, not strings")
+        row = 0
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+                array = batch.column(0)
+                _check(array, shard, row)
+                row += len(array)
+                yield from_arrow(array)
+        except (OSError, pa.ArrowException) as error:
+            raise TokenizationError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
+
+
+def _check(array: pa.Array, shard: Path, row: int) -> None:
+    if array.null_count:
+        null = array.is_null().to_numpy(zero_copy_only=False).argmax()
+        raise TokenizationError(f"{shard}, row {row + int(null)}: no text; drop empty rows in prepare")
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        for i, value in enumerate(array.cast(pa.large_binary())):
+            try:
+                value.as_py().decode()
+            except UnicodeDecodeError as error:
+                raise TokenizationError(
+                    f"{shard}, row {row + i}: invalid UTF-8 at byte {error.start}; decode it in prepare"
+                ) from None
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,161 @@
+"""The tokenizer: text to ids and back, with special tokens as tiktoken treats them."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+import numpy as np
+import regex
+
+from tokenization.arrays import token_dtype
+from tokenization.encoder import Encoder, Vocabulary
+from tokenization.errors import TokenizationError
+from tokenization.patterns import find_pattern
+from tokenization.text import Documents, documents_of
+
+END_OF_TEXT = "<|endoftext|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
+
+
+class Tokenizer:
+    """Byte-level BPE.
+
+    tokens: bytes → id, where the id is also the rank by which pairs merge; all 256 single bytes are among them.
+    pattern: name or regular expression of the split pattern. special_tokens: text → id.
+    May be used by several threads at once.
+    """
+
+    def __init__(self, tokens: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]):
+        self.tokens = dict(sorted(tokens.items(), key=lambda item: item[1]))
+        self.pattern = find_pattern(pattern)
+        self.special_tokens = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
+        self._bytes = {i: token for token, i in self.tokens.items()}
+        self._bytes |= {i: name.encode() for name, i in self.special_tokens.items()}
+        if len(self._bytes) != len(self.tokens) + len(self.special_tokens):
+            raise TokenizationError("two tokens share an id; every token and special token needs one of its own")
+        self.vocab_size: int = max(self._bytes) + 1
+        self.dtype = token_dtype(self.vocab_size)
+        self._vocabulary = Vocabulary(self.tokens)
+        self._idle_encoders: SimpleQueue[Encoder] = SimpleQueue()
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.vocab_size:,} ids, pattern {self.pattern.name or self.pattern.regex!r})"
+
+    def __reduce__(self):
+        return Tokenizer, (self.tokens, self.pattern.regex, self.special_tokens)
+
+    @property
+    def eot_id(self) -> int:
+        """Id of `<|endoftext|>`."""
+        if END_OF_TEXT not in self.special_tokens:
+            raise TokenizationError(f"this tokenizer has no {END_OF_TEXT}; add it to its special tokens")
+        return self.special_tokens[END_OF_TEXT]
+
+    # ---- encoding
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | Collection[str] = (),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[int]:
+        """Ids of a text. Special tokens in it become their ids if allowed, and are an error if disallowed.
+
+        As with tiktoken, "all" disallowed means all that are not allowed; what is neither is encoded as ordinary text.
+        Raises `TokenizationError` at a disallowed special token.
+        """
+        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
+        disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
+        if disallowed and (match := _any_of(disallowed).search(text)):
+            raise TokenizationError(
+                f"the text contains the special token {match.group()!r}; pass it in allowed_special to encode it as "
+                "one, or disallowed_special=() to encode it as text"
+            )
+        allowed &= set(self.special_tokens)
+        if not allowed:
+            return self.encode_ordinary(text)
+        ids: list[int] = []
+        position = 0
+        for match in _any_of(allowed).finditer(text):
+            if match.start() > position:
+                ids += self.encode_ordinary(text[position : match.start()])
+            ids.append(self.special_tokens[match.group()])
+            position = match.end()
+        return ids + self.encode_ordinary(text[position:]) if position < len(text) else ids
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens mean nothing."""
+        return self.encode_documents(documents_of([text]))[0].tolist()
+
+    def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[np.ndarray]:
+        """Ids of every text as arrays (uint16 or uint32), special tokens meaning nothing; equal for any `threads`."""
+        documents = documents_of(texts)
+        pieces = [documents]
+        if threads > 1 and documents.nbytes > 1 << 16:
+            pieces = list(documents.slices(max(documents.nbytes // (4 * threads), 1 << 14)))
+        with ThreadPoolExecutor(threads) as pool:
+            encode = map if len(pieces) == 1 else pool.map
+            encoded = list(encode(self.encode_documents, pieces))
+        return [part for ids, ends in encoded for part in np.split(ids, ends[:-1])]
+
+    def encode_documents(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of documents one after the other (uint16 or uint32), and int64[documents], where each ends among them.
+
+        `closing` is an id put after each document.
+        """
+        encoder = self._borrow_encoder()
+        try:
+            return encoder.encode(documents.text, documents.offsets, self.dtype, closing)
+        finally:
+            self._idle_encoders.put(encoder)
+
+    def _borrow_encoder(self) -> Encoder:
+        """An encoder that no other thread uses; it remembers the words it has seen."""
+        try:
+            return self._idle_encoders.get_nowait()
+        except Empty:
+            return Encoder(self._vocabulary, self.pattern)
+
+    # ---- decoding
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token, for a special token those of its name.
+
+        Raises `TokenizationError` for an id outside the vocabulary.
+        """
+        try:
+            return self._bytes[int(token)]
+        except KeyError:
+            raise TokenizationError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of a sequence of ids; exactly the text that was encoded."""
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        try:
+            return b"".join(map(self._bytes.__getitem__, ids))
+        except (KeyError, TypeError):
+            return b"".join(map(self.token_bytes, ids))
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text of a sequence of ids; bytes that are no UTF-8 become U+FFFD, or what `errors` says."""
+        return self.decode_bytes(ids).decode(errors=errors)
+
+    def byte_lengths(self) -> np.ndarray:
+        """uint32[vocab_size]: bytes of text behind each id; 0 for special tokens and unused ids."""
+        lengths = np.zeros(self.vocab_size, np.uint32)
+        lengths[list(self.tokens.values())] = [len(token) for token in self.tokens]
+        return lengths
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer's files into a folder: ranks.tiktoken, tokenizer.yaml and tokenizer.json."""
+        from tokenization.formats import save_tokenizer
+
+        save_tokenizer(self, path)
+
+
+def _any_of(names: Collection[str]) -> regex.Pattern:
+    # longer names first, so that one that begins with another is found whole
+    return regex.compile("|".join(regex.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))))

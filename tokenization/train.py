@@ -1,0 +1,161 @@
+"""Train a tokenizer on a corpus, or take the vocabulary of one of tiktoken's encodings."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from tokenization.counting import count_shards, count_words
+from tokenization.errors import TokenizationError
+from tokenization.formats import save_tokenizer
+from tokenization.interchange import from_tiktoken
+from tokenization.merges import learn_merges
+from tokenization.patterns import NAMED, find_pattern
+from tokenization.text import batches, shards
+from tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenization.words import WordCounts
+
+COUNTS = "word-counts"  # folder of finished counts below the output, removed at the end
+
+
+def _quiet(done: int, total: int | None, **figures) -> None:
+    pass
+
+
+class TokenizerConfig(BaseModel, extra="forbid"):
+    """How the tokenizer is made."""
+
+    vocab_size: int = Field(
+        32_768, gt=0, description="Number of ids: 256 bytes, the merges, the special tokens and the reserved ids"
+    )
+    pattern: str = Field("cl100k", description=f"Split pattern: {', '.join(NAMED)}, or a regular expression (slower)")
+    special_tokens: list[str] = Field(
+        [], description=f"Special tokens besides {' '.join(SPECIAL_TOKENS)}, which are always there"
+    )
+    reserved: int = Field(0, ge=0, description="Ids kept free for special tokens to come, as <|reserved_0|>, …")
+    multiple_of: int = Field(
+        1, gt=0, description="Reserve further ids until their number is a multiple of this, for the model's matrices"
+    )
+    encoding: str | None = Field(
+        None,
+        description="Take the vocabulary and pattern of this tiktoken encoding (gpt2, cl100k_base, o200k_base) "
+        "instead of training",
+    )
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        gt=0,
+        description="Threads that count words",
+        json_schema_extra={"affects_output": False},
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_pattern(cls, value: str) -> str:
+        try:
+            find_pattern(value)
+        except TokenizationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if any(not name for name in value):
+            raise ValueError("a special token needs a name")
+        if len({*value, *SPECIAL_TOKENS}) != len(value) + len(SPECIAL_TOKENS):
+            raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_the_bytes(self) -> "TokenizerConfig":
+        least = 256 + len(self.special_names())
+        if self.encoding is None and self.vocab_size < least:
+            raise ValueError(
+                f"vocab_size {self.vocab_size} is too small: 256 bytes and {least - 256} special and reserved tokens "
+                f"need at least {least}"
+            )
+        return self
+
+    def special_names(self) -> list[str]:
+        """Special and reserved tokens, in the order of their ids."""
+        return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
+
+
+def train_tokenizer(corpus: Path, config: TokenizerConfig, out: Path, progress: Callable[..., None] = _quiet) -> None:
+    """Train on column `text` of corpus/train-*.parquet and write the tokenizer's files and `stats.json` to `out`.
+
+    A killed run continues after the last shard it had counted. Raises `TokenizationError` if the corpus supports no
+    vocabulary so large (the message names the largest), or cannot be read.
+    """
+    if config.encoding:
+        tokenizer, stats = with_special_tokens(from_tiktoken(config.encoding), config), {}
+    else:
+        files = shards(corpus, "train")
+        words = count_shards(files, find_pattern(config.pattern), config.threads, out / COUNTS, progress)
+        tokenizer, stats = _learn(words, config, progress)
+    save_tokenizer(tokenizer, out)
+    stats |= {
+        "encoding": config.encoding,
+        "longest_token_bytes": max(map(len, tokenizer.tokens)),
+        "merges": len(tokenizer.tokens) - 256,
+        "pattern": tokenizer.pattern.name or tokenizer.pattern.regex,
+        "special_tokens": len(tokenizer.special_tokens),
+        "vocab_size": tokenizer.vocab_size,
+    }
+    (out / "stats.json").write_text(json.dumps(stats, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(out / COUNTS, ignore_errors=True)
+
+
+def train_from_texts(
+    texts: Iterable[str], config: TokenizerConfig, progress: Callable[..., None] = _quiet
+) -> Tokenizer:
+    """Train on any strings. Raises `TokenizationError` as `train_tokenizer` does."""
+    words = count_words(batches(texts), find_pattern(config.pattern), config.threads)
+    return _learn(words, config, progress)[0]
+
+
+def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., None]) -> tuple[Tokenizer, dict]:
+    names = config.special_names()
+    total = config.vocab_size - 256 - len(names)
+    data, offsets, counts = words.unpack()
+    if not len(counts):
+        raise TokenizationError("the corpus has no text to train a tokenizer on")
+    merges, merge_counts = learn_merges(
+        (data, offsets, counts), total, progress=lambda done: progress(done, total, unit="merges", step="merging")
+    )
+    if len(merges) < total:
+        raise TokenizationError(
+            f"the corpus supports at most vocab_size {256 + len(merges) + len(names)}: after {len(merges)} merges no "
+            f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
+        )
+    tokens = [bytes([b]) for b in range(256)]
+    for left, right in merges.tolist():
+        tokens.append(tokens[left] + tokens[right])
+    stats = {
+        "corpus_bytes": int((np.diff(offsets) * counts).sum()),
+        "corpus_words": int(counts.sum()),
+        "distinct_words": len(counts),
+        "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
+    }
+    ranks = {token: i for i, token in enumerate(tokens)}
+    return with_special_tokens(Tokenizer(ranks, config.pattern, {}), config), stats
+
+
+def with_special_tokens(tokenizer: Tokenizer, config: TokenizerConfig) -> Tokenizer:
+    """Give ids to the special tokens that it lacks, and reserve ids up to a multiple."""
+    special = dict(tokenizer.special_tokens)
+    free = tokenizer.vocab_size
+    for name in config.special_names():
+        if name not in special:
+            special[name] = free
+            free += 1
+    reserved = config.reserved
+    while free % config.multiple_of:
+        special[f"<|reserved_{reserved}|>"] = free
+        reserved += 1
+        free += 1
+    return Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, special)
