@@ -1,7 +1,9 @@
 """What a page says about itself: where its links lead, and what its owner wishes crawlers to do with it."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import unescape
 
 from selectolax.lexbor import LexborHTMLParser
 
@@ -20,6 +22,10 @@ _BINARY = re.compile(
     rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
 )
 _WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+_MAX_UNCLOSED = 20_000  # tags; old pages leave cells, paragraphs and line breaks open, too
+_TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
+_ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 _LINK_HEADER = re.compile(r'<([^>]*)>\s*((?:;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^;,\s]*)\s*)*)')
 _REL_CANONICAL = re.compile(r'rel\s*=\s*"?[^"]*\bcanonical\b', re.I)
@@ -57,24 +63,37 @@ class Page:
 def read_page(response: Response, agent: str) -> Page:
     """Parse an HTML answer; never raises on its content. `agent` is the product token that directives may name."""
     page = Page(wishes=header_wishes(response.headers.getlist("X-Robots-Tag"), agent))
-    tree = LexborHTMLParser(decode(response.body, response.content_type))
-    base = response.url
-    for node in tree.css("base[href]")[:1]:
-        base = resolve(base, node.attributes["href"] or "") or base
-    for node in tree.css("meta[name][content]"):
-        attributes = node.attributes
-        if (attributes["name"] or "").strip().lower() in ("robots", agent.lower()):
-            page.wishes.add(attributes["content"] or "")
-    page.canonical = _canonical(tree, response, base)
+    page.canonical = _header_canonical(response)
+    base, has_base = response.url, False
     followed, ignored = {}, {}
-    for node in tree.css("a[href], area[href]")[:MAX_LINKS]:
-        attributes = node.attributes
-        target = resolve(base, attributes["href"] or "")
-        if target:
-            nofollow = "rel" in attributes and "nofollow" in (attributes["rel"] or "").lower().split()
-            (ignored if nofollow else followed)[target] = None
+    for tag, attributes in _tags(decode(response.body, response.content_type)):
+        match tag:
+            case "a" | "area":
+                if target := resolve(base, attributes.get("href") or ""):
+                    nofollow = "rel" in attributes and "nofollow" in (attributes["rel"] or "").lower().split()
+                    (ignored if nofollow else followed)[target] = None
+                    if len(followed) + len(ignored) >= MAX_LINKS:
+                        break
+            case "link" if not page.canonical and "canonical" in (attributes.get("rel") or "").lower().split():
+                page.canonical = resolve(base, attributes.get("href") or "")
+            case "meta" if (attributes.get("name") or "").strip().lower() in ("robots", agent.lower()):
+                page.wishes.add(attributes.get("content") or "")
+            case "base" if not has_base and attributes.get("href"):
+                base, has_base = resolve(base, attributes["href"]) or base, True
     page.links, page.nofollow_links = list(followed), [url for url in ignored if url not in followed]
     return page
+
+
+def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """The tags that matter here and their attributes, in order."""
+    # The parser's time grows with the square of the nesting: a page of nothing but open tags could take hours.
+    if html.count("<") - 2 * html.count("</") < _MAX_UNCLOSED:
+        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[name]"):
+            yield node.tag, node.attributes
+    else:
+        for tag in _TAG.finditer(html):
+            attributes = {name.lower(): unescape(a or b or c) for name, a, b, c in _ATTRIBUTE.findall(tag[2])}
+            yield tag[1].lower(), attributes
 
 
 def header_wishes(values: list[str], agent: str) -> Wishes:
@@ -108,12 +127,9 @@ def is_html(response: Response) -> bool:
     return mime in HTML_TYPES or bool(_LOOKS_LIKE_HTML.match(head))
 
 
-def _canonical(tree: LexborHTMLParser, response: Response, base: str) -> str | None:
+def _header_canonical(response: Response) -> str | None:
     for value in response.headers.getlist("Link"):
         for match in _LINK_HEADER.finditer(value):
             if _REL_CANONICAL.search(match[2]):
                 return resolve(response.url, match[1])
-    for node in tree.css("link[rel][href]"):
-        if "canonical" in (node.attributes["rel"] or "").lower().split():
-            return resolve(base, node.attributes["href"] or "")
     return None

@@ -34,7 +34,7 @@ class Hit:
 class Site:
     """`routes` maps a path (with or without query) to HTML, an Answer, or a function of the handler that gives one.
 
-    A function may also write to the socket itself and return anything else. `fallback` answers for paths without a route.
+    A function may also write to the socket itself and return anything else. `fallback` answers for other paths.
     """
 
     def __init__(self):

@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -22,7 +23,7 @@ def take_turns(folder, delay: float, turns: int, results) -> None:
 
 def assert_apart(spans: list[tuple[float, float]], delay: float) -> None:
     spans = sorted(spans)
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in pairwise(spans):
         assert start - end >= delay - 0.001
 
 
