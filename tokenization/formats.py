@@ -2,7 +2,8 @@
 
 - `ranks.tiktoken`: a line for each token, base64 of its bytes and its rank; `tiktoken.load.load_tiktoken_bpe` reads it.
 - `tokenizer.yaml`: the split pattern and the special tokens, which the ranks file lacks.
-- `tokenizer.json`: the same for Hugging Face `tokenizers` and `transformers`.
+- `tokenizer.json`: the same for Hugging Face `tokenizers` and `transformers`, and `tokenizer_config.json`, which tells
+  `transformers` what the special tokens are for.
 """
 
 import base64
@@ -14,16 +15,23 @@ from pathlib import Path
 import yaml
 
 from tokenization.errors import TokenizationError
-from tokenization.tokenizer import Tokenizer
+from tokenization.tokenizer import END_OF_TEXT, Tokenizer
 
 RANKS = "ranks.tiktoken"
 SETTINGS = "tokenizer.yaml"
 HUGGING_FACE = "tokenizer.json"
+ROLES = "tokenizer_config.json"
 FORMAT = "textmill-tokenizer 1"
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the three files into a folder, which is made if need be; the bytes depend on the tokenizer alone."""
+    """Write all files into a folder, which is made if need be; their bytes depend on the tokenizer alone."""
+    write_tiktoken(tokenizer, path)
+    write_hugging_face(tokenizer, path)
+
+
+def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
+    """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     write_ranks(tokenizer.tokens, path / RANKS)
@@ -33,12 +41,29 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
         "vocab_size": tokenizer.vocab_size,
         "special_tokens": dict(tokenizer.special_tokens),
     }
-    (path / SETTINGS).write_text(
-        yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1 << 20), encoding="utf-8"
-    )
-    (path / HUGGING_FACE).write_text(
-        json.dumps(hugging_face_json(tokenizer), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1 << 20)
+    (path / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def write_hugging_face(tokenizer: Tokenizer, path: Path) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` into a folder, for `AutoTokenizer.from_pretrained(folder)`."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in ((HUGGING_FACE, hugging_face_json(tokenizer)), (ROLES, _roles(tokenizer))):
+        (path / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _roles(tokenizer: Tokenizer) -> dict:
+    roles = {
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "mask_token": "[MASK]",
+        "sep_token": "[SEP]",
+        "cls_token": "[CLS]",
+        "pad_token": "[PAD]",
+    }
+    present = {role: name for role, name in roles.items() if name in tokenizer.special_tokens}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **present}
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

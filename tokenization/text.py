@@ -1,5 +1,6 @@
 """Text on its way to the kernels: documents as one array of UTF-8 bytes with offsets, checked, in bounded batches."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ class Documents:
     @property
     def nbytes(self) -> int:
         return int(self.offsets[-1] - self.offsets[0])
+
+    def strings(self) -> Iterator[str]:
+        """The documents as strings."""
+        for start, stop in itertools.pairwise(self.offsets.tolist()):
+            yield self.text[start:stop].tobytes().decode()
 
     def slices(self, target: int) -> Iterator["Documents"]:
         """The documents in order, in parts of about so many bytes (a part has at least one document)."""
@@ -114,6 +120,25 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
             raise TokenizationError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
+
+
+def read_any(path: Path) -> Iterator[Documents]:
+    """Documents of a corpus folder (its train split), a Parquet file, or a text file, which is one document.
+
+    Raises `TokenizationError` if there is nothing there or it is no text.
+    """
+    if path.is_dir():
+        for shard in shards(path, "train"):
+            yield from read_shard(shard)
+    elif path.suffix == ".parquet":
+        yield from read_shard(path)
+    else:
+        try:
+            yield documents_of([path.read_text(encoding="utf-8")])
+        except OSError as error:
+            raise TokenizationError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise TokenizationError(f"{path} is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
 def _check(array: pa.Array, shard: Path, row: int) -> None:

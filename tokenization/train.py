@@ -15,7 +15,7 @@ from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.merges import learn_merges
 from tokenization.patterns import NAMED, find_pattern
-from tokenization.text import batches, shards
+from tokenization.text import Documents, shards
 from tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tokenization.words import WordCounts
 
@@ -110,12 +110,14 @@ def train_tokenizer(corpus: Path, config: TokenizerConfig, out: Path, progress: 
     shutil.rmtree(out / COUNTS, ignore_errors=True)
 
 
-def train_from_texts(
-    texts: Iterable[str], config: TokenizerConfig, progress: Callable[..., None] = _quiet
-) -> Tokenizer:
-    """Train on any strings. Raises `TokenizationError` as `train_tokenizer` does."""
-    words = count_words(batches(texts), find_pattern(config.pattern), config.threads)
-    return _learn(words, config, progress)[0]
+def train_from_documents(
+    documents: Iterable[Documents], config: TokenizerConfig, progress: Callable[..., None] = _quiet
+) -> tuple[Tokenizer, dict]:
+    """Train on batches of documents (`tokenization/text.py` makes them of files and strings): (tokenizer, statistics).
+
+    Raises `TokenizationError` as `train_tokenizer` does.
+    """
+    return _learn(count_words(documents, find_pattern(config.pattern), config.threads), config, progress)
 
 
 def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., None]) -> tuple[Tokenizer, dict]:

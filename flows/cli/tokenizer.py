@@ -1,0 +1,205 @@
+"""`textmill tokenizer`: train, use, compare and convert tokenizers without a pipeline."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tokenization.tokenizer import Tokenizer
+
+app = typer.Typer(no_args_is_help=True)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="TOKENIZER",
+        help="A folder of ours, a tokenizer.json, a `bpetokenizer v1` file, or a tiktoken encoding such as o200k_base",
+    ),
+]
+
+
+class Format(enum.StrEnum):
+    """Formats to export."""
+
+    hugging_face = "hugging-face"
+    tiktoken = "tiktoken"
+    legacy = "legacy"
+    textmill = "textmill"
+
+
+def _load(source: str) -> Tokenizer:
+    from tokenization.interchange import load_any
+
+    return load_any(source)
+
+
+@app.command()
+def train(
+    corpus: Annotated[
+        list[Path],
+        typer.Argument(help="A corpus folder with train-*.parquet, or Parquet files (column text), or texts"),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write")],
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, bytes and special tokens included")] = 32_768,
+    pattern: Annotated[str, typer.Option(help="gpt2, cl100k, o200k, seed, or a regular expression")] = "cl100k",
+    special: Annotated[list[str], typer.Option(help="A further special token; repeatable")] = [],  # noqa: B006
+    multiple_of: Annotated[int, typer.Option(help="Reserve ids until their number is a multiple of this")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads that count words; 0: one a core")] = 0,
+) -> None:
+    """Train a byte-level BPE tokenizer."""
+    from rich.progress import Progress
+
+    from tokenization.text import read_any
+    from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
+
+    config = _config(
+        TokenizerConfig,
+        vocab_size=vocab_size,
+        pattern=pattern,
+        special_tokens=special,
+        multiple_of=multiple_of,
+        **({"threads": threads} if threads else {}),
+    )
+    with Progress(transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def progress(done: int, total: int | None, *, step: str, **figures) -> None:
+            bar.update(task, completed=done, total=total, description=step)
+
+        if len(corpus) == 1 and corpus[0].is_dir():
+            train_tokenizer(corpus[0], config, out, progress)
+        else:
+            documents = (batch for path in corpus for batch in read_any(path))
+            train_from_documents(documents, config, progress)[0].save(out)
+    typer.echo(f"{out}: {vocab_size:,} ids")
+
+
+def _config(model: type, **values):
+    """A config, or its first mistake as one line."""
+    from pydantic import ValidationError
+
+    from tokenization.errors import TokenizationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"--{key}: ".replace("_", "-") for key in first["loc"][:1])
+        raise TokenizationError(place + first["msg"].removeprefix("Value error, ")) from error
+
+
+@app.command()
+def encode(
+    tokenizer: Source,
+    text: Annotated[str | None, typer.Argument(help="The text; standard input if left out")] = None,
+    special: Annotated[bool, typer.Option("--special", help="Special tokens in the text become their ids")] = False,
+) -> None:
+    """Print the ids of a text."""
+    loaded = _load(tokenizer)
+    given = sys.stdin.read() if text is None else text
+    ids = loaded.encode(given, allowed_special="all") if special else loaded.encode_ordinary(given)
+    typer.echo(" ".join(map(str, ids)))
+
+
+@app.command()
+def decode(
+    tokenizer: Source,
+    ids: Annotated[list[int] | None, typer.Argument(help="The ids; from standard input if left out")] = None,
+) -> None:
+    """Print the text of ids."""
+    from tokenization.errors import TokenizationError
+
+    loaded = _load(tokenizer)
+    if not ids:
+        try:
+            ids = [int(word) for word in sys.stdin.read().replace(",", " ").split()]
+        except ValueError as error:
+            raise TokenizationError(f"ids are whole numbers between blanks or commas: {error}") from None
+    sys.stdout.buffer.write(loaded.decode_bytes(ids))
+    sys.stdout.buffer.flush()
+
+
+@app.command()
+def inspect(
+    tokenizer: Source,
+    text: Annotated[str | None, typer.Argument(help="Show how this text is cut into tokens")] = None,
+) -> None:
+    """Describe a tokenizer, or show what it does to a text."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    loaded = _load(tokenizer)
+    console = Console()
+    if text is not None:
+        pieces = Text()
+        for i, token in enumerate(loaded.encode(text, allowed_special="all")):
+            name = loaded.token_bytes(token).decode(errors="backslashreplace")
+            pieces.append(name, style="black on bright_cyan" if i % 2 else "black on bright_yellow")
+            pieces.append(f" {token} ", style="dim")
+        console.print(pieces)
+        return
+    lengths = loaded.byte_lengths()
+    longest = sorted(loaded.tokens, key=lambda token: (-len(token), token))[:5]
+    table = Table(show_header=False, box=None)
+    table.add_row("ids", f"{loaded.vocab_size:,}")
+    table.add_row("merges", f"{len(loaded.tokens) - 256:,}")
+    table.add_row("pattern", Text(loaded.pattern.name or loaded.pattern.regex))
+    table.add_row("special tokens", Text("  ".join(f"{name} {i}" for name, i in loaded.special_tokens.items())))
+    table.add_row("bytes a token", f"{lengths[lengths > 0].mean():.2f} on average, {lengths.max()} at most")
+    table.add_row("longest", Text("  ".join(repr(token.decode(errors="backslashreplace")) for token in longest)))
+    console.print(table)
+
+
+@app.command(name="compare")
+def compare_tokenizers(
+    text: Annotated[Path, typer.Argument(help="A text file, a Parquet file with a column text, or a corpus folder")],
+    tokenizers: Annotated[list[str], typer.Argument(metavar="TOKENIZER…", help="As for the other commands")],
+) -> None:
+    """Compare tokenizers on a text: bytes per token, tokens per word, unused tokens, speed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tokenization.compare import compare
+    from tokenization.text import read_any
+
+    table = Table("tokenizer", box=None)
+    for column in ("ids", "tokens", "bytes/token", "tokens/word", "unused", "MB/s"):
+        table.add_column(column, justify="right")
+    for source in tokenizers:
+        found = compare(_load(source), read_any(text))
+        table.add_row(
+            source,
+            f"{found.vocab_size:,}",
+            f"{found.tokens:,}",
+            f"{found.bytes_per_token:.3f}",
+            f"{found.fertility:.3f}",
+            f"{found.unused:,}",
+            f"{found.bytes_per_second / 1e6:.1f}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def export(
+    tokenizer: Source,
+    out: Annotated[Path, typer.Argument(help="Folder to write; for `legacy` the file")],
+    form: Annotated[Format, typer.Option("--format", "-f", help="What to write")] = Format.hugging_face,
+) -> None:
+    """Convert a tokenizer: for Hugging Face, for tiktoken, as a `bpetokenizer v1` file, or all of ours."""
+    from tokenization.formats import save_tokenizer, write_hugging_face, write_tiktoken
+    from tokenization.interchange import write_legacy
+
+    write = {
+        Format.hugging_face: write_hugging_face,
+        Format.tiktoken: write_tiktoken,
+        Format.legacy: write_legacy,
+        Format.textmill: save_tokenizer,
+    }
+    write[form](_load(tokenizer), out)
+    typer.echo(str(out))

@@ -1,0 +1,118 @@
+"""Token files of other trainers: nanoGPT's bare `.bin`, and the `.bin` with a header of llm.c and modded-nanogpt.
+
+A header is 256 int32: a magic number, a version, the number of tokens. With it documents *begin* with the end-of-text
+token; in nanoGPT's files they end with it, as in ours.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokenization.arrays import TokenArrays, TokenFile, token_dtype, write_meta
+from tokenization.errors import TokenizationError
+
+HEADER_BYTES = 1024
+# magic number → (version, dtype): GPT-2's and Llama 3's tokens in llm.c; modded-nanogpt writes the first
+HEADERS = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
+BLOCK = 1 << 22  # tokens read at once
+
+
+@dataclass(frozen=True)
+class Bin:
+    """An opened token file: the tokens as a read-only map, and whether documents begin with the end-of-text token."""
+
+    tokens: np.ndarray
+    leading_eot: bool
+
+
+def open_bin(path: Path, dtype: str = "uint16") -> Bin:
+    """Open a token file; a header is recognised, a bare file holds integers of `dtype`.
+
+    Raises `TokenizationError` if the file is truncated or of an unknown version.
+    """
+    size = path.stat().st_size
+    if size >= HEADER_BYTES:
+        header = np.fromfile(path, "<i4", 256)
+        if int(header[0]) in HEADERS:
+            version, kind = HEADERS[int(header[0])]
+            count = int(header[2])
+            if header[1] != version:
+                raise TokenizationError(f"{path} has version {header[1]} of its format; only {version} can be read")
+            if size != HEADER_BYTES + count * kind.itemsize:
+                raise TokenizationError(f"{path} should hold {count:,} tokens but has {size:,} bytes; fetch it again")
+            return Bin(_mapped(path, kind, HEADER_BYTES, count), leading_eot=True)
+    kind = np.dtype(dtype).newbyteorder("<")
+    if size % kind.itemsize:
+        raise TokenizationError(f"{path} has {size:,} bytes, which is no whole number of {dtype}; give its dtype")
+    return Bin(_mapped(path, kind, 0, size // kind.itemsize), leading_eot=False)
+
+
+def _mapped(path: Path, kind: np.dtype, offset: int, count: int) -> np.ndarray:
+    return np.memmap(path, kind, "r", offset, (count,)) if count else np.empty(0, kind)
+
+
+def import_bins(
+    splits: dict[str, list[Path]], out: Path, *, vocab_size: int, eot_id: int, dtype: str = "uint16"
+) -> None:
+    """Write files of nanoGPT, llm.c or modded-nanogpt as token arrays, e.g. {"train": […], "validation": […]}.
+
+    Documents are put as ours are, the end-of-text token last. The text's bytes are unknown, and 0 in `meta.json`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    finished = {
+        split: [
+            _import_bin(open_bin(path, dtype), out / f"{split}-{i:05}.bin", token_dtype(vocab_size), eot_id)
+            for i, path in enumerate(paths)
+        ]
+        for split, paths in splits.items()
+    }
+    write_meta(out, finished, vocab_size=vocab_size, eot_id=eot_id)
+
+
+def _import_bin(source: Bin, target: Path, dtype: np.dtype, eot_id: int) -> TokenFile:
+    digest = hashlib.sha256()
+    ends: list[np.ndarray] = []
+    written = 0
+    with target.open("wb") as file:
+        for block in _trailing_eot(source, eot_id):
+            block = block.astype(dtype)
+            ends.append(np.flatnonzero(block == eot_id) + written + 1)
+            written += len(block)
+            digest.update(block)
+            file.write(block)
+    every = np.concatenate(ends) if ends else np.empty(0, np.int64)
+    if written and (not len(every) or every[-1] != written):
+        every = np.append(every, written)  # the last document is cut off
+    target.with_suffix(".idx").write_bytes(every.astype("<u8").tobytes())
+    return TokenFile(name=target.name, tokens=written, documents=len(every), bytes=0, sha256=digest.hexdigest())
+
+
+def _trailing_eot(source: Bin, eot_id: int) -> Iterator[np.ndarray]:
+    """The tokens in blocks, with a leading end-of-text token moved from the first document's front to the end."""
+    tokens = source.tokens
+    moved = source.leading_eot and len(tokens) > 0 and tokens[0] == eot_id
+    for start in range(int(moved), len(tokens), BLOCK):
+        yield tokens[start : start + BLOCK]
+    if moved:
+        yield tokens[:1]
+
+
+def write_nanogpt(tokens: Path, out: Path, progress: Callable[..., None] = lambda done, total, **figures: None) -> None:
+    """Write token arrays as nanoGPT's `train.bin` and `val.bin`.
+
+    Raises `TokenizationError` if the vocabulary does not fit nanoGPT's uint16.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for split, name in (("train", "train.bin"), ("validation", "val.bin")):
+        arrays = TokenArrays(tokens, split)
+        if arrays.dtype.itemsize != 2:
+            raise TokenizationError(
+                f"nanoGPT reads uint16, but {tokens} has {arrays.vocab_size:,} ids; use a vocabulary of 65,536 or fewer"
+            )
+        with (out / name).open("wb") as file:
+            for start in range(0, len(arrays), BLOCK):
+                file.write(arrays.window(start, min(BLOCK, len(arrays) - start)))
+                progress(start, len(arrays), unit="tokens", step=name)
