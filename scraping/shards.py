@@ -146,6 +146,8 @@ class ShardWriter:
         self._shard: _Shard | None = None
         self._pending: list[Mapping] = []
         self._pending_bytes = 0
+        self._tables: list[pa.Table] = []
+        self._tables_rows = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self):
@@ -159,15 +161,25 @@ class ShardWriter:
 
     def write(self, row: Mapping) -> None:
         """Add one row; keys that the schema lacks are ignored, missing ones are null."""
+        if self._tables:
+            self._flush()
         self._pending.append(row)
         self._pending_bytes += _row_bytes(row)
         if len(self._pending) >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def write_table(self, table: pa.Table) -> None:
-        """Add a table of about a row group's size: the fast path for whole columns."""
-        self._flush()
-        self._append(table)
+        """Add a table: the fast path for whole columns. Row groups do not depend on how rows were cut into tables."""
+        if self._pending:
+            self._flush()
+        self._tables.append(table)
+        self._tables_rows += table.num_rows
+        if self._tables_rows >= ROW_GROUP_ROWS:
+            joined = pa.concat_tables(self._tables)
+            whole = joined.num_rows - joined.num_rows % ROW_GROUP_ROWS
+            self._tables, self._tables_rows = [joined.slice(whole)], joined.num_rows - whole
+            for start in range(0, whole, ROW_GROUP_ROWS):
+                self._append(joined.slice(start, ROW_GROUP_ROWS))
 
     def cut(self) -> Path | None:
         """Finish the current shard and make it visible and durable."""
@@ -182,14 +194,19 @@ class ShardWriter:
         return shard.path
 
     def _flush(self) -> None:
-        if self._pending:
-            rows, self._pending, self._pending_bytes = self._pending, [], 0
+        rows, self._pending, self._pending_bytes = self._pending, [], 0
+        tables, self._tables, self._tables_rows = self._tables, [], 0
+        if rows:
             self._append(pa.Table.from_pylist(rows, schema=self.schema))
+        if tables:
+            self._append(pa.concat_tables(tables))
 
     def _append(self, table: pa.Table) -> None:
+        if not table.num_rows:
+            return
         if self._shard is None:
             self._shard = _Shard(self.folder / f"{self.prefix}-{self.number:05d}.parquet", self.schema)
-        self._shard.append(table)
+        self._shard.append(table.combine_chunks())  # chunk borders would show in the bytes
         if self._shard.bytes >= self.shard_bytes:
             self.cut()
 

@@ -1,0 +1,309 @@
+"""Ingest text collections (OpenWebText and its relatives) as documents.
+
+Units of the input (inner archives, runs of row groups, files) are read ahead by a few threads and written in order, so
+that the result depends neither on their number nor on where a killed run was taken up again. The id of a document is a
+hash of its text: every layout gives the same rows with the same ids.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field, field_validator
+
+from scraping.errors import ScrapingError
+from scraping.openwebtext import Batch, Damaged, Unit, is_data, normalize, units
+from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, atomic_write, remove_temporary, shards
+
+logger = logging.getLogger(__name__)
+
+# Where a folder or repository holds one collection in several layouts, the first of these is read.
+_LAYOUTS = (
+    re.compile(r"\.parquet$"),
+    re.compile(r"\.(json|jsonl|ndjson)(\.(xz|gz|bz2|zst))?$"),
+    re.compile(r"(\.tar|\.tgz|_data)(\.(xz|gz|bz2|zst))?$"),
+    re.compile(r"\.txt(\.(xz|gz|bz2|zst))?$"),
+)
+
+
+class IngestConfig(BaseModel, extra="forbid"):
+    """A text collection: which, and how much of it."""
+
+    path: str = Field(
+        description="File, folder or glob; or hf://datasets/OWNER/NAME on the Hugging Face hub",
+        json_schema_extra={"affects_output": False},
+    )
+    name: str = Field("openwebtext", min_length=1, description="Name of the collection, the documents' source")
+    required: bool = Field(
+        True,
+        description="Whether a missing collection is an error; otherwise the run goes on without it",
+        json_schema_extra={"affects_output": False},
+    )
+    text_column: str = Field("text", description="Column or JSON key that holds the text")
+    limit: int | None = Field(None, gt=0, description="Stop after this many documents")
+    sample: float | None = Field(
+        None, gt=0, le=1, description="Keep this share of the documents, by a hash of the text"
+    )
+    workers: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        description="Threads that read ahead",
+        json_schema_extra={"affects_output": False},
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, path: str) -> str:
+        if not path.strip():
+            raise ValueError("empty path: name a file, a folder, a glob or hf://datasets/OWNER/NAME")
+        return path
+
+
+def ingest_files(config: IngestConfig) -> list[Path]:
+    """The local files that `ingest` will read, in order; none if the collection is on the hub.
+
+    Raises `ScrapingError` if there is nothing there, or if the hub cannot be reached.
+    """
+    if config.path.startswith("hf://"):
+        _hub_files(config.path)
+        return []
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        parent = Path(path.anchor) if path.is_absolute() else Path()
+        found = sorted(file for file in parent.glob(str(path.relative_to(parent))) if file.is_file())
+    files = _one_layout(found)
+    if not files:
+        raise ScrapingError(
+            f"no text collection at {config.path}: set the path to Parquet, .jsonl.zst, .tar.xz or .txt files, "
+            "or set required: false to go on without it."
+        )
+    return files
+
+
+def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> None:
+    """Write the documents to `out/part-*.parquet` and figures to `out/stats.json`.
+
+    Damaged files are reported in the log and in the figures, and give what was whole; `ScrapingError` if that is
+    nothing.
+    """
+    files = ingest_files(config) or _download(config.path)
+    out.mkdir(parents=True, exist_ok=True)
+    remove_temporary(out)
+    journal = _Journal(out / ".journal.json")
+    for shard in shards(out)[journal.parts :]:
+        shard.unlink()  # finished, but what it holds was not recorded
+    counts = journal.counts
+    damaged: list[Damaged] = []
+    size = 0  # of the unfinished shard
+    with ShardWriter(out, "part", DOCUMENTS, first=journal.parts, shard_bytes=1 << 62) as writer:
+        ahead = _read_ahead(_units(files, config.text_column, damaged), config, journal.units)
+        for position, unit_tables in enumerate(ahead, start=journal.units + 1):
+            try:
+                for table, unit_counts in unit_tables:
+                    if config.limit:
+                        table = table.slice(0, config.limit - counts["documents"])
+                    writer.write_table(table)
+                    size += table.nbytes
+                    counts.update(unit_counts)
+                    counts.update(documents=table.num_rows, characters=pc.sum(table["n_chars"]).as_py() or 0)
+                    progress(counts["documents"], config.limit, unit="documents")
+                    if counts["documents"] == config.limit:
+                        break
+                    if size >= 2 * SHARD_BYTES:  # within one endless unit
+                        size = 0
+                        writer.cut()
+            except Damaged as error:
+                damaged.append(error)
+            if counts["documents"] == config.limit:
+                break
+            if size >= SHARD_BYTES:
+                size = 0
+                writer.cut()
+                journal.record(writer.number, position, counts, damaged)
+        ahead.close()
+    reports = {error.name: error.detail for error in damaged} | journal.damaged
+    for name, detail in sorted(reports.items()):
+        logger.warning("%s is damaged (%s): what was whole is kept", name, detail)
+    if not counts["documents"]:
+        raise ScrapingError(_nothing(config, reports))
+    stats = {"source": config.name, "damaged": reports, **counts}
+    atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    journal.remove()
+
+
+def document_id(text: str) -> str:
+    """Id of an ingested document: BLAKE2b-128 of its UTF-8 text in hexadecimal."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _nothing(config: IngestConfig, damaged: dict[str, str]) -> str:
+    if damaged:
+        listed = "; ".join(f"{name}: {detail}" for name, detail in sorted(damaged.items()))
+        return f"no whole document in {config.path} ({listed}): fetch the files again."
+    return f"no document with text in {config.path}: check the path, text_column and sample."
+
+
+class _Journal:
+    """How far a job came: the shards that are finished, and the units they hold."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        state = json.loads(path.read_text()) if path.exists() else {}
+        self.parts: int = state.get("parts", 0)
+        self.units: int = state.get("units", 0)
+        self.damaged: dict[str, str] = state.get("damaged", {})
+        self.counts = Counter(state.get("counts", {"documents": 0, "characters": 0, "empty": 0, "sampled_out": 0}))
+
+    def record(self, parts: int, units: int, counts: Counter, damaged: list[Damaged]) -> None:
+        self.damaged |= {error.name: error.detail for error in damaged}
+        state = {"parts": parts, "units": units, "counts": counts, "damaged": self.damaged}
+        atomic_write(self._path, json.dumps(state).encode())
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+# --- reading ahead ----------------------------------------------------------------------------------------------------
+
+
+def _units(files: Iterable[Path], text_column: str, damaged: list[Damaged]) -> Iterator[Unit]:
+    for file in files:
+        try:
+            yield from units(file, text_column)
+        except Damaged as error:
+            damaged.append(error)
+
+
+def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Iterator[Iterator[tuple[pa.Table, Counter]]]:
+    """Read `workers` units at a time, each in a thread, and hand out their tables in the order of the units."""
+    stop = threading.Event()
+    running: deque[queue.Queue] = deque()
+
+    def read(unit: Unit, tables: queue.Queue) -> None:
+        try:
+            for batch in unit.read():
+                put(tables, _table(batch, config))
+                if stop.is_set():
+                    return
+            put(tables, None)
+        except BaseException as error:  # for the consumer to raise
+            put(tables, error)
+
+    def put(tables: queue.Queue, item: Any) -> None:
+        waiting = True
+        while waiting and not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                tables.put(item, timeout=0.2)
+                waiting = False
+
+    def tables_of(tables: queue.Queue) -> Iterator[tuple[pa.Table, Counter]]:
+        while (item := tables.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    with ThreadPoolExecutor(config.workers, thread_name_prefix="ingest") as threads:
+        try:
+            for unit in islice(found, skip, None):
+                tables: queue.Queue = queue.Queue(2)
+                threads.submit(read, unit, tables)
+                running.append(tables)
+                if len(running) == config.workers:
+                    yield tables_of(running.popleft())
+            while running:
+                yield tables_of(running.popleft())
+        finally:
+            stop.set()
+
+
+def _table(batch: Batch, config: IngestConfig) -> tuple[pa.Table, Counter]:
+    """DOCUMENTS of a batch, and how many texts were left out and why."""
+    counts = Counter(empty=0, sampled_out=0)
+    texts = [normalize(text) for text in batch.texts]
+    ids = [document_id(text) for text in texts]
+    keep = []
+    for position, (text, id) in enumerate(zip(texts, ids, strict=True)):
+        if not text:
+            counts["empty"] += 1
+        elif config.sample is not None and int(id[:16], 16) >= config.sample * 2**64:
+            counts["sampled_out"] += 1
+        else:
+            keep.append(position)
+    columns = {
+        "id": ids,
+        "source": [config.name] * len(ids),
+        "url": batch.urls or [None] * len(ids),
+        "title": batch.titles or [None] * len(ids),
+        "lang": batch.langs or [None] * len(ids),
+        "text": texts,
+        "n_chars": [len(text) for text in texts],
+        "extractor": ["ingest"] * len(ids),
+    }
+    table = pa.Table.from_pydict(columns, schema=DOCUMENTS)
+    return (table if len(keep) == len(ids) else table.take(keep)), counts
+
+
+# --- finding files ----------------------------------------------------------------------------------------------------
+
+
+def _one_layout(names: list) -> list:
+    for layout in _LAYOUTS:
+        if files := [name for name in names if layout.search(str(name)) and is_data(str(name))]:
+            return files
+    return []
+
+
+def _hub_files(path: str) -> tuple[str, str | None, list[str]]:
+    """Repository, revision and files of hf://datasets/OWNER/NAME[@REVISION][/FOLDER]."""
+    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", path)
+    if not match:
+        raise ScrapingError(f"{path} is not a data set on the hub: write hf://datasets/OWNER/NAME.")
+    repository, revision, folder = match.groups()
+    from huggingface_hub import HfApi
+
+    try:
+        about = HfApi().dataset_info(repository, revision=revision, timeout=10)
+    except Exception as error:
+        raise _unreachable(path, error) from error
+    names = sorted(file.rfilename for file in about.siblings if file.rfilename.startswith(folder or ""))
+    files = _one_layout(names)
+    if not files:
+        raise ScrapingError(f"{path} holds none of the layouts read here: name a data set of Parquet or archives.")
+    return repository, about.sha, files
+
+
+def _download(path: str) -> Iterator[Path]:
+    """Fetch the files one after the other into the hub's own cache, which takes up broken downloads."""
+    repository, revision, files = _hub_files(path)
+    from huggingface_hub import hf_hub_download
+
+    for name in files:
+        try:
+            yield Path(hf_hub_download(repository, name, revision=revision, repo_type="dataset"))
+        except Exception as error:
+            raise _unreachable(path, error) from error
+
+
+def _unreachable(path: str, error: Exception) -> ScrapingError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ScrapingError(
+        f"cannot fetch {path} ({reason}): go online, or set the path to a folder with the files, "
+        "or set required: false to go on without it."
+    )

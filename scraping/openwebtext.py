@@ -1,0 +1,361 @@
+"""Read OpenWebText and its relatives, in every layout they are handed around in, as one stream of texts.
+
+- the original `openwebtext.tar.xz`, a tar of `urlsf_subsetNN-M_data.xz`, each a tar of one text file a document; the
+  hub's `subsets/urlsf_subsetNN.tar`; the inner archives by themselves; the small `openwebtext-10k.tar.xz`;
+- Parquet with a text column, as the hub serves OpenWebText and FineWeb;
+- JSON lines (OpenWebText2, C4), and plain text with `<|endoftext|>` between documents.
+
+Compression (xz, gzip, bzip2, zstd) and tar are recognised by content. A file is cut into *units*: inner archives, runs
+of row groups, files; units are what is read in parallel and what a resumed job skips. Nothing is unpacked to disk by
+the names in an archive, and memory is bounded whatever the input. What is damaged raises `Damaged` after all that was
+whole has been handed out.
+"""
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import logging
+import lzma
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from scraping.errors import ScrapingError
+
+logger = logging.getLogger(__name__)
+
+SEPARATOR = "<|endoftext|>"
+DOCUMENT_BYTES = 64 << 20  # more than this is no document
+BATCH_ROWS = 1_000
+BATCH_BYTES = 8 << 20
+_UNIT_BYTES = 32 << 20  # row groups are read together up to this size
+_SPOOL_BYTES = 16 << 20  # larger inner archives wait on disk, without a name
+_ZSTD_INPUT = 2 << 10  # a few bytes may stand for 128 KiB of zeros
+_HEADER_BYTES = 1 << 20  # longest name or attribute list of a tar member
+
+
+class Damaged(Exception):
+    """`name` ends early or is not what it claims to be; everything before the damage was handed out."""
+
+    def __init__(self, name: str, detail: str):
+        super().__init__(f"{name} is damaged ({detail})")
+        self.name, self.detail = name, detail
+
+
+class Batch(NamedTuple):
+    """Some documents, column by column; None where the layout lacks a column."""
+
+    texts: list[str]
+    urls: list[str | None] | None = None
+    titles: list[str | None] | None = None
+    langs: list[str | None] | None = None
+
+
+class Unit(NamedTuple):
+    """A piece of a file that can be read by itself, in another thread."""
+
+    name: str
+    read: Callable[[], Iterator[Batch]]
+
+
+def normalize(text: str) -> str:
+    """The text as every layout has it: `\\n` line ends, no more than one blank line, no space around.
+
+    The hub's Parquet files were made from the archives in this way.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\n\n\n" in text:
+        text = re.sub("\n{3,}", "\n\n", text)
+    return text.strip()
+
+
+def units(path: Path, text_column: str) -> Iterator[Unit]:
+    """The units of one file, in its order. Raises `Damaged` when the file itself breaks off."""
+    if path.suffix == ".parquet":
+        yield from _parquet_units(path, text_column)
+        return
+    with path.open("rb") as file, _damage(path.name):
+        stream = _decompressed(file)
+        if _is_tar(stream):
+            yield from _tar_units(path.name, stream, text_column)
+        else:
+            yield Unit(path.name, partial(_read_path, path, text_column))
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+_DAMAGE = (
+    EOFError, OSError, UnicodeDecodeError, json.JSONDecodeError, lzma.LZMAError, pa.ArrowException, tarfile.TarError,
+    zlib.error, zstandard.ZstdError,
+)  # fmt: skip
+
+
+class _damage:
+    """Names the file in whatever its decoder raises."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, error, traceback):
+        if isinstance(error, _DAMAGE):
+            raise Damaged(self._name, (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+
+def _decompressed(file: IO[bytes]) -> io.BufferedReader:
+    """The content of a stream, decompressed if it is compressed."""
+    stream = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
+    start = stream.peek(6)[:6]
+    if start.startswith(b"\xfd7zXZ\0"):
+        return io.BufferedReader(lzma.LZMAFile(stream))
+    if start.startswith(b"\x1f\x8b"):
+        return io.BufferedReader(gzip.GzipFile(fileobj=stream))
+    if start.startswith(b"BZh"):
+        return io.BufferedReader(bz2.BZ2File(stream))
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return io.BufferedReader(_ZstdStream(stream))
+    return stream
+
+
+class _ZstdStream(io.RawIOBase):
+    """zstd frames as a stream that says when the last frame is cut off."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self._frame: Any = None
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._ready:
+            within = self._frame is not None and not self._frame.eof
+            data = b"" if within or self._frame is None else self._frame.unused_data
+            data = data or self._stream.read(_ZSTD_INPUT)
+            if not data and within:
+                raise EOFError("zstd frame ended before its end marker")
+            if not data:
+                return 0
+            if not within:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._ready = self._frame.decompress(data)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
+def _is_tar(stream: io.BufferedReader) -> bool:
+    return stream.peek(512)[257:262] == b"ustar"
+
+
+class _Member(tarfile.TarInfo):
+    """A tar member that is read with suspicion: tarfile takes a broken header for the end, and headers of any size."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # the block of zeros that ends every archive
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"broken off: {error}") from error
+
+    def _proc_member(self, archive: tarfile.TarFile):
+        extra = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in extra and self.size > _HEADER_BYTES:
+            raise tarfile.ReadError(f"member header of {self.size} bytes")
+        return super()._proc_member(archive)
+
+
+def _safe_members(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The regular files of a tar stream; what does not belong in a text archive is refused and logged."""
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+        for member in archive:
+            archive.members = []  # tarfile remembers every header
+            path = PurePosixPath(member.name)
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                logger.warning("%s: refused %s, which is not a regular file", name, member.name)
+            elif path.is_absolute() or ".." in path.parts:
+                logger.warning("%s: refused %s, a path outside the archive", name, member.name)
+            else:
+                yield archive, member
+
+
+def _tar_units(name: str, stream: IO[bytes], text_column: str) -> Iterator[Unit]:
+    """Inner archives one by one; documents that lie in the outer archive in batches."""
+    batch = _Batcher()
+    try:
+        for archive, member in _safe_members(name, stream):
+            if _is_document(member.name):
+                if full := batch.add(_document(name, archive, member)):
+                    yield Unit(name, partial(iter, [full]))
+            elif is_data(member.name):
+                inner = f"{name}/{PurePosixPath(member.name).name}"
+                content = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - its reader closes it
+                shutil.copyfileobj(archive.extractfile(member), content, 1 << 20)
+                content.seek(0)
+                yield Unit(inner, partial(_read, inner, content, text_column))
+    except _DAMAGE:
+        if rest := batch.cut():
+            yield Unit(name, partial(iter, [rest]))
+        raise
+    if rest := batch.cut():
+        yield Unit(name, partial(iter, [rest]))
+
+
+# --- documents of a stream --------------------------------------------------------------------------------------------
+
+
+def is_data(name: str) -> bool:
+    """Whether a file's name is that of a layout read here."""
+    path = PurePosixPath(name)
+    stem = re.sub(r"\.(xz|gz|bz2|zst)$", "", path.name)
+    known = stem.endswith((".parquet", ".json", ".jsonl", ".ndjson", ".tar", ".tgz", "_data", ".txt"))
+    return known and not path.name.startswith(".")
+
+
+def _is_document(name: str) -> bool:
+    return name.endswith(".txt")
+
+
+class _Batcher:
+    """Collects documents into batches of bounded size."""
+
+    def __init__(self):
+        self._rows: list[tuple] = []
+        self._bytes = 0
+
+    def add(self, text: str | None, url: str | None = None, title: str | None = None, lang: str | None = None):
+        """Add a document (None is none); returns a batch when one is full."""
+        if text is not None:
+            self._rows.append((text, url, title, lang))
+            self._bytes += len(text)
+        return self.cut() if len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES else None
+
+    def cut(self) -> Batch | None:
+        rows, self._rows, self._bytes = self._rows, [], 0
+        return Batch(*map(list, zip(*rows, strict=True))) if rows else None
+
+
+def _document(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    if member.size > DOCUMENT_BYTES:
+        logger.warning("%s: refused %s, a document of %d bytes", name, member.name, member.size)
+        return None
+    return archive.extractfile(member).read().decode("utf-8", "replace")
+
+
+def _read_path(path: Path, text_column: str) -> Iterator[Batch]:
+    yield from _read(path.name, path.open("rb"), text_column)
+
+
+def _read(name: str, file: IO[bytes], text_column: str) -> Iterator[Batch]:
+    """All documents of a stream; whole batches first, then `Damaged` if it breaks off."""
+    batch = _Batcher()
+    with file, _damage(name):
+        try:
+            for document in _documents(name, file, text_column):
+                if full := batch.add(*document):
+                    yield full
+        except _DAMAGE:
+            if rest := batch.cut():
+                yield rest
+            raise
+        if rest := batch.cut():
+            yield rest
+
+
+def _documents(name: str, file: IO[bytes], text_column: str) -> Iterator[tuple]:
+    stream = _decompressed(file)
+    if _is_tar(stream):
+        for archive, member in _safe_members(name, stream):
+            if _is_document(member.name):
+                yield (_document(name, archive, member),)
+    elif re.search(r"\.(json|jsonl|ndjson)(\.\w+)?$", name):
+        yield from _json_lines(name, stream, text_column)
+    else:
+        yield from ((text,) for text in _separated(stream))
+
+
+def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[tuple]:
+    while line := stream.readline(DOCUMENT_BYTES):
+        if len(line) == DOCUMENT_BYTES:
+            raise OSError(f"a line of more than {DOCUMENT_BYTES} bytes")
+        if not line.strip():
+            continue
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
+            raise ScrapingError(f"{name} has lines without a text {text_column!r}: set text_column to the right key.")
+        about = record.get("meta") if isinstance(record.get("meta"), dict) else record
+        yield record[text_column], *(_text(about.get(key)) for key in ("url", "title", "lang"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _separated(stream: IO[bytes]) -> Iterator[str]:
+    """Texts between separators; a text without any is one document."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest, searched = "", 0
+    while chunk := stream.read(1 << 20):
+        rest += decoder.decode(chunk)
+        while (end := rest.find(SEPARATOR, searched)) >= 0:
+            yield rest[:end]
+            rest, searched = rest[end + len(SEPARATOR) :], 0
+        searched = max(0, len(rest) - len(SEPARATOR))
+        if len(rest) > DOCUMENT_BYTES:
+            raise OSError(f"a document of more than {DOCUMENT_BYTES} bytes")
+    yield rest + decoder.decode(b"", True)
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+_OPTIONAL_COLUMNS = {"url": ("url",), "title": ("title",), "lang": ("language", "lang")}
+
+
+def _parquet_units(path: Path, text_column: str) -> Iterator[Unit]:
+    with _damage(path.name), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        metadata = file.metadata
+    if text_column not in names:
+        listed = ", ".join(names)
+        raise ScrapingError(f"{path.name} has no column {text_column!r} (it has: {listed}): set text_column to one.")
+    groups: list[int] = []
+    size = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        size += metadata.row_group(group).total_byte_size
+        if size >= _UNIT_BYTES or group == metadata.num_row_groups - 1:
+            yield Unit(_groups_name(path, groups), partial(_row_groups, path, groups, names, text_column))
+            groups, size = [], 0
+
+
+def _row_groups(path: Path, groups: list[int], names: list[str], text_column: str) -> Iterator[Batch]:
+    found = [next((name for name in known if name in names), None) for known in _OPTIONAL_COLUMNS.values()]
+    columns = [text_column, *filter(None, found)]
+    with _damage(_groups_name(path, groups)), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            texts = [text or "" for text in batch.column(text_column).to_pylist()]
+            yield Batch(texts, *(batch.column(name).to_pylist() if name else None for name in found))
+
+
+def _groups_name(path: Path, groups: list[int]) -> str:
+    return f"{path.name}, row groups {groups[0]}-{groups[-1]}"
