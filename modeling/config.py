@@ -42,7 +42,7 @@ class ModelConfig(BaseModel, extra="forbid"):
     tied: bool = Field(False, description="One matrix for embedding and head")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
     zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
-    softcap: float | None = Field(15.0, gt=0, description="Bound logits to +-softcap by tanh; null for none")
+    softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
     value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
     x0_skip: bool = Field(False, description="Every block also sees the normalised embedding, by a learned scale")
     smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
@@ -102,7 +102,7 @@ class ScheduleConfig(BaseModel, extra="forbid"):
 MODERN_TINY: dict[str, Any] = {"width": 256, "heads": 4, "layers": 4, "context": 256}
 CLASSIC: dict[str, Any] = {
     "activation": "relu", "norm": "layer", "positions": "learned", "qk_norm": False, "bias": True,
-    "zero_init": False, "softcap": None,
+    "zero_init": False,
 }  # fmt: skip
 ADAMW: dict[str, Any] = {"name": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip": 1.0}
 
@@ -117,14 +117,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": ADAMW | {"lr": 3e-4}, "schedule": {"shape": "cosine"}, "batch": 64, "steps": 5000,
     },
     # minutes on a laptop, loads in transformers without custom code
-    "nano": {"model": MODERN_TINY, "batch": 16, "steps": 300},
+    "nano": {"model": MODERN_TINY, "batch": 16, "steps": 200, "evaluate_every": 50, "evaluate_tokens": 32_768},
     # the same with the parts that need custom code to load elsewhere but learn faster
     "nano-fast": {
         "model": MODERN_TINY | {"value_embeddings": True, "x0_skip": True, "smear": True}, "batch": 16, "steps": 300,
     },
     # Radford et al. 2019 as trained by nanoGPT: 491,520 tokens a step
     "gpt2-124m": {
-        "model": CLASSIC | {"width": 768, "context": 1024, "heads": 12, "layers": 12, "activation": "gelu", "tied": True},
+        "model": CLASSIC
+        | {"width": 768, "context": 1024, "heads": 12, "layers": 12, "activation": "gelu", "tied": True},
         "optimizer": ADAMW | {"lr": 6e-4}, "schedule": {"shape": "cosine", "warmup": 2000, "final": 0.1},
         "batch": 480, "micro_batch": 12, "steps": 600_000, "evaluate_every": 1000, "checkpoint_every": 1000,
     },
@@ -219,7 +220,7 @@ class PretrainConfig(RunConfig):
 
 
 class FinetuneConfig(RunConfig):
-    """Masked language modelling from a causal checkpoint's weights (Devlin et al. 2019; MNTP: BehnamGhader et al. 2024)."""
+    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024)."""
 
     steps: int = Field(100, gt=0, description="Optimizer steps")
     mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")

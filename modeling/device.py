@@ -11,8 +11,8 @@ import torch
 
 from modeling.errors import ModelingError
 
-# A step frees and allocates the same large blocks again; by default glibc returns them to the kernel each time, and page
-# faults were measured as 30 % of a step on CPU. glibc reads this once, before main().
+# A step frees and allocates the same large blocks again; by default glibc returns them to the kernel each time, and
+# page faults were measured as 30 % of a step on CPU. glibc reads this once, before main().
 GLIBC_TUNABLES = {
     "glibc.malloc.hugetlb": 1,
     "glibc.malloc.mmap_threshold": 4 << 30,
@@ -70,7 +70,7 @@ def fast_bf16(device: str) -> bool:
 
 
 def training_environment() -> dict[str, str]:
-    """This process's environment with the allocator set for training: for a child's start, as it cannot be set later."""
+    """This process's environment with the allocator set for training, for a child: it cannot be set later."""
     environment = dict(os.environ)
     if sys.platform == "linux":
         environment.setdefault("GLIBC_TUNABLES", ":".join(f"{name}={value}" for name, value in GLIBC_TUNABLES.items()))

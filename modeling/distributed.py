@@ -44,7 +44,7 @@ def local_rank() -> int:
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the ranks that torchrun announces in the environment (WORLD_SIZE, RANK, MASTER_ADDR), and leave at the end."""
+    """Join the ranks that torchrun announces in the environment (WORLD_SIZE, RANK, …), and leave at the end."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks()
         return

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tokenization.tokenizer import load_tokenizer
 
 from modeling import generate
 from modeling.checkpoint import Description, load_model
@@ -19,6 +18,7 @@ from modeling.objectives import MaskedLM
 from modeling.pretrain import recipe, token_counts
 from modeling.trainer import Trainer, is_finished
 from tokenization.arrays import TokenArrays
+from tokenization.formats import load_tokenizer
 
 log = logging.getLogger(__name__)
 

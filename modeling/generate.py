@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenization.tokenizer import Tokenizer, load_tokenizer
 from torch import Tensor
 
 from modeling.checkpoint import Description, load_model
 from modeling.device import choose
 from modeling.errors import ModelingError
 from modeling.model import GPT, KeyValueCache
+from tokenization.formats import load_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 MASK = "[MASK]"
 
@@ -26,6 +27,12 @@ class Checkpoint:
     model: GPT
     tokenizer: Tokenizer
     description: Description
+
+    def forbidden(self, *allowed: int) -> Tensor:
+        """bool [V]: ids that must not come out: special tokens but the allowed ones, and ids that mean nothing."""
+        ordinary = torch.from_numpy(self.tokenizer.byte_lengths() > 0)
+        ordinary[list(allowed)] = True
+        return ~ordinary.to(self.model.embed.weight.device)
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ def continuations(
     rows = [words.encode_ordinary(prompt) or [words.eot_id] for prompt in prompts]
     device = model.embed.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
+    forbidden = checkpoint.forbidden(words.eot_id)
     lengths = [len(row) for row in rows]
     active = set(range(len(rows))) if sampling.max_tokens else set()
     place, start, memory = min(lengths), 0, None
@@ -147,7 +155,7 @@ def continuations(
         else:
             window = slice(place - 1, place) if cache else slice(start, place)
         ids = torch.tensor([row[window] for row in rows], device=device)
-        logits = model(ids, cache=memory if cache else None)[:, -1].float()
+        logits = model(ids, cache=memory if cache else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
         chosen = choose_tokens(logits, sampling, generator).tolist()
         new = {}
         for row, token in enumerate(chosen):
@@ -190,20 +198,22 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     if model.causal:
         raise ModelingError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
     mask = words.special_tokens[MASK]
-    ids = [words.eot_id, *words.encode(text, allowed_special={MASK})]
+    # a token carries the space before its word, so a blank stands for that space as well
+    encoded = words.encode(text.replace(f" {MASK}", MASK), allowed_special={MASK}, disallowed_special=())
+    ids = [words.eot_id, *encoded]
     blanks = [place for place, token in enumerate(ids) if token == mask]
     if not blanks:
         raise ModelingError(f"the text has no blank; write {MASK} where one token is to be filled in")
     if len(ids) > model.config.context:
         raise ModelingError(f"the text has {len(ids)} tokens but the window holds {model.config.context}; shorten it")
     found: dict[int, list[tuple[str, float]]] = {}
+    forbidden = checkpoint.forbidden()
+    device = model.embed.weight.device
     while len(found) < len(blanks):
         open_blanks = [place for place in blanks if place not in found]
-        rows = torch.tensor([[place - checkpoint.description.shift for place in open_blanks]])
-        device = model.embed.weight.device
-        logits = model(torch.tensor([ids], device=device), rows=rows.to(device))[0].float().cpu()
-        logits[:, sorted(words.special_tokens.values())] = -torch.inf
-        best = logits.softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
+        rows = torch.tensor([[place - checkpoint.description.shift for place in open_blanks]], device=device)
+        logits = model(torch.tensor([ids], device=device), rows=rows)[0].float()
+        best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
         surest = int(best.values[:, 0].argmax())
         tokens = best.indices[surest].tolist()
         found[open_blanks[surest]] = [

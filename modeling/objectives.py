@@ -149,7 +149,7 @@ class MaskedLM:
     def masked(self, windows: Tensor, rate: float, random: float, keep: float, generator: torch.Generator) -> Batch:
         """Hide the same number of tokens in every window, so that means over ranks are the mean; special tokens and,
         where predictions are shifted, the first token stay."""
-        count, length = windows.shape
+        length = windows.shape[1]
         draw = torch.rand(windows.shape, generator=generator)
         draw[torch.isin(windows, self.special)] += 1
         if self.config.shift:

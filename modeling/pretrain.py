@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenization.tokenizer import load_tokenizer
 
 from modeling import generate
 from modeling.checkpoint import Description
@@ -19,6 +18,7 @@ from modeling.errors import ModelingError
 from modeling.objectives import CausalLM
 from modeling.trainer import Trainer, is_finished
 from tokenization.arrays import TokenArrays
+from tokenization.formats import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, p
     words = load_tokenizer(tokenizer)
     if words.vocab_size != train.vocab_size:
         raise ModelingError(
-            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {words.vocab_size}; pretokenize with it"
+            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {words.vocab_size}; "
+            "pretokenize with this tokenizer"
         )
     objective = CausalLM(train, validation, config.model.context, config.seed, config.evaluate_tokens)
     description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
@@ -96,6 +97,6 @@ def entropy(counts: np.ndarray) -> float:
 
 
 def sample(out: Path, config: PretrainConfig) -> str:
-    """Text that continues the configured prompt, on the CPU in fp32: the same on every machine that trained the same."""
+    """Text that continues the configured prompt, made on the CPU in fp32."""
     settings = generate.Sampling(max_tokens=config.sample_tokens, seed=config.seed)
     return generate.generate(generate.load(out, device="cpu"), [config.sample_prompt], settings)[0]

@@ -20,7 +20,7 @@ def block_parameters(depth: int) -> int:
 
 
 def derive(depth: int) -> dict[str, Any]:
-    """Settings of `PretrainConfig` for a depth, as nested keys; plain numbers, so that they can be printed and overridden."""
+    """Settings of `PretrainConfig` for a depth, as nested keys."""
     width = 64 * depth
     head_size = 64 if depth < REFERENCE_DEPTH or depth % 2 else 128
     context = min(2048, max(256, 2 ** (5 + (depth + 1) // 2)))

@@ -1,0 +1,85 @@
+"""Training as a process of its own: `python -m modeling.train pretrain|finetune …`, also for torchrun.
+
+A process of its own starts with the allocator set for training (`device.training_environment`), can be told to stop
+without taking its parent along, and can be many. It prints one JSON object a line on stdout:
+
+    {"done": 10, "total": 300, "unit": "steps", "loss": 5.1, …}     progress
+    {"error": "…"}                                                  a mistake of the user's, with exit status 2
+
+SIGTERM saves a checkpoint and ends the process; the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.errors import ModelingError
+from modeling.finetune import finetune
+from modeling.pretrain import pretrain
+from tokenization.errors import TokenizationError
+
+
+def command(
+    config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path, processes: int = 1
+) -> list[str]:
+    """Arguments that start this module: `origin` is the tokenizer to pretrain with, or the checkpoint to fine-tune.
+
+    More than one process are ranks started by torchrun on this machine, on a free port, and restarted together up to
+    three times if one dies; across machines, call torchrun with its own rendezvous options.
+    """
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=3"]
+    task = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
+    paths = ["--tokens", str(tokens), "--origin", str(origin), "--out", str(out)]
+    return [*launcher, "-m", "modeling.train", task, "--config", config.model_dump_json(), *paths]
+
+
+def say(message: dict) -> None:
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+def report(done: int, total: int | None = None, **figures: object) -> None:
+    say({"done": done, "total": total} | figures)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m modeling.train", description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=["pretrain", "finetune"])
+    parser.add_argument("--config", required=True, help="settings as JSON, or a file that holds them")
+    parser.add_argument("--tokens", required=True, type=Path, help="folder of token arrays")
+    parser.add_argument("--origin", required=True, type=Path, help="tokenizer (pretrain) or checkpoint (finetune)")
+    parser.add_argument("--out", required=True, type=Path, help="folder to fill; what a killed run left is continued")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    text = given.config if given.config.lstrip().startswith("{") else Path(given.config).read_text()
+    kind: type[BaseModel] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
+    try:
+        config = kind.model_validate_json(text)
+        given.out.mkdir(parents=True, exist_ok=True)
+        if given.task == "pretrain":
+            pretrain(given.tokens, given.origin, config, given.out, report)
+        else:
+            finetune(given.origin, given.tokens, config, given.out, report)
+    except ValidationError as error:
+        first = error.errors()[0]
+        say({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
+        return 2
+    except (ModelingError, TokenizationError) as error:
+        say({"error": str(error)})
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
