@@ -209,6 +209,10 @@ class _HostWorker:
         """Ask for one URL and record what became of it; False if it is to be asked for again."""
         try:
             robots = self._robots(item.url)
+        except RobotsUnavailable as error:
+            self._count_failure(str(error), error.retry_after)
+            return False
+        try:
             if not robots.allows(item.url):
                 self.frontier.skip(item, "robots.txt")
                 return True
@@ -316,9 +320,6 @@ class _HostWorker:
         if robots is None or robots.expired:
             try:
                 robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay)
-            except RobotsUnavailable as error:
-                self._count_failure(str(error), error.retry_after)
-                raise
             except AddressRefused as error:
                 raise HostGivenUp(str(error)) from error
             self.failures, self.answered = 0, True

@@ -6,7 +6,6 @@ from urllib3 import HTTPHeaderDict
 from scraping.fetch import Response
 from scraping.page import MAX_LINKS, header_wishes, is_html, read_page, refusal
 
-
 UTF_8 = "text/html; charset=utf-8"
 
 

@@ -1,0 +1,528 @@
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from scraping import crawl as crawl_module
+from scraping.crawl import crawl
+from scraping.errors import ScrapingError
+
+
+def stats(tmp_path, name="out") -> dict:
+    return json.loads((tmp_path / name / "stats.json").read_text())
+
+
+def urls(tmp_path, name="out") -> dict[str, dict]:
+    return {row["url"]: row for row in pq.read_table(tmp_path / name / "urls.parquet").to_pylist()}
+
+
+# --- what is fetched and kept -----------------------------------------------------------------------------------------
+
+
+def test_pages_are_found_and_stored_once(site, page, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/a", "/b", "/a#x", "./b", "/missing")
+    site.routes["/a"] = page("/", "/b", "/c?utm_source=x")
+    site.routes["/b"] = page("/c", "http://elsewhere.example/", "/paper.pdf")
+    site.routes["/c"] = page()
+    pages = run_crawl(make_source())
+    assert list(pages) == [site.url(p) for p in ("/", "/a", "/b", "/c")], "breadth first"
+    assert Counter(site.paths()) == {"/": 1, "/a": 1, "/b": 1, "/missing": 1, "/c": 1}
+    row = pages[site.url("/a")]
+    assert (row["source"], row["status"], row["content_type"]) == ("test", 200, "text/html; charset=utf-8")
+    assert row["body"].decode() == site.routes["/a"]
+    result = stats(tmp_path)
+    assert result["pages"] == 4
+    assert result["status"] == {"200": 4, "404": 1}
+    assert result["failed"] == {"status 404": 1}
+    assert result["skipped"] == {"file type": 1, "other host": 1}
+    assert result["failed_urls"] == [{"url": site.url("/missing"), "reason": "status 404"}]
+    assert result["bytes"] == sum(len(row["body"]) for row in pages.values())
+    assert urls(tmp_path)[site.url("/c")]["found_on"] == site.url("/a")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["part-00000.parquet", "stats.json", "urls.parquet"]
+
+
+def test_robots_txt_is_obeyed(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/robots.txt"] = answer(
+        "User-agent: *\nDisallow: /\n\nUser-agent: textmill\nDisallow: /private\n", content_type="text/plain"
+    )
+    site.routes["/"] = page("/private/x", "/open")
+    site.routes["/open"] = page()
+    site.routes["/private/x"] = page()
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/open")}
+    assert "/private/x" not in site.paths()
+    assert stats(tmp_path)["skipped"] == {"robots.txt": 1}
+    assert site.log[0].path == "/robots.txt"
+
+
+def test_wishes_of_pages(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/noindex", "/nofollow", "/header", "/other") + '<a rel="nofollow" href="/secret">'
+    site.routes["/noindex"] = page("/from-noindex", head='<meta name="robots" content="noindex">')
+    site.routes["/nofollow"] = page("/from-nofollow", head='<meta name="robots" content="nofollow">')
+    site.routes["/header"] = answer(page("/from-header"), headers={"X-Robots-Tag": "textmill: noindex, nofollow"})
+    site.routes["/other"] = answer(page("/from-other"), headers={"X-Robots-Tag": "otherbot: noindex, nofollow"})
+    site.fallback = lambda path: page()
+    stored = {url.removeprefix(site.url("")) for url in run_crawl(make_source())}
+    assert stored == {"/", "/nofollow", "/other", "/from-noindex", "/from-other"}
+    assert stats(tmp_path)["skipped"] == {"noindex": 2, "nofollow": 3}
+
+
+def test_a_link_that_one_page_recommends_is_followed_although_another_does_not(site, page, make_source, run_crawl):
+    site.routes["/"] = page("/a") + '<a rel="nofollow" href="/b">'
+    site.routes["/a"] = page("/b")
+    site.routes["/b"] = page()
+    assert site.url("/b") in run_crawl(make_source())
+
+
+def test_redirects_give_one_document(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/old", "/older", "/loop", "/out", "/self", "/nowhere")
+    site.routes["/older"] = answer(status=301, headers={"Location": "/old"})
+    site.routes["/old"] = answer(status=302, headers={"Location": "new"})
+    site.routes["/new"] = page()
+    site.routes["/loop"] = answer(status=301, headers={"Location": "/loop2"})
+    site.routes["/loop2"] = answer(status=301, headers={"Location": "/loop"})
+    site.routes["/out"] = answer(status=301, headers={"Location": "http://169.254.169.254/latest"})
+    site.routes["/self"] = answer(status=301, headers={"Location": "/self"})
+    site.routes["/nowhere"] = answer(status=301, headers={"Location": "mailto:x@y.z"})
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/new")}
+    assert max(Counter(site.paths()).values()) == 1
+    result = stats(tmp_path)
+    assert result["redirected"] == 5
+    assert result["failed"] == {"redirect to itself": 1, "redirect to nowhere": 1}
+    assert result["skipped"] == {"other host": 1}
+
+
+def test_endless_redirects_end(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/r/0")
+    site.fallback = lambda path: answer(status=302, headers={"Location": f"/r/{int(path[3:]) + 1}"})
+    site.routes["/sitemap.xml"] = answer(status=404)
+    site.routes["/robots.txt"] = answer(status=404)
+    run_crawl(make_source())
+    assert stats(tmp_path)["failed"] == {"too many redirects": 1}
+    assert len(site.paths()) == 12
+
+
+def test_a_redirect_cannot_leave_the_rules(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/robots.txt"] = answer("User-agent: *\nDisallow: /private")
+    site.routes["/"] = page("/door")
+    site.routes["/door"] = answer(status=301, headers={"Location": "/private"})
+    site.routes["/private"] = page()
+    run_crawl(make_source())
+    assert "/private" not in site.paths()
+    assert stats(tmp_path)["skipped"] == {"robots.txt": 1}
+
+
+def test_redirects_to_private_addresses_are_refused(site, page, answer, make_source, tmp_path, run_crawl, monkeypatch):
+    port = int(site.host.split(":")[1])
+    monkeypatch.setattr(
+        "scraping.fetch.system_resolver",
+        lambda host, _: [("127.0.0.1", port)] if host != "inside.example" else [("10.0.0.7", 80)],
+    )
+    monkeypatch.setattr("scraping.fetch.is_global", lambda address: address != "10.0.0.7")
+    site.routes["/"] = page("/door")
+    site.routes["/door"] = answer(status=302, headers={"Location": "http://inside.example/admin"})
+    source = make_source(start=["http://outside.example/"], hosts=["*.example"], private_addresses=False)
+    run_crawl(source)
+    assert stats(tmp_path)["failed"] == {"host given up": 1}
+    assert stats(tmp_path)["given_up"] == {"inside.example": "inside.example has the private address 10.0.0.7"}
+
+
+def test_canonical_links_give_one_document(site, page, make_source, run_crawl, tmp_path):
+    def canonical(to):
+        return f'<link rel="canonical" href="{to}">'
+
+    site.routes["/"] = page("/print", "/gone", "/a", "/b", "/out", "/self")
+    site.routes["/print"] = page(head=canonical("/article"))
+    site.routes["/article"] = page()
+    site.routes["/gone"] = page(head=canonical("/not-there"))
+    site.routes["/a"] = page(head=canonical("/b"))
+    site.routes["/b"] = page(head=canonical("/a"))
+    site.routes["/out"] = page(head=canonical("http://elsewhere.example/"))
+    site.routes["/self"] = page(head=canonical("/self#top"))
+    stored = {url.removeprefix(site.url("")) for url in run_crawl(make_source())}
+    assert stored == {"/", "/article", "/gone", "/a", "/out", "/self"}
+    assert stats(tmp_path)["skipped"] == {"canonical elsewhere": 2}
+    assert stats(tmp_path)["pages"] == 6
+
+
+def test_a_canonical_link_to_a_redirect(site, page, answer, make_source, run_crawl):
+    site.routes["/"] = page("/print")
+    site.routes["/print"] = page(head='<link rel="canonical" href="/moved">')
+    site.routes["/moved"] = answer(status=301, headers={"Location": "/article"})
+    site.routes["/article"] = page()
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/article")}
+
+
+def test_what_is_no_page_is_not_stored(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/pdf", "/fake", "/hidden", "/untyped", "/words")
+    site.routes["/pdf"] = answer(b"%PDF-1.7", content_type="application/pdf")
+    site.routes["/fake"] = answer(b"\x89PNG\r\n\x1a\n" + bytes(100), content_type="text/html")
+    site.routes["/hidden"] = answer(page(), content_type="application/octet-stream")
+    site.routes["/untyped"] = answer(page(), content_type=None)
+    site.routes["/words"] = answer("plain words", content_type="text/plain")
+    assert set(run_crawl(make_source())) == {site.url(p) for p in ("/", "/hidden", "/untyped")}
+    assert stats(tmp_path)["skipped"] == {"content type application/pdf": 1, "not HTML": 2}
+
+
+def test_sitemaps_seed_and_order(site, page, answer, make_source, run_crawl):
+    entries = [("/low", 0.1), ("/top", 1.0), ("/mid", 0.5), ("/denied", 0.9)]
+    site.routes["/robots.txt"] = answer(f"User-agent: *\nDisallow: /denied\nSitemap: {site.url('/map.xml')}")
+    site.routes["/map.xml"] = answer(
+        "<urlset>" + "".join(f"<url><loc>{site.url(p)}</loc><priority>{n}</priority></url>" for p, n in entries)
+        + "</urlset>"
+    )  # fmt: skip
+    site.routes["/"] = page("/linked")
+    site.fallback = lambda path: page()
+    run_crawl(make_source())
+    assert site.paths() == ["/map.xml", "/", "/top", "/mid", "/low", "/linked"]
+    site.log.clear()
+    run_crawl(make_source(sitemaps=False), "without")
+    assert site.paths() == ["/", "/linked"]
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_depth_and_page_limits(site, page, make_source, run_crawl, tmp_path):
+    site.fallback = lambda path: page(*(f"{path.rstrip(chr(47))}/{name}{len(path)}" for name in "xy"))
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    assert len(run_crawl(make_source(limits={"depth": 3}))) == 15
+    assert stats(tmp_path)["skipped"] == {"too deep": 16}
+    assert len(run_crawl(make_source(limits={"pages": 5}), "few")) == 5
+    assert stats(tmp_path, "few")["skipped"] == {"page limit": 6}
+
+
+@pytest.mark.parametrize(
+    ("trap", "limits", "reason"),
+    [
+        (
+            lambda path: [f"/cal/{int(path.split('/')[-1] or 0) + n}" for n in (1, 2)],
+            {"similar": 10},
+            "too many similar",
+        ),
+        (lambda path: [f"/list?page={len(path)}{n}" for n in range(9)], {"variants": 10}, "too many query strings"),
+        (lambda path: [path.rstrip("/") + "/deeper"], {"path_segments": 9}, "repeating path"),
+        (lambda path: [f"{path.rstrip('/')}/{len(path)}"], {"path_segments": 9}, "path too deep"),
+        (lambda path: [path.partition("?")[0] + "?q=" + "x" * len(path)], {"url_length": 80}, "URL too long"),
+        (lambda path: [f"/a;jsessionid={time.time()}", f"/a?PHPSESSID={time.time()}"], {}, None),
+    ],
+    ids=["calendar", "queries", "same segment", "segments", "growing query", "sessions"],
+)
+def test_traps_end(site, page, make_source, run_crawl, tmp_path, trap, limits, reason):
+    site.fallback = lambda path: page(*trap(path))
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    run_crawl(make_source(limits={"pages": 200, **limits}))
+    assert len(site.paths()) <= 40
+    skipped = stats(tmp_path)["skipped"]
+    assert any(key.startswith(reason) for key in skipped) if reason else skipped == {}
+
+
+def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_source, run_crawl, tmp_path):
+    def drip(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
+        for _ in range(100):
+            handler.wfile.write(b"x")
+            time.sleep(0.05)
+
+    site.routes["/"] = page("/bomb", "/drip", "/deep", "/many", "/latin", "/nul", "/broken", "/end")
+    site.routes["/bomb"] = answer(gzip.compress(bytes(100_000_000)), headers={"Content-Encoding": "gzip"})
+    site.routes["/drip"] = drip
+    site.routes["/deep"] = page() + "<div><b><i>" * 300 + '<a href="/from-deep">'
+    site.routes["/many"] = "".join(f"<a href='/p{n}?{n}'>x</a>" for n in range(200_000))
+    site.routes["/latin"] = answer('<a href="/café">'.encode("latin-1"), content_type="text/html; charset=iso-8859-1")
+    site.routes["/nul"] = answer(b"<html>\0\0\0", content_type="text/html")
+    site.routes["/broken"] = answer(b"no gzip", headers={"Content-Encoding": "gzip"})
+    site.routes["/end"] = site.routes["/from-deep"] = site.routes["/caf%C3%A9"] = page()
+    limits = {"pages": 12, "bytes": 8_000_000, "seconds": 0.5}
+    pages = run_crawl(make_source(limits=limits))
+    assert {"/deep", "/many", "/end", "/from-deep"} <= {url.removeprefix(site.url("")) for url in pages}
+    result = stats(tmp_path)
+    assert result["failed"].items() >= {
+        "larger than 8,000,000 bytes": 1, "took too long": 1, "cannot be decompressed": 1,
+    }.items()  # fmt: skip
+    assert result["skipped"]["not HTML"] == 1
+    assert result["found"] < 10_100
+
+
+# --- politeness, by the server's log ----------------------------------------------------------------------------------
+
+
+def assert_polite(site, delay: float) -> None:
+    hits = sorted(site.log, key=lambda hit: hit.start)
+    assert all(later.start - earlier.end >= delay - 0.005 for earlier, later in pairwise(hits))
+
+
+def test_delay_between_all_requests(site, page, answer, make_source, run_crawl):
+    site.routes["/"] = page("/a", "/b", "/r")
+    site.routes["/a"] = page()
+    site.routes["/r"] = answer(status=301, headers={"Location": "/a"})
+    run_crawl(make_source(delay=0.1))
+    assert len(site.log) == 6
+    assert_polite(site, 0.1)
+    assert len({hit.connection for hit in site.log}) == 1
+
+
+CRAWLER = """
+import sys
+from pathlib import Path
+from scraping.crawl import crawl
+from scraping.source import load_source
+crawl(load_source(sys.argv[1]), Path(sys.argv[2]), lambda *_, **__: None)
+"""
+
+
+def start_crawler(tmp_path: Path, source, name: str) -> subprocess.Popen:
+    (tmp_path / name).mkdir(exist_ok=True)
+    declaration = tmp_path / "source.yaml"
+    declaration.write_text(source.model_dump_json())
+    return subprocess.Popen(
+        [sys.executable, "-c", CRAWLER, str(declaration), str(tmp_path / name)],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+
+def test_two_processes_share_a_host(site, page, make_source, tmp_path):
+    site.routes["/"] = page(*(f"/{n}" for n in range(6)))
+    site.fallback = lambda path: page() if path != "/robots.txt" else ""
+    crawlers = [start_crawler(tmp_path, make_source(delay=0.05), name) for name in ("one", "two")]
+    assert [crawler.wait(60) for crawler in crawlers] == [0, 0]
+    assert len(site.paths()) == 14
+    assert_polite(site, 0.05)
+
+
+def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, run_crawl, caplog):
+    site.routes["/robots.txt"] = answer("User-agent: *\nCrawl-delay: 0.1")
+    site.routes["/"] = page("/a")
+    site.routes["/a"] = page()
+    run_crawl(make_source())
+    assert_polite(type("Log", (), {"log": site.log[1:]}), 0.1)
+    site.log.clear()
+    site.routes["/robots.txt"] = answer("User-agent: *\nCrawl-delay: 500")
+    start = time.time()
+    run_crawl(make_source(crawl_delay_cap=0.05), "capped")
+    assert time.time() - start < 20
+    assert_polite(type("Log", (), {"log": site.log[1:]}), 0.05)
+    assert "asks for a Crawl-delay of 500 s; obeying 0.05 s" in caplog.text
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_pauses_the_host(site, page, answer, make_source, run_crawl, status):
+    refusals = iter([answer(status=status, headers={"Retry-After": "1"})])
+    site.routes["/"] = page("/busy", "/next")
+    site.routes["/busy"] = lambda handler: next(refusals, page())
+    site.routes["/next"] = page()
+    assert len(run_crawl(make_source())) == 3
+    assert site.paths() == ["/", "/busy", "/busy", "/next"]
+    busy = [hit for hit in site.log if hit.path == "/busy"]
+    assert busy[1].start - busy[0].end >= 1
+
+
+def test_backoff_grows_and_the_host_is_given_up(site, page, answer, make_source, run_crawl, tmp_path, caplog):
+    site.routes["/"] = page("/a", "/b")
+    site.routes["/a"] = answer(status=503)
+    limits = {"attempts": 9, "failures": 4}
+    assert len(run_crawl(make_source(backoff=0.1, limits=limits))) == 1
+    waits = [b.start - a.end for a, b in pairwise(hit for hit in site.log if hit.path == "/a")]
+    assert len(waits) == 3
+    assert all(wait >= pause for wait, pause in zip(waits, (0.1, 0.2, 0.4), strict=True))
+    result = stats(tmp_path)
+    assert result["given_up"] == {site.host: "status 503"}
+    assert result["failed"] == {"host given up": 2}
+    assert f"giving up {site.host}: status 503" in caplog.text
+
+
+def test_a_host_that_asks_for_a_day_is_given_up(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/a")
+    site.routes["/a"] = answer(status=503, headers={"Retry-After": "86400"})
+    run_crawl(make_source())
+    assert stats(tmp_path)["given_up"] == {site.host: "status 503; it asks to come back in 86400 s"}
+
+
+def test_one_broken_page_does_not_cost_the_host(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/500", "/reset", "/end", *(f"/500/{n}" for n in range(6)))
+    site.routes["/500"] = answer(status=500)
+    site.routes.update({f"/500/{n}": answer(status=500) for n in range(6)})
+    site.routes["/reset"] = lambda handler: None
+    site.routes["/end"] = page()
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/end")}
+    assert stats(tmp_path)["failed"]["status 500"] == 7
+    assert stats(tmp_path)["given_up"] == {}
+    assert Counter(site.paths())["/500"] == 3
+
+
+@pytest.mark.parametrize("failure", [500, 503, 429, "reset", "silence"])
+def test_robots_failures_allow_nothing_and_recover(site, page, answer, make_source, run_crawl, failure):
+    def fail(handler):
+        if failure == "silence":
+            time.sleep(1)
+        return answer(status=failure) if isinstance(failure, int) else None
+
+    failures = iter([fail, fail])
+    site.routes["/robots.txt"] = lambda handler: next(failures, lambda _: answer("User-agent: *\nDisallow: /x"))(
+        handler
+    )
+    site.routes["/"] = page("/x", "/y")
+    site.fallback = lambda path: page()
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/y")}
+    first_page = next(n for n, hit in enumerate(site.log) if hit.path == "/")
+    assert [hit.path for hit in site.log[:first_page] if hit.path == "/robots.txt"] == ["/robots.txt"] * 3
+    assert {hit.path for hit in site.log[:first_page]} <= {"/robots.txt", "/sitemap.xml"}
+
+
+def test_robots_that_never_recover(site, page, answer, make_source, run_crawl):
+    site.routes["/robots.txt"] = answer(status=503)
+    site.routes["/"] = page()
+    with pytest.raises(ScrapingError, match=r"127.* could not be crawled \(robots.txt: answered 503\)"):
+        run_crawl(make_source())
+    assert site.paths() == []
+    site.routes["/robots.txt"] = ""
+    assert len(run_crawl(make_source())) == 1, "a later run asks again"
+
+
+# --- again ------------------------------------------------------------------------------------------------------------
+
+
+def with_validators(answer, body, tag):
+    def route(handler):
+        if handler.headers.get("If-None-Match") == tag:
+            return answer(status=304, headers={"ETag": tag}, content_type=None)
+        return answer(body, headers={"ETag": tag})
+
+    return route
+
+
+def test_recrawls_are_conditional_and_report_changes(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = with_validators(answer, page("/same", "/changed", "/gone", "/dated"), '"1"')
+    site.routes["/same"] = with_validators(answer, page("/deep"), '"2"')
+    site.routes["/deep"] = page(text="deep")
+    site.routes["/changed"] = with_validators(answer, page(text="old"), '"3"')
+    site.routes["/gone"] = page()
+
+    def dated(handler):
+        stamp = "Mon, 01 Jun 2026 00:00:00 GMT"
+        if handler.headers.get("If-Modified-Since") == stamp:
+            return answer(status=304, content_type=None)
+        return answer(page(text="dated"), headers={"Last-Modified": stamp})
+
+    site.routes["/dated"] = dated
+    first = run_crawl(make_source(), "first")
+    assert stats(tmp_path, "first")["changes"] == {"new": 6, "changed": 0, "unchanged": 0, "kept": 0, "vanished": 0}
+    site.routes["/changed"] = with_validators(answer, page("/new", text="new"), '"4"')
+    site.routes["/new"] = page()
+    del site.routes["/gone"]
+    second = run_crawl(make_source(), "second", previous="first")
+    result = stats(tmp_path, "second")
+    assert result["changes"] == {"new": 1, "changed": 1, "unchanged": 4, "kept": 0, "vanished": 1}
+    assert result["status"] == {"200": 3, "304": 3, "404": 1}
+    changes = {url.removeprefix(site.url("")): row["change"] for url, row in urls(tmp_path, "second").items()}
+    assert changes == {
+        "/": "unchanged", "/same": "unchanged", "/deep": "unchanged", "/dated": "unchanged",
+        "/changed": "changed", "/new": "new", "/gone": "vanished",
+    }  # fmt: skip
+    for path in ("/", "/same", "/deep", "/dated"):
+        for column in ("body", "sha256", "etag", "last_modified", "content_type", "status"):
+            assert second[site.url(path)][column] == first[site.url(path)][column]
+    assert b"new" in second[site.url("/changed")]["body"]
+    third = run_crawl(make_source(), "third", previous="second")
+    assert stats(tmp_path, "third")["changes"]["unchanged"] == len(third) == 6
+
+
+def test_pages_that_cannot_be_asked_for_are_kept(site, page, answer, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/a", "/b", "/c")
+    site.routes.update({f"/{name}": page(text=name) for name in "abc"})
+    first = run_crawl(make_source(), "first")
+    site.routes["/a"] = answer(status=500)
+    site.routes["/b"] = answer(status=503)
+    second = run_crawl(make_source(limits={"failures": 3}), "second", previous="first")
+    assert {url: row["body"] for url, row in second.items()} == {url: row["body"] for url, row in first.items()}
+    result = stats(tmp_path, "second")
+    assert result["changes"] == {"new": 0, "changed": 0, "unchanged": 1, "kept": 3, "vanished": 0}
+    assert result["given_up"] == {site.host: "status 503"}
+
+
+def test_an_unreachable_site_and_a_site_without_pages(site, page, answer, make_source, run_crawl):
+    source = make_source(start=["http://no-such-host.invalid/"], hosts=[])
+    with pytest.raises(ScrapingError, match=r"no-such-host\.invalid could not be crawled .*cannot resolve") as error:
+        run_crawl(source)
+    assert "\n" not in str(error.value)
+    site.routes["/robots.txt"] = answer("User-agent: *\nDisallow: /")
+    with pytest.raises(ScrapingError, match=r"no page could be stored \(1 × robots.txt\)"):
+        run_crawl(make_source(), "refused")
+    site.routes["/robots.txt"], site.routes["/"] = "", page()
+    assert len(run_crawl(make_source(), "refused")) == 1
+
+
+def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(
+    site, page, make_source, run_crawl, tmp_path
+):
+    site.routes["/"] = page(*(f"/{n}" for n in range(20)))
+    site.fallback = lambda path: page()
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interrupt(done, *_, **__):
+        if done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crawl(make_source(delay=0.05), out, interrupt)
+    asked = len(site.paths())
+    assert asked < 21
+    assert threading.active_count() < 8
+    assert len(run_crawl(make_source())) == 21
+    assert Counter(site.paths()).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("shard_bytes", [crawl_module.SHARD_BYTES, 1_000], ids=["one shard", "many shards"])
+def test_small_shards_lose_nothing(site, page, make_source, run_crawl, monkeypatch, tmp_path, shard_bytes):
+    monkeypatch.setattr(crawl_module, "SHARD_BYTES", shard_bytes)
+    site.routes["/"] = page(*(f"/{n}" for n in range(50)))
+    site.fallback = lambda path: page(text=path * 20)
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    assert len(run_crawl(make_source())) == 51
+    assert (len(list((tmp_path / "out").glob("part-*"))) > 5) == (shard_bytes == 1_000)
+
+
+def test_kill_9_at_any_moment(site, page, make_source, run_crawl, tmp_path):
+    """Three kills: no finished page is asked for again, none is lost, and the pages are those of a quiet crawl."""
+    site.routes["/"] = page(*(f"/{n}" for n in range(40)))
+    site.fallback = lambda path: page(f"{path}/more", text=path) if path.count("/") < 2 else page(text=path)
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    source = make_source(delay=0.01)
+    for kill in range(3):
+        crawler = start_crawler(tmp_path, source, "killed")
+        seen = len(site.paths())
+        while len(site.paths()) < seen + 15:
+            assert crawler.poll() is None
+            time.sleep(0.002 * kill)
+        os.kill(crawler.pid, signal.SIGKILL)
+        crawler.wait()
+    assert start_crawler(tmp_path, source, "killed").wait(60) == 0
+    counts = Counter(site.paths())
+    assert sum(counts.values()) <= 81 + 3, "only a page that was under way may be asked for twice"
+    pages = {row["url"]: row["body"] for row in pq.read_table(tmp_path / "killed" / "part-00000.parquet").to_pylist()}
+    quiet = run_crawl(make_source(), "quiet")
+    assert list(pages.items()) == [(url, row["body"]) for url, row in quiet.items()]
+    first, second = (pq.read_table(tmp_path / name / "urls.parquet") for name in ("killed", "quiet"))
+    assert first.equals(second)
+    assert (tmp_path / "killed/stats.json").read_bytes() == (tmp_path / "quiet/stats.json").read_bytes()
+
+
+def test_killed_between_the_last_steps(site, page, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page()
+    run_crawl(make_source())
+    (tmp_path / "out" / "frontier.sqlite-wal").write_bytes(b"")
+    (tmp_path / "out" / "frontier.sqlite").write_bytes(b"")
+    asked = len(site.log)
+    run_crawl(make_source())
+    assert len(site.log) == asked
+    assert not list((tmp_path / "out").glob("frontier*"))
