@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from scraping import python_docs
 from scraping.errors import ScrapingError
-from scraping.fetch import AddressRefused, Fetcher, FetchError, HostTrouble, Response
+from scraping.fetch import AddressRefused, Fetcher, FetchError, HostTrouble, Resolver, Response
 from scraping.frontier import MAX_HOPS, Body, Found, Frontier, Waiting, remove_frontier
 from scraping.page import Page, is_html, read_page, refusal
 from scraping.politeness import LONGEST_PAUSE, Stopped
@@ -58,9 +58,8 @@ def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Pa
         remove_frontier(out)
         return
     remove_temporary(out)
-    site = python_docs.serve() if source.serve == "python-docs" else nullcontext()
     with (
-        site as resolver,
+        served(source) as resolver,
         closing(Frontier(out, source.name, SHARD_BYTES)) as frontier,
         closing(Snapshot(previous)) as last,
         closing(Fetcher(user_agent, private_addresses=source.private_addresses, resolver=resolver)) as fetcher,
@@ -69,6 +68,11 @@ def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Pa
         run.run(progress)
         run.finish(out)
     remove_frontier(out)
+
+
+def served(source: Source) -> AbstractContextManager[Resolver | None]:
+    """Run the site that the source names, if it is one of Textmill's own; gives the resolver that finds it."""
+    return python_docs.serve() if source.serve == "python-docs" else nullcontext()
 
 
 class HostGivenUp(Exception):

@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from xml.parsers import expat
 
@@ -27,14 +27,16 @@ class Entry:
     lastmod: str = ""  # W3C date: sorts as text
 
 
-def read_sitemaps(urls: list[str], fetcher: Fetcher, may_fetch, delay: float) -> Iterator[Entry]:
+def read_sitemaps(
+    urls: list[str], fetcher: Fetcher, may_fetch: Callable[[str], bool], delay: float, max_files: int = MAX_FILES
+) -> Iterator[Entry]:
     """Entries of the sitemaps at `urls` and of those that they index; a broken one gives what was whole.
 
     `may_fetch(url)` is asked before each file: scope and robots.txt hold for sitemaps too.
     """
     waiting, seen = list(urls), set(urls)
     files = 0
-    while waiting and files < MAX_FILES:
+    while waiting and files < max_files:
         url = waiting.pop(0)
         if not may_fetch(url):
             continue

@@ -73,12 +73,11 @@ def test_an_index_leads_to_its_sitemaps_once(site, answer):
     assert [hit.path for hit in site.log] == ["/index.xml", "/1.xml.gz", "/2.xml"]
 
 
-def test_an_endless_index_ends(site, answer, monkeypatch):
-    monkeypatch.setattr(sitemap, "MAX_FILES", 5)
+def test_an_endless_index_ends(site, answer):
     site.fallback = lambda path: answer(
         f"<sitemapindex {NS}><sitemap><loc>{site.url(path + '1')}</loc></sitemap></sitemapindex>"
     )
     fetcher = Fetcher("textmill/test", private_addresses=True)
-    assert list(read_sitemaps([site.url("/")], fetcher, lambda url: True, 0)) == []
+    assert list(read_sitemaps([site.url("/")], fetcher, lambda url: True, 0, max_files=5)) == []
     fetcher.close()
     assert len(site.log) == 5

@@ -1,0 +1,138 @@
+"""`textmill source`: the declared web sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scraping.source import Source
+    from scraping.survey import PageView, SiteView
+
+app = typer.Typer(no_args_is_help=True)
+
+Contact = Annotated[str, typer.Option(help="Where the site's owner can reach you, if the source does not say")]
+Private = Annotated[bool, typer.Option("--private", help="Also connect to addresses that are not public")]
+
+
+@app.command("list")
+def list_sources() -> None:
+    """List the sources that come with Textmill."""
+    from rich.console import Console
+
+    from scraping.source import load_source, shipped_sources
+
+    console = Console(highlight=False, soft_wrap=True)
+    for name in shipped_sources():
+        source = load_source(name)
+        schedule = f"crawled at {source.schedule.cron} {source.schedule.timezone}" if source.schedule else "no schedule"
+        console.print(f"[bold]{name}[/bold]  {source.description}")
+        console.print(
+            f"    {', '.join(source.hosts)}; extractor {source.extractor.kind}; {source.delay:g} s between requests; "
+            f"fresh for {source.max_age.total_seconds() / 86400:g} days; {schedule}"
+        )
+
+
+@app.command()
+def check(
+    source: Annotated[str, typer.Argument(help="A shipped source, the path of a YAML file, or a URL")],
+    pages: Annotated[int, typer.Option(min=1, max=50, help="How many pages to look at")] = 4,
+    chars: Annotated[int, typer.Option(min=0, help="How many characters of each text to show")] = 600,
+    contact: Contact = "$TEXTMILL_CONTACT",
+    private: Private = False,
+) -> None:
+    """Fetch a handful of pages politely and show what a crawl would make of them; nothing is kept."""
+    from rich.console import Console
+
+    from scraping.source import load_source
+    from scraping.survey import Survey
+
+    declared = _undeclared(source, contact, private) if "://" in source else load_source(source)
+    console = Console(highlight=False, soft_wrap=True)
+    with Survey(declared) as survey:
+        _show_site(console, declared, survey.site())
+        for view in survey.pages(pages):
+            _show_page(console, view, chars)
+
+
+@app.command()
+def new(
+    url: Annotated[str, typer.Argument(help="The site's URL")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write [default: HOST.yaml]")
+    ] = None,
+    contact: Contact = "$TEXTMILL_CONTACT",
+    private: Private = False,
+) -> None:
+    """Look at a site and write a commented source for it."""
+    import re
+    from urllib.parse import urlsplit
+
+    from scraping.errors import ScrapingError
+    from scraping.source import load_source
+    from scraping.survey import declare
+
+    host = urlsplit(url if "://" in url else f"https://{url}").hostname or "site"
+    path = output or Path(re.sub(r"[^a-z0-9]+", "-", host.removeprefix("www.")).strip("-") + ".yaml")
+    if path.exists():
+        raise ScrapingError(f"{path} exists already: choose another file with --output.")
+    path.write_text(declare(url, contact, str(path), private_addresses=private))
+    load_source(path)
+    typer.echo(f"Wrote {path}. Read it, then try it: textmill source check {path}")
+
+
+def _undeclared(url: str, contact: str, private: bool) -> Source:
+    """A source for one URL, as a file of defaults would declare it."""
+    from pydantic import ValidationError
+
+    from scraping.errors import ScrapingError
+    from scraping.source import Source
+
+    try:
+        return Source(name="url", start=[url], contact=contact, private_addresses=private)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ScrapingError(f"{message}.") from error
+
+
+def _show_site(console: Console, source: Source, site: SiteView) -> None:
+    from rich.markup import escape
+
+    console.print(f"[bold]{source.name}[/bold]  {escape(source.description)}")
+    console.print(f"  User-Agent  {escape(source.user_agent_header())}")
+    verdict = "allowed" if site.allowed else "[red]not allowed[/red]"
+    console.print(f"  robots.txt  {escape(site.robots)}; the start URL is {verdict}")
+    asked = f" (the site asks for {site.crawl_delay:g} s)" if site.crawl_delay else ""
+    console.print(f"  delay       {site.delay:g} s between requests{asked}")
+    listed = f"{len(site.listed)} URLs in the first files" if site.listed else "none found"
+    console.print(f"  sitemaps    {', '.join(map(escape, site.sitemaps)) or 'no mention in robots.txt'}; {listed}")
+
+
+def _show_page(console: Console, view: PageView, chars: int) -> None:
+    from rich.markup import escape
+
+    color = "green" if view.verdict.startswith("stored") else "yellow"
+    console.print(f"\n[bold]{escape(view.url)}[/bold]")
+    console.print(
+        f"  verdict   [{color}]{escape(view.verdict)}[/{color}]" + (f" ({view.status})" if view.status else "")
+    )
+    for document in view.documents[:3]:
+        console.print(f"  title     {escape(document.title) or '-'}")
+        shown = document.text[:chars] + ("…" if len(document.text) > chars else "")
+        console.print(f"  text      {len(document.text):,} characters by the extractor `{document.extractor}`")
+        for line in shown.splitlines():
+            console.print(f"    [dim]|[/dim] {escape(line)}")
+    if len(view.documents) > 3:
+        console.print(f"  …         {len(view.documents) - 3} more documents on this page")
+    if view.stripped:
+        console.print(
+            f"  stripped  {sum(map(len, view.stripped)):,} characters: {escape(' | '.join(view.stripped)[:chars])}"
+        )
+    if view.follow or view.refused:
+        console.print(f"  links     {len(view.follow)} to follow: {escape(' '.join(view.follow[:4]))}")
+    for reason, links in view.refused.items():
+        console.print(f"            {len(links)} not ({reason}): {escape(' '.join(links[:3]))}")
