@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from scraping.ingest import IngestConfig
 from scraping.prepare import PrepareConfig
-from tokenization.config import PretokenizeConfig, TokenizerConfig
+from tokenization.pretokenize import PretokenizeConfig
+from tokenization.train import TokenizerConfig
 
 from flows.errors import FlowError
 from flows.stages.report import ReportConfig

@@ -11,7 +11,5 @@ class FlowError(Exception):
     """A configuration, store or command that cannot work; the message is one line that says what to do."""
 
 
-UserError = FlowError | ScrapingError | TokenizationError | ModelingError
-"""For `except` use `USER_ERRORS`; for `isinstance` and annotations this union."""
 
 USER_ERRORS = (FlowError, ScrapingError, TokenizationError, ModelingError)

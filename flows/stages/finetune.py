@@ -7,9 +7,10 @@ from modeling.config import FinetuneConfig
 
 
 def build(job: Job[FinetuneConfig]) -> None:
-    from modeling.finetune import finetune as train
+    from flows.training import train
+    from modeling.train import command
 
-    train(job.path("checkpoint"), job.path("tokens"), job.config, job.out, job.progress)
+    train(command(job.config, job.path("tokens"), job.path("checkpoint"), job.out), job.progress)
 
 
 finetune = Stage(

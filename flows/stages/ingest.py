@@ -9,6 +9,8 @@ from scraping.ingest import IngestConfig, ingest_files
 from flows.stage import Job, Stage
 from flows.store import Store
 
+REMOTE = "hf://"
+
 
 def build(job: Job[IngestConfig]) -> None:
     from scraping.ingest import ingest as ingest_documents
@@ -18,10 +20,9 @@ def build(job: Job[IngestConfig]) -> None:
 
 def identity(config: IngestConfig, store: Store) -> Any:
     """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
-    files = ingest_files(config)
-    if not files:
-        return config
-    return [config.model_copy(update={"path": "local"}), [store.file_digest(file) for file in files]]
+    if config.path.startswith(REMOTE):
+        return {"settings": config, "address": config.path}
+    return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
 
 
 ingest = Stage(

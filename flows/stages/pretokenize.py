@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tokenization.config import PretokenizeConfig
+from tokenization.pretokenize import PretokenizeConfig
 
 from flows.stage import Job, Stage
 from flows.store import count_rows
@@ -34,6 +34,7 @@ pretokenize = Stage(
     name="pretokenize",
     version=1,
     build=build,
-    headline=lambda stats: f"{stats['tokens']:,} tokens",
+    headline=lambda stats: f"{stats['train']['tokens']:,} + {stats['validation']['tokens']:,} tokens, "
+    f"{stats['train']['bytes_per_token']:.2f} bytes a token",
     count=count_tokens,
 )

@@ -7,9 +7,10 @@ from modeling.config import PretrainConfig
 
 
 def build(job: Job[PretrainConfig]) -> None:
-    from modeling.pretrain import pretrain as train
+    from flows.training import train
+    from modeling.train import command
 
-    train(job.path("tokens"), job.path("tokenizer"), job.config, job.out, job.progress)
+    train(command(job.config, job.path("tokens"), job.path("tokenizer"), job.out), job.progress)
 
 
 pretrain = Stage(

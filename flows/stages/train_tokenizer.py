@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenization.config import TokenizerConfig
+from tokenization.train import TokenizerConfig
 
 from flows.stage import Job, Stage
 

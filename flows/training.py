@@ -1,0 +1,87 @@
+"""Training as a child process of the stage: one process or, by torchrun, many.
+
+A child starts with the allocator set for training, and a killed or failing one takes nothing along. It is in a session of
+its own, so whatever interrupts us must be passed on: Prefect tells only the flow's main thread of a cancellation
+(`TerminationSignal`, no `Exception`), and then allows 30 seconds, in which the child saves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from modeling.device import training_environment
+from modeling.errors import ModelingError
+
+GRACE_SECONDS = 25.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+log = logging.getLogger(__name__)
+
+
+def train(command: list[str], progress: Callable[..., None]) -> None:
+    """Run a training command (`modeling.train.command`) to its end.
+
+    Its progress lines go to `progress`, what it logs to our log.
+
+    Raises:
+        ModelingError: the child said what the user has to put right.
+        RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
+    """
+    mistake = None
+    with _child(command) as process:
+        listener = threading.Thread(target=_relay_log, args=(process.stderr,), daemon=True)
+        listener.start()
+        for message in map(json.loads, process.stdout):
+            if "error" in message:
+                mistake = message["error"]
+            else:
+                progress(message.pop("done"), message.pop("total"), **message)
+        process.wait()
+        listener.join()
+    if mistake:
+        raise ModelingError(mistake)
+    if process.returncode:
+        raise RuntimeError(f"training ended with exit status {process.returncode}; run again to continue from its checkpoint")
+
+
+@contextmanager
+def _child(command: list[str]) -> Iterator[subprocess.Popen]:
+    """A process group that ends with us: an interruption gives it the time to save, and then no more."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=training_environment(),
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: if we are killed outright, it must not go on writing where our successor continues."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _relay_log(stream: IO[str]) -> None:
+    for line in stream:
+        log.info(line.rstrip())
