@@ -49,10 +49,7 @@ SPILLED = np.uint64(15)
 @kernel
 def _packed(ids, n, spill, spilled):
     """Value for n ids, at int64[:]; those that do not fit are written to `spill` at `spilled`."""
-    fits = n <= 3
-    for j in range(n):
-        fits = fits and ids[j] < 1 << ID_BITS
-    if fits:
+    if n <= 3:
         value = np.uint64(n) << np.uint64(60)
         for j in range(n):
             value |= np.uint64(ids[j]) << np.uint64(ID_BITS * j)
@@ -394,10 +391,12 @@ def encode_words(
 class Vocabulary:
     """The tokens and the pairs that merge into them, as tables for the kernels. Shared by all threads.
 
-    tokens: bytes → id; every single byte must be among them.
+    tokens: bytes → id, below 2**20; every single byte must be among them.
     """
 
     def __init__(self, tokens: Mapping[bytes, int]):
+        if max(tokens.values(), default=0) >= 1 << ID_BITS:
+            raise TokenizationError(f"ids of tokens must be below {1 << ID_BITS:,}; this vocabulary is larger")
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.data = np.frombuffer(b"".join(tokens), np.uint8)

@@ -364,7 +364,7 @@ def learn_merges(
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        while thread.is_alive():
+        while not outcome:
             thread.join(0.1)
             progress(int(control[DONE]))
     finally:

@@ -1,9 +1,9 @@
 """Pairs of sentences as arrays, for fine-tuning with masked tokens and next-sentence prediction.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (NAACL 2019): half of the pairs are two
-consecutive sentences of a document, in the other half the second comes from another document. Sentences are stored once,
-as token arrays whose "documents" are sentences; a pair is two sentence numbers and a label. Rows of any length are laid
-out when a batch is read:
+consecutive sentences of a document, in the other half the second comes from another document. Sentences are stored
+once, as token arrays whose "documents" are sentences; a pair is two sentence numbers and a label. Rows of any length
+are laid out when a batch is read:
 
     ids        [CLS] A… [SEP] B… [SEP] [PAD] …
     segments     0   0    0   1    1     0

@@ -1,0 +1,137 @@
+"""Token arrays: reading, orders, files of other trainers."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization import arrays
+from tokenization.arrays import TokenArrays, TokenFile, shuffled, token_dtype, write_meta
+from tokenization.bins import import_bins, open_bin, write_nanogpt
+from tokenization.errors import TokenizationError
+
+EOT = 9
+
+
+def write_arrays(folder, shards: list[list[list[int]]], vocab_size: int = 10):
+    """Shards of documents, each document without its end-of-text token."""
+    files = []
+    for i, documents in enumerate(shards):
+        tokens = np.array([t for d in documents for t in [*d, EOT]], token_dtype(vocab_size))
+        tokens.tofile(folder / f"train-{i:05}.bin")
+        np.cumsum([len(d) + 1 for d in documents], dtype=np.uint64).tofile(folder / f"train-{i:05}.idx")
+        files.append(TokenFile(f"train-{i:05}.bin", len(tokens), len(documents), 0, ""))
+    write_meta(folder, {"train": files, "validation": []}, vocab_size=vocab_size, eot_id=EOT)
+    return TokenArrays(folder)
+
+
+SHARDS = [[[1, 2, 3], [4]], [], [[], [5, 6]], [[7]]]
+FLAT = [1, 2, 3, 9, 4, 9, 9, 5, 6, 9, 7, 9]
+
+
+@pytest.mark.parametrize("vocab_size", [10, 70_000])
+def test_windows_and_documents_cross_shards(tmp_path, vocab_size):
+    read = write_arrays(tmp_path, SHARDS, vocab_size)
+    assert (len(read), read.documents, read.eot_id) == (12, 5, 9)
+    assert read.window(0, 12).dtype == read.dtype == token_dtype(vocab_size)
+    for start in range(12):
+        for length in range(13 - start):
+            assert read.window(start, length).tolist() == FLAT[start : start + length]
+    assert read.windows(np.array([0, 5]), 4).tolist() == [FLAT[0:4], FLAT[5:9]]
+    assert [read.document(i).tolist() for i in range(5)] == [[1, 2, 3, 9], [4, 9], [9], [5, 6, 9], [7, 9]]
+    assert read.document_ends().tolist() == [4, 6, 7, 10, 12]
+    assert pickle.loads(pickle.dumps(read)).window(3, 2).tolist() == [9, 4]
+    assert len(TokenArrays(tmp_path, "validation")) == 0
+
+
+def test_outside_the_arrays(tmp_path):
+    read = write_arrays(tmp_path, SHARDS)
+    for start, length in ((-1, 2), (11, 2), (13, 0)):
+        with pytest.raises(IndexError):
+            read.window(start, length)
+    with pytest.raises(IndexError):
+        read.document(5)
+
+
+def test_resident_pages_are_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "RESIDENT_BYTES", 1 << 20)
+    read = write_arrays(tmp_path, [[[1] * (16 << 20)]])
+
+    def resident():
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssFile")) << 10
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs Linux's /proc")
+    before = resident()
+    for start in range(0, len(read) - 1000, 1000):
+        read.window(start, 1000)
+    assert resident() - before < 8 << 20
+
+
+def test_damaged_folders(tmp_path):
+    with pytest.raises(TokenizationError, match=r"meta\.json is missing"):
+        TokenArrays(tmp_path)
+    write_arrays(tmp_path, SHARDS)
+    with pytest.raises(TokenizationError, match="no split 'test'; it has: train, validation"):
+        TokenArrays(tmp_path, "test")
+    (tmp_path / "train-00002.bin").write_bytes(b"1")
+    with pytest.raises(TokenizationError, match=r"train-00002\.bin has 1 bytes instead of 8"):
+        TokenArrays(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 5), st.integers(0, 3))
+def test_an_order_is_a_permutation(n, seed, epoch):
+    order = shuffled(np.arange(n), n, seed, epoch)
+    assert sorted(order.tolist()) == list(range(n))
+    assert shuffled(np.array([n // 2]), n, seed, epoch)[0] == order[n // 2]
+
+
+def test_orders_differ_and_look_random():
+    n = 10_000
+    orders = [shuffled(np.arange(n), n, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for a in range(3):
+        assert abs(np.corrcoef(np.arange(n), orders[a])[0, 1]) < 0.05
+        assert (orders[a] == orders[a - 1]).mean() < 0.01
+    big = shuffled(np.arange(1000), 9_000_000_000, 3)
+    assert len(set(big.tolist())) == 1000
+    assert big.max() > 8e9
+
+
+def test_nanogpt_files(tmp_path):
+    (tmp_path / "arrays").mkdir()
+    write_arrays(tmp_path / "arrays", SHARDS)
+    write_nanogpt(tmp_path / "arrays", tmp_path / "bin")
+    assert np.fromfile(tmp_path / "bin" / "train.bin", "<u2").tolist() == FLAT
+    assert (tmp_path / "bin" / "val.bin").read_bytes() == b""
+    splits = {"train": [tmp_path / "bin" / "train.bin"], "validation": [tmp_path / "bin" / "val.bin"]}
+    import_bins(splits, tmp_path / "again", vocab_size=10, eot_id=EOT)
+    again = TokenArrays(tmp_path / "again")
+    assert again.window(0, 12).tolist() == FLAT
+    assert again.document_ends().tolist() == [4, 6, 7, 10, 12]
+
+
+@pytest.mark.parametrize(("magic", "version", "dtype"), [(20240520, 1, "<u2"), (20240801, 7, "<u4")])
+def test_files_with_a_header(tmp_path, magic, version, dtype):
+    header = np.zeros(256, "<i4")
+    header[:3] = magic, version, 6
+    path = tmp_path / "fineweb.bin"
+    path.write_bytes(header.tobytes() + np.array([9, 1, 2, 9, 3, 4], dtype).tobytes())
+    opened = open_bin(path)
+    assert (opened.tokens.tolist(), opened.leading_eot) == ([9, 1, 2, 9, 3, 4], True)
+    import_bins({"train": [path]}, tmp_path / "out", vocab_size=100_000, eot_id=9)
+    read = TokenArrays(tmp_path / "out")
+    assert [read.document(i).tolist() for i in range(read.documents)] == [[1, 2, 9], [3, 4, 9]]
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(TokenizationError, match="should hold 6 tokens"):
+        open_bin(path)
+
+
+def test_nanogpt_holds_no_large_vocabulary(tmp_path):
+    write_arrays(tmp_path, SHARDS, 70_000)
+    with pytest.raises(TokenizationError, match="uint16"):
+        write_nanogpt(tmp_path, tmp_path / "bin")

@@ -1,0 +1,169 @@
+"""Files: ours, tiktoken's, Hugging Face's, the seed's."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization.errors import TokenizationError
+from tokenization.formats import load_tokenizer, write_hugging_face
+from tokenization.interchange import (
+    from_hugging_face,
+    from_legacy,
+    from_tiktoken,
+    load_any,
+    merges_of,
+    to_tiktoken,
+    write_legacy,
+)
+from tokenization.patterns import NAMED
+from tokenization.tokenizer import Tokenizer
+
+BYTES = {bytes([b]): b for b in range(256)}
+
+
+def test_saved_and_loaded_again(tokenizer, trained, tmp_path):
+    tokenizer.save(tmp_path / "copy")
+    for file in ("ranks.tiktoken", "tokenizer.yaml", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "copy" / file).read_bytes() == (trained / file).read_bytes()
+    loaded = load_tokenizer(tmp_path / "copy")
+    assert (loaded.tokens, loaded.pattern, loaded.special_tokens) == (
+        tokenizer.tokens,
+        tokenizer.pattern,
+        tokenizer.special_tokens,
+    )
+
+
+def test_tiktoken_reads_the_ranks(tokenizer, trained, texts):
+    tiktoken_load = pytest.importorskip("tiktoken.load")
+    ranks = tiktoken_load.load_tiktoken_bpe(str(trained / "ranks.tiktoken"))
+    assert ranks == tokenizer.tokens
+    assert to_tiktoken(tokenizer).encode(texts[0], allowed_special="all") == tokenizer.encode(texts[0])
+
+
+@pytest.mark.parametrize("pattern", NAMED)
+def test_hugging_face_gives_the_same_ids(tokenizer, texts, pattern, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    ours = Tokenizer(tokenizer.tokens, pattern, tokenizer.special_tokens)
+    write_hugging_face(ours, tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in [*texts[:200], "", "  a\n\n b ", "it's [MASK] IT'S<|endoftext|>\t 12345 ...\n"]:
+        ids = ours.encode(text, allowed_special="all")
+        assert theirs.encode(text).ids == ids
+        assert theirs.decode(ids, skip_special_tokens=False) == text
+    assert from_hugging_face(tmp_path / "tokenizer.json").tokens == ours.tokens
+
+
+def made_up(seed: int) -> Tokenizer:
+    rng = random.Random(seed)
+    tokens = dict(BYTES)
+    while len(tokens) < 330:
+        left, right = rng.choice([t for t in tokens if t in (b"a", b"b", b" ") or len(t) > 1]), rng.choice([b"a", b"b"])
+        tokens.setdefault(left + right, len(tokens))
+    return Tokenizer(tokens, "cl100k", {})
+
+
+MADE_UP = [made_up(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    tokenizers = pytest.importorskip("tokenizers")
+    loaded = []
+    for i, ours in enumerate(MADE_UP):
+        folder = tmp_path_factory.mktemp(f"hugging-face-{i}")
+        write_hugging_face(ours, folder)
+        loaded.append(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")))
+    return loaded
+
+
+@settings(max_examples=200, deadline=None)
+@given(which=st.integers(0, 2), text=st.text("ab ", max_size=80) | st.text(max_size=40))
+def test_hugging_face_gives_the_same_ids_for_odd_vocabularies(theirs, which, text):
+    assert theirs[which].encode(text).ids == MADE_UP[which].encode_ordinary(text)
+
+
+def test_transformers_loads_the_folder(tokenizer, trained, texts):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(trained)
+    text = f"{texts[3]}<|endoftext|>[MASK]"
+    assert theirs(text).input_ids == tokenizer.encode(text, allowed_special="all")
+    assert (theirs.eos_token_id, theirs.mask_token_id, len(theirs)) == (tokenizer.eot_id, 476, 480)
+
+
+def test_legacy_round_trip(tokenizer, texts, tmp_path):
+    write_legacy(tokenizer, tmp_path / "model")
+    loaded = from_legacy(tmp_path / "model")
+    assert loaded.encode_ordinary(texts[0]) == tokenizer.encode_ordinary(texts[0])
+    assert loaded.special_tokens == tokenizer.special_tokens
+    tokens = [bytes([b]) for b in range(256)]
+    for left, right in merges_of(tokenizer):
+        tokens.append(tokens[left] + tokens[right])
+    assert tokens == list(tokenizer.tokens)
+
+
+def test_the_seeds_own_model(shared_data, tmp_path):
+    model = shared_data / "umb100k-1.model"
+    loaded = from_legacy(model)
+    assert loaded.pattern.name == "seed"
+    write_legacy(loaded, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == model.read_bytes()
+    text = "The University of Massachusetts Boston\n\n\t offers 1234 courses; it's déjà vu 漢字 …\r\n"
+    assert loaded.decode(loaded.encode_ordinary(text)) == text
+    assert loaded.encode_ordinary(text) == to_tiktoken(loaded).encode_ordinary(text)
+
+
+def test_load_any(trained, tokenizer, tmp_path):
+    for source in (trained, trained / "tokenizer.json", trained / "ranks.tiktoken"):
+        assert load_any(str(source)).tokens == tokenizer.tokens
+    with pytest.raises(TokenizationError, match="nowhere is neither"):
+        load_any("nowhere")
+
+
+def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
+    """tiktoken checks the cached files' SHA-256, so that offline only their absence can be shown."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    with pytest.raises(TokenizationError, match=r"not in tiktoken's cache and cannot be .*TIKTOKEN_CACHE_DIR"):
+        from_tiktoken("o200k_base")
+    with pytest.raises(TokenizationError, match="no usable tiktoken encoding 'nope'"):
+        from_tiktoken("nope")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("ranks.tiktoken", None, "ranks.tiktoken is missing"),
+        ("ranks.tiktoken", "AA== 0\nnonsense\n", "line 2: not a base64 token"),
+        ("ranks.tiktoken", "AA== 0\nAQ== 0\n", "one rank to two tokens"),
+        ("ranks.tiktoken", "AA== 0\n", "lacks the byte 0x01"),
+        ("tokenizer.yaml", "pattern: [", "is damaged"),
+        ("tokenizer.yaml", "a: b", "is damaged"),
+    ],
+)
+def test_damaged_folders(tokenizer, tmp_path, file, content, message):
+    tokenizer.save(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(TokenizationError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def test_files_of_other_kinds(trained, tmp_path):
+    content = json.loads((trained / "tokenizer.json").read_text())
+    for change, message in (
+        ({"model": {"type": "WordPiece"}}, "not plain byte-level BPE"),
+        ({"normalizer": {"type": "NFC"}}, "not plain byte-level BPE"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text otherwise"),
+        ({"model": {**content["model"], "merges": content["model"]["merges"][::-1]}}, "merges in another order"),
+    ):
+        (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(TokenizationError, match=message):
+            from_hugging_face(tmp_path / "tokenizer.json")
+    (tmp_path / "model").write_text("bpetokenizer v1\n\\w\n0\n97 98\n97 x\n")
+    with pytest.raises(TokenizationError, match="line 5"):
+        from_legacy(tmp_path / "model")

@@ -1,0 +1,135 @@
+"""Training on a corpus."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from tokenization import counting, train
+from tokenization.errors import TokenizationError
+from tokenization.formats import load_tokenizer
+from tokenization.text import batches
+from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
+
+FILES = ("ranks.tiktoken", "tokenizer.yaml", "tokenizer.json", "tokenizer_config.json", "stats.json")
+
+
+def content(folder):
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_the_same_for_any_threads_and_order_of_shards(corpus, trained, make_corpus, tmp_path):
+    texts = [pq.read_table(corpus / f"train-0000{i}.parquet")["text"].to_pylist() for i in range(2)]
+    swapped = make_corpus(tmp_path / "swapped", texts[::-1], [])
+    train_tokenizer(swapped, TokenizerConfig(vocab_size=480, threads=1), tmp_path / "out")
+    assert content(tmp_path / "out") == content(trained)
+
+
+def test_statistics(corpus, trained):
+    stats = json.loads((trained / "stats.json").read_text())
+    text = "".join(t for i in range(2) for t in pq.read_table(corpus / f"train-0000{i}.parquet")["text"].to_pylist())
+    assert stats["corpus_bytes"] == len(text.encode())
+    assert (stats["vocab_size"], stats["merges"], stats["special_tokens"]) == (480, 219, 5)
+
+
+def test_a_killed_count_goes_on_where_it_was(corpus, trained, tmp_path, monkeypatch):
+    counted = []
+    count_words = counting.count_words
+
+    def dying(documents, pattern, threads):
+        if counted:
+            raise KeyboardInterrupt
+        counted.append(1)
+        return count_words(documents, pattern, threads)
+
+    monkeypatch.setattr(counting, "count_words", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    monkeypatch.setattr(counting, "count_words", lambda *args: counted.append(1) or count_words(*args))
+    train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    assert len(counted) == 2
+    assert content(tmp_path) == content(trained)
+
+
+def test_special_reserved_and_padded_ids(corpus, tmp_path):
+    config = TokenizerConfig(vocab_size=300, special_tokens=["<|user|>"], reserved=2, multiple_of=64)
+    train_tokenizer(corpus, config, tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.vocab_size == 320
+    assert list(tokenizer.special_tokens)[:8] == [
+        *train.SPECIAL_TOKENS,
+        "<|user|>",
+        "<|reserved_0|>",
+        "<|reserved_1|>",
+    ]
+    assert list(tokenizer.special_tokens.values()) == list(range(292, 320))
+
+
+def test_progress_by_merges(corpus, tmp_path):
+    reports = []
+    train_tokenizer(
+        corpus,
+        TokenizerConfig(vocab_size=400),
+        tmp_path,
+        lambda done, total, **f: reports.append((done, total, f["unit"])),
+    )
+    assert reports[0] == (0, 2, "shards")
+    assert reports[-1] == (139, 139, "merges")
+
+
+def test_a_vocabulary_larger_than_the_corpus_supports(texts):
+    documents = list(batches(texts[:40]))
+    with pytest.raises(TokenizationError, match="at most vocab_size (?P<most>[0-9]+)") as error:
+        train_from_documents(documents, TokenizerConfig(vocab_size=5000))
+    most = int(str(error.value).split("vocab_size ")[1].split(":")[0])
+    assert train_from_documents(documents, TokenizerConfig(vocab_size=most))[0].vocab_size == most
+    with pytest.raises(TokenizationError, match=f"at most vocab_size {most}"):
+        train_from_documents(documents, TokenizerConfig(vocab_size=most + 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vocab_size": 260}, "vocab_size 260 is too small.*at least 261"),
+        ({"vocab_size": 262, "reserved": 2}, "at least 263"),
+        ({"pattern": "gpt5"}, "unknown split pattern 'gpt5'"),
+        ({"special_tokens": ["[MASK]"]}, "leave out"),
+        ({"special_tokens": [""]}, "needs a name"),
+    ],
+)
+def test_mistakes_in_the_config(values, message):
+    with pytest.raises(ValidationError, match=message):
+        TokenizerConfig(**values)
+
+
+def test_mistakes_in_the_corpus(tmp_path, make_corpus):
+    config = TokenizerConfig(vocab_size=300)
+    with pytest.raises(TokenizationError, match=r"holds no train-\*.parquet"):
+        train_tokenizer(tmp_path, config, tmp_path / "out")
+    with pytest.raises(TokenizationError, match="no text to train"):
+        train_tokenizer(make_corpus(tmp_path / "empty", [["", ""]], []), config, tmp_path / "out")
+    shard = tmp_path / "train-00000.parquet"
+    for table, message in (
+        (pa.table({"body": ["a"]}), "no column 'text'; it has body"),
+        (pa.table({"text": [1]}), "holds int64, not strings"),
+        (pa.table({"text": ["a", None]}), "row 1: no text"),
+    ):
+        pq.write_table(table, shard)
+        with pytest.raises(TokenizationError, match=message):
+            train_tokenizer(tmp_path, config, tmp_path / "out")
+    shard.write_bytes(b"PAR1 no")
+    with pytest.raises(TokenizationError, match="train-00000.parquet is not a readable Parquet file"):
+        train_tokenizer(tmp_path, config, tmp_path / "out")
+
+
+def test_invalid_utf8_is_reported_with_shard_and_row(tmp_path):
+    good = pa.array(["fine"] * 700).buffers()
+    data = bytearray(good[2].to_pybytes())
+    data[4 * 600 + 1] = 0xFF
+    broken = pa.StringArray.from_buffers(700, good[1], pa.py_buffer(bytes(data)))
+    pq.write_table(pa.table({"text": broken}), tmp_path / "train-00000.parquet")
+    with pytest.raises(TokenizationError, match="train-00000.parquet, row 600: invalid UTF-8 at byte 1"):
+        train_tokenizer(tmp_path, TokenizerConfig(vocab_size=300), tmp_path / "out")
