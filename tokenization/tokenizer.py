@@ -92,6 +92,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[np.ndarray]:
         """Ids of every text as arrays (uint16 or uint32), special tokens meaning nothing; equal for any `threads`."""
+        if not texts:
+            return []
         documents = documents_of(texts)
         pieces = [documents]
         if threads > 1 and documents.nbytes > 1 << 16:
