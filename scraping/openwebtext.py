@@ -43,6 +43,7 @@ BATCH_BYTES = 8 << 20
 _UNIT_BYTES = 32 << 20  # row groups are read together up to this size
 _SPOOL_BYTES = 16 << 20  # larger inner archives wait on disk, without a name
 _ZSTD_INPUT = 2 << 10  # a few bytes may stand for 128 KiB of zeros
+_MEMBER_BYTES = 16 << 30
 _HEADER_BYTES = 1 << 20  # longest name or attribute list of a tar member
 
 
@@ -189,6 +190,8 @@ def _safe_members(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFil
         for member in archive:
             archive.members = []  # tarfile remembers every header
             path = PurePosixPath(member.name)
+            if member.size > _MEMBER_BYTES:  # not to be skipped: tarfile would read on for hours past the end
+                raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
