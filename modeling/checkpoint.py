@@ -1,11 +1,12 @@
 """Checkpoints: folders that exist whole or not at all.
 
-    model.safetensors   the weights to use
-    config.json         architecture, vocabulary size, objective, the run's settings
-    training.pt         step and optimizer state, loadable with weights_only=True
-    metrics.jsonl       the curve up to this step
-    checksums.json      SHA-256 of each of these
+    model.safetensors     the weights to use
+    config.json           architecture, vocabulary size, objective, the run's settings
+    training.safetensors  step and optimizer state
+    metrics.jsonl         the curve up to this step
+    checksums.json        SHA-256 of each of these
 
+Nothing is pickled: that would run what a stranger's checkpoint says, and its bytes depend on more than the content.
 Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly needs
 beside weights and optimizer.
 """
@@ -24,7 +25,6 @@ from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from modeling.config import ModelConfig
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "textmill-checkpoint 1"
 WEIGHTS, CONFIG, STATE, METRICS, CHECKSUMS = (
-    "model.safetensors", "config.json", "training.pt", "metrics.jsonl", "checksums.json",
+    "model.safetensors", "config.json", "training.safetensors", "metrics.jsonl", "checksums.json",
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def sync_folder(path: Path) -> None:
 
 
 def write(
-    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], metrics: str
+    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
 ) -> None:
     """Write a checkpoint folder beside its place and rename it there."""
     draft = folder.with_name(f".{folder.name}.tmp")
@@ -134,17 +134,11 @@ def write(
 
 
 def fill(
-    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], metrics: str
+    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
 ) -> None:
     write_file(folder / WEIGHTS, safetensors.torch.save(weights))
     write_file(folder / CONFIG, description.to_json().encode())
-    # through a file object: given a path, torch.save writes the path's name into the archive
-    temporary = folder / f".{STATE}.tmp"
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / STATE)
+    write_file(folder / STATE, safetensors.torch.save(state))
     write_file(folder / METRICS, metrics.encode())
 
 
@@ -181,15 +175,11 @@ class Checkpoints:
             else:
                 log.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
 
-    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
         """Weights, training state and metrics, on the CPU."""
         folder = self.path(step)
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
-        return (
-            weights,
-            torch.load(folder / STATE, weights_only=True, map_location="cpu"),
-            (folder / METRICS).read_text(),
-        )
+        weights, state = (safetensors.torch.load_file(folder / name) for name in (WEIGHTS, STATE))
+        return weights, state, (folder / METRICS).read_text()
 
     def prune(self, also_keep: int | None) -> None:
         """Delete all but the newest `keep` (and the best one)."""

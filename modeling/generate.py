@@ -79,8 +79,7 @@ def generate(
     texts = [""] * len(prompts)
     for tokens in continuations(checkpoint, prompts, sampling, cache):
         for row, token in tokens.items():
-            if not ended[row].stopped:
-                texts[row] += ended[row].feed(checkpoint.tokenizer.token_bytes(token))
+            texts[row] += ended[row].feed(checkpoint.tokenizer.token_bytes(token))
         if all(stream.stopped for stream in ended):
             break
     return [text + stream.rest() for text, stream in zip(texts, ended, strict=True)]
@@ -108,6 +107,9 @@ class TextStream:
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
+        """What is certain by now."""
+        if self.stopped:
+            return ""
         self.held += self.decoder.decode(piece)
         found = [place for text in self.stop if (place := self.held.find(text)) >= 0]
         if found:

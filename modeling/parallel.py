@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,22 +60,22 @@ def set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         value.copy_(placed_like(weights[name], value))
 
 
-def gathered_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, dict[str, Any]]:
-    """State of every parameter by its name: the same whatever the ranks and the order of groups."""
+def gathered_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """State tensors as `<parameter>/<key>`: the same whatever the ranks and the order of groups."""
     state = {}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
-            if parameter in optimizer.state:
-                state[name] = {key: whole(value) for key, value in optimizer.state[parameter].items()}
+            for key, value in optimizer.state.get(parameter, {}).items():
+                state[f"{name}/{key}"] = whole(value)
     return state
 
 
-def set_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, dict]) -> None:
+def set_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        if name in state:
-            owners[parameter].state[parameter] = {
-                # counters stay on the CPU, moments follow their parameter
-                key: placed_like(value, parameter) if value.shape == parameter.shape else value
-                for key, value in state[name].items()
-            }
+    for path, value in state.items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        if value.shape == parameter.shape:  # moments follow their parameter, counters stay on the CPU
+            value = placed_like(value, parameter)
+        owners[parameter].state[parameter][key] = value

@@ -46,6 +46,7 @@ CURVE_POINTS = 1000  # most rows of the loss curve in metrics.jsonl
 CHECKPOINTS = "checkpoints"
 TIMING = "timing.jsonl"
 STATS = "stats.json"
+OPTIMIZER, TRAINED = "optimizer/", "trained/"  # names in the training state
 
 
 def is_finished(out: Path) -> bool:
@@ -189,9 +190,11 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of this step (rank 0 writes what all ranks hold)."""
         weights = gathered_weights(self.model)
-        state = {"step": self.step, "optimizer": gathered_optimizer_state(self.model, self.optimizers)}
+        state = {"step": torch.tensor(self.step)}
+        for name, value in gathered_optimizer_state(self.model, self.optimizers).items():
+            state[OPTIMIZER + name] = value
         if self.average is not None:
-            state["trained_weights"] = weights
+            state |= {TRAINED + name: value for name, value in checkpoint.untied(weights, self.model).items()}
             weights = weights | {name: value.cpu() for name, value in self.average.items()}
         if self.ranks.first:
             folder = self.checkpoints.path(self.step)
@@ -209,10 +212,10 @@ class Trainer:
         if self.average is not None:
             for name, value in self.average.items():
                 value.copy_(weights[name])
-            weights = state["trained_weights"]
+            weights = checkpoint.tied(below(state, TRAINED), self.model)
         set_weights(self.model, weights)
-        set_optimizer_state(self.model, self.optimizers, state["optimizer"])
-        self.step = state["step"]
+        set_optimizer_state(self.model, self.optimizers, below(state, OPTIMIZER))
+        self.step = int(state["step"])
         self.rows = [json.loads(line) for line in metrics.splitlines()]
         log.info("continuing from step %d of %d", self.step, self.config.steps)
 
@@ -252,6 +255,10 @@ class Trainer:
         log.info("step %d/%d  %s", self.step, self.config.steps, shown)
         if watcher is not None:
             watcher.write(self.step, figures)
+
+
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def set_averaged(model: nn.Module, average: dict[str, Tensor]) -> None:

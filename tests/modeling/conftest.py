@@ -1,5 +1,6 @@
 """A small language with structure, as token arrays of a byte-level tokenizer: enough to learn something in seconds."""
 
+import os
 import random
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.finetune import finetune
+from modeling.pretrain import pretrain
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
 
-torch.set_num_threads(2)
+# models this small are fastest on one thread, in the children too
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +28,8 @@ def words() -> Tokenizer:
 
 def text(documents: int, seed: int) -> list[str]:
     choose = random.Random(seed).choice
-    subjects, verbs, things = ["the cat", "a dog", "the bird"], ["sees", "hears", "finds"], ["a tree", "the sea", "rain"]
+    subjects, verbs = ["the cat", "a dog", "the bird"], ["sees", "hears", "finds"]
+    things = ["a tree", "the sea", "rain"]
     return [
         " ".join(f"{choose(subjects)} {choose(verbs)} {choose(things)}." for _ in range(12)) for _ in range(documents)
     ]
@@ -60,3 +67,39 @@ def tokenizer(tmp_path_factory, words) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     words.save(folder)
     return folder
+
+
+def quiet(done: int, total: int | None = None, **figures: object) -> None:
+    """A progress callback that tells nobody."""
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Settings of a run of a second or two; keyword arguments change them."""
+
+    def settings(**changes) -> PretrainConfig:
+        base = {
+            "model": {"layers": 2, "width": 32, "heads": 2, "context": 32}, "batch": 8, "steps": 40,
+            "evaluate_every": 20, "evaluate_tokens": 1024, "checkpoint_every": 10, "sample_tokens": 8,
+        }  # fmt: skip
+        return PretrainConfig.model_validate(base | changes)
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def pretrained(tokens, tokenizer, tiny, tmp_path_factory) -> Path:
+    """A checkpoint that has learned the small language."""
+    out = tmp_path_factory.mktemp("pretrained")
+    pretrain(tokens, tokenizer, tiny(steps=120), out, quiet)
+    return out
+
+
+@pytest.fixture(scope="session")
+def finetuned(pretrained, tokens, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finetuned")
+    config = FinetuneConfig(
+        steps=80, batch=8, evaluate_every=40, evaluate_tokens=1024, sample_blank="the cat s[MASK]es a tree"
+    )
+    finetune(pretrained, tokens, config, out, quiet)
+    return out

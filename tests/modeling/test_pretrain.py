@@ -1,0 +1,194 @@
+"""Pretraining through its function and its process: results, exact continuation, and mistakes."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modeling.checkpoint import Checkpoints, load_model
+from modeling.errors import ModelingError
+from modeling.pretrain import entropy, pretrain, token_counts
+from modeling.train import command
+from tokenization.arrays import TokenArrays
+
+
+def quiet(done, total=None, **figures):
+    pass
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tokens, tokenizer, tiny, tmp_path_factory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    pretrain(tokens, tokenizer, tiny(), out, quiet)
+    return files(out)
+
+
+def test_it_learns_more_than_the_frequencies_of_tokens(pretrained, tokens):
+    stats = json.loads((pretrained / "stats.json").read_text())
+    assert stats["unigram_entropy"] == pytest.approx(entropy(token_counts(TokenArrays(tokens, "train"))))
+    assert stats["validation_loss"] < 0.5 * stats["unigram_entropy"]
+    # a byte-level vocabulary: a token is a byte, but for the ends of documents
+    assert stats["bits_per_byte"] == pytest.approx(stats["validation_loss"] / np.log(2), rel=0.02)
+    assert stats["tokens_seen"] == 120 * 8 * 32
+
+
+def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer):
+    ours = {"model.safetensors", "config.json", "training.safetensors", "metrics.jsonl", "timing.jsonl", "stats.json"}
+    assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer.iterdir()}
+    rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
+    assert [row["step"] for row in rows if "validation_loss" in row] == [20, 40, 60, 80, 100, 120]
+
+
+def test_a_finished_folder_is_left_alone(pretrained, tokens, tokenizer, tiny):
+    before = files(pretrained)
+    pretrain(tokens, tokenizer, tiny(steps=120), pretrained, pytest.fail)
+    assert files(pretrained) == before
+
+
+def test_the_same_settings_give_the_same_bytes(uninterrupted, tokens, tokenizer, tiny, tmp_path):
+    pretrain(tokens, tokenizer, tiny(checkpoint_every=7, keep_checkpoints=1, log_every=3), tmp_path, quiet)
+    assert files(tmp_path) == uninterrupted
+
+
+def test_another_seed_gives_another_model(uninterrupted, tokens, tokenizer, tiny, tmp_path):
+    pretrain(tokens, tokenizer, tiny(seed=1), tmp_path, quiet)
+    assert files(tmp_path)["model.safetensors"] != uninterrupted["model.safetensors"]
+
+
+def start_and_stop(arguments: list[str], out: Path, after: int, number: signal.Signals) -> int:
+    """Start training, send a signal once a checkpoint of at least step `after` is there; the exit status."""
+    child = subprocess.Popen(
+        arguments, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoints = Checkpoints(out / "checkpoints", keep=1)
+    deadline = time.monotonic() + 60
+    while child.poll() is None and not any(step >= after for step in checkpoints.steps()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(number)
+    return child.wait(timeout=60)
+
+
+def test_after_kill_9_it_continues_to_the_same_bytes(uninterrupted, tokens, tokenizer, tiny, tmp_path):
+    arguments = command(tiny(checkpoint_every=3), tokens, tokenizer, tmp_path)
+    for after in (6, 21):  # killed twice
+        assert start_and_stop(arguments, tmp_path, after, signal.SIGKILL) == -signal.SIGKILL
+    assert not (tmp_path / "stats.json").exists()
+    assert subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True).returncode == 0
+    assert files(tmp_path) == uninterrupted
+
+
+def test_sigterm_saves_where_it_is_and_ends(uninterrupted, tokens, tokenizer, tiny, tmp_path):
+    arguments = command(tiny(steps=40, checkpoint_every=7), tokens, tokenizer, tmp_path)
+    assert start_and_stop(arguments, tmp_path, 7, signal.SIGTERM) == -signal.SIGTERM
+    saved = Checkpoints(tmp_path / "checkpoints", keep=1).steps()
+    assert saved[-1] >= 7
+    assert subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True).returncode == 0
+    assert files(tmp_path) == uninterrupted
+
+
+class Cancelled(BaseException):
+    """What an orchestrator's signal handler raises in the main thread."""
+
+
+def test_an_orchestrators_handler_gets_its_signal_after_the_checkpoint(
+    uninterrupted, tokens, tokenizer, tiny, tmp_path
+):
+    def handler(number, frame):
+        raise Cancelled
+
+    def cancel_at_12(done, total=None, **figures):
+        if done == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Cancelled):
+            pretrain(tokens, tokenizer, tiny(log_every=1), tmp_path, cancel_at_12)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert Checkpoints(tmp_path / "checkpoints", keep=1).steps()[-1] == 12
+    pretrain(tokens, tokenizer, tiny(), tmp_path, quiet)
+    assert files(tmp_path) == uninterrupted
+
+
+def interrupted_at(step: int, tokens, tokenizer, config, out) -> None:
+    def stop(done, total=None, **figures):
+        if done == step:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pretrain(tokens, tokenizer, config, out, stop)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "metrics.jsonl", "config.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    name, uninterrupted, tokens, tokenizer, tiny, tmp_path, caplog
+):
+    interrupted_at(31, tokens, tokenizer, tiny(log_every=1), tmp_path)
+    damaged = tmp_path / "checkpoints" / "step-00000030" / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    pretrain(tokens, tokenizer, tiny(), tmp_path, quiet)
+    assert "step-00000030 is damaged" in caplog.text
+    assert files(tmp_path) == uninterrupted
+
+
+def test_old_checkpoints_go_but_the_best_stays(tokens, tokenizer, tiny, tmp_path):
+    wild = {"optimizer": {"matrix_lr": 0.05}, "schedule": {"shape": "constant"}}
+    config = tiny(steps=60, evaluate_every=10, keep="best", **wild)
+    pretrain(tokens, tokenizer, config, tmp_path, quiet)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert json.loads((tmp_path / "stats.json").read_text())["validation_loss"] == min(losses)
+
+
+def test_micro_batches_change_nothing_but_rounding(uninterrupted, tokens, tokenizer, tiny, tmp_path):
+    whole = json.loads(uninterrupted["stats.json"])["validation_loss"]
+    pretrain(tokens, tokenizer, tiny(micro_batch=3), tmp_path, quiet)
+    assert json.loads((tmp_path / "stats.json").read_text())["validation_loss"] == pytest.approx(whole, rel=0.02)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tokens, tokenizer, tiny, tmp_path):
+    wild = tiny(precision="fp32", checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30})
+    message = r"the loss became (nan|inf) at step 3 \(the checkpoint of step 2 is kept\); lower the learning rates"
+    for _ in range(2):  # continuing does not pretend that all is well
+        with pytest.raises(ModelingError, match=message):
+            pretrain(tokens, tokenizer, wild, tmp_path, quiet)
+    assert list(Checkpoints(tmp_path / "checkpoints", keep=1).usable()) == [2, 1]
+
+
+def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer, tiny, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    pretrain(tokens, tokenizer, tiny(ema=0.9), tmp_path / "a", quiet)
+    interrupted_at(31, tokens, tokenizer, tiny(ema=0.9, log_every=1), tmp_path / "b")
+    pretrain(tokens, tokenizer, tiny(ema=0.9), tmp_path / "b", quiet)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert load_model(tmp_path / "a")[1].run["ema"] == 0.9
+
+
+def test_a_window_longer_than_the_data_is_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
+    model = {"layers": 2, "width": 32, "heads": 2, "context": 1_000_000}
+    with pytest.raises(ModelingError, match=r"needs 1000001 tokens but the train split has \d+; lower model.context"):
+        pretrain(tokens, tokenizer, tiny(model=model), tmp_path, pytest.fail)
+
+
+def test_tokens_of_another_vocabulary_are_an_error_at_once(tokens, words, tiny, tmp_path):
+    from tokenization.tokenizer import Tokenizer
+
+    other = Tokenizer(words.tokens, "gpt2", words.special_tokens | {"<|more|>": 300})
+    other.save(tmp_path)
+    with pytest.raises(ModelingError, match="vocabulary of 261 but the tokenizer 301"):
+        pretrain(tokens, tmp_path, tiny(), tmp_path / "out", pytest.fail)
