@@ -198,6 +198,8 @@ class Fetcher:
             connection.timeout = max(0.1, deadline - time.monotonic())
             path = url[len(origin_of(url)) :]
             connection.request("GET", path, headers={"Host": host_of(url), **headers}, preload_content=False)
+            # Servers that send head and body apart would wait 40 ms for a delayed acknowledgement between the two.
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             answer = connection.getresponse()
         except (OSError, HTTPException, HTTPError) as error:
             raise _NoAnswer(_describe(error, late=time.monotonic() > deadline)) from error

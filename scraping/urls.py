@@ -51,8 +51,8 @@ def normalise(url: str) -> str | None:
 
 def resolve(base: str, href: str) -> str | None:
     """The normalised target of `href` on the page `base`; None if it leads nowhere that can be fetched."""
-    href = href.strip()
-    if not href or href[0] == "#":
+    href = href.partition("#")[0].strip()
+    if not href:
         return None
     if href[0] == "?":
         return _join(base, href)
