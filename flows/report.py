@@ -80,11 +80,12 @@ def lineage(artifacts: list[Artifact], store: Store) -> list[Artifact]:
 def _stage_row(artifact: Artifact) -> StageRow:
     manifest = artifact.manifest
     amount, unit = _work(artifact)
+    rate = amount / manifest.seconds if manifest.seconds else 0
     return StageRow(
         name=f"{manifest.stage} {manifest.label}".strip(),
         seconds=manifest.seconds,
-        work=f"{amount:,} {unit}",
-        rate=f"{amount / manifest.seconds:,.0f} {unit}/s" if manifest.seconds else "",
+        work=f"{amount:,} {unit}" if amount else "",
+        rate=f"{rate:,.0f} {unit}/s" if rate else "",
         megabytes=manifest.size / 1e6,
         fingerprint=manifest.fingerprint,
         code=manifest.code,
@@ -97,12 +98,16 @@ def _work(artifact: Artifact) -> tuple[int, str]:
     match artifact.manifest.stage:
         case "scrape":
             return stats["pages"], "pages"
-        case "ingest" | "prepare":
+        case "ingest":
             return stats["documents"], "documents"
+        case "prepare":
+            return stats["candidates"], "documents"
         case "train_tokenizer":
-            return stats["bytes"], "bytes"
+            return stats.get("corpus_bytes", 0), "bytes"  # none where an encoding was taken as it is
+        case "pretokenize":
+            return stats["train"]["tokens"] + stats["validation"]["tokens"], "tokens"
         case _:
-            return stats["tokens"], "tokens"
+            return stats["tokens_seen"], "tokens"
 
 
 def _loss_figure(artifact: Artifact) -> Markup:

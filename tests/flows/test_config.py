@@ -62,7 +62,7 @@ def test_the_report_s_presets_can_be_chosen(write):
         ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
         ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),
         ("- a\n- b\n", [], r"a configuration is a mapping"),
-        ("train_tokenizer: {vocab_size: 256}\n", [], r"my.yaml:1: train_tokenizer.*257"),
+        ("train_tokenizer: {vocab_size: 256}\n", [], r"my.yaml:1: train_tokenizer: vocab_size 256 is too small"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, expected):
