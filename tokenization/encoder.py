@@ -5,8 +5,8 @@ leftmost first; and a word that is itself a token is that token, even where merg
 is the joined bytes, so *every* way to cut a token into two tokens is a pair of its rank.
 
 A word's ids are remembered under the word, keyed as in `tokenization/words.py`; up to three ids lie in the entry
-itself. The cache starts out with the whole vocabulary. Words of up to `QUADRATIC` bytes merge by scanning an array for
-the lowest rank, longer ones with a heap in O(n log n).
+itself. The cache starts out with the whole vocabulary. Short words merge by scanning an array for the lowest rank,
+longer ones with a heap in O(n log n).
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,25 @@ from itertools import chain
 import numpy as np
 
 from tokenization.errors import TokenizationError
-from tokenization.jit import kernel, leading_zeros, load8, store16, store32
+from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store16, store32, store64
 from tokenization.patterns import Pattern
 from tokenization.scanner import Scanner
 from tokenization.words import (
     INLINE,
-    K0,
-    K1,
+    LONG_VALUE,
     M0,
     ONE,
+    VALUE,
+    enter_long,
+    enter_short,
+    find_long,
+    find_short,
     long_hash,
     rehash_long,
     rehash_short,
-    same_bytes,
-    short_hash,
     short_key,
 )
 
-VALUE = 2  # column of short words: the ids; K0 and K1 before it are the key
-HASH, START, LENGTH, LONG_VALUE = 0, 1, 2, 3  # columns of long words; HASH 0 means empty
-QUADRATIC = 48
 CACHED_BYTES = 256  # longer words are merged anew each time
 CACHED_WORDS = 1 << 19  # distinct words remembered at most
 NEVER = np.int64(1) << 40  # rank of a pair that is no token
@@ -46,9 +45,9 @@ SPILLED = np.uint64(15)
 # in `spill`; the value is then 15, their number in 20 bits, and where they start in 40.
 
 
-@kernel
+@inlined
 def _packed(ids, n, spill, spilled):
-    """Value for n ids, at int64[:]; those that do not fit are written to `spill` at `spilled`."""
+    """(value, spilled) for n ids, at int64[:]; those that do not fit are written to `spill` from `spilled` on."""
     if n <= 3:
         value = np.uint64(n) << np.uint64(60)
         for j in range(n):
@@ -59,60 +58,40 @@ def _packed(ids, n, spill, spilled):
     return (SPILLED << np.uint64(60)) | (np.uint64(n) << np.uint64(40)) | np.uint64(spilled), spilled + n
 
 
-@kernel
-def _find_long(table, arena, text, i, length, h):
-    mask = np.uint64(table.shape[0] - 1)
-    slot = h >> np.uint64(leading_zeros(mask))
-    store = np.int64(arena.ctypes.data)
-    while table[slot, HASH] != 0:
-        if (
-            table[slot, HASH] == h
-            and np.int64(table[slot, LENGTH]) == length
-            and same_bytes(store + np.int64(table[slot, START]), text + i, length)
-        ):
-            break
-        slot = (slot + ONE) & mask
-    return slot
-
-
-@kernel
-def _find_short(table, k0, k1):
-    mask = np.uint64(table.shape[0] - 1)
-    slot = short_hash(k0, k1) >> np.uint64(leading_zeros(mask))
-    while table[slot, K1] != 0 and (table[slot, K1] != k1 or table[slot, K0] != k0):
-        slot = (slot + ONE) & mask
-    return slot
-
-
 # ---- pairs of ids that merge
 
 
-@kernel
-def _pair_slot(left, right, pairs):
-    mask = np.uint64(pairs.shape[0] - 1)
+@inlined
+def _pair_entry(left, right, pairs, mask):
+    """Address of the entry of a pair (left << 32 | right, id), or of the empty entry where it belongs."""
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
     slot = (key * M0) >> np.uint64(leading_zeros(mask))
-    while pairs[slot, 0] != key and pairs[slot, 1] != NEVER:
+    while True:
+        entry = pairs + np.int64(slot) * 16
+        if load64(entry) == key or load64(entry + 8) == NEVER:
+            return entry
         slot = (slot + ONE) & mask
-    return slot
 
 
-@kernel
-def _rank(left, right, pairs):
+@inlined
+def _rank(left, right, pairs, mask):
     """Id of the token that two neighbours make, or NEVER."""
-    return np.int64(pairs[_pair_slot(left, right, pairs), 1])
+    return np.int64(load64(_pair_entry(left, right, pairs, mask) + 8))
 
 
 @kernel
-def fill_vocabulary(data, offsets, ids, short, long, byte_ids, byte_pairs, pairs):
-    """Enter every token into the cache and every way to cut it into two tokens into `pairs`.
+def fill_vocabulary(data, offsets, ids, short_table, long_table, byte_ids, byte_pairs, pair_table):
+    """Enter every token into the tables of words, and every way to cut it into two tokens into that of pairs.
 
     data: uint8[:], offsets: int64[tokens + 1], ids: int64[tokens]: the tokens.
-    pairs: uint64[:, 2], (left << 32 | right, id), id NEVER where empty.
+    pair_table: uint64[:, 2], (left << 32 | right, id), id NEVER where empty.
     byte_pairs: int64[65536], the id for two bytes or NEVER. Long words point into `data`.
-    Returns False if `pairs` became half full: call again with a larger table.
+    Returns False if `pair_table` became half full: call again with a larger table.
     """
-    text, readable = np.int64(data.ctypes.data), data.size
+    text, readable = address(data), data.size
+    short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
+    long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
+    pairs, pairs_mask = address(pair_table), np.uint64(pair_table.shape[0] - 1)
     for token in range(ids.size):
         i, length = offsets[token], offsets[token + 1] - offsets[token]
         value = (ONE << np.uint64(60)) | np.uint64(ids[token])
@@ -120,29 +99,26 @@ def fill_vocabulary(data, offsets, ids, short, long, byte_ids, byte_pairs, pairs
             byte_ids[data[i]] = ids[token]
         if length < INLINE:
             k0, k1 = short_key(text, i, length, readable)
-            slot = _find_short(short, k0, k1)
-            short[slot, K0], short[slot, K1], short[slot, VALUE] = k0, k1, value
+            enter_short(find_short(short, short_mask, k0, k1), k0, k1, value)
         else:
             h = long_hash(text, i, length)
-            slot = _find_long(long, data, text, i, length, h)
-            long[slot, HASH], long[slot, START], long[slot, LENGTH] = h, np.uint64(i), np.uint64(length)
-            long[slot, LONG_VALUE] = value
+            enter_long(find_long(long, long_mask, text, h, text + i, length), h, i, length, value)
     byte_pairs[:] = NEVER
     entered = 0
     for token in range(ids.size):
         start, length = offsets[token], offsets[token + 1] - offsets[token]
         for cut in range(1, length):
-            left = _token_at(text, start, cut, readable, short, long, data)
+            left = _token_at(text, start, cut, readable, short, short_mask, long, long_mask, text)
             if left == NEVER:
                 continue
-            right = _token_at(text, start + cut, length - cut, readable, short, long, data)
+            right = _token_at(text, start + cut, length - cut, readable, short, short_mask, long, long_mask, text)
             if right == NEVER:
                 continue
-            if 2 * entered >= pairs.shape[0]:
+            if 2 * entered >= pair_table.shape[0]:
                 return False
-            slot = _pair_slot(left, right, pairs)
-            pairs[slot, 0] = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
-            pairs[slot, 1] = np.uint64(ids[token])
+            entry = _pair_entry(left, right, pairs, pairs_mask)
+            store64(entry, (np.uint64(left) << np.uint64(32)) | np.uint64(right))
+            store64(entry + 8, np.uint64(ids[token]))
             entered += 1
             if length == 2:
                 byte_pairs[np.int64(data[start]) << 8 | np.int64(data[start + 1])] = ids[token]
@@ -150,43 +126,51 @@ def fill_vocabulary(data, offsets, ids, short, long, byte_ids, byte_pairs, pairs
 
 
 @kernel
-def _token_at(text, i, length, readable, short, long, arena):
+def _token_at(text, i, length, readable, short, short_mask, long, long_mask, arena):
     """Id of the token with these bytes, or NEVER."""
     if length < INLINE:
         k0, k1 = short_key(text, i, length, readable)
-        value = short[_find_short(short, k0, k1), VALUE]
+        value = load64(find_short(short, short_mask, k0, k1) + VALUE)
     else:
-        value = long[_find_long(long, arena, text, i, length, long_hash(text, i, length)), LONG_VALUE]
-    return np.int64(value & ~(SPILLED << np.uint64(60))) if value != 0 else NEVER
+        h = long_hash(text, i, length)
+        value = load64(find_long(long, long_mask, arena, h, text + i, length) + LONG_VALUE)
+    return np.int64(value & ID_MASK) if value != 0 else NEVER
 
 
 # ---- merging a word
 
 
 @kernel
-def _merge_scanning(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks):
-    """Merge a short word: the lowest rank is found by looking at all. Returns the number of ids, left in `ids`."""
+def _merge_scanning(text, i, length, byte_ids, byte_pairs, pairs, mask, ids, ranks):
+    """Merge a short word: the lowest rank is found by looking at all. Returns the number of ids, left in `ids`.
+
+    All arguments but i, length and mask are addresses; ids, ranks, byte_ids and byte_pairs are of int64.
+    """
     n = length
     for j in range(n):
-        ids[j] = byte_ids[load8(text + i + j)]
+        store64(ids + 8 * j, load64(byte_ids + 8 * load8(text + i + j)))
     for j in range(n - 1):
-        ranks[j] = byte_pairs[load8(text + i + j) << 8 | load8(text + i + j + 1)]
+        two = load8(text + i + j) << 8 | load8(text + i + j + 1)
+        store64(ranks + 8 * j, load64(byte_pairs + 8 * two))
     while n > 1:
         lowest, at = NEVER, -1
         for j in range(n - 1):
-            if ranks[j] < lowest:
-                lowest, at = ranks[j], j
+            rank = np.int64(load64(ranks + 8 * j))
+            if rank < lowest:
+                lowest, at = rank, j
         if at < 0:
             break
-        ids[at] = lowest
+        store64(ids + 8 * at, np.uint64(lowest))
         n -= 1
         for j in range(at + 1, n):
-            ids[j] = ids[j + 1]
-            ranks[j] = ranks[j + 1]
+            store64(ids + 8 * j, load64(ids + 8 * j + 8))
+            store64(ranks + 8 * j, load64(ranks + 8 * j + 8))
         if at > 0:
-            ranks[at - 1] = _rank(ids[at - 1], lowest, pairs)
+            rank = _rank(load64(ids + 8 * at - 8), lowest, pairs, mask)
+            store64(ranks + 8 * at - 8, np.uint64(rank))
         if at < n - 1:
-            ranks[at] = _rank(lowest, ids[at + 1], pairs)
+            rank = _rank(lowest, load64(ids + 8 * at + 8), pairs, mask)
+            store64(ranks + 8 * at, np.uint64(rank))
     return n
 
 
@@ -221,7 +205,7 @@ def _heap_pop(heap, size):
 
 
 @kernel
-def _merge_with_heap(text, i, length, byte_ids, pairs, ids):
+def _merge_with_heap(text, i, length, byte_ids, pairs, mask, ids):
     """Merge a long word: (rank, position) in a heap, the symbols in a linked list. Returns the number of ids."""
     following = np.empty(length, np.int64)
     previous = np.empty(length, np.int64)
@@ -231,7 +215,7 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, ids):
         ids[j] = byte_ids[load8(text + i + j)]
         following[j], previous[j] = j + 1, j - 1
     for j in range(length - 1):
-        rank = _rank(ids[j], ids[j + 1], pairs)
+        rank = _rank(ids[j], ids[j + 1], pairs, mask)
         if rank != NEVER:
             size = _heap_push(heap, size, rank << 32 | j)
     while size > 0:
@@ -240,19 +224,19 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, ids):
         if ids[j] < 0:
             continue
         right = following[j]
-        if right == length or _rank(ids[j], ids[right], pairs) != rank:
+        if right == length or _rank(ids[j], ids[right], pairs, mask) != rank:
             continue
         ids[j], ids[right] = rank, -1
         after = following[right]
         following[j] = after
         if after < length:
             previous[after] = j
-            rank = _rank(ids[j], ids[after], pairs)
+            rank = _rank(ids[j], ids[after], pairs, mask)
             if rank != NEVER:
                 size = _heap_push(heap, size, rank << 32 | j)
         before = previous[j]
         if before >= 0:
-            rank = _rank(ids[before], ids[j], pairs)
+            rank = _rank(ids[before], ids[j], pairs, mask)
             if rank != NEVER:
                 size = _heap_push(heap, size, rank << 32 | before)
     n = j = 0
@@ -263,26 +247,19 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, ids):
     return n
 
 
-@kernel
-def _merge(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks):
-    if length <= QUADRATIC:
-        return _merge_scanning(text, i, length, byte_ids, byte_pairs, pairs, ids, ranks)
-    return _merge_with_heap(text, i, length, byte_ids, pairs, ids)
-
-
 # ---- text
 
 
-@kernel
-def _store(out, at, value):
-    """Write a uint64 to out[at], uint16 or uint32."""
-    if out.itemsize == 2:
-        store16(np.int64(out.ctypes.data) + 2 * at, value)
+@inlined
+def _store(out, itemsize, at, value):
+    """Write a uint64 to position `at` of an array of uint16 or uint32 at an address."""
+    if itemsize == 2:
+        store16(out + 2 * at, value)
     else:
-        store32(np.int64(out.ctypes.data) + 4 * at, value)
+        store32(out + 4 * at, value)
 
 
-@kernel
+@inlined
 def _close_documents(offsets, document, position, out, o, out_ends, closing):
     """Close the documents from `document` on that end at a position of the text; returns (document, o)."""
     while document + 1 < offsets.size and offsets[document + 1] == position:
@@ -303,10 +280,10 @@ def encode_words(
     ends,
     byte_ids,
     byte_pairs,
-    pairs,
-    short,
-    long,
-    arena,
+    pair_table,
+    short_table,
+    long_table,
+    arena_array,
     spill,
     sizes,
     remember,
@@ -322,58 +299,60 @@ def encode_words(
     The words start at byte `start` of the text, in `document` of those that `offsets` delimits, and end at `ends`.
     Every document that ends there gets its end in out_ends and, unless `closing` is negative, this id at its end.
     `out` needs room for one id per byte and document, and two more.
-    sizes: int64[4], entries of `short` and `long`, bytes used of `arena` and entries used of `spill`; all four have
-    room for these words if `remember`. ids, ranks: int64 work space, as long as the longest word.
+    sizes: int64[4], entries of the tables of short and long words, and how much of the arena and of `spill` is used;
+    all four have room for these words if `remember`. ids, ranks: int64 work space, as long as the longest word.
     """
-    text, readable = np.int64(text_array.ctypes.data), text_array.size
+    text, readable = address(text_array), text_array.size
+    short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
+    long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
+    arena, target, itemsize = address(arena_array), address(out), out.itemsize
+    pairs, pairs_mask = address(pair_table), np.uint64(pair_table.shape[0] - 1)
     document, o = _close_documents(offsets, document, start, out, o, out_ends, closing)
-    document_end = offsets[document + 1]
+    document_end = offsets[document + 1] if document + 1 < offsets.size else -1
     for end in ends:
         length = end - start
+        n = 0
         if length < INLINE:
             k0, k1 = short_key(text, start, length, readable)
-            slot = _find_short(short, k0, k1)
-            value = short[slot, VALUE]
+            entry = find_short(short, short_mask, k0, k1)
+            value = load64(entry + VALUE)
             if value == 0:
-                n = _merge_scanning(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
+                n = _merge_scanning(
+                    text,
+                    start,
+                    length,
+                    address(byte_ids),
+                    address(byte_pairs),
+                    pairs,
+                    pairs_mask,
+                    address(ids),
+                    address(ranks),
+                )
                 if remember:
                     value, sizes[3] = _packed(ids, n, spill, sizes[3])
-                    short[slot, K0], short[slot, K1], short[slot, VALUE] = k0, k1, value
+                    enter_short(entry, k0, k1, value)
                     sizes[0] += 1
         else:
-            value = np.uint64(0)
-            n = 0
-            if length <= CACHED_BYTES:
-                h = long_hash(text, start, length)
-                slot = _find_long(long, arena, text, start, length, h)
-                value = long[slot, LONG_VALUE]
-                if value == 0:
-                    n = _merge(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
-                    if remember:
-                        used = sizes[2]
-                        for j in range(length):
-                            arena[used + j] = load8(text + start + j)
-                        value, sizes[3] = _packed(ids, n, spill, sizes[3])
-                        long[slot, HASH], long[slot, START], long[slot, LENGTH] = h, np.uint64(used), np.uint64(length)
-                        long[slot, LONG_VALUE] = value
-                        sizes[1] += 1
-                        sizes[2] += length
-            else:
-                # too long to be remembered, but it may be a token
-                token = _token_at(text, start, length, readable, short, long, arena)
-                if token != NEVER:
-                    ids[0], n = token, 1
-                else:
-                    n = _merge(text, start, length, byte_ids, byte_pairs, pairs, ids, ranks)
+            h = long_hash(text, start, length)
+            entry = find_long(long, long_mask, arena, h, text + start, length)
+            value = load64(entry + LONG_VALUE)
+            if value == 0:
+                n = _merge_with_heap(text, start, length, byte_ids, pairs, pairs_mask, ids)
+                if remember and length <= CACHED_BYTES:
+                    value, sizes[3] = _packed(ids, n, spill, sizes[3])
+                    enter_long(entry, h, sizes[2], length, value)
+                    arena_array[sizes[2] : sizes[2] + length] = text_array[start:end]
+                    sizes[1] += 1
+                    sizes[2] += length
         count = value >> np.uint64(60)
-        if count == 0:
+        if value == 0:
             for j in range(n):
                 out[o + j] = ids[j]
             o += n
         elif count != SPILLED:
-            _store(out, o, value & ID_MASK)
-            _store(out, o + 1, (value >> np.uint64(ID_BITS)) & ID_MASK)
-            _store(out, o + 2, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
+            _store(target, itemsize, o, value & ID_MASK)
+            _store(target, itemsize, o + 1, (value >> np.uint64(ID_BITS)) & ID_MASK)
+            _store(target, itemsize, o + 2, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
             o += np.int64(count)
         else:
             first = np.int64(value & np.uint64((1 << 40) - 1))
@@ -436,7 +415,7 @@ class Encoder:
         self._spill = np.empty(1 << 12, np.int32)
         long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
         self._sizes = np.array([len(vocabulary.ids) - long_tokens, long_tokens, len(self._arena), 0], np.int64)
-        self._ids, self._ranks = np.empty(1024, np.int64), np.empty(QUADRATIC, np.int64)
+        self._ids, self._ranks = np.empty(1024, np.int64), np.empty(INLINE, np.int64)
 
     def encode(
         self, text: np.ndarray, offsets: np.ndarray, dtype: np.dtype, closing: int | None = None

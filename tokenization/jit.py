@@ -4,6 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -34,6 +35,17 @@ def kernel(function):
         return njit(**options)(function)
     compiled._cache._cache_file._source_stamp = PACKAGE_DIGEST
     return compiled
+
+
+def inlined(function):
+    """A small function that becomes part of every kernel that calls it: a call costs more than its work."""
+    return njit(nogil=True, boundscheck=False, error_model="numpy", forceinline=True)(function)
+
+
+@inlined
+def address(array):
+    """Where an array begins in memory. It must stay referenced, which arguments of a kernel are."""
+    return np.int64(array.ctypes.data)
 
 
 def _pointer(builder, address, kind):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tokenization.jit import kernel, leading_zeros
+from tokenization.jit import inlined, kernel, leading_zeros
 from tokenization.words import M0
 
 SYMBOL, PREVIOUS, NEXT, WORD = 0, 1, 2, 3  # columns of the cells; a cell that was merged away has symbol NONE
@@ -34,12 +34,12 @@ MIN_COUNT = 2  # a pair that occurs once is no repetition
 # ---- pairs by key: an open-addressing table of indices
 
 
-@kernel
+@inlined
 def _pair_key(left, right):
     return np.int64(left) << 32 | np.int64(right)
 
 
-@kernel
+@inlined
 def _find(key, table, pairs):
     """Slot of a pair in the table, or the empty slot where it belongs."""
     mask = table.size - 1
@@ -73,12 +73,12 @@ def _with_room(pairs, used):
 # ---- the heap of (count, key), largest count first, then smallest key
 
 
-@kernel
+@inlined
 def _before(count, key, other_count, other_key):
     return count > other_count or (count == other_count and key < other_key)
 
 
-@kernel
+@inlined
 def _push(heap, size, count, key):
     """Add an entry to the heap of that size, which must have room."""
     i = size
@@ -91,7 +91,7 @@ def _push(heap, size, count, key):
     heap[i, 0], heap[i, 1] = count, key
 
 
-@kernel
+@inlined
 def _sink(heap, size, i, count, key):
     """Put an entry at position i, below which all is in order, or where it belongs beneath."""
     while True:

@@ -13,7 +13,7 @@ import numpy as np
 import regex
 
 from tokenization.errors import TokenizationError
-from tokenization.jit import bytes_between, kernel, leading_zeros, load8, trailing_zeros
+from tokenization.jit import bytes_between, inlined, kernel, leading_zeros, load8, trailing_zeros
 from tokenization.patterns import Kind, Pattern
 from tokenization.unicode_classes import (
     LOWER,
@@ -38,7 +38,7 @@ UNDECIDED = -1
 # ---- one code point
 
 
-@kernel
+@inlined
 def _class_at(text, i, classes):
     """Class and byte length of the character at byte i; the text is valid UTF-8."""
     first = load8(text + i)
@@ -54,12 +54,12 @@ def _class_at(text, i, classes):
     return np.int64(classes[code]), 4
 
 
-@kernel
+@inlined
 def _is_letter(c):
     return c in (UPPER, LOWER, UNCASED)
 
 
-@kernel
+@inlined
 def _is_other(c):
     return c in (OTHER, MARK)
 
@@ -244,18 +244,18 @@ def _o200k_end(text, i, stop, classes):
 # ---- fast level: a word from the masks; k is its first bit in the window
 
 
-@kernel
+@inlined
 def _run(mask, k):
     """Length of the run of one bits from bit k on; a run that reaches the end of the window has length >= 64 - k."""
     return trailing_zeros(~(mask >> np.uint64(k)))
 
 
-@kernel
+@inlined
 def _bit(mask, k):
     return (mask >> np.uint64(k)) & ONE != 0
 
 
-@kernel
+@inlined
 def _blanks_fast(k, ahead, blanks, newlines, beyond, kind):
     run = _run(blanks, k)
     if k + run >= WINDOW or _bit(beyond, k + run):
@@ -268,7 +268,7 @@ def _blanks_fast(k, ahead, blanks, newlines, beyond, kind):
     return run - 1 if run > 1 and run < ahead else run
 
 
-@kernel
+@inlined
 def _others_fast(k, lead, others, tail, beyond):
     run = lead + _run(others, k + lead)
     if k + run >= WINDOW or _bit(beyond, k + run):
@@ -277,7 +277,7 @@ def _others_fast(k, lead, others, tail, beyond):
     return run if k + run < WINDOW else UNDECIDED
 
 
-@kernel
+@inlined
 def _numbers_fast(k, digits, beyond, limit):
     run = _run(digits, k)
     if run >= limit:
@@ -285,7 +285,7 @@ def _numbers_fast(k, digits, beyond, limit):
     return UNDECIDED if k + run >= WINDOW or _bit(beyond, k + run) else run
 
 
-@kernel
+@inlined
 def _gpt2_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes):
     if _bit(letters, k + space) or _bit(digits, k + space):
         run = space + _run(letters if _bit(letters, k + space) else digits, k + space)
@@ -297,7 +297,7 @@ def _gpt2_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyon
     return UNDECIDED
 
 
-@kernel
+@inlined
 def _cl100k_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes, kind):
     if not _bit(digits | newlines | beyond | apostrophes, k):
         run = trailing_zeros(~((letters >> np.uint64(k)) | ONE))
@@ -312,7 +312,7 @@ def _cl100k_fast(k, ahead, space, letters, digits, blanks, newlines, others, bey
     return UNDECIDED
 
 
-@kernel
+@inlined
 def _o200k_fast(k, ahead, space, letters, uppers, digits, blanks, newlines, slashes, others, beyond, apostrophes):
     if _bit(digits, k):
         return _numbers_fast(k, digits, beyond, 3)

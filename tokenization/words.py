@@ -6,18 +6,21 @@ bytes go to an arena, and a second table maps a 64-bit hash to them (hash, lengt
 
 import numpy as np
 
-from tokenization.jit import kernel, leading_zeros, load8, load64
+from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store64
 
 INLINE = 16  # words shorter than this are keys themselves
-K0, K1, COUNT = 0, 1, 2  # columns of the table of short words; K1 holds the length in its top byte, so 0 means empty
-HASH, START, LENGTH, LONG_COUNT = 0, 1, 2, 3  # columns of the table of long words; HASH 0 means empty
+# Both tables are uint64[slots, 4], the number of slots a power of two; a word's value is its count here, its ids in the
+# encoder. Kernels see entries as addresses: K0 … are byte offsets in an entry.
+K0, K1, VALUE = 0, 8, 16  # short words; K1 holds the length in its top byte, so 0 means empty
+HASH, START, LENGTH, LONG_VALUE = 0, 8, 16, 24  # long words; the bytes are at START of the arena; HASH 0 means empty
+ENTRY = 32
 M0 = np.uint64(0x9E3779B97F4A7C15)
 M1 = np.uint64(0xC2B2AE3D27D4EB4F)
 M2 = np.uint64(0xBF58476D1CE4E5B9)
 EIGHT, FIFTY_SIX, ONE = np.uint64(8), np.uint64(56), np.uint64(1)
 
 
-@kernel
+@inlined
 def short_key(text, i, length, readable):
     """The bytes i .. i + length (below 16) of a text as two uint64, little-endian, the length in the top byte."""
     if i + INLINE <= readable:
@@ -35,14 +38,14 @@ def short_key(text, i, length, readable):
     return k0, k1 | (np.uint64(length) << FIFTY_SIX)
 
 
-@kernel
+@inlined
 def short_hash(k0, k1):
     """Hash of a short key; take its high bits."""
     h = k0 * M0 + k1 * M1
     return (h ^ (h >> np.uint64(29))) * M2
 
 
-@kernel
+@inlined
 def long_hash(text, i, length):
     """Hash of length >= 8 bytes, never 0; take its high bits."""
     h = np.uint64(length) * M1
@@ -54,7 +57,7 @@ def long_hash(text, i, length):
     return max(h, ONE)
 
 
-@kernel
+@inlined
 def same_bytes(a, b, length):
     """Whether length >= 8 bytes at two addresses are equal."""
     for j in range(0, length - 7, 8):
@@ -63,164 +66,176 @@ def same_bytes(a, b, length):
     return load64(a + length - 8) == load64(b + length - 8)
 
 
-@kernel
-def _add_short(table, k0, k1, count):
-    """Add to the count of a short word; returns 1 if it is new."""
-    mask = np.uint64(table.shape[0] - 1)
+@inlined
+def find_short(table, mask, k0, k1):
+    """Address of the entry of a short word, or of the empty entry where it belongs. table: address; mask: slots - 1."""
     slot = short_hash(k0, k1) >> np.uint64(leading_zeros(mask))
     while True:
-        found = table[slot, K1]
-        if found == k1 and table[slot, K0] == k0:
-            table[slot, COUNT] += count
-            return 0
-        if found == 0:
-            table[slot, K0] = k0
-            table[slot, K1] = k1
-            table[slot, COUNT] = count
-            return 1
+        entry = table + np.int64(slot) * ENTRY
+        found = load64(entry + K1)
+        if found == 0 or (found == k1 and load64(entry + K0) == k0):
+            return entry
         slot = (slot + ONE) & mask
 
 
-@kernel
-def _add_long(table, arena, used, text, i, length, count):
-    """Add to the count of the long word at byte i of a text; returns how many bytes of the arena it newly takes."""
-    mask = np.uint64(table.shape[0] - 1)
-    h = long_hash(text, i, length)
+@inlined
+def find_long(table, mask, arena, h, at, length):
+    """Address of the entry of a long word, or of the empty entry where it belongs. h: its hash; at: address of it."""
     slot = h >> np.uint64(leading_zeros(mask))
-    store = np.int64(arena.ctypes.data)
     while True:
-        found = table[slot, HASH]
-        if (
+        entry = table + np.int64(slot) * ENTRY
+        found = load64(entry + HASH)
+        if found == 0 or (
             found == h
-            and np.int64(table[slot, LENGTH]) == length
-            and same_bytes(store + np.int64(table[slot, START]), text + i, length)
+            and load64(entry + LENGTH) == np.uint64(length)
+            and same_bytes(arena + np.int64(load64(entry + START)), at, length)
         ):
-            table[slot, LONG_COUNT] += count
-            return 0
-        if found == 0:
-            table[slot, HASH] = h
-            table[slot, START] = np.uint64(used)
-            table[slot, LENGTH] = np.uint64(length)
-            table[slot, LONG_COUNT] = count
-            for j in range(length):
-                arena[used + j] = load8(text + i + j)
-            return length
+            return entry
         slot = (slot + ONE) & mask
 
 
+@inlined
+def enter_short(entry, k0, k1, value):
+    store64(entry + K0, k0)
+    store64(entry + K1, k1)
+    store64(entry + VALUE, value)
+
+
+@inlined
+def enter_long(entry, h, start, length, value):
+    store64(entry + HASH, h)
+    store64(entry + START, np.uint64(start))
+    store64(entry + LENGTH, np.uint64(length))
+    store64(entry + LONG_VALUE, value)
+
+
 @kernel
-def _count(text_array, start, ends, short, long, arena, used):
-    """Count the words that end at `ends`, the first starting at `start`; returns (new short, new long, arena used)."""
-    text = np.int64(text_array.ctypes.data)
-    readable = text_array.size
+def _count(text_array, start, ends, counts, short_table, long_table, arena_array, used):
+    """Count words: word w ends at ends[w] and counts counts[w] times, or once if `counts` is empty.
+
+    The first word starts at byte `start`. Returns (new short words, new long words, bytes used of the arena).
+    """
+    text, readable = address(text_array), text_array.size
+    short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
+    long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
+    arena = address(arena_array)
     new_short = new_long = 0
     one = ONE
-    for end in ends:
+    for word in range(ends.size):
+        end = ends[word]
         length = end - start
+        count = np.uint64(counts[word]) if counts.size else one
         if length < INLINE:
             k0, k1 = short_key(text, start, length, readable)
-            new_short += _add_short(short, k0, k1, one)
+            entry = find_short(short, short_mask, k0, k1)
+            if load64(entry + K1) != 0:
+                store64(entry + VALUE, load64(entry + VALUE) + count)
+            else:
+                enter_short(entry, k0, k1, count)
+                new_short += 1
         else:
-            taken = _add_long(long, arena, used, text, start, length, one)
-            used += taken
-            new_long += taken > 0
+            h = long_hash(text, start, length)
+            entry = find_long(long, long_mask, arena, h, text + start, length)
+            if load64(entry + HASH) != 0:
+                store64(entry + LONG_VALUE, load64(entry + LONG_VALUE) + count)
+            else:
+                enter_long(entry, h, used, length, count)
+                arena_array[used : used + length] = text_array[start:end]
+                used += length
+                new_long += 1
         start = end
     return new_short, new_long, used
 
 
 @kernel
-def _enter(text_array, offsets, counts, short, long, arena):
-    """Count each word (the bytes offsets[w]:offsets[w + 1]) counts[w] times; returns (shorts, longs, arena used)."""
-    text = np.int64(text_array.ctypes.data)
-    shorts = longs = used = 0
-    for word in range(counts.size):
-        start, length, count = offsets[word], offsets[word + 1] - offsets[word], np.uint64(counts[word])
-        if length < INLINE:
-            k0, k1 = short_key(text, start, length, text_array.size)
-            shorts += _add_short(short, k0, k1, count)
-        else:
-            taken = _add_long(long, arena, used, text, start, length, count)
-            used += taken
-            longs += taken > 0
-    return shorts, longs, used
-
-
-@kernel
-def _copy_short(source, target):
-    """Add every count of one table to another; returns the number of new words."""
+def _merge_short(source, target_table):
+    """Add every count of one table of short words to another; returns the number of new words."""
+    target, mask = address(target_table), np.uint64(target_table.shape[0] - 1)
     new = 0
     for slot in range(source.shape[0]):
-        if source[slot, K1] != 0:
-            new += _add_short(target, source[slot, K0], source[slot, K1], source[slot, COUNT])
+        k0, k1, count = source[slot, 0], source[slot, 1], source[slot, 2]
+        if k1 != 0:
+            entry = find_short(target, mask, k0, k1)
+            if load64(entry + K1) != 0:
+                store64(entry + VALUE, load64(entry + VALUE) + count)
+            else:
+                enter_short(entry, k0, k1, count)
+                new += 1
     return new
 
 
 @kernel
-def _copy_long(source, source_arena, target, arena, used):
-    """Add every count of one table to another; returns (number of new words, arena used)."""
-    text = np.int64(source_arena.ctypes.data)
+def _merge_long(source, source_arena, target_table, arena, used):
+    """Add every count of one table of long words to another; returns (number of new words, bytes used of the arena)."""
+    target, mask = address(target_table), np.uint64(target_table.shape[0] - 1)
+    text, store = address(source_arena), address(arena)
     new = 0
     for slot in range(source.shape[0]):
-        if source[slot, HASH] != 0:
-            start, length = np.int64(source[slot, START]), np.int64(source[slot, LENGTH])
-            taken = _add_long(target, arena, used, text, start, length, source[slot, LONG_COUNT])
-            used += taken
-            new += taken > 0
+        h, start, length, count = source[slot, 0], np.int64(source[slot, 1]), np.int64(source[slot, 2]), source[slot, 3]
+        if h != 0:
+            entry = find_long(target, mask, store, h, text + start, length)
+            if load64(entry + HASH) != 0:
+                store64(entry + LONG_VALUE, load64(entry + LONG_VALUE) + count)
+            else:
+                enter_long(entry, h, used, length, count)
+                arena[used : used + length] = source_arena[start : start + length]
+                used += length
+                new += 1
     return new, used
 
 
 @kernel
 def rehash_short(source, slots):
-    """The entries of a table keyed by short words in a new one of that many slots (a power of two)."""
-    target = np.zeros((slots, 4), np.uint64)
-    mask = np.uint64(slots - 1)
-    shift = np.uint64(leading_zeros(mask))
+    """The entries of a table of short words in a new one of that many slots."""
+    table = np.zeros((slots, 4), np.uint64)
+    target, mask = address(table), np.uint64(slots - 1)
     for slot in range(source.shape[0]):
-        if source[slot, K1] != 0:
-            place = short_hash(source[slot, K0], source[slot, K1]) >> shift
-            while target[place, K1] != 0:
-                place = (place + ONE) & mask
-            target[place] = source[slot]
-    return target
+        if source[slot, 1] != 0:
+            entry = find_short(target, mask, source[slot, 0], source[slot, 1])
+            enter_short(entry, source[slot, 0], source[slot, 1], source[slot, 2])
+    return table
 
 
 @kernel
 def rehash_long(source, slots):
-    """The entries of a table of long words in a new one of that many slots (a power of two)."""
-    target = np.zeros((slots, 4), np.uint64)
+    """The entries of a table of long words in a new one of that many slots."""
+    table = np.zeros((slots, 4), np.uint64)
     mask = np.uint64(slots - 1)
     shift = np.uint64(leading_zeros(mask))
     for slot in range(source.shape[0]):
-        if source[slot, HASH] != 0:
-            place = source[slot, HASH] >> shift
-            while target[place, HASH] != 0:
+        if source[slot, 0] != 0:
+            place = source[slot, 0] >> shift
+            while table[place, 0] != 0:
                 place = (place + ONE) & mask
-            target[place] = source[slot]
-    return target
+            table[place] = source[slot]
+    return table
 
 
 @kernel
 def _unpack(short, long, arena, data, offsets, counts):
     word = used = 0
     for slot in range(short.shape[0]):
-        k0, k1 = short[slot, K0], short[slot, K1]
+        k0, k1 = short[slot, 0], short[slot, 1]
         if k1 != 0:
             length = np.int64(k1 >> FIFTY_SIX)
             for j in range(length):
                 data[used + j] = np.uint8((k0 >> np.uint64(8 * j)) if j < 8 else (k1 >> np.uint64(8 * (j - 8))))
             offsets[word] = used
-            counts[word] = np.int64(short[slot, COUNT])
+            counts[word] = np.int64(short[slot, 2])
             used += length
             word += 1
     for slot in range(long.shape[0]):
-        if long[slot, HASH] != 0:
-            start, length = np.int64(long[slot, START]), np.int64(long[slot, LENGTH])
+        if long[slot, 0] != 0:
+            start, length = np.int64(long[slot, 1]), np.int64(long[slot, 2])
             data[used : used + length] = arena[start : start + length]
             offsets[word] = used
-            counts[word] = np.int64(long[slot, LONG_COUNT])
+            counts[word] = np.int64(long[slot, 3])
             used += length
             word += 1
     offsets[word] = used
+
+
+ONCE = np.empty(0, np.int64)
 
 
 def _table(slots: int) -> np.ndarray:
@@ -239,10 +254,7 @@ class WordCounts:
     def of(cls, data: np.ndarray, offsets: np.ndarray, counts: np.ndarray) -> "WordCounts":
         """The table of words given as `unpack` returns them."""
         table = cls()
-        table._reserve(len(counts), len(counts), len(data))
-        table._shorts, table._longs, table._used = _enter(
-            data, offsets, counts, table._short, table._long, table._arena
-        )
+        table._add(data, 0, offsets[1:], counts)
         return table
 
     def __len__(self) -> int:
@@ -251,21 +263,26 @@ class WordCounts:
 
     def add(self, text: np.ndarray, start: int, ends: np.ndarray) -> None:
         """Count the consecutive words of a text (uint8[:]) from byte `start` that end at `ends` (int64[:])."""
+        self._add(text, start, ends, ONCE)
+
+    def _add(self, text: np.ndarray, start: int, ends: np.ndarray, counts: np.ndarray) -> None:
+        if not len(ends):
+            return
         self._reserve(len(ends), len(ends), int(ends[-1]) - start)
-        shorts, longs, self._used = _count(text, start, ends, self._short, self._long, self._arena, self._used)
+        shorts, longs, self._used = _count(text, start, ends, counts, self._short, self._long, self._arena, self._used)
         self._shorts += shorts
         self._longs += longs
 
     def update(self, other: "WordCounts") -> None:
         """Add the counts of another table."""
         self._reserve(other._shorts, other._longs, other._used)
-        self._shorts += _copy_short(other._short, self._short)
-        longs, self._used = _copy_long(other._long, other._arena, self._long, self._arena, self._used)
+        self._shorts += _merge_short(other._short, self._short)
+        longs, self._used = _merge_long(other._long, other._arena, self._long, self._arena, self._used)
         self._longs += longs
 
     def unpack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All words as (bytes uint8[:], offsets int64[words + 1], counts int64[words]), in no particular order."""
-        short_bytes = int((self._short[:, K1] >> FIFTY_SIX).sum())
+        short_bytes = int((self._short[:, 1] >> FIFTY_SIX).sum())
         data = np.empty(short_bytes + self._used, np.uint8)
         offsets, counts = np.empty(len(self) + 1, np.int64), np.empty(len(self), np.int64)
         _unpack(self._short, self._long, self._arena, data, offsets, counts)
