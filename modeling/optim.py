@@ -27,8 +27,8 @@ MUON_ROUNDS = 5
 
 
 def orthogonalized(matrices: Tensor, rounds: int = MUON_ROUNDS) -> Tensor:
-    """About U V^T for each matrix U S V^T of [N, R, C], in bf16: singular values end near 1."""
-    x = matrices.bfloat16()
+    """About U V^T for each matrix U S V^T of [N, R, C], in its dtype (bf16 will do): singular values end near 1."""
+    x = matrices
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -40,13 +40,14 @@ def orthogonalized(matrices: Tensor, rounds: int = MUON_ROUNDS) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for 2-D parameters; sharded ones (DTensor) are gathered for the iteration.
+    """Muon for 2-D parameters, iterating in `dtype`; sharded ones (DTensor) are gathered for it.
 
     The step's length is lr x sqrt(max(1, rows / columns)), so that wide and tall matrices change outputs alike.
     """
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(self, params, lr: float, momentum: float, weight_decay: float, dtype: torch.dtype):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -56,7 +57,8 @@ class Muon(torch.optim.Optimizer):
                 if param.grad is not None:
                     shapes.setdefault(param.shape, []).append(param)
             for shape, params in shapes.items():
-                updates = orthogonalized(torch.stack([self._direction(p, group["momentum"]) for p in params]))
+                directions = torch.stack([self._direction(p, group["momentum"]) for p in params])
+                updates = orthogonalized(directions.to(self.dtype))
                 length = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, update in zip(params, updates, strict=True):
                     if isinstance(param, DTensor):
@@ -73,8 +75,11 @@ class Muon(torch.optim.Optimizer):
         return direction.full_tensor() if isinstance(direction, DTensor) else direction
 
 
-def optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Every parameter in exactly one optimizer; each group keeps its base rate in `base_lr`."""
+def optimizers(model: nn.Module, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Every parameter in exactly one optimizer; each group keeps its base rate in `base_lr`.
+
+    dtype: that of the run's matrix products.
+    """
     parameters = dict(model.named_parameters())
     betas = (config.beta1, config.beta2)
     fused = all(p.device.type in ("cuda", "cpu") for p in parameters.values())
@@ -91,7 +96,7 @@ def optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Op
         groups = [{"params": split[kind], "lr": rate} for kind, rate in rates.items() if split[kind]]
         chosen = [
             torch.optim.AdamW(groups, betas=betas, eps=1e-10, weight_decay=0.0, fused=fused),
-            Muon(split["matrix"], config.matrix_lr, config.momentum, config.weight_decay),
+            Muon(split["matrix"], config.matrix_lr, config.momentum, config.weight_decay, dtype),
         ]
     for optimizer in chosen:
         for group in optimizer.param_groups:

@@ -69,7 +69,7 @@ class Trainer:
         if config.compile if config.compile is not None else compute.device.type == "cuda":
             self.model.compile()
         self.module: nn.Module = parallelized(self.model, ranks, compute, config.parallel)
-        self.optimizers = optimizers(self.model, config.optimizer)
+        self.optimizers = optimizers(self.model, config.optimizer, compute.dtype)
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if config.ema else None
         self.checkpoints = Checkpoints(out / CHECKPOINTS, config.keep_checkpoints)
         self.rows: list[dict[str, Any]] = []
