@@ -27,14 +27,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from scraping import sandbox
 from scraping.boilerplate import Sampler, TemplateLearner, remove_template
 from scraping.clean import clean
 from scraping.dedup import DedupConfig, Fingerprints, find_duplicates, fingerprint
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extractor, MainExtractor, RecordsExtractor, load_reader
 from scraping.filters import FilterConfig, judge
-from scraping.sandbox import Call, Failure
+from scraping.sandbox import Call, Failure, Sandbox
 from scraping.shards import (
     DOCUMENTS,
     DROPPED,
@@ -109,6 +108,8 @@ def prepare(
     extracted = _extract_all(pages, extractors, config, work / "extracted", progress)
     ingested = [shard for folder in documents for shard in shards(folder)]
     inputs = [_Input(item.documents, True) for item in extracted] + [_Input(shard, False) for shard in ingested]
+    if not inputs:
+        raise ScrapingError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
     templates = _learn_templates(inputs, config.template, work / "templates.npz", progress)
     refined = _refine_all(inputs, templates, config, work / "refined", progress)
     duplicates = _find_duplicates(refined, config.dedup, work, progress)
@@ -163,25 +164,32 @@ def _extract_all(
     inputs = [shard for artifact in pages for shard in shards(artifact)]
     total, done = count_rows(inputs), 0
     outputs = []
-    for number, shard in enumerate(inputs):
-        output = _Extracted(
-            folder / f"documents-{number:05d}.parquet",
-            folder / f"records-{number:05d}.parquet",
-            folder / f"dropped-{number:05d}.parquet",
-        )
-        if not output.dropped.exists():  # written last
-            report = partial(progress, total=total, unit="pages", phase="extracting")
-            _extract_shard(shard, extractors, config, output, lambda n, before=done, report=report: report(before + n))
-        done += count_rows([shard])
-        progress(done, total, unit="pages", phase="extracting")
-        outputs.append(output)
+    limits = config.limits
+    with Sandbox(
+        "scraping.extract:extract_page",
+        config.workers,
+        cpu_seconds=limits.cpu_seconds,
+        memory_bytes=limits.memory_bytes,
+    ) as sandbox:
+        for number, shard in enumerate(inputs):
+            output = _Extracted(
+                folder / f"documents-{number:05d}.parquet",
+                folder / f"records-{number:05d}.parquet",
+                folder / f"dropped-{number:05d}.parquet",
+            )
+            if not output.dropped.exists():  # written last
+                pages_of = partial(_extract_pages, sandbox, shard, limits)
+                report = partial(progress, total=total, unit="pages", phase="extracting")
+                _extract_shard(pages_of, extractors, output, lambda n, before=done, report=report: report(before + n))
+            done += count_rows([shard])
+            progress(done, total, unit="pages", phase="extracting")
+            outputs.append(output)
     return outputs
 
 
 def _extract_shard(
-    shard: Path,
+    extract: Callable[..., Iterator[tuple[dict, Extractor, Any]]],
     extractors: Mapping[str, Extractor],
-    config: PrepareConfig,
     output: _Extracted,
     progress: Callable[[int], None],
 ) -> None:
@@ -190,7 +198,7 @@ def _extract_shard(
 
     def documents() -> Iterator[dict]:
         again = set()
-        for number, (page, extractor, answer) in enumerate(_extract_pages(shard, extractors, config)):
+        for number, (page, extractor, answer) in enumerate(extract(extractors)):
             progress(number)
             if isinstance(answer, Failure) and answer.reason in _TOO_MUCH and isinstance(extractor, ArticleExtractor):
                 again.add(page["url"])
@@ -198,7 +206,7 @@ def _extract_shard(
                 yield from rows(page, answer)
         if again:  # pages that are too much for trafilatura may still have a container
             containers = dict.fromkeys(extractors, MainExtractor())
-            for page, _, answer in _extract_pages(shard, containers, config, only=again):
+            for page, _, answer in extract(containers, only=again):
                 yield from rows(page, answer)
 
     def rows(page: dict, answer: Any) -> Iterator[dict]:
@@ -223,10 +231,13 @@ def _extract_shard(
 
 
 def _extract_pages(
-    shard: Path, extractors: Mapping[str, Extractor], config: PrepareConfig, only: set[str] | None = None
+    sandbox: Sandbox,
+    shard: Path,
+    limits: ExtractionLimits,
+    extractors: Mapping[str, Extractor],
+    only: set[str] | None = None,
 ) -> Iterator[tuple[dict, Extractor, Any]]:
     """(page without its body, its extractor, the extractor's answer or a `Failure`) for each page of the shard."""
-    limits = config.limits
     refused: deque = deque()
     waiting: deque = deque()
 
@@ -247,14 +258,7 @@ def _extract_pages(
                 arguments = {"url": page["final_url"], "content_type": page["content_type"]}
                 yield Call({**arguments, "extractor": extractor.model_dump()}, body)
 
-    answers = sandbox.run(
-        "scraping.extract:extract_page",
-        calls(),
-        workers=config.workers,
-        cpu_seconds=limits.cpu_seconds,
-        memory_bytes=limits.memory_bytes,
-    )
-    for answer in answers:
+    for answer in sandbox.run(calls()):
         yield *waiting.popleft(), answer
         while refused:
             yield refused.popleft()
@@ -347,12 +351,12 @@ def _refine_all(
         )
         for number in todo
     ]
-    answers = sandbox.run("scraping.prepare:refine_shard", calls, workers=min(config.workers, max(1, len(calls))))
-    for number, answer in zip(todo, answers, strict=True):
-        if isinstance(answer, Failure):
-            raise RuntimeError(f"refining {inputs[number].shard} failed: {answer.detail}")
-        done += sizes[number]
-        progress(done, sum(sizes), unit="documents", phase="filtering")
+    with Sandbox("scraping.prepare:refine_shard", min(config.workers, len(calls) or 1)) as sandbox:
+        for number, answer in zip(todo, sandbox.run(calls), strict=True):
+            if isinstance(answer, Failure):
+                raise RuntimeError(f"refining {inputs[number].shard} failed: {answer.detail}")
+            done += sizes[number]
+            progress(done, sum(sizes), unit="documents", phase="filtering")
     return outputs
 
 
@@ -501,8 +505,6 @@ def _split_place(id: str) -> int:
 
 
 def _empty_corpus(reasons: Counter) -> str:
-    if not reasons:
-        return "there is nothing to make a corpus of: no pages were crawled and no documents ingested."
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     return f"no document is left ({listed}): widen the filters or choose another extractor."
 
@@ -591,6 +593,7 @@ def _write_records(parts: list[Path], folder: Path) -> None:
             {"document": row["id"], "url": row["url"], **json.loads(row["record"])}
         )
     for source, records in by_source.items():
+        folder.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(records)
         write_shard(folder / f"{source}.parquet", records, table.schema)
 

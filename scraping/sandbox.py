@@ -43,48 +43,45 @@ class Call(NamedTuple):
     payload: bytes = b""
 
 
-def run(
-    target: str,
-    calls: Iterable[Call],
-    *,
-    workers: int,
-    cpu_seconds: float | None = None,
-    memory_bytes: int | None = None,
-) -> Iterator[Any]:
-    """Yield the result (decoded JSON) or the `Failure` of each call, in the order of the calls.
+class Sandbox:
+    """Children that all answer calls of one function, named as in `package.module:function`; use in a `with` block."""
 
-    `target` names a function as in `package.module:function`. A few calls per worker are read ahead; `calls` may be
-    endless. Children end with the generator.
-    """
-    children = [_Child(target, cpu_seconds, memory_bytes) for _ in range(workers)]
-    idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
-    for child in children:
-        idle.put(child)
+    def __init__(self, target: str, workers: int, *, cpu_seconds: float | None = None, memory_bytes: int | None = None):
+        self._children = [_Child(target, cpu_seconds, memory_bytes) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
 
-    def answer(call: Call) -> Any:
-        child = idle.get()
-        try:
-            return child.call(call)
-        finally:
-            idle.put(child)
+    def __enter__(self):
+        return self
 
-    pending: deque = deque()
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
-    try:
+    def __exit__(self, *_):
+        for child in self._children:
+            child.abandon()
+        self._threads.shutdown(cancel_futures=True)
+        for child in self._children:
+            child.stop()
+
+    def run(self, calls: Iterable[Call]) -> Iterator[Any]:
+        """Yield the result (decoded JSON) or the `Failure` of each call, in the order of the calls.
+
+        A few calls per worker are read ahead; `calls` may be endless.
+        """
+        pending: deque = deque()
         for call in calls:
-            pending.append(threads.submit(answer, call))
-            if len(pending) >= 8 * workers:
+            pending.append(self._threads.submit(self._answer, call))
+            if len(pending) >= 8 * len(self._children):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-        for child in children:
-            child.abandon()
-        threads.shutdown()
-        for child in children:
-            child.stop()
+
+    def _answer(self, call: Call) -> Any:
+        child = self._idle.get()
+        try:
+            return child.call(call)
+        finally:
+            self._idle.put(child)
 
 
 class _Child:
@@ -99,6 +96,8 @@ class _Child:
         self._abandoned = False
 
     def call(self, call: Call) -> Any:
+        if self._abandoned:
+            return Failure("died", "abandoned")
         answer = self._attempt(call)
         if isinstance(answer, Failure) and answer.reason == "died" and not self._abandoned:
             answer = self._attempt(call)  # an out-of-memory killer may have meant someone else

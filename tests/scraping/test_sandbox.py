@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from scraping.sandbox import Call, Failure, run
+import pytest
+
+from scraping.sandbox import Call, Failure, Sandbox
 
 HERE = f"{Path(__file__).parent}"
 
@@ -33,22 +35,24 @@ def misbehave(payload: bytes, how: str):
     return None
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)  # children look where the parent does
+
+
 def answers(calls, **limits):
-    sys.path.insert(0, HERE)  # children look where the parent does
-    try:
-        return list(run("test_sandbox:misbehave", calls, **limits))
-    finally:
-        sys.path.remove(HERE)
+    with Sandbox("test_sandbox:misbehave", 2, **limits) as sandbox:
+        return list(sandbox.run(calls))
 
 
 def test_results_come_in_the_order_of_the_calls():
     calls = [Call({"how": "echo"}, f"page {i}".encode() * (i % 5 * 10_000)) for i in range(100)]
-    assert answers(calls, workers=2) == [call.payload.decode() for call in calls]
+    assert answers(calls) == [call.payload.decode() for call in calls]
 
 
 def test_each_misbehaviour_costs_one_input():
     hows = ["echo", "reject", "echo", "bug", "spin", "echo", "grow", "crash", "echo"]
-    results = answers([Call({"how": how}, b"fine") for how in hows], workers=2, cpu_seconds=1, memory_bytes=1 << 29)
+    results = answers([Call({"how": how}, b"fine") for how in hows], cpu_seconds=1, memory_bytes=1 << 29)
     assert [result.reason if isinstance(result, Failure) else result for result in results] == [
         "fine", "rejected", "fine", "error", "time", "fine", "memory", "died", "fine",
     ]  # fmt: skip
@@ -56,12 +60,13 @@ def test_each_misbehaviour_costs_one_input():
     assert results[7].detail == "SIGSEGV"
 
 
-def test_abandoning_the_results_ends_the_children():
-    sys.path.insert(0, HERE)
-    results = run("test_sandbox:misbehave", (Call({"how": "echo"}, b"x") for _ in iter(int, 1)), workers=2)
-    assert next(results) == "x"
-    results.close()
-    sys.path.remove(HERE)
+def test_leaving_ends_the_children():
+    with Sandbox("test_sandbox:misbehave", 2) as sandbox:
+        results = sandbox.run(Call({"how": "echo"}, b"x") for _ in iter(int, 1))
+        assert next(results) == "x"
+    with Sandbox("test_sandbox:misbehave", 2) as sandbox:
+        results = sandbox.run([Call({"how": "echo"}, b"x")] * 16 + [Call({"how": "spin"})] * 2)
+        assert next(results) == "x"
     assert not children_of(os.getpid())
 
 
@@ -69,9 +74,10 @@ def test_children_end_with_a_killed_parent():
     program = f"""
 import sys
 sys.path.insert(0, {HERE!r})
-from scraping.sandbox import Call, run
-for _ in run("test_sandbox:misbehave", (Call({{"how": "echo"}}, b"x") for _ in iter(int, 1)), workers=2):
-    pass
+from scraping.sandbox import Call, Sandbox
+with Sandbox("test_sandbox:misbehave", 2) as sandbox:
+    for _ in sandbox.run(Call({{"how": "echo"}}, b"x") for _ in iter(int, 1)):
+        pass
 """
     parent = subprocess.Popen([sys.executable, "-c", program])
     deadline = time.monotonic() + 20
