@@ -1,0 +1,182 @@
+"""Crawling a documentation site on loopback, against Scrapy.
+
+The sites are Debian's `postgresql-doc-15` (pages of 14 kB) and `python3.11-doc` (96 kB), taken from the system or from
+its package archive. One server process serves them; each crawl runs in a process of its own, one after the other,
+at delay 0 and with robots.txt obeyed. CPU seconds are the crawling process's own, less imports, which are shown apart.
+
+Ours stores every page in Parquet; Scrapy is only asked to follow the links, which favours it.
+"""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median
+
+from benchmarks.report import Row, compare
+
+SITES = {"postgresql-doc-15": "html", "python3.11-doc": "html"}
+GOAL = "≥ 3"
+
+
+def run(quick: bool) -> list[Row]:
+    """Crawl each site in turn with both; medians of the repetitions."""
+    repetitions = 2 if quick else 5
+    has_scrapy = importlib.util.find_spec("scrapy") is not None
+    rows = []
+    for package in list(SITES)[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as temporary, _served(_site(package, Path(temporary))) as start:
+            ours, peer = [], []
+            for _ in range(repetitions):
+                ours.append(_crawl("ours", start))
+                if has_scrapy:
+                    peer.append(_crawl("scrapy", start))
+        rows += _rows(package, ours, peer)
+    return rows
+
+
+def _rows(package: str, ours: list[dict], peer: list[dict]) -> list[Row]:
+    def mid(runs: list[dict], figure) -> float | None:
+        return median(map(figure, runs)) if runs else None
+
+    if peer and set(ours[0]["urls"]) != set(peer[0]["urls"]):
+        differing = sorted(set(ours[0]["urls"]) ^ set(peer[0]["urls"]))
+        raise SystemExit(f"{package}: the crawls found different pages: {len(differing)}, {differing[:5]}")
+
+    def row(name, unit, figure, **options):
+        return compare(f"{package}: {name}", unit, mid(ours, figure), mid(peer, figure), "Scrapy", **options)
+
+    return [
+        row("pages", "pages", lambda r: len(r["urls"])),
+        row("pages per CPU second", "pages/s", lambda r: len(r["urls"]) / r["cpu"], goal=GOAL),
+        row("pages per second", "pages/s", lambda r: len(r["urls"]) / r["wall"]),
+        row("peak memory", "MB", lambda r: r["memory"], lower_is_better=True),
+        row("CPU seconds of imports", "s", lambda r: r["imports"], lower_is_better=True),
+    ]
+
+
+def _site(package: str, temporary: Path) -> Path:
+    """The folder of the package's pages, of the system's copy or of one unpacked below `temporary`."""
+    installed = Path("/usr/share/doc") / package / SITES[package]
+    if (installed / "index.html").exists():
+        return installed.resolve()
+    try:
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=temporary, check=True, capture_output=True)
+        [archive] = temporary.glob("*.deb")
+        subprocess.run(["dpkg", "-x", archive, temporary / "root"], check=True)
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        raise SystemExit(
+            f"{package} is neither installed nor to be had: apt-get install {package} ({error})"
+        ) from error
+    pages = temporary / "root" / installed.relative_to("/")
+    return temporary / "root" / str(pages.readlink()).lstrip("/") if pages.is_symlink() else pages
+
+
+@contextmanager
+def _served(folder: Path):
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.scraping", "serve", str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/index.html"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _crawl(crawler: str, start: str) -> dict:
+    process = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scraping", crawler, start], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+# --- what the child processes run -------------------------------------------------------------------------------------
+
+
+def serve(folder: str) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+def ours(start: str) -> dict:
+    from scraping.crawl import crawl
+    from scraping.shards import read_rows, shards
+    from scraping.source import Source
+
+    source = Source(
+        name="site", start=[start], contact="bench@localhost", delay=0, private_addresses=True, sitemaps=False
+    )
+    out = Path(tempfile.mkdtemp())
+    with _measured() as figures:
+        crawl(source, out, lambda *_, **__: None)
+    figures["urls"] = [row["url"] for row in read_rows(shards(out), ["url"])]
+    shutil.rmtree(out)
+    return figures
+
+
+def scrapy(start: str) -> dict:
+    from scrapy.crawler import CrawlerProcess
+    from scrapy.linkextractors import LinkExtractor
+    from scrapy.spiders import CrawlSpider, Rule
+
+    urls = []
+
+    class Spider(CrawlSpider):
+        name = "site"
+        start_urls = (start,)
+        allowed_domains = ("127.0.0.1",)
+        rules = (Rule(LinkExtractor(), callback="page", follow=True),)
+
+        def page(self, response):
+            urls.append(response.url)
+
+        parse_start_url = page
+
+    process = CrawlerProcess(
+        {
+            "ROBOTSTXT_OBEY": True, "LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False, "DOWNLOAD_DELAY": 0,
+            "CONCURRENT_REQUESTS": 16, "CONCURRENT_REQUESTS_PER_DOMAIN": 16,
+        }
+    )  # fmt: skip
+    process.crawl(Spider)
+    with _measured() as figures:
+        process.start()
+    figures["urls"] = sorted(set(urls))
+    return figures
+
+
+@contextmanager
+def _measured():
+    """CPU and wall seconds of the block, CPU seconds before it, and the process's peak memory in MB."""
+    import resource
+
+    figures = {"imports": time.process_time()}
+    wall = time.perf_counter()
+    yield figures
+    figures["wall"] = time.perf_counter() - wall
+    figures["cpu"] = time.process_time() - figures["imports"]
+    figures["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+if __name__ == "__main__":
+    role, argument = sys.argv[1:]
+    if role == "serve":
+        serve(argument)
+    else:
+        print(json.dumps({"ours": ours, "scrapy": scrapy}[role](argument)))
