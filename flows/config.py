@@ -13,16 +13,16 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
-from scraping.ingest import IngestConfig
-from scraping.prepare import PrepareConfig
-from tokenization.pretokenize import PretokenizeConfig
-from tokenization.train import TokenizerConfig
 
 from flows.errors import FlowError
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.errors import ScrapingError
+from scraping.ingest import IngestConfig
+from scraping.prepare import PrepareConfig
 from scraping.source import Source, load_source
+from tokenization.pretokenize import PretokenizeConfig
+from tokenization.train import TokenizerConfig
 
 
 class ScrapeSection(BaseModel, extra="forbid"):

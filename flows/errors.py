@@ -11,5 +11,4 @@ class FlowError(Exception):
     """A configuration, store or command that cannot work; the message is one line that says what to do."""
 
 
-
 USER_ERRORS = (FlowError, ScrapingError, TokenizationError, ModelingError)

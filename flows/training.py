@@ -1,7 +1,7 @@
 """Training as a child process of the stage: one process or, by torchrun, many.
 
-A child starts with the allocator set for training, and a killed or failing one takes nothing along. It is in a session of
-its own, so whatever interrupts us must be passed on: Prefect tells only the flow's main thread of a cancellation
+A child starts with the allocator set for training, and a killed or failing one takes nothing along. It is in a session
+of its own, so whatever interrupts us must be passed on: Prefect tells only the flow's main thread of a cancellation
 (`TerminationSignal`, no `Exception`), and then allows 30 seconds, in which the child saves a checkpoint.
 """
 
@@ -50,7 +50,9 @@ def train(command: list[str], progress: Callable[..., None]) -> None:
     if mistake:
         raise ModelingError(mistake)
     if process.returncode:
-        raise RuntimeError(f"training ended with exit status {process.returncode}; run again to continue from its checkpoint")
+        raise RuntimeError(
+            f"training ended with exit status {process.returncode}; run again to continue from its checkpoint"
+        )
 
 
 @contextmanager

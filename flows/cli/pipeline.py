@@ -82,10 +82,15 @@ def status(
 
 
 def _run(config: PipelineConfig, selection: Selection) -> None:
-    from flows.pipeline import FLOWS, pipeline
+    from flows.plan import plan
     from flows.store import Store
 
+    # The flow looks at its plan as well, but a mistake should not have to wait for a Prefect server to start.
     Store(Path(config.store)).check_writable()
+    plan(config, selection)
+
+    from flows.pipeline import FLOWS, pipeline
+
     if selection.only:
         force = selection.only in selection.force or selection.only == selection.start
         state = FLOWS[selection.only](config, force=force, verify=selection.verify, return_state=True)

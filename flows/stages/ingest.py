@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scraping.ingest import IngestConfig, ingest_files
-
 from flows.stage import Job, Stage
 from flows.store import Store
+from scraping.ingest import IngestConfig, ingest_files
 
 REMOTE = "hf://"
 

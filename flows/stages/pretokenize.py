@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tokenization.pretokenize import PretokenizeConfig
 
 from flows.stage import Job, Stage
 from flows.store import count_rows
+from tokenization.pretokenize import PretokenizeConfig
 
 
 def build(job: Job[PretokenizeConfig]) -> None:
@@ -34,7 +34,9 @@ pretokenize = Stage(
     name="pretokenize",
     version=1,
     build=build,
-    headline=lambda stats: f"{stats['train']['tokens']:,} + {stats['validation']['tokens']:,} tokens, "
-    f"{stats['train']['bytes_per_token']:.2f} bytes a token",
+    headline=lambda stats: (
+        f"{stats['train']['tokens']:,} + {stats['validation']['tokens']:,} tokens, "
+        f"{stats['train']['bytes_per_token']:.2f} bytes a token"
+    ),
     count=count_tokens,
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tokenization.train import TokenizerConfig
-
 from flows.stage import Job, Stage
+from tokenization.train import TokenizerConfig
 
 
 def build(job: Job[TokenizerConfig]) -> None:

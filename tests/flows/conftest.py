@@ -41,7 +41,7 @@ def prefect_server():
 
 @pytest.fixture(scope="session")
 def small_config() -> Callable[..., Path]:
-    """Write the small pipeline's YAML into a folder, its store beside it; keyword arguments replace keys of sections."""
+    """Write the small pipeline's YAML into a folder, its store beside it; keyword arguments change sections."""
 
     def write(folder: Path, **sections: dict) -> Path:
         document = {**SMALL, "store": str(folder / "store")}
