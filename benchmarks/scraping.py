@@ -75,8 +75,7 @@ def _site(package: str, temporary: Path) -> Path:
         raise SystemExit(
             f"{package} is neither installed nor to be had: apt-get install {package} ({error})"
         ) from error
-    pages = temporary / "root" / installed.relative_to("/")
-    return temporary / "root" / str(pages.readlink()).lstrip("/") if pages.is_symlink() else pages
+    return (temporary / "root" / installed.relative_to("/")).resolve()
 
 
 @contextmanager

@@ -208,6 +208,8 @@ class _HostWorker:
         except HostGivenUp as error:
             log.warning("source %s: giving up %s: %s", self.source.name, self.host, error)
             self.crawl.given_up[self.host] = str(error)
+        finally:
+            self.fetcher.hang_up(self.host)
 
     def visit(self, item: Waiting) -> bool:
         """Ask for one URL and record what became of it; False if it is to be asked for again."""

@@ -168,6 +168,8 @@ class Fetcher:
                 if self._stop.is_set():
                     raise Stopped from None
                 raise
+            if gate.shared:
+                self.hang_up(gate.host)  # one connection per host, whoever asks: the others will open theirs
             if response.status in (429, 503) and (pause := response.retry_after()):
                 gate.pause(pause)
             return response
@@ -182,12 +184,12 @@ class Fetcher:
                     # A kept connection may have been closed by the server in the meantime: one fresh try.
                     if not reused or time.monotonic() > deadline:
                         raise
-            self._drop(url)
+            self.hang_up(host_of(url))
             connection, _ = self._connection(url)
             with self._deadlines.watch(connection, deadline):
                 return self._exchange(connection, url, headers, deadline, max_bytes, accept)
         except BaseException:
-            self._drop(url)
+            self.hang_up(host_of(url))
             raise
 
     def _exchange(self, connection, url, headers, deadline, max_bytes, accept) -> Response:
@@ -210,7 +212,7 @@ class Fetcher:
         elif answer.status == 304 or int(_declared_length(answer) or _CHUNK) < _CHUNK:
             _read_body(answer, deadline, max_bytes)  # so that the connection can be used again
         else:
-            self._drop(url)  # the rest of a refused body is not worth the traffic
+            self.hang_up(host_of(url))  # the rest of a refused body is not worth the traffic
         return response
 
     def _connection(self, url: str) -> tuple[HTTPConnection, bool]:
@@ -221,7 +223,7 @@ class Fetcher:
         if known and known[0] == origin and known[1].sock is not None and known[1].is_connected:
             return known[1], True
         if known:
-            self._drop(url)
+            self.hang_up(host_of(url))
         connection = self._open(url)
         with self._lock:
             self._connections[host] = (origin, connection)
@@ -237,7 +239,9 @@ class Fetcher:
             raise HostTrouble(f"cannot resolve {parts.hostname} ({error.strerror or error})") from error
         vetted = [a for a in addresses if self._private_addresses or is_global(a[0])]
         if not vetted:
-            raise AddressRefused(f"{parts.hostname} has the private address {addresses[0][0]}")
+            raise AddressRefused(
+                f"{parts.hostname} has the private address {addresses[0][0]}; private_addresses: true allows it"
+            )
         address, port = vetted[0]
         if parts.scheme == "http":
             return HTTPConnection(address, port)
@@ -245,9 +249,10 @@ class Fetcher:
             address, port, server_hostname=parts.hostname, assert_hostname=parts.hostname, ssl_context=_tls()
         )
 
-    def _drop(self, url: str) -> None:
+    def hang_up(self, host: str) -> None:
+        """Close the connection to `host`, if there is one."""
         with self._lock:
-            known = self._connections.pop(host_of(url), None)
+            known = self._connections.pop(host, None)
         if known:
             known[1].close()
 

@@ -7,6 +7,7 @@ not ask sooner than one that went on, and a pause that a server asked for binds 
 
 import fcntl
 import os
+import secrets
 import struct
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 LONGEST_PAUSE = 3600.0  # seconds; a server that asks for more is given up for this crawl
 
-_TIME = struct.Struct("<d")  # seconds since the epoch
+_STATE = struct.Struct("<dQ")  # earliest time of the next request, in seconds since the epoch; who made the last one
 
 
 class Stopped(Exception):
@@ -24,12 +25,17 @@ class Stopped(Exception):
 
 
 class HostGate:
-    """The right to ask `host` for something, one request at a time."""
+    """The right to ask `host` for something, one request at a time.
+
+    `shared` says, during a turn, that someone else had the turn before: a connection should not be kept open then.
+    """
 
     def __init__(self, host: str, stop: threading.Event, folder: Path | None = None):
         folder = folder or _gates_folder()
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in host)
         self.host = host
+        self.shared = False
+        self._id = secrets.randbits(64)
         self._stop = stop
         self._lock = threading.Lock()
         self._fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,7 +62,7 @@ class HostGate:
 
     def waits(self) -> float:
         """Seconds until the next request may be made."""
-        return max(0.0, self._earliest() - time.time())
+        return max(0.0, self._state()[0] - time.time())
 
     def close(self) -> None:
         os.close(self._fd)
@@ -70,27 +76,30 @@ class HostGate:
         except BlockingIOError:
             self._lock.release()
             return 0.01
-        wait = self._earliest() - time.time()
+        earliest, last = self._state()
+        wait = earliest - time.time()
         if 0 < wait <= LONGEST_PAUSE:  # more than that can only come from a clock that was set back
             self._leave()
             return wait
-        self._write(time.time() + delay)  # holds even if this process dies during its request
+        self.shared = last not in (0, self._id)
+        self._write(time.time() + delay, self._id)  # holds even if this process dies during its request
         return 0.0
 
     def _leave(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._lock.release()
 
-    def _earliest(self) -> float:
-        data = os.pread(self._fd, _TIME.size, 0)
-        return _TIME.unpack(data)[0] if len(data) == _TIME.size else 0.0
+    def _state(self) -> tuple[float, int]:
+        data = os.pread(self._fd, _STATE.size, 0)
+        return _STATE.unpack(data) if len(data) == _STATE.size else (0.0, 0)
 
     def _not_before(self, moment: float) -> None:
-        if moment > self._earliest():
-            self._write(moment)
+        earliest, last = self._state()
+        if moment > earliest:
+            self._write(moment, last)
 
-    def _write(self, moment: float) -> None:
-        os.pwrite(self._fd, _TIME.pack(moment), 0)
+    def _write(self, moment: float, last: int) -> None:
+        os.pwrite(self._fd, _STATE.pack(moment, last), 0)
 
 
 def _gates_folder() -> Path:

@@ -133,7 +133,9 @@ def test_redirects_to_private_addresses_are_refused(site, page, answer, make_sou
     source = make_source(start=["http://outside.example/"], hosts=["*.example"], private_addresses=False)
     run_crawl(source)
     assert stats(tmp_path)["failed"] == {"host given up": 1}
-    assert stats(tmp_path)["given_up"] == {"inside.example": "inside.example has the private address 10.0.0.7"}
+    assert stats(tmp_path)["given_up"] == {
+        "inside.example": "inside.example has the private address 10.0.0.7; private_addresses: true allows it"
+    }
 
 
 def test_canonical_links_give_one_document(site, page, make_source, run_crawl, tmp_path):
@@ -297,6 +299,7 @@ def test_two_processes_share_a_host(site, page, make_source, tmp_path):
     assert [crawler.wait(60) for crawler in crawlers] == [0, 0]
     assert len(site.paths()) == 14
     assert_polite(site, 0.05)
+    assert len({hit.connection for hit in site.log}) > 2, "no process keeps a connection while the other asks"
 
 
 def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, run_crawl, caplog):
