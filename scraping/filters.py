@@ -52,7 +52,7 @@ class RepetitionRules(BaseModel, extra="forbid"):
         0.85, ge=0, le=1, description="Share of words in runs of ten words that occurred before"
     )
     max_top_ngram: float = Field(
-        0.25, ge=0, le=1, description="Share of words taken up by the most frequent run of two, three or four words"
+        0.3, ge=0, le=1, description="Share of words taken up by the most frequent run of two, three or four words"
     )
 
 
