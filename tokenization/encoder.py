@@ -14,7 +14,6 @@ from itertools import chain
 
 import numpy as np
 
-from tokenization.errors import TokenizationError
 from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store16, store32, store64
 from tokenization.patterns import Pattern
 from tokenization.scanner import Scanner
@@ -38,6 +37,7 @@ CACHED_BYTES = 256  # longer words are merged anew each time
 CACHED_WORDS = 1 << 19  # distinct words remembered at most
 NEVER = np.int64(1) << 40  # rank of a pair that is no token
 ID_BITS = 20
+ID_LIMIT = 1 << ID_BITS
 ID_MASK = np.uint64((1 << ID_BITS) - 1)
 SPILLED = np.uint64(15)
 
@@ -300,7 +300,7 @@ def encode_words(
     Every document that ends there gets its end in out_ends and, unless `closing` is negative, this id at its end.
     `out` needs room for one id per byte and document, and two more.
     sizes: int64[4], entries of the tables of short and long words, and how much of the arena and of `spill` is used;
-    all four have room for these words if `remember`. ids, ranks: int64 work space, as long as the longest word.
+    all four have room for these words if `remember`. ids, ranks: int64 work space for short words.
     """
     text, readable = address(text_array), text_array.size
     short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
@@ -337,6 +337,8 @@ def encode_words(
             entry = find_long(long, long_mask, arena, h, text + start, length)
             value = load64(entry + LONG_VALUE)
             if value == 0:
+                if length > ids.size:
+                    ids = np.empty(2 * length, np.int64)
                 n = _merge_with_heap(text, start, length, byte_ids, pairs, pairs_mask, ids)
                 if remember and length <= CACHED_BYTES:
                     value, sizes[3] = _packed(ids, n, spill, sizes[3])
@@ -370,12 +372,10 @@ def encode_words(
 class Vocabulary:
     """The tokens and the pairs that merge into them, as tables for the kernels. Shared by all threads.
 
-    tokens: bytes → id, below 2**20; every single byte must be among them.
+    tokens: bytes → id below `ID_LIMIT`; every single byte is among them.
     """
 
     def __init__(self, tokens: Mapping[bytes, int]):
-        if max(tokens.values(), default=0) >= 1 << ID_BITS:
-            raise TokenizationError(f"ids of tokens must be below {1 << ID_BITS:,}; this vocabulary is larger")
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.data = np.frombuffer(b"".join(tokens), np.uint8)
@@ -399,9 +399,6 @@ class Vocabulary:
                 self.pairs,
             )
             slots *= 2
-        missing = np.flatnonzero(self.byte_ids < 0)
-        if missing.size:
-            raise TokenizationError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
 
 
 class Encoder:
@@ -415,7 +412,7 @@ class Encoder:
         self._spill = np.empty(1 << 12, np.int32)
         long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
         self._sizes = np.array([len(vocabulary.ids) - long_tokens, long_tokens, len(self._arena), 0], np.int64)
-        self._ids, self._ranks = np.empty(1024, np.int64), np.empty(INLINE, np.int64)
+        self._ids, self._ranks = np.empty(CACHED_BYTES, np.int64), np.empty(INLINE, np.int64)
 
     def encode(
         self, text: np.ndarray, offsets: np.ndarray, dtype: np.dtype, closing: int | None = None
@@ -433,9 +430,6 @@ class Encoder:
         vocabulary = self._vocabulary
         for ends in chain(self._scanner.blocks(text, offsets), [np.empty(0, np.int64)]):
             last = int(ends[-1]) if len(ends) else start
-            longest = int(np.diff(ends, prepend=start).max()) if len(ends) else 0
-            if longest > len(self._ids):
-                self._ids = np.empty(longest, np.int64)
             remember = self._reserve(len(ends), last - start)
             document, o = encode_words(
                 text,

@@ -1,5 +1,6 @@
 """The tokenizer: text to ids and back, with special tokens as tiktoken treats them."""
 
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import regex
 
 from tokenization.arrays import token_dtype
-from tokenization.encoder import Encoder, Vocabulary
+from tokenization.encoder import ID_LIMIT, Encoder, Vocabulary
 from tokenization.errors import TokenizationError
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
@@ -37,7 +38,13 @@ class Tokenizer:
             raise TokenizationError("two tokens share an id; every token and special token needs one of its own")
         self.vocab_size: int = max(self._bytes) + 1
         self.dtype = token_dtype(self.vocab_size)
-        self._vocabulary = Vocabulary(self.tokens)
+        missing = [b for b in range(256) if bytes([b]) not in self.tokens]
+        if missing:
+            raise TokenizationError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
+        if max(self.tokens.values()) >= ID_LIMIT:
+            raise TokenizationError(f"ids of tokens must be below {ID_LIMIT:,}; this vocabulary is larger")
+        self._lock = threading.Lock()
+        self._vocabulary: Vocabulary | None = None  # built when it is first needed
         self._idle_encoders: SimpleQueue[Encoder] = SimpleQueue()
 
     def __repr__(self) -> str:
@@ -119,7 +126,15 @@ class Tokenizer:
         try:
             return self._idle_encoders.get_nowait()
         except Empty:
+            with self._lock:
+                self._vocabulary = self._vocabulary or Vocabulary(self.tokens)
             return Encoder(self._vocabulary, self.pattern)
+
+    def prepare(self, threads: int = 1) -> None:
+        """Build the tables for so many threads now, instead of when text is first encoded."""
+        encoders = [self._borrow_encoder() for _ in range(threads)]
+        for encoder in encoders:
+            self._idle_encoders.put(encoder)
 
     # ---- decoding
 

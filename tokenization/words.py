@@ -17,19 +17,16 @@ ENTRY = 32
 M0 = np.uint64(0x9E3779B97F4A7C15)
 M1 = np.uint64(0xC2B2AE3D27D4EB4F)
 M2 = np.uint64(0xBF58476D1CE4E5B9)
-EIGHT, FIFTY_SIX, ONE = np.uint64(8), np.uint64(56), np.uint64(1)
+EIGHT, FIFTY_SIX, ONE, ALL = np.uint64(8), np.uint64(56), np.uint64(1), ~np.uint64(0)
 
 
 @inlined
 def short_key(text, i, length, readable):
     """The bytes i .. i + length (below 16) of a text as two uint64, little-endian, the length in the top byte."""
     if i + INLINE <= readable:
-        k0, k1 = load64(text + i), load64(text + i + 8)
-        if length < 8:
-            k0 &= (ONE << np.uint64(8 * length)) - ONE
-            k1 = np.uint64(0)
-        else:
-            k1 &= (ONE << np.uint64(8 * (length - 8))) - ONE
+        # whole loads, then the bytes beyond the word are masked away: no branch that the length would mispredict
+        k0 = load64(text + i) & (ALL >> np.uint64(64 - 8 * min(length, 8)))
+        k1 = load64(text + i + 8) & ((ONE << np.uint64(8 * max(length - 8, 0))) - ONE)
     else:
         k0 = k1 = np.uint64(0)
         for j in range(length - 1, -1, -1):

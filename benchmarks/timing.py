@@ -1,0 +1,52 @@
+"""Contestants in turn, several times, in a process of their own with a fixed number of threads."""
+
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+
+def in_turn(contestants: dict[str, Callable[[], Callable[[], object]]], repetitions: int) -> dict[str, float]:
+    """Median seconds of each. A contestant is a function that prepares (not timed) and returns what is timed.
+
+    Each runs once before, for its compilation and first-time set-up; that is not counted.
+    """
+    for prepare in contestants.values():
+        prepare()()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repetitions):
+        for name, prepare in contestants.items():
+            timed = prepare()
+            gc.collect()
+            started = time.perf_counter()
+            result = timed()
+            seconds[name].append(time.perf_counter() - started)
+            del result, timed
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def child(module: str, *arguments: object, threads: int = 2) -> dict:
+    """What `python -m module arguments…` prints as JSON on its last line; the peers' thread pools are limited."""
+    environment = os.environ | {
+        "RAYON_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    started = time.perf_counter()
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    wall = time.perf_counter() - started
+    if finished.returncode:
+        raise SystemExit(f"{' '.join(command[1:])} failed:\n{finished.stderr[-2000:]}")
+    return json.loads(finished.stdout.splitlines()[-1]) | {"wall": wall}
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
