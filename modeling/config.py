@@ -198,7 +198,7 @@ class PretrainConfig(RunConfig):
         None, gt=0, description="One dial: derives width, heads, batch, steps, rates", json_schema_extra=NO_EFFECT
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
-    sample_prompt: str = Field("The ", description="Prompt of the sample text in the report")
+    sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
 
     @model_validator(mode="before")
@@ -229,6 +229,13 @@ class FinetuneConfig(RunConfig):
     evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
     shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
     sample_blank: str = Field("The [MASK] of the", description="Text whose blank is filled for the report")
+
+    @field_validator("sample_blank")
+    @classmethod
+    def _has_a_blank(cls, text: str) -> str:
+        if "[MASK]" not in text:
+            raise ValueError("write [MASK] where a token is to be filled in")
+        return text
 
     @model_validator(mode="after")
     def _shares_fit(self) -> FinetuneConfig:

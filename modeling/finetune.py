@@ -54,7 +54,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             figures = trainer.publish()
             words.save(out)
             guess = most_frequent(train, words.special_tokens)
-            filled = generate.fill(generate.load(out, device="cpu"), config.sample_blank)
+            blank = generate.cropped(config.sample_blank, words, origin.model.context)
+            filled = generate.fill(generate.load(out, device="cpu"), blank)
             stats = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
@@ -63,7 +64,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 "masked_accuracy": figures["masked_accuracy"],
                 "most_frequent_token": words.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_batch.targets == guess).double().mean().item(),
-                "sample_blank": config.sample_blank,
+                "sample_blank": blank,
                 "sample_filled": filled.text,
                 "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
             }

@@ -199,11 +199,8 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     model, words = checkpoint.model, checkpoint.tokenizer
     if model.causal:
         raise ModelingError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
-    mask = words.special_tokens[MASK]
-    # a token carries the space before its word, so a blank stands for that space as well
-    encoded = words.encode(text.replace(f" {MASK}", MASK), allowed_special={MASK}, disallowed_special=())
-    ids = [words.eot_id, *encoded]
-    blanks = [place for place, token in enumerate(ids) if token == mask]
+    ids = blanked(text, words)
+    blanks = [place for place, token in enumerate(ids) if token == words.special_tokens[MASK]]
     if not blanks:
         raise ModelingError(f"the text has no blank; write {MASK} where one token is to be filled in")
     if len(ids) > model.config.context:
@@ -223,3 +220,17 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
         ]
         ids[open_blanks[surest]] = tokens[0]
     return Filled(words.decode(ids[1:]), [found[place] for place in blanks])
+
+
+def blanked(text: str, words: Tokenizer) -> list[int]:
+    """Ids of a text with blanks, after an end of text. A token carries the space before its word: so does a blank."""
+    return [words.eot_id, *words.encode(text.replace(f" {MASK}", MASK), allowed_special={MASK}, disallowed_special=())]
+
+
+def cropped(text: str, words: Tokenizer, context: int) -> str:
+    """The text without the words farthest from its first blank that a window of `context` tokens has no room for."""
+    parts = text.split(" ")
+    while len(parts) > 1 and len(blanked(" ".join(parts), words)) > context:
+        blank = next(place for place, part in enumerate(parts) if MASK in part)
+        parts.pop(-1 if len(parts) - 1 - blank >= blank else 0)
+    return " ".join(parts)

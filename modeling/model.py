@@ -11,13 +11,16 @@ V vocabulary.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.config import ModelConfig
 from modeling.head import cross_entropy
+
+if TYPE_CHECKING:
+    from modeling.config import ModelConfig
 
 NORM_EPS = 1e-6
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings

@@ -111,7 +111,10 @@ class Trainer:
                     break
                 scale = multiplier(self.config.schedule, self.step, self.config.steps)
                 set_learning_rate(self.optimizers, scale)
-                losses.append(self.train_step())
+                try:
+                    losses.append(self.train_step())
+                except torch.OutOfMemoryError as error:
+                    raise ModelingError(self.too_large()) from error
                 self.step += 1
                 clock.steps += 1
                 curve, line = self.step % curve_every == 0, self.step % self.config.log_every == 0
@@ -162,6 +165,12 @@ class Trainer:
         if trained is not None:
             set_weights(self.model, trained)
         return figures
+
+    def too_large(self) -> str:
+        """What to do when a step does not fit into the device's memory."""
+        if self.micro > 1:
+            return f"{self.micro} windows at once do not fit into memory; set micro_batch to {self.micro // 2} or less"
+        return "not even one window fits into memory; lower model.context or model.width, or set parallel: fsdp"
 
     def agreed(self, wish: bool) -> bool:
         """Whether any rank wishes it: all ranks must stop at the same step."""

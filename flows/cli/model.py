@@ -1,4 +1,4 @@
-"""`textmill generate`, `fill`: using a checkpoint."""
+"""`textmill generate`, `fill`, `evaluate`, `export`: using a checkpoint; `plan`: what training one would take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (generate, fill):
+    for command in (generate, fill, evaluate, export, plan):
         app.command()(command)
 
 
@@ -60,3 +60,82 @@ def fill(
     for number, guesses in enumerate(filled.candidates, start=1):
         shown = "  ".join(f"{token!r} {share:.1%}" for token, share in guesses)
         typer.echo(f"blank {number}: {shown}")
+
+
+def evaluate(
+    checkpoint: CheckpointPath,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of token arrays, or a UTF-8 text file")],
+    split: Annotated[str, typer.Option(help="Split of the token arrays")] = "validation",
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens between windows; fewer than the context give each more to go by")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Read so many tokens at most")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a pretrained checkpoint on held-out text: perplexity and bits per byte."""
+    from modeling.evaluate import evaluate as measure
+
+    figures = measure(checkpoint, data, split, stride, limit, device=device)
+    typer.echo(f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes")
+    typer.echo(f"loss           {figures['loss']:.4f} nats a token")
+    typer.echo(f"perplexity     {figures['perplexity']:.2f}")
+    typer.echo(f"bits per byte  {figures['bits_per_byte']:.4f}")
+
+
+def export(
+    checkpoint: CheckpointPath,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder")],
+    format: Annotated[str, typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
+) -> None:
+    """Convert a checkpoint for other programs, with tokenizer and model card."""
+    from modeling import export as exporting
+    from modeling.errors import ModelingError
+
+    if format != "hf":
+        raise ModelingError(f"there is no export format {format!r}; use hf")
+    architecture = exporting.export(checkpoint, out)
+    note = "" if not (out / exporting.REMOTE_CODE).exists() else "; load it with trust_remote_code=True"
+    typer.echo(f"{out}: {architecture}{note}")
+
+
+def plan(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")],
+    gpus: Annotated[str, typer.Option(help="How many of which, e.g. 8xH100")] = "1xH100",
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. `pretrain.depth=20`")
+    ] = [],  # noqa: B006
+    mfu: Annotated[float, typer.Option(help="Share of the peak FLOP/s that training reaches")] = 0.4,
+    price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
+) -> None:
+    """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
+    from flows.config import load_config
+    from modeling.plan import plan as estimate
+
+    loaded = load_config(config, settings)
+    run = loaded.pretrain
+    made = estimate(run, loaded.train_tokenizer.vocab_size, gpus, mfu, price)
+    typer.echo(f"model       {run.model.layers} layers, width {run.model.width}, {run.model.heads} heads, "
+               f"context {run.model.context}")  # fmt: skip
+    typer.echo(f"parameters  {made.parameters:,} ({made.block_parameters:,} in blocks)")
+    typer.echo(f"training    {run.steps:,} steps of {run.batch * run.model.context:,} tokens = {made.tokens:,} tokens, "
+               f"{made.tokens / made.parameters:.1f} a parameter")  # fmt: skip
+    typer.echo(f"compute     {made.flops:.3g} FLOPs, {made.flops_per_token:,} a token")
+    verdict = "fits" if made.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
+    typer.echo(f"memory      {made.memory / 1e9:.1f} of {made.device_memory / 1e9:.0f} GB a device "
+               f"({made.state_memory / 1e9:.1f} weights and optimizer, {made.activation_memory / 1e9:.1f} activations of "
+               f"{made.windows_per_device} windows): {verdict}")  # fmt: skip
+    typer.echo(
+        f"time        {_duration(made.seconds)} on {made.devices}x{made.gpu} at {mfu:.0%} of the peak, ${made.cost:,.2f}"
+    )
+    if run.depth:
+        rates = {
+            name: getattr(run.optimizer, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
+        }
+        typer.echo(f"depth {run.depth} gave  " + ", ".join(f"{name} {value:g}" for name, value in rates.items()))
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 2 * 86_400), ("hours", 2 * 3600), ("minutes", 2 * 60)):
+        if seconds >= size:
+            return f"{seconds / (size / 2):.1f} {unit}"
+    return f"{seconds:.1f} seconds"

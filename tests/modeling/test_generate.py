@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling.errors import ModelingError
-from modeling.generate import Sampling, TextStream, choose_tokens, fill, generate, load, stream
+from modeling.generate import Sampling, TextStream, blanked, choose_tokens, cropped, fill, generate, load, stream
 
 GREEDY = Sampling(max_tokens=60, temperature=0)
 
@@ -92,6 +92,14 @@ def test_blanks_are_filled_with_what_belongs_there(finetuned):
     assert filled.text == "the bird sees a tree."
     assert [blank[0][0] for blank in filled.candidates] == ["i", "s"]
     assert all(0 < share <= 1 for blank in filled.candidates for _, share in blank)
+
+
+def test_a_sample_text_is_cropped_to_the_window_around_its_blank(words):
+    text = "aa bb cc [MASK] dd ee"
+    assert cropped(text, words, 100) == text
+    assert cropped(text, words, 9) == "cc [MASK] dd"
+    assert cropped(text, words, 2) == "[MASK]"
+    assert len(blanked("[MASK]", words)) == 2
 
 
 def test_each_kind_of_checkpoint_says_what_it_cannot_do(causal, finetuned):

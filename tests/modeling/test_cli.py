@@ -1,0 +1,50 @@
+"""The commands that use a checkpoint, as a user types them."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.cli import model
+from modeling.errors import ModelingError
+
+app = typer.Typer()
+model.register(app)
+
+
+def textmill(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_generate_writes_the_prompt_and_its_continuation(pretrained):
+    greedy = ("--temperature", 0, "-n", 20, "--device", "cpu")
+    text = textmill("generate", pretrained, "the cat ", *greedy)
+    assert text.startswith("the cat ") and text.split()[2] in {"sees", "hears", "finds"}
+    both = textmill("generate", pretrained, "the cat ", "a dog ", *greedy)
+    assert text.strip() in both and "a dog " in both
+    assert "." not in textmill("generate", pretrained, "the cat ", *greedy, "--stop", ".")
+
+
+def test_fill_writes_the_text_and_its_guesses(finetuned):
+    output = textmill("fill", finetuned, "the cat see[MASK] a tree.", "--candidates", 2, "--device", "cpu")
+    first, second = output.splitlines()
+    assert first == "the cat sees a tree."
+    assert second.startswith("blank 1: 's' ") and second.count("%") == 2
+
+
+def test_evaluate_and_export(pretrained, tokens, tmp_path):
+    assert "bits per byte" in textmill("evaluate", pretrained, tokens, "--limit", 500, "--device", "cpu")
+    assert "NanoChatForCausalLM" in textmill("export", pretrained, tmp_path / "hf")
+    with pytest.raises(ModelingError, match="no export format 'gguf'"):
+        textmill("export", pretrained, tmp_path / "other", "--format", "gguf")
+
+
+def test_plan_reads_a_pipelines_configuration(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("pretrain: {depth: 20, batch: 256}\ntrain_tokenizer: {vocab_size: 65536}\n")
+    output = textmill("plan", config, "--gpus", "8xH100", "--set", "pretrain.steps=21400", "--mfu", 0.46)
+    assert "560,988,160" in output
+    assert "11,219,763,200 tokens" in output
+    assert "3.92e+19 FLOPs" in output
+    assert "3.0 hours on 8xH100" in output
