@@ -245,9 +245,7 @@ class Fetcher:
         address, port = vetted[0]
         if parts.scheme == "http":
             return HTTPConnection(address, port)
-        return HTTPSConnection(
-            address, port, server_hostname=parts.hostname, assert_hostname=parts.hostname, ssl_context=_tls()
-        )
+        return HTTPSConnection(address, port, server_hostname=parts.hostname, ssl_context=_tls())
 
     def hang_up(self, host: str) -> None:
         """Close the connection to `host`, if there is one."""

@@ -146,11 +146,12 @@ class Frontier:
         """URLs for which a server answered."""
         return self._one("SELECT count(*) FROM urls WHERE status IS NOT NULL")
 
-    def close_waiting(self, outcome: str, reason: str, host: str = "%") -> None:
+    def close_waiting(self, outcome: str, reason: str, host: str | None = None) -> None:
         """Nothing more will be fetched of `host` (or of any): what still waits is skipped or failed."""
         with self._transaction():
             self._db.execute(
-                "UPDATE urls SET outcome = ?, reason = ? WHERE outcome IS NULL AND host LIKE ?", (outcome, reason, host)
+                "UPDATE urls SET outcome = ?, reason = ? WHERE outcome IS NULL AND host = coalesce(?, host)",
+                (outcome, reason, host),
             )
 
     # --- what became of a URL ---

@@ -28,6 +28,7 @@ _TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
 _ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 _LINK_HEADER = re.compile(r'<([^>]*)>\s*((?:;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^;,\s]*)\s*)*)')
+_REFRESH = re.compile(r"\burl\s*=\s*['\"]?([^'\"]+)", re.I)
 _REL_CANONICAL = re.compile(r'rel\s*=\s*"?[^"]*\bcanonical\b', re.I)
 _VALUED_DIRECTIVES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 
@@ -76,6 +77,9 @@ def read_page(response: Response, agent: str) -> Page:
                         break
             case "link" if not page.canonical and "canonical" in (attributes.get("rel") or "").lower().split():
                 page.canonical = resolve(base, attributes.get("href") or "")
+            case "meta" if (attributes.get("http-equiv") or "").strip().lower() == "refresh":
+                if (match := _REFRESH.search(attributes.get("content") or "")) and (target := resolve(base, match[1])):
+                    followed[target] = None
             case "meta" if (attributes.get("name") or "").strip().lower() in ("robots", agent.lower()):
                 page.wishes.add(attributes.get("content") or "")
             case "base" if not has_base and attributes.get("href"):
@@ -88,7 +92,7 @@ def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     """The tags that matter here and their attributes, in order."""
     # The parser's time grows with the square of the nesting: a page of nothing but open tags could take hours.
     if html.count("<") - 2 * html.count("</") < _MAX_UNCLOSED:
-        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[name]"):
+        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
             yield node.tag, node.attributes
     else:
         for tag in _TAG.finditer(html):

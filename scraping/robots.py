@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from protego import Protego
 
 from scraping.fetch import AddressRefused, Fetcher, FetchError, HostTrouble, Response
-from scraping.politeness import LONGEST_PAUSE
 from scraping.urls import origin_of, resolve
 
 MAX_BYTES = 512 << 10  # RFC 9309 2.5 asks for at least 500 KiB
@@ -94,8 +93,7 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots
 def _judge(response: Response, agent: str) -> Robots:
     status = response.status
     if status >= 500 or status == 429:
-        retry_after = response.retry_after()
-        raise RobotsUnavailable(f"answered {status}", None if retry_after is None else min(retry_after, LONGEST_PAUSE))
+        raise RobotsUnavailable(f"answered {status}", response.retry_after())
     if 200 <= status < 300:
         return parse(response.body, agent)
     return parse(b"", agent, f"robots.txt answered {status}: everything is allowed")

@@ -1,7 +1,11 @@
 import gzip
+import ssl
+import threading
 import time
 import zlib
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import zstandard
@@ -195,11 +199,74 @@ def test_retry_after_pauses_the_host(site, fetcher, answer):
 
 
 def test_interrupting_ends_a_read(site, fetcher):
-    import threading
-
     site.routes["/"] = lambda handler: time.sleep(5)
     threading.Timer(0.2, fetcher.interrupt).start()
     start = time.monotonic()
     with pytest.raises(Stopped):
         get(fetcher, site.url(), seconds=30)
     assert time.monotonic() - start < 3
+
+
+def test_certificates_are_checked_by_name_although_an_address_is_connected_to(tmp_path, monkeypatch):
+    key, certificate = self_signed("good.example", tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SecureHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setattr("scraping.fetch._tls_context", None)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    fetcher = Fetcher(
+        "textmill/test", private_addresses=True, resolver=lambda host, port: [("127.0.0.1", server.server_port)]
+    )
+    assert get(fetcher, "https://good.example/").body == b"secret"
+    with pytest.raises(HostTrouble, match="certificate refused"):
+        get(fetcher, "https://bad.example/")
+    monkeypatch.setattr("scraping.fetch._tls_context", None)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    fetcher.hang_up("good.example")
+    with pytest.raises(HostTrouble, match="certificate refused"):
+        get(fetcher, "https://good.example/")
+    fetcher.close()
+    server.shutdown()
+    server.server_close()
+    monkeypatch.setattr("scraping.fetch._tls_context", None)
+
+
+class SecureHandler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"secret")
+
+    def log_message(self, *_):
+        pass
+
+
+def self_signed(name: str, folder):
+    pytest.importorskip("cryptography")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return folder / "key.pem", folder / "certificate.pem"

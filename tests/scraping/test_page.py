@@ -30,6 +30,12 @@ def test_base_changes_where_links_lead():
     assert links('<base href="::"><a href="z">') == ["http://a.org/x/z"]
 
 
+def test_a_refresh_is_a_link():
+    assert links('<meta http-equiv="Refresh" content="0; URL=/new">') == ["http://a.org/new"]
+    assert links("<meta http-equiv=refresh content=\"5;url='z'\">") == ["http://a.org/x/z"]
+    assert links('<meta http-equiv="refresh" content="30">') == []
+
+
 def test_nofollow_links_are_set_aside():
     body = '<a href="/1" rel="nofollow ugc"><a href="/2" rel="me NoFollow"><a href="/3" rel="next">'
     page = read_page(response(body), "t")
