@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import certifi
@@ -81,19 +80,9 @@ class Fetcher:
         user_agent: the whole header.
         private_addresses: also connect to addresses that are not globally reachable.
         resolver: where a host is found; the system's resolver by default.
-        stop: ends waiting when set (`Stopped` is raised).
-        gates: folder of the host gates, one for the user's whole machine by default.
     """
 
-    def __init__(
-        self,
-        user_agent: str,
-        *,
-        private_addresses: bool = False,
-        resolver: Resolver | None = None,
-        stop: threading.Event | None = None,
-        gates: Path | None = None,
-    ):
+    def __init__(self, user_agent: str, *, private_addresses: bool = False, resolver: Resolver | None = None):
         self._headers = {
             "User-Agent": user_agent,
             "Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1",
@@ -101,18 +90,11 @@ class Fetcher:
         }
         self._private_addresses = private_addresses
         self._resolver = resolver or system_resolver
-        self._stop = stop or threading.Event()
-        self._gates_folder = gates
+        self._stop = threading.Event()
         self._gates: dict[str, HostGate] = {}
         self._connections: dict[str, tuple[str, HTTPConnection]] = {}  # host -> origin, connection
         self._lock = threading.Lock()
         self._deadlines = _Deadlines()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def interrupt(self) -> None:
         """End all waiting and reading in other threads: their `get` raises `Stopped`."""
@@ -133,7 +115,7 @@ class Fetcher:
         """The gate of `host` (as `urls.host_of` gives it)."""
         with self._lock:
             if host not in self._gates:
-                self._gates[host] = HostGate(host, self._stop, self._gates_folder)
+                self._gates[host] = HostGate(host, self._stop)
             return self._gates[host]
 
     def get(
@@ -175,77 +157,83 @@ class Fetcher:
             return response
 
     def _ask(self, url, headers, deadline, max_bytes, accept) -> Response:
-        connection, reused = self._connection(url)
+        kept = self._kept_connection(url)
         try:
-            with self._deadlines.watch(connection, deadline):
-                try:
-                    return self._exchange(connection, url, headers, deadline, max_bytes, accept)
-                except _NoAnswer:
-                    # A kept connection may have been closed by the server in the meantime: one fresh try.
-                    if not reused or time.monotonic() > deadline:
-                        raise
+            try:
+                return self._exchange(kept or self._dial(url, deadline), url, headers, deadline, max_bytes, accept)
+            except _NoAnswer:
+                # The server may have closed a kept connection in the meantime: one fresh try.
+                if not kept or time.monotonic() > deadline:
+                    raise
             self.hang_up(host_of(url))
-            connection, _ = self._connection(url)
-            with self._deadlines.watch(connection, deadline):
-                return self._exchange(connection, url, headers, deadline, max_bytes, accept)
+            return self._exchange(self._dial(url, deadline), url, headers, deadline, max_bytes, accept)
         except BaseException:
             self.hang_up(host_of(url))
             raise
 
     def _exchange(self, connection, url, headers, deadline, max_bytes, accept) -> Response:
-        try:
+        with self._deadlines.watch(connection, deadline):
+            try:
+                connection.timeout = max(0.1, deadline - time.monotonic())
+                path = url[len(origin_of(url)) :]
+                connection.request("GET", path, headers={"Host": host_of(url), **headers}, preload_content=False)
+                _acknowledge_at_once(connection)
+                answer = connection.getresponse()
+            except (OSError, HTTPException, HTTPError) as error:
+                raise _NoAnswer(_describe(error, deadline)) from error
+            response = Response(url, answer.status, answer.headers)
+            response.refused = accept(response) if accept else None
+            if not response.refused:
+                response.body = _read_body(answer, deadline, max_bytes)
+            elif answer.status == 304 or (_declared_length(answer) or _CHUNK) < _CHUNK:
+                answer.drain_conn()  # so that the connection can be used again
+            else:
+                self.hang_up(host_of(url))  # the rest of a refused body is not worth the traffic
+            return response
+
+    def _kept_connection(self, url: str) -> HTTPConnection | None:
+        """The connection left open by the last request, if it is still good and leads to the same origin."""
+        with self._lock:
+            origin, connection = self._connections.get(host_of(url), (None, None))
+        if origin == origin_of(url) and connection.sock is not None and connection.is_connected:
+            return connection
+        self.hang_up(host_of(url))
+        return None
+
+    def _dial(self, url: str, deadline: float) -> HTTPConnection:
+        """A connection to the first of the host's addresses that may be contacted and answers."""
+        failure = HostTrouble("no address")
+        for address, port in self._vetted_addresses(url):
+            if url.startswith("https"):
+                name = urlsplit(url).hostname
+                connection = HTTPSConnection(address, port, server_hostname=name, ssl_context=_tls())
+            else:
+                connection = HTTPConnection(address, port)
+            with self._lock:
+                self._connections[host_of(url)] = (origin_of(url), connection)
             connection.timeout = max(0.1, min(_CONNECT_SECONDS, deadline - time.monotonic()))
-            if connection.sock is None:
-                connection.connect()
-            connection.timeout = max(0.1, deadline - time.monotonic())
-            path = url[len(origin_of(url)) :]
-            connection.request("GET", path, headers={"Host": host_of(url), **headers}, preload_content=False)
-            # Servers that send head and body apart would wait 40 ms for a delayed acknowledgement between the two.
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            answer = connection.getresponse()
-        except (OSError, HTTPException, HTTPError) as error:
-            raise _NoAnswer(_describe(error, late=time.monotonic() > deadline)) from error
-        response = Response(url, answer.status, answer.headers)
-        response.refused = accept(response) if accept else None
-        if not response.refused:
-            response.body = _read_body(answer, deadline, max_bytes)
-        elif answer.status == 304 or int(_declared_length(answer) or _CHUNK) < _CHUNK:
-            _read_body(answer, deadline, max_bytes)  # so that the connection can be used again
-        else:
-            self.hang_up(host_of(url))  # the rest of a refused body is not worth the traffic
-        return response
+            try:
+                with self._deadlines.watch(connection, deadline):
+                    connection.connect()
+                return connection
+            except (OSError, HTTPException, HTTPError) as error:
+                self.hang_up(host_of(url))
+                failure = HostTrouble(_describe(error, deadline))
+                failure.__cause__ = error
+        raise failure
 
-    def _connection(self, url: str) -> tuple[HTTPConnection, bool]:
-        """The connection to the URL's host, and whether it has been used before."""
-        host, origin = host_of(url), origin_of(url)
-        with self._lock:
-            known = self._connections.get(host)
-        if known and known[0] == origin and known[1].sock is not None and known[1].is_connected:
-            return known[1], True
-        if known:
-            self.hang_up(host_of(url))
-        connection = self._open(url)
-        with self._lock:
-            self._connections[host] = (origin, connection)
-        return connection, False
-
-    def _open(self, url: str) -> HTTPConnection:
-        """A connection object for the first address of the host that may be contacted; connects on first use."""
+    def _vetted_addresses(self, url: str) -> list[tuple[str, int]]:
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            addresses = self._resolver(parts.hostname, port)
+            found = self._resolver(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         except OSError as error:
             raise HostTrouble(f"cannot resolve {parts.hostname} ({error.strerror or error})") from error
-        vetted = [a for a in addresses if self._private_addresses or is_global(a[0])]
-        if not vetted:
+        vetted = [address for address in found if self._private_addresses or is_global(address[0])]
+        if found and not vetted:
             raise AddressRefused(
-                f"{parts.hostname} has the private address {addresses[0][0]}; private_addresses: true allows it"
+                f"{parts.hostname} has the private address {found[0][0]}; private_addresses: true allows it"
             )
-        address, port = vetted[0]
-        if parts.scheme == "http":
-            return HTTPConnection(address, port)
-        return HTTPSConnection(address, port, server_hostname=parts.hostname, ssl_context=_tls())
+        return vetted
 
     def hang_up(self, host: str) -> None:
         """Close the connection to `host`, if there is one."""
@@ -313,16 +301,22 @@ def is_global(address: str) -> bool:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-def _declared_length(answer) -> str:
+def _declared_length(answer) -> int | None:
     declared = answer.headers.get("Content-Length", "")
-    return declared if declared.isdigit() else ""
+    return int(declared) if declared.isdigit() else None
+
+
+def _acknowledge_at_once(connection: HTTPConnection) -> None:
+    """Spare us 40 ms where a server sends head and body apart and waits for a delayed acknowledgement in between."""
+    if hasattr(socket, "TCP_QUICKACK"):  # Linux; holds for a while only, so it is set for each request
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
         raise FetchError(f"content encoding {encoding}")
-    if int(_declared_length(answer) or 0) > max_bytes:
+    if (_declared_length(answer) or 0) > max_bytes:
         raise FetchError(f"larger than {max_bytes:,} bytes")
     chunks, size = [], 0
     try:
@@ -344,8 +338,8 @@ def _read_body(answer, deadline: float, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _describe(error: Exception, late: bool) -> str:
-    if late:
+def _describe(error: Exception, deadline: float) -> str:
+    if time.monotonic() > deadline:
         return "no answer in time"
     cause: BaseException = error
     while cause.__context__ is not None and not isinstance(cause, ssl.SSLError | ConnectionError | TimeoutError):

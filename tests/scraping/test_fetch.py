@@ -137,7 +137,7 @@ def test_encodings_that_nobody_asked_for(site, fetcher, answer, encoding):
 
 def test_a_refused_body_is_not_read_and_the_next_request_works(site, fetcher, answer):
     site.routes["/big"] = answer(bytes(5_000_000), content_type="video/mp4")
-    site.routes["/small"] = answer("gone", 404)
+    site.routes["/small"] = answer("gone", 404, headers={"Content-Encoding": "br"})
     response = get(fetcher, site.url("/big"), accept=lambda response: response.content_type)
     assert (response.refused, response.body) == ("video/mp4", b"")
     response = get(fetcher, site.url("/small"), accept=lambda response: "status")
@@ -176,6 +176,18 @@ def test_the_vetted_address_is_the_one_connected_to(site):
 )  # fmt: skip
 def test_which_addresses_are_public(address, public):
     assert is_global(address) is public
+
+
+def test_all_addresses_are_tried(site):
+    addresses = [("127.0.0.1", 1), ("::1", 1), ("127.0.0.1", int(site.host.split(":")[1]))]
+    fetcher = Fetcher("textmill/test", private_addresses=True, resolver=lambda host, port: addresses)
+    site.routes["/"] = "hello"
+    assert get(fetcher, "http://any.example/").body == b"hello"
+    del addresses[2]
+    fetcher.hang_up("any.example")
+    with pytest.raises(HostTrouble, match=r"connection refused|no answer"):
+        get(fetcher, "http://any.example/")
+    fetcher.close()
 
 
 def test_unresolvable_hosts_are_trouble(fetcher):
