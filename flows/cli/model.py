@@ -112,26 +112,28 @@ def plan(
     from modeling.plan import plan as estimate
 
     loaded = load_config(config, settings)
-    run = loaded.pretrain
+    run, model = loaded.pretrain, loaded.pretrain.model
     made = estimate(run, loaded.train_tokenizer.vocab_size, gpus, mfu, price)
-    typer.echo(f"model       {run.model.layers} layers, width {run.model.width}, {run.model.heads} heads, "
-               f"context {run.model.context}")  # fmt: skip
-    typer.echo(f"parameters  {made.parameters:,} ({made.block_parameters:,} in blocks)")
-    typer.echo(f"training    {run.steps:,} steps of {run.batch * run.model.context:,} tokens = {made.tokens:,} tokens, "
-               f"{made.tokens / made.parameters:.1f} a parameter")  # fmt: skip
-    typer.echo(f"compute     {made.flops:.3g} FLOPs, {made.flops_per_token:,} a token")
     verdict = "fits" if made.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
-    typer.echo(f"memory      {made.memory / 1e9:.1f} of {made.device_memory / 1e9:.0f} GB a device "
-               f"({made.state_memory / 1e9:.1f} weights and optimizer, {made.activation_memory / 1e9:.1f} activations of "
-               f"{made.windows_per_device} windows): {verdict}")  # fmt: skip
-    typer.echo(
-        f"time        {_duration(made.seconds)} on {made.devices}x{made.gpu} at {mfu:.0%} of the peak, ${made.cost:,.2f}"
-    )
+    step = run.batch * model.context
+    gigabytes = 1e9
+    lines = {
+        "model": f"{model.layers} layers, width {model.width}, {model.heads} heads, context {model.context}",
+        "parameters": f"{made.parameters:,} ({made.block_parameters:,} in blocks)",
+        "training": f"{run.steps:,} steps of {step:,} tokens = {made.tokens:,} tokens, "
+        f"{made.tokens / made.parameters:.1f} a parameter",
+        "compute": f"{made.flops:.3g} FLOPs, {made.flops_per_token:,} a token",
+        "memory": f"{made.memory / gigabytes:.1f} of {made.device_memory / gigabytes:.0f} GB a device: {verdict}",
+        "": f"{made.state_memory / gigabytes:.1f} GB weights and optimizer, "
+        f"{made.activation_memory / gigabytes:.1f} GB activations of {made.windows_per_device} windows",
+        "time": f"{_duration(made.seconds)} on {made.devices}x{made.gpu} at {mfu:.0%} of the peak",
+        "cost": f"${made.cost:,.2f}",
+    }
     if run.depth:
-        rates = {
-            name: getattr(run.optimizer, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
-        }
-        typer.echo(f"depth {run.depth} gave  " + ", ".join(f"{name} {value:g}" for name, value in rates.items()))
+        rates = ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")
+        lines[f"depth {run.depth}"] = ", ".join(f"{rate} {getattr(run.optimizer, rate):g}" for rate in rates)
+    for name, line in lines.items():
+        typer.echo(f"{name:<12}{line}")
 
 
 def _duration(seconds: float) -> str:
