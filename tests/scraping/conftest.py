@@ -122,6 +122,13 @@ def site():
 
 
 @pytest.fixture
+def other_site():
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture
 def make_source(site):
     """A source that begins at the site's root, without delay."""
 

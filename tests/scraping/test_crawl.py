@@ -325,6 +325,29 @@ def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, ru
     assert "asks for a Crawl-delay of 500 s; obeying 0.05 s" in caplog.text
 
 
+def test_hosts_are_crawled_side_by_side(site, other_site, page, answer, make_source, run_crawl, tmp_path):
+    for one in (site, other_site):
+        one.routes["/robots.txt"] = answer(status=404)
+        one.routes["/"] = page(*(f"/{n}" for n in range(8)), other_site.url("/"))
+        one.fallback = lambda path: page()
+    pages = run_crawl(make_source(hosts=[site.host, other_site.host], delay=0.1))
+    assert len(pages) == 18
+    for one in (site, other_site):
+        assert_polite(one.log, 0.1)
+    first, last = other_site.log[0].start, site.log[-1].start
+    assert first < last, "neither waits for the other to end"
+    assert stats(tmp_path)["hosts"] == {site.host: 9, other_site.host: 9}
+
+
+def test_a_dead_host_does_not_cost_the_others(site, page, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("http://no-such-host.invalid/a", "/b")
+    site.routes["/b"] = page()
+    assert len(run_crawl(make_source(hosts=[site.host, "*.invalid"]))) == 2
+    result = stats(tmp_path)
+    assert list(result["given_up"]) == ["no-such-host.invalid"]
+    assert result["failed"] == {"host given up": 1}
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_pauses_the_host(site, page, answer, make_source, run_crawl, status):
     refusals = iter([answer(status=status, headers={"Retry-After": "1"})])
