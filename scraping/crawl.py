@@ -20,7 +20,7 @@ from scraping import python_docs
 from scraping.errors import ScrapingError
 from scraping.fetch import Fetcher, Resolver
 from scraping.frontier import Body, Found, Frontier, remove_frontier
-from scraping.report import write_report
+from scraping.report import GIVEN_UP, write_report
 from scraping.scope import Budgets, Scope
 from scraping.shards import remove_temporary
 from scraping.snapshot import Known, Snapshot
@@ -92,7 +92,7 @@ class Crawl:
                             workers[host] = pool.submit(HostWorker(self, host).run)
                     if not workers:
                         break
-                    finished, _ = wait(workers.values(), timeout=0.2, return_when=FIRST_COMPLETED)
+                    finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)
                     for host in [host for host, worker in workers.items() if worker in finished]:
                         workers.pop(host).result()
                     self._report(progress)
@@ -103,21 +103,22 @@ class Crawl:
     def finish(self, out: Path) -> None:
         """Write the snapshot."""
         frontier = self.frontier
-        if self.given_up and not frontier.query("SELECT 1 FROM urls WHERE outcome = 'stored' LIMIT 1"):
+        if self.given_up and not frontier.stored_any():
             host, reason = next(iter(self.given_up.items()))
             raise ScrapingError(
                 f"source {self.source.name}: {host} could not be crawled ({reason}): "
                 "check its URLs and the network, then run again."
             )
-        for host in self.given_up:
+        for host, reason in self.given_up.items():
+            frontier.note(f"{GIVEN_UP}{host}", reason)
             self._keep_last(host)
             frontier.close_waiting("failed", "host given up", host)
         frontier.close_waiting("skipped", "page limit")
         frontier.settle_canonicals()
         frontier.cut_shard()
-        if not frontier.query("SELECT 1 FROM urls WHERE outcome = 'stored' LIMIT 1"):
+        if not frontier.stored_any():
             reasons = frontier.query(
-                "SELECT reason, count(*) FROM urls WHERE reason NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
+                "SELECT reason, count(*) FROM urls WHERE outcome != 'redirected' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
             )
             remove_frontier(out)  # asking anew may go better
             raise ScrapingError(
@@ -125,7 +126,7 @@ class Crawl:
                 f"({', '.join(f'{n} × {reason}' for reason, n in reasons)}): "
                 "see what `textmill source check` says about it."
             )
-        write_report(out, frontier, self.last, self.given_up)
+        write_report(out, frontier, self.last)
 
     @property
     def full(self) -> bool:

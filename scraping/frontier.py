@@ -130,10 +130,14 @@ class Frontier:
             return [Waiting(*row) for row in rows]
 
     def waiting_hosts(self) -> list[str]:
-        """Hosts with waiting URLs, by the age of their first."""
-        with self._lock:
-            rows = self._db.execute("SELECT host FROM urls WHERE outcome IS NULL GROUP BY host ORDER BY min(id)")
-            return [host for (host,) in rows]
+        """Hosts with waiting URLs, sorted."""
+        # One look into the index per host, however many URLs wait.
+        rows = self.query(
+            "WITH RECURSIVE hosts (host) AS (SELECT min(host) FROM urls WHERE outcome IS NULL UNION ALL"
+            " SELECT (SELECT min(urls.host) FROM urls WHERE outcome IS NULL AND urls.host > hosts.host)"
+            " FROM hosts WHERE host IS NOT NULL) SELECT host FROM hosts WHERE host IS NOT NULL"
+        )
+        return [host for (host,) in rows]
 
     def count_waiting(self) -> int:
         return self._one("SELECT count(*) FROM urls WHERE outcome IS NULL")
@@ -241,7 +245,7 @@ class Frontier:
                 while target in claims and target not in kept and target not in seen:
                     seen.add(target)
                     target = self._destination(claims[target])
-                if target in kept or (target not in claims and self._is_stored(target)):
+                if target in kept or (target not in claims and self.stored(target)):
                     self._db.execute("DELETE FROM spool WHERE id = (SELECT id FROM urls WHERE url = ?)", (url,))
                     self._db.execute(
                         "UPDATE urls SET outcome = 'skipped', reason = 'canonical elsewhere', change = NULL,"
@@ -261,9 +265,6 @@ class Frontier:
             url = rows[0][0]
         return url
 
-    def _is_stored(self, url: str) -> bool:
-        return bool(self.query("SELECT 1 FROM urls WHERE url = ? AND outcome = 'stored'", url))
-
     def _spooled_pages(self) -> Iterator[dict]:
         rows = self._db.execute(
             "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body"
@@ -278,9 +279,19 @@ class Frontier:
 
     # --- reports ---
 
+    def stored(self, url: str) -> bool:
+        return bool(self.query("SELECT 1 FROM urls WHERE url = ? AND outcome = 'stored'", url))
+
+    def stored_any(self) -> bool:
+        return bool(self.query("SELECT 1 FROM urls WHERE outcome = 'stored' LIMIT 1"))
+
     def query(self, sql: str, *parameters) -> list[tuple]:
         with self._lock:
             return self._db.execute(sql, parameters).fetchall()
+
+    def stream(self, sql: str) -> Iterator[tuple]:
+        """Rows one by one; only when no other thread is at work any more."""
+        yield from self._db.execute(sql)
 
     def _one(self, sql: str) -> int:
         with self._lock:

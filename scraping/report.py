@@ -10,6 +10,7 @@ from scraping.frontier import Frontier
 from scraping.shards import atomic_write, write_shard
 from scraping.snapshot import Snapshot
 
+GIVEN_UP = "given up: "  # a note of the frontier: this and the host -> the reason
 LISTED = 100  # failed URLs in stats.json; all are in urls.parquet
 
 URLS = pa.schema(
@@ -25,13 +26,12 @@ URLS = pa.schema(
 )
 
 
-def write_report(out: Path, frontier: Frontier, last: Snapshot, given_up: dict[str, str]) -> None:
+def write_report(out: Path, frontier: Frontier, last: Snapshot) -> None:
     """Write both files, the sums last: with them the snapshot is whole."""
-    stored = {url for (url,) in frontier.query("SELECT url FROM urls WHERE outcome = 'stored'")}
-    vanished = dict.fromkeys(url for url in last.urls() if url not in stored)
+    vanished = dict.fromkeys(url for url in last.urls() if not frontier.stored(url))
     write_shard(out / "urls.parquet", _rows(frontier, vanished), URLS)
     stats = {
-        "pages": len(stored),
+        "pages": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'stored'"),
         "bytes": _count(frontier, "SELECT coalesce(sum(bytes), 0) FROM urls WHERE outcome = 'stored'"),
         "found": _count(frontier, "SELECT count(*) FROM urls"),
         "redirected": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'redirected'"),
@@ -45,7 +45,10 @@ def write_report(out: Path, frontier: Frontier, last: Snapshot, given_up: dict[s
             )
         ],
         "hosts": _sums(frontier, "SELECT host, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
-        "given_up": given_up,
+        "given_up": {
+            key.removeprefix(GIVEN_UP): reason
+            for key, reason in frontier.query("SELECT key, value FROM notes WHERE key LIKE ? || '%'", GIVEN_UP)
+        },
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
             **_sums(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
@@ -56,7 +59,7 @@ def write_report(out: Path, frontier: Frontier, last: Snapshot, given_up: dict[s
 
 
 def _rows(frontier: Frontier, vanished: dict[str, None]) -> Iterator[dict]:
-    rows = frontier.query(
+    rows = frontier.stream(
         "SELECT u.url, u.outcome, u.reason, u.status, u.change, u.depth, p.url FROM urls u"
         " LEFT JOIN urls p ON p.id = u.parent ORDER BY u.id"
     )

@@ -62,27 +62,22 @@ def check(
 @app.command()
 def new(
     url: Annotated[str, typer.Argument(help="The site's URL")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write [default: HOST.yaml]")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this file instead of printing")] = None,
     contact: Contact = "$TEXTMILL_CONTACT",
     private: Private = False,
 ) -> None:
-    """Look at a site and write a commented source for it."""
-    import re
-    from urllib.parse import urlsplit
-
+    """Look at a site and print a commented source for it."""
     from scraping.errors import ScrapingError
-    from scraping.source import load_source
     from scraping.survey import declare
 
-    host = urlsplit(url if "://" in url else f"https://{url}").hostname or "site"
-    path = output or Path(re.sub(r"[^a-z0-9]+", "-", host.removeprefix("www.")).strip("-") + ".yaml")
-    if path.exists():
-        raise ScrapingError(f"{path} exists already: choose another file with --output.")
-    path.write_text(declare(url, contact, str(path), private_addresses=private))
-    load_source(path)
-    typer.echo(f"Wrote {path}. Read it, then try it: textmill source check {path}")
+    if output and output.exists():
+        raise ScrapingError(f"{output} exists already: choose another file.")
+    text = declare(url, contact, str(output or "FILE.yaml"), private_addresses=private)
+    if output:
+        output.write_text(text)
+        typer.echo(f"Wrote {output}. Read it, then try it: textmill source check {output}", err=True)
+    else:
+        typer.echo(text, nl=False)
 
 
 def _undeclared(url: str, contact: str, private: bool) -> Source:

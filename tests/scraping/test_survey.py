@@ -142,6 +142,7 @@ def test_new_then_check(sound_site, tmp_path):
     path = tmp_path / "mine.yaml"
     options = ["--contact", "me@example.org", "--private"]
     assert f"textmill source check {path}" in run("new", sound_site.url(), "-o", str(path), *options)
+    assert f"start:\n  - {sound_site.url()}\n" in path.read_text()
     with pytest.raises(ScrapingError, match="exists already"):
         run("new", sound_site.url(), "-o", str(path), *options)
     path.write_text(path.read_text().replace("delay: 1 ", "delay: 0 "))
