@@ -11,6 +11,7 @@ from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.results import ResultRecord
+from prefect.settings import PREFECT_LOGGING_EXTRA_LOGGERS
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
@@ -152,5 +153,7 @@ class OneLineMistakes(logging.Filter):
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(OneLineMistakes())
+for name in PREFECT_LOGGING_EXTRA_LOGGERS.value():
+    logging.getLogger(name).setLevel(logging.INFO)  # Prefect gives them its handler, but leaves the level at WARNING
 
 FLOWS = {stage.name: stage_flow(stage) for stage in STAGES.values()}
