@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import operator
 import os
 import queue
 import re
@@ -148,9 +149,9 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
     journal.remove()
 
 
-def document_id(text: str) -> str:
+def document_id(text: bytes) -> str:
     """Id of an ingested document: BLAKE2b-128 of its UTF-8 text in hexadecimal."""
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def _nothing(config: IngestConfig, damaged: dict[str, str]) -> str:
@@ -234,12 +235,23 @@ def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Itera
 
 
 def _table(batch: Batch, config: IngestConfig) -> tuple[pa.Table, Counter]:
-    """DOCUMENTS of a batch, and how many texts were left out and why."""
+    """DOCUMENTS of a batch, and how many texts were left out and why.
+
+    Texts are handled as bytes and, where they are in normal form already, stay where they are: decoding, encoding and
+    copying them would take longer than hashing and compressing.
+    """
     counts = Counter(empty=0, sampled_out=0)
-    texts = [normalize(text) for text in batch.texts]
-    ids = [document_id(text) for text in texts]
+    as_read = batch.texts if isinstance(batch.texts, pa.Array) else pa.array(batch.texts, pa.binary())
+    raw = as_read.cast(pa.binary()).to_pylist()
+    normal = [normalize(text or b"") for text in raw]
+    if any(map(operator.is_not, raw, normal)) or not _is_utf8(as_read):
+        normal = [text.decode("utf-8", "replace").encode() for text in normal]
+        texts = pa.array(normal, pa.binary()).cast(pa.string())
+    else:
+        texts = as_read.cast(pa.string())
+    ids = [document_id(text) for text in normal]
     keep = []
-    for position, (text, id) in enumerate(zip(texts, ids, strict=True)):
+    for position, (text, id) in enumerate(zip(normal, ids, strict=True)):
         if not text:
             counts["empty"] += 1
         elif config.sample is not None and int(id[:16], 16) >= config.sample * 2**64:
@@ -253,11 +265,19 @@ def _table(batch: Batch, config: IngestConfig) -> tuple[pa.Table, Counter]:
         "title": batch.titles or [None] * len(ids),
         "lang": batch.langs or [None] * len(ids),
         "text": texts,
-        "n_chars": [len(text) for text in texts],
+        "n_chars": pc.utf8_length(texts).cast(pa.int64()),
         "extractor": ["ingest"] * len(ids),
     }
     table = pa.Table.from_pydict(columns, schema=DOCUMENTS)
     return (table if len(keep) == len(ids) else table.take(keep)), counts
+
+
+def _is_utf8(texts: pa.Array) -> bool:
+    try:
+        texts.cast(pa.string()).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 # --- finding files ----------------------------------------------------------------------------------------------------

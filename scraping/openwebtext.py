@@ -12,7 +12,6 @@ whole has been handed out.
 """
 
 import bz2
-import codecs
 import gzip
 import io
 import json
@@ -36,7 +35,7 @@ from scraping.errors import ScrapingError
 
 logger = logging.getLogger(__name__)
 
-SEPARATOR = "<|endoftext|>"
+SEPARATOR = b"<|endoftext|>"
 DOCUMENT_BYTES = 64 << 20  # more than this is no document
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 << 20
@@ -58,7 +57,7 @@ class Damaged(Exception):
 class Batch(NamedTuple):
     """Some documents, column by column; None where the layout lacks a column."""
 
-    texts: list[str]
+    texts: list[bytes] | pa.Array  # UTF-8
     urls: list[str | None] | None = None
     titles: list[str | None] | None = None
     langs: list[str | None] | None = None
@@ -71,16 +70,20 @@ class Unit(NamedTuple):
     read: Callable[[], Iterator[Batch]]
 
 
-def normalize(text: str) -> str:
-    """The text as every layout has it: `\\n` line ends, no more than one blank line, no space around.
+def normalize(text: bytes) -> bytes:
+    """The UTF-8 text as every layout has it: `\n` line ends, no more than one blank line, no white space around.
 
-    The hub's Parquet files were made from the archives in this way.
+    The hub's Parquet files were made from the archives in this way. A text in this form is returned as it is.
     """
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\n\n\n" in text:
-        text = re.sub("\n{3,}", "\n\n", text)
-    return text.strip()
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n\n\n" in text:
+        text = re.sub(b"\n{3,}", b"\n\n", text)
+    # White space beyond ASCII can only stand where the first or last byte is not a character of its own.
+    if text and (text[0] <= 32 or text[-1] <= 32 or text[0] >= 128 or text[-1] >= 128):
+        stripped = text.decode("utf-8", "replace").strip().encode()
+        text = stripped if stripped != text else text
+    return text
 
 
 def units(path: Path, text_column: str) -> Iterator[Unit]:
@@ -99,7 +102,7 @@ def units(path: Path, text_column: str) -> Iterator[Unit]:
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 _DAMAGE = (
-    EOFError, OSError, UnicodeDecodeError, json.JSONDecodeError, lzma.LZMAError, pa.ArrowException, tarfile.TarError,
+    EOFError, OSError, json.JSONDecodeError, lzma.LZMAError, pa.ArrowException, tarfile.TarError,
     zlib.error, zstandard.ZstdError,
 )  # fmt: skip
 
@@ -246,7 +249,7 @@ class _Batcher:
         self._rows: list[tuple] = []
         self._bytes = 0
 
-    def add(self, text: str | None, url: str | None = None, title: str | None = None, lang: str | None = None):
+    def add(self, text: bytes | None, url: str | None = None, title: str | None = None, lang: str | None = None):
         """Add a document (None is none); returns a batch when one is full."""
         if text is not None:
             self._rows.append((text, url, title, lang))
@@ -258,11 +261,11 @@ class _Batcher:
         return Batch(*map(list, zip(*rows, strict=True))) if rows else None
 
 
-def _document(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+def _document(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
     if member.size > DOCUMENT_BYTES:
         logger.warning("%s: refused %s, a document of %d bytes", name, member.name, member.size)
         return None
-    return archive.extractfile(member).read().decode("utf-8", "replace")
+    return archive.extractfile(member).read()
 
 
 def _read_path(path: Path, text_column: str) -> Iterator[Batch]:
@@ -307,26 +310,28 @@ def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[tupl
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
             raise ScrapingError(f"{name} has lines without a text {text_column!r}: set text_column to the right key.")
         about = record.get("meta") if isinstance(record.get("meta"), dict) else record
-        yield record[text_column], *(_text(about.get(key)) for key in ("url", "title", "lang"))
+        yield (
+            record[text_column].encode("utf-8", "replace"),
+            *(_text(about.get(key)) for key in ("url", "title", "lang")),
+        )
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _separated(stream: IO[bytes]) -> Iterator[str]:
+def _separated(stream: IO[bytes]) -> Iterator[bytes]:
     """Texts between separators; a text without any is one document."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest, searched = "", 0
+    rest, searched = b"", 0
     while chunk := stream.read(1 << 20):
-        rest += decoder.decode(chunk)
+        rest += chunk
         while (end := rest.find(SEPARATOR, searched)) >= 0:
             yield rest[:end]
             rest, searched = rest[end + len(SEPARATOR) :], 0
         searched = max(0, len(rest) - len(SEPARATOR))
         if len(rest) > DOCUMENT_BYTES:
             raise OSError(f"a document of more than {DOCUMENT_BYTES} bytes")
-    yield rest + decoder.decode(b"", True)
+    yield rest
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------
@@ -356,8 +361,9 @@ def _row_groups(path: Path, groups: list[int], names: list[str], text_column: st
     columns = [text_column, *filter(None, found)]
     with _damage(_groups_name(path, groups)), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
-            texts = [text or "" for text in batch.column(text_column).to_pylist()]
-            yield Batch(texts, *(batch.column(name).to_pylist() if name else None for name in found))
+            yield Batch(
+                batch.column(text_column), *(batch.column(name).to_pylist() if name else None for name in found)
+            )
 
 
 def _groups_name(path: Path, groups: list[int]) -> str:

@@ -55,7 +55,7 @@ def template_share(texts, run=10, share=0.05):
 def test_hand_checked_pages_keep_their_own_words(pages):
     sampler = Sampler()
     for text in pages:
-        sampler.add(document_id(text), text)
+        sampler.add(document_id(text.encode()), text)
     learner = TemplateLearner()
     for text in sampler.places():
         learner.add(text)

@@ -9,6 +9,7 @@ import logging
 import lzma
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scraping import ingest as ingest_module
 from scraping.errors import ScrapingError
@@ -94,7 +97,7 @@ def write_layout(layout, folder, texts):
         case "json.gz":
             (folder / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(lines))
         case "text.bz2":
-            (folder / "train.txt.bz2").write_bytes(bz2.compress(SEPARATOR.join(texts).encode()))
+            (folder / "train.txt.bz2").write_bytes(bz2.compress(SEPARATOR.join(text.encode() for text in texts)))
     return folder
 
 
@@ -128,7 +131,7 @@ def reference(texts, tmp_path_factory):
 def test_documents_are_the_texts_in_order(texts, reference):
     rows = list(read_rows(shards(reference)))
     assert [row["text"] for row in rows] == texts
-    assert all(row["id"] == document_id(row["text"]) and row["n_chars"] == len(row["text"]) for row in rows)
+    assert all(row["id"] == document_id(row["text"].encode()) and row["n_chars"] == len(row["text"]) for row in rows)
     assert {row["source"] for row in rows} == {"openwebtext"}
     assert stats(reference) == {
         "source": "openwebtext", "documents": 300, "characters": sum(map(len, texts)), "empty": 0, "sampled_out": 0,
@@ -152,8 +155,23 @@ def test_real_openwebtext_is_the_same_from_archive_and_parquet(tmp_path):
 
 
 def test_texts_are_normalized_alike():
-    assert normalize("\n\n a\r\n\r\n\r\n\r\nb \r c\n \n\n\n") == "a\n\nb \n c"
-    assert normalize(normalize("x\n\n\n\n\ny\r")) == normalize("x\n\n\n\n\ny\r")
+    assert normalize(b"\n\n a\r\n\r\n\r\n\r\nb \r c\n \n\n\n") == b"a\n\nb \n c"
+
+
+@given(st.text(alphabet="ab é\u2003\n\r", max_size=30))
+def test_normalizing_is_what_the_maker_of_the_parquet_files_did(text):
+    universal = io.StringIO(text, newline=None).read()
+    assert normalize(text.encode()).decode() == re.sub("\n\n\n+", "\n\n", universal).strip()
+
+
+def test_broken_encodings_are_marked(tmp_path):
+    raw = pa.array([b"caf\xe9 au lait", b"fine"], pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("1.txt", b"caf\xe9 au lait"), ("2.txt", b"fine")]))
+    for name in ("a.parquet", "a.tar"):
+        rows = run(tmp_path / name, tmp_path / f"out {name}")
+        assert [row["text"] for row in rows] == ["caf\ufffd au lait", "fine"]
 
 
 def test_a_folder_with_two_layouts_is_read_once(texts, tmp_path):
@@ -341,7 +359,7 @@ def test_a_decompression_bomb_costs_little_memory(suffix, tmp_path):
     compress = {
         "xz": lzma.compress, "gz": gzip.compress, "bz2": bz2.compress, "zst": zstandard.compress,
     }[suffix]  # fmt: skip
-    bomb = compress(b"a first document" + SEPARATOR.encode() + zeros.getvalue() * 2)
+    bomb = compress(b"a first document" + SEPARATOR + zeros.getvalue() * 2)
     (tmp_path / f"bomb.txt.{suffix}").write_bytes(bomb)
     assert [row["text"] for row in run(tmp_path, tmp_path / "out")] == ["a first document"]
     assert "a document of more than" in stats(tmp_path / "out")["damaged"][f"bomb.txt.{suffix}"]

@@ -1,0 +1,172 @@
+"""Ingesting OpenWebText, against datatrove reading and writing the same Parquet.
+
+The sample's documents are repeated, each time with another number in front, to the sizes measured, in the hub's layout
+(row groups of 1,000). Each run is a process of its own. MB are of UTF-8 text; CPU seconds are the process's own, less
+imports. Ours checks and normalizes every text, hashes it to its id and writes zstd; datatrove copies it to snappy.
+"""
+
+import importlib
+import importlib.util
+import io
+import json
+import lzma
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.corpora import openwebtext, size_of, source_code
+from benchmarks.report import Row, compare
+from benchmarks.timing import child
+
+MEGABYTES = {True: 30, False: 100}
+
+
+def run(quick: bool) -> list[Row]:
+    """A collection and one ten times its size, ours and the peer in turn; medians of the repetitions."""
+    repetitions = 2 if quick else 5
+    has_peer = importlib.util.find_spec("datatrove") is not None
+    size = MEGABYTES[quick]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _write_parquet(folder / "small", size)
+        _write_parquet(folder / "large", 10 * size)
+        _write_archive(folder / "archive", size)
+        runs: dict[str, list[dict]] = {}
+        for _ in range(repetitions):
+            for name in ("small", "large", "archive"):
+                runs.setdefault(name, []).append(_ingest("ours", folder / name))
+            if has_peer:
+                runs.setdefault("peer", []).append(_ingest("datatrove", folder / "small"))
+
+    def mid(name: str, figure) -> float | None:
+        return median(map(figure, runs[name])) if name in runs else None
+
+    def per_core(result: dict) -> float:
+        return result["megabytes"] / result["cpu"]
+
+    def memory(result: dict) -> float:
+        return result["memory"]
+
+    def against(name: str, unit: str, figure, **options) -> Row:
+        return compare(name, unit, mid("small", figure), mid("peer", figure), "datatrove", **options)
+
+    return [
+        against("Parquet, text per CPU second", "MB/s", per_core, goal="≥ 100"),
+        Row("the same, ten times the size", "MB/s", mid("large", per_core), goal="≥ 100"),
+        Row("archive of archives (.tar.xz), text per CPU second", "MB/s", mid("archive", per_core)),
+        against("peak memory", "MB", memory, goal="< 500", lower_is_better=True),
+        Row("peak memory, ten times the size", "MB", mid("large", memory), goal="< 500"),
+        Row("time for ten times the size", "×", mid("large", _wall) / mid("small", _wall), goal="≤ 10.5"),
+    ]
+
+
+def _wall(result: dict) -> float:
+    return result["seconds"]
+
+
+def _ingest(how: str, folder: Path) -> dict:
+    return child("benchmarks.ingest", how, folder)
+
+
+def _texts(megabytes: int):
+    try:
+        texts = openwebtext()
+    except FileNotFoundError:
+        texts = source_code()
+    size, number = 0, 0
+    while size < megabytes * 1_000_000:
+        text = f"{number} {texts[number % len(texts)]}"
+        yield text
+        size += len(text.encode())
+        number += 1
+
+
+def _write_parquet(folder: Path, megabytes: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    with pq.ParquetWriter(folder / "train-00000-of-00001.parquet", pa.schema([("text", pa.string())])) as writer:
+        batch = []
+        for text in _texts(megabytes):
+            batch.append(text)
+            if len(batch) == 1_000:
+                writer.write_table(pa.table({"text": batch}))
+                batch = []
+        writer.write_table(pa.table({"text": batch}))
+
+
+def _write_archive(folder: Path, megabytes: int) -> None:
+    folder.mkdir()
+    with tarfile.open(folder / "openwebtext.tar.xz", "w:xz", preset=0) as outer:
+        batch = []
+        for number, text in enumerate(_texts(megabytes)):
+            batch.append((f"{number:07d}.txt", text.encode()))
+            if len(batch) == 400:
+                _add(outer, f"openwebtext/urlsf_subset{number:07d}_data.xz", lzma.compress(_tar(batch), preset=1))
+                batch = []
+
+
+def _tar(files: list[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files:
+            _add(archive, name, content)
+    return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+_IMPORTS = {"ours": ["scraping.ingest"], "datatrove": ["datatrove.pipeline.readers", "datatrove.pipeline.writers"]}
+
+
+# --- what the child processes run -------------------------------------------------------------------------------------
+
+
+def ours(folder: str, out: Path) -> None:
+    from scraping.ingest import IngestConfig, ingest
+
+    ingest(IngestConfig(path=folder), out, lambda *_, **__: None)
+
+
+def peer(folder: str, out: Path) -> None:
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
+
+    documents = ParquetReader(folder, default_metadata={})()
+    for _ in ParquetWriter(str(out))(documents):
+        pass
+
+
+def _main(how: str, folder: str) -> dict:
+    import pyarrow.parquet as pq
+
+    for module in _IMPORTS[how]:
+        importlib.import_module(module)
+    out = Path(tempfile.mkdtemp())
+    cpu, wall = time.process_time(), time.perf_counter()
+    {"ours": ours, "datatrove": peer}[how](folder, out)
+    figures = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - wall, "memory": _peak_megabytes()}
+    files = [pq.ParquetFile(path) for path in out.rglob("*.parquet")]
+    batches = (batch for file in files for batch in file.iter_batches(1_000, columns=["text"]))
+    figures["megabytes"] = sum(size_of(batch.column(0).to_pylist()) for batch in batches) / 1e6
+    shutil.rmtree(out)
+    return figures
+
+
+def _peak_megabytes() -> float:
+    """Of this program alone: what getrusage tells includes the parent's memory at the time of the fork."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(_main(*sys.argv[1:])))
