@@ -85,9 +85,9 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots
             return _judge(response, agent)
         next_target = resolve(target, response.headers["Location"])
         if next_target is None:
-            return parse(b"", agent, "redirected nowhere: everything is allowed")
+            return parse(b"", agent, "redirected to nowhere, so everything is allowed")
         target = next_target
-    return parse(b"", agent, f"over {_MAX_REDIRECTS} redirects: everything is allowed")
+    return parse(b"", agent, f"more than {_MAX_REDIRECTS} redirects, so everything is allowed")
 
 
 def _judge(response: Response, agent: str) -> Robots:
@@ -96,7 +96,7 @@ def _judge(response: Response, agent: str) -> Robots:
         raise RobotsUnavailable(f"answered {status}", response.retry_after())
     if 200 <= status < 300:
         return parse(response.body, agent)
-    return parse(b"", agent, f"robots.txt answered {status}: everything is allowed")
+    return parse(b"", agent, f"none (status {status}), so everything is allowed")
 
 
 def _sanitise(body: bytes) -> str:

@@ -188,7 +188,7 @@ def load_source(name_or_path: str | Path) -> Source:
     if not isinstance(data, dict):
         raise ScrapingError(f"{path}: a source is a list of `key: value` lines; see `textmill source new`.")
     try:
-        return Source(**{"name": path.stem, **data})
+        return Source(**{"name": re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"), **data})
     except ValidationError as error:
         raise ScrapingError(f"{path}:{_explain(error.errors()[0], tree)}") from error
 

@@ -74,6 +74,13 @@ def test_mistakes_name_their_place_and_remedy(write, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_names_its_source(tmp_path):
+    (tmp_path / "My Site_2.yaml").write_text(GOOD)
+    assert load_source(tmp_path / "My Site_2.yaml").name == "my-site-2"
+    (tmp_path / "x.yaml").write_text(GOOD + "name: other\n")
+    assert load_source(tmp_path / "x.yaml").name == "other"
+
+
 def test_unknown_sources():
     with pytest.raises(ScrapingError, match="no source umb-course: did you mean umb-courses"):
         load_source("umb-course")
