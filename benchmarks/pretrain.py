@@ -1,0 +1,161 @@
+"""Time to nanoGPT's validation loss on the same data, windows and number of block weights.
+
+`NANOGPT=CHECKOUT python -m benchmarks pretrain`: nanoGPT runs from a copy of the given checkout, once as it is (fp32 on
+a CPU) and once given bf16 and our allocator settings, with the settings its README gives for small models. Both sides
+are processes; everything counts from start to exit, imports, evaluation at the end, and checkpoint included. The
+validation loss of both is computed by us, on the same windows, with nanoGPT's own model.
+
+Our number of steps is fixed for each horizon (STEPS); if a seed does not reach nanoGPT's loss, the row says so.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from benchmarks import corpus
+from benchmarks.report import Row, compare
+from modeling.config import PretrainConfig
+from modeling.device import training_environment
+from modeling.distributed import Ranks
+from modeling.objectives import CausalLM
+from modeling.train import command
+from tokenization.arrays import TokenArrays
+
+EVALUATION_TOKENS = 131_072
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """A model and how long nanoGPT trains it; `steps` is how long we do."""
+
+    name: str
+    layers: int
+    width: int
+    batch: int
+    peer_steps: int
+    steps: int
+    goals: tuple[str, str]
+    context: int = 256
+
+
+HORIZONS = (
+    Horizon("6x384, 655k tokens", 6, 384, 16, 160, 42, ("<= 0.12", "<= 0.22")),
+    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 330, ("<= 0.20", "<= 0.33")),
+)
+QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), context=128)
+
+
+def run(quick: bool) -> list[Row]:
+    """Each horizon: share of the peer's time (a ratio above 1 is that many times faster), and the losses."""
+    checkout = os.environ.get("NANOGPT")
+    seeds = range(int(os.environ.get("SEEDS", 1 if quick else 3)))
+    chosen = os.environ.get("HORIZON")
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        tokenizer, tokens, data = corpus.build(folder / "data", corpus.texts(300 if quick else None))
+        for horizon in (QUICK,) if quick else HORIZONS:
+            if chosen and chosen not in horizon.name:
+                continue
+            ours = [train(horizon, seed, tokens, tokenizer, folder / "ours") for seed in seeds]
+            peers = {False: [], True: []}
+            for half in peers if checkout else ():
+                for seed in seeds:
+                    peers[half].append(peer(Path(checkout), horizon, seed, half, data, tokens, folder / "peer"))
+            rows += report(horizon, ours, peers)
+    return rows
+
+
+def report(
+    horizon: Horizon, ours: list[tuple[float, float]], peers: dict[bool, list[tuple[float, float]]]
+) -> list[Row]:
+    """Rows of (seconds, loss) pairs, means over the seeds."""
+    seconds, loss = (mean(column) for column in zip(*ours, strict=True))
+    rows = []
+    for (half, runs), goal in zip(peers.items(), horizon.goals, strict=True):
+        name = "nanoGPT in bf16, tunables" if half else "nanoGPT as shipped"
+        theirs = [mean(column) for column in zip(*runs, strict=True)] if runs else [None, None]
+        verdict = "" if theirs[1] is None else "reached" if loss <= theirs[1] else "NOT reached: its time is no result"
+        for what, unit, pair, note in (
+            ("time to train", "s", (seconds, theirs[0]), goal and f"share of its time {goal}"),
+            ("validation loss", "nats", (loss, theirs[1]), verdict),
+        ):
+            rows.append(compare(f"{horizon.name}: {what}", unit, *pair, name, goal=note, lower_is_better=True))
+    return rows
+
+
+def train(horizon: Horizon, seed: int, tokens: Path, tokenizer: Path, out: Path) -> tuple[float, float]:
+    """Seconds from start to exit, and the validation loss."""
+    shutil.rmtree(out, ignore_errors=True)
+    config = PretrainConfig.model_validate(settings(horizon, seed))
+    start = time.perf_counter()
+    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    return seconds, json.loads((out / "stats.json").read_text())["validation_loss"]
+
+
+def settings(horizon: Horizon, seed: int) -> dict:
+    model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context}
+    return {
+        "preset": "nano-fast", "model": model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
+        "evaluate_every": horizon.steps, "evaluate_tokens": EVALUATION_TOKENS, "checkpoint_every": horizon.steps,
+        "sample_tokens": 0,
+    }  # fmt: skip
+
+
+def peer(
+    checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, tokens: Path, out: Path
+) -> tuple[float, float]:
+    """nanoGPT's seconds from start to exit, and its validation loss on our windows."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(checkout, out, ignore=shutil.ignore_patterns(".git", "data"))
+    shutil.copytree(data, out / "data" / "corpus")
+    script = (out / "train.py").read_text().replace("torch.manual_seed(1337", f"torch.manual_seed({1337 + seed}")
+    if half:
+        script = script.replace("ctx = nullcontext() if device_type == 'cpu' else", "ctx =")
+    (out / "train.py").write_text(script)
+    options = {
+        "dataset": "corpus", "device": "cpu", "compile": False, "dtype": "bfloat16",
+        "eval_interval": horizon.peer_steps,
+        "eval_iters": 1, "log_interval": 100, "block_size": horizon.context, "batch_size": horizon.batch,
+        "gradient_accumulation_steps": 1, "n_layer": horizon.layers, "n_head": horizon.width // 64,
+        "n_embd": horizon.width, "max_iters": horizon.peer_steps, "lr_decay_iters": horizon.peer_steps,
+        "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": horizon.peer_steps // 20,
+    }  # fmt: skip
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    start = time.perf_counter()
+    environment = training_environment() if half else None
+    subprocess.run([sys.executable, "train.py", *arguments], cwd=out, check=True, capture_output=True, env=environment)
+    seconds = time.perf_counter() - start
+    return seconds, peer_loss(out, tokens, horizon)
+
+
+def peer_loss(folder: Path, tokens: Path, horizon: Horizon) -> float:
+    sys.path.insert(0, str(folder))
+    try:
+        sys.modules.pop("model", None)
+        from model import GPT, GPTConfig
+    finally:
+        sys.path.remove(str(folder))
+    saved = torch.load(folder / "out" / "ckpt.pt", map_location="cpu", weights_only=True)
+    model = GPT(GPTConfig(**saved["model_args"]))
+    model.load_state_dict({re.sub("^_orig_mod.", "", name): value for name, value in saved["model"].items()})
+    model.eval()
+    validation = TokenArrays(tokens, "validation")
+    objective = CausalLM(validation, validation, horizon.context, 0, EVALUATION_TOKENS)
+
+    @torch.no_grad()
+    def loss(ids: torch.Tensor, targets: torch.Tensor, rows: None) -> torch.Tensor:
+        return model(ids, targets)[1]
+
+    return objective.evaluate(loss, Ranks(), torch.device("cpu"), 16)["validation_loss"]

@@ -1,0 +1,91 @@
+"""What safety costs: checkpoints as a share of training time at the default interval, and the time to continue."""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks import corpus
+from benchmarks.report import Row
+from modeling.checkpoint import Description
+from modeling.config import PretrainConfig
+from modeling.device import choose
+from modeling.distributed import Ranks
+from modeling.objectives import CausalLM
+from modeling.pretrain import pretrain, recipe
+from modeling.trainer import TIMING, Trainer
+from tokenization.arrays import TokenArrays
+
+STEPS = 8  # timed; a checkpoint's share at the default interval is worked out from them
+
+
+def run(quick: bool) -> list[Row]:
+    """Figures of the default preset."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        tokenizer, tokens, _ = corpus.build(folder / "data", corpus.texts(300))
+        config = PretrainConfig(steps=STEPS, evaluate_every=STEPS, evaluate_tokens=4096, sample_tokens=0)
+        trainer = make(config, tokens, folder / "run")
+        steps, saves, restores = [], [], []
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            trainer.train_step()
+            steps.append(time.perf_counter() - start)
+            trainer.step += 1
+        for _ in range(3 if quick else 7):
+            start = time.perf_counter()
+            trainer.save()
+            saves.append(time.perf_counter() - start)
+            fresh = make(config, tokens, folder / "run")
+            start = time.perf_counter()
+            fresh.restore()
+            restores.append(time.perf_counter() - start)
+        equal = same_bytes(config, tokens, tokenizer, folder)
+    interval = PretrainConfig().checkpoint_every
+    share = 100 * median(saves) / (interval * median(steps[2:]) + median(saves))
+    return [
+        Row("checkpoint", "s", median(saves)),
+        Row(f"checkpoints every {interval} steps, share of training time", "%", share, goal="< 2"),
+        Row("continue: read and restore", "s", median(restores)),
+        Row("continued run equals the uninterrupted one (1: to the bit)", "", float(equal), goal="1"),
+    ]
+
+
+def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
+    torch.manual_seed(0)
+    train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    objective = CausalLM(train, validation, config.model.context, 0, config.evaluate_tokens)
+    description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
+    return Trainer(
+        description.build(), objective, description, config, out, choose(), Ranks(), lambda *args, **figures: None
+    )
+
+
+class Stop(BaseException):
+    pass
+
+
+def same_bytes(config: PretrainConfig, tokens: Path, tokenizer: Path, folder: Path) -> bool:
+    """Train once without and once with an interruption; whether all files but the clocks agree."""
+    config = config.model_copy(update={"checkpoint_every": 3, "log_every": 1})
+
+    def interrupt(done: int, total: int | None = None, **figures: object) -> None:
+        if done == 5:
+            raise Stop
+
+    whole, parts = folder / "whole", folder / "parts"
+    for out in (whole, parts):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+    pretrain(tokens, tokenizer, config, whole, lambda *args, **figures: None)
+    try:
+        pretrain(tokens, tokenizer, config, parts, interrupt)
+    except Stop:
+        pretrain(tokens, tokenizer, config, parts, lambda *args, **figures: None)
+    names = {path.name for path in whole.iterdir()} - {TIMING}
+    assert json.loads((parts / "stats.json").read_text())["steps"] == STEPS
+    return all((whole / name).read_bytes() == (parts / name).read_bytes() for name in names)
