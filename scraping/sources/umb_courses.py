@@ -48,8 +48,9 @@ class CourseReader:
     def text(self, record: dict[str, Any]) -> str:
         """The course as a reader would want it: name, descriptors, then its sessions by term."""
         parts = [self.title(record)]
-        for label, value in record["descriptors"].items():
-            parts.append(value if label == "description" else f"{label.replace('_', ' ').capitalize()}: {value}")
+        for descriptor in record["descriptors"]:
+            label, text = descriptor["label"], descriptor["text"]
+            parts.append(text if label == "Description" else f"{label}: {text}")
         terms: dict[str, list[str]] = {}
         for session in record["sessions"]:
             terms.setdefault(session["term"] or "", []).append(_session_line(session))
@@ -58,14 +59,14 @@ class CourseReader:
         return "\n\n".join(parts)
 
 
-def _descriptors(content: Tag) -> dict[str, str]:
-    """Label -> text, in the page's order."""
-    found = {}
+def _descriptors(content: Tag) -> list[dict[str, str]]:
+    """Labels and their texts, in the page's order; each label once."""
+    found: dict[str, str] = {}
     for label in content.find_all("strong"):
         name = _text(label)
-        if name.endswith(":") and label.find_parent("table") is None and (value := _following_text(label)):
-            found.setdefault(_key(name), value)
-    return found
+        if name.endswith(":") and label.find_parent("table") is None and (text := _following_text(label)):
+            found.setdefault(name.rstrip(": "), text)
+    return [{"label": label, "text": text} for label, text in found.items()]
 
 
 def _following_text(label: Tag) -> str:

@@ -1,9 +1,13 @@
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
+from scraping.crawl import crawl
 from scraping.extract import extract
+from scraping.prepare import PrepareConfig, prepare
 from scraping.scope import Scope
+from scraping.shards import read_rows, shards
 from scraping.source import load_source
 from scraping.sources.umb_courses import CourseReader
 
@@ -53,10 +57,13 @@ def test_a_course_page_is_one_record():
     assert record["course"] == "CS 110"
     assert record["level"] == "undergraduate"
     assert record["title"] == "Introduction & Computing"
-    assert record["descriptors"] == {
-        "description": "An introduction to computer science. Not open to students who passed CS 115.",
-        "pre_requisites": "MATH 130",
-    }
+    assert record["descriptors"] == [
+        {
+            "label": "Description",
+            "text": "An introduction to computer science. Not open to students who passed CS 115.",
+        },
+        {"label": "Pre Requisites", "text": "MATH 130"},
+    ]
     common = {"schedule_time": "MoWe 10:00 - 10:50 am", "instructor": "Ada Byron", "location": "M01-0207"}
     assert record["sessions"] == [
         {"term": "2026 Fall", "section": "01", "class_number": "1234", **common, "session": "Regular", "capacity": "40",
@@ -75,7 +82,7 @@ def test_the_text_for_the_corpus():
     assert reader.text(record) == (
         "CS 110: Introduction & Computing\n\n"
         "An introduction to computer science. Not open to students who passed CS 115.\n\n"
-        "Pre requisites: MATH 130\n\n"
+        "Pre Requisites: MATH 130\n\n"
         "Sessions in 2026 Fall:\n"
         f"- section 01; class number 1234; {where}; session Regular; capacity 40; credits 4/4\n"
         f"- section 02; class number 1235; {where}\n\n"
@@ -108,8 +115,39 @@ def test_pages_without_a_course():
     assert list(reader.records("", URL)) == []
     assert list(reader.records("<h2>Not found</h2>", URL)) == []
     [bare] = reader.records('<h2 class="page-title">Thesis</h2>', URL)
-    assert (bare["descriptors"], bare["sessions"]) == ({}, [])
+    assert (bare["descriptors"], bare["sessions"]) == ([], [])
     assert reader.text(bare) == "CS 110: Thesis"
+
+
+def test_from_the_site_to_parquet_records(site, make_source, tmp_path):
+    """The catalogue's own shape (departments, their courses, a page each), from crawl to records and text."""
+    base = "/course_catalog"
+    site.routes[f"{base}/listing/ugrd"] = (
+        f'<div id="content"><li><a href="{base}/courses/ugrd_CS_all">CS</a></li></div>'
+    )
+    courses = "".join(
+        f'<li><h4>CS {n} +</h4><a href="{base}/course_info/ugrd_CS_all_{n}">All</a></li>' for n in (110, 210)
+    )
+    site.routes[f"{base}/courses/ugrd_CS_all"] = f'<ul class="showHideList">{courses}</ul><a href="/login">Log in</a>'
+    site.routes[f"{base}/course_info/ugrd_CS_all_110"] = PAGE
+    other = PAGE.replace("Introduction &amp;", "Data Structures &amp;").replace("computer", "abstract data types and")
+    site.routes[f"{base}/course_info/ugrd_CS_all_210"] = other
+    declared = load_source("umb-courses")
+    source = make_source(start=[site.url(f"{base}/listing/ugrd")], allow=declared.allow, extractor=declared.extractor)
+    pages, corpus = tmp_path / "pages", tmp_path / "corpus"
+    for folder in (pages, corpus):
+        folder.mkdir()
+    crawl(source, pages, lambda *_, **__: None)
+    assert "/login" not in site.paths()
+    config = PrepareConfig(validation_fraction=0, dedup={"near": False}, workers=1)
+    prepare([pages], [], {source.name: source.extractor}, config, corpus, lambda *_, **__: None)
+    records = pq.read_table(corpus / "records" / "test.parquet").to_pylist()
+    assert sorted(record["id"] for record in records) == ["CS-110", "CS-210"]
+    assert records[0]["descriptors"][0]["label"] == "Description"
+    assert len(records[0]["sessions"]) == 3
+    assert (corpus / "stats.json").exists()
+    texts = [row["text"] for row in read_rows(shards(corpus, "train"))]
+    assert any(text.startswith("CS 210: Data Structures & Computing") for text in texts)
 
 
 def test_through_the_source_and_its_extractor():
