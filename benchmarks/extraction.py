@@ -1,0 +1,114 @@
+"""Text of documentation pages: how much of it is found, how fast, and how well a second process helps.
+
+The pages are those of Debian's `postgresql-doc-15` and `python3.11-doc`, taken from the system or from its package
+archive. What belongs to a page is told by the generator's own markup, read with BeautifulSoup and not with the code
+under test: the words of Sphinx's `div.body` and of DocBook's titled division, without navigation. Precision and recall
+are of the bag of words, averaged over pages. The peer is trafilatura as it comes.
+"""
+
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from statistics import mean, median
+
+from benchmarks.report import Row, compare
+from benchmarks.scraping import _site as site
+from scraping.extract import ArticleExtractor, Extractor, MainExtractor, extract
+from scraping.sandbox import Call, Sandbox
+
+# How each site says where its text is, and what its pages' author would call the text.
+SITES = {
+    "postgresql-doc-15": MainExtractor(selector="body", remove=["div.navheader", "div.navfooter"]),
+    "python3.11-doc": MainExtractor(selector="div.body"),
+}
+_OWN_TEXT = {"postgresql-doc-15": "body", "python3.11-doc": "div.body"}
+_WORD = re.compile(r"\w+")
+_NOT_OWN = ["script", "style", "div.navheader", "div.navfooter", "a.headerlink"]
+
+
+def run(quick: bool) -> list[Row]:
+    """Quality and seconds on a spread of the pages of each site; medians of the repetitions."""
+    repetitions, pages = (2, 40) if quick else (5, 200)
+    rows = []
+    for package, extractor in SITES.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = site(package, Path(temporary))
+            bodies = _spread([path.read_bytes() for path in sorted(folder.rglob("*.html"))], pages)
+        own = [_own_words(body, package) for body in bodies]
+        ours, article = _texts(bodies, extractor), _texts(bodies, ArticleExtractor())
+        rows.append(_score(f"{package}: recall", own, ours, article, _recall, goal="≥ .95"))
+        rows.append(_score(f"{package}: precision", own, ours, article, _precision))
+        seconds: dict[str, list[float]] = {"main": [], "article": []}
+        for _ in range(repetitions):
+            seconds["main"].append(_seconds(bodies, extractor))
+            seconds["article"].append(_seconds(bodies, ArticleExtractor()))
+        per_page = {name: 1000 * median(values) / len(bodies) for name, values in seconds.items()}
+        name = f"{package}: time a page"
+        rows.append(compare(name, "ms", per_page["main"], per_page["article"], "trafilatura", lower_is_better=True))
+    rows.append(_scaling(bodies, repetitions))
+    return rows
+
+
+def _spread(items: list, count: int) -> list:
+    return items[:: max(1, len(items) // count)][:count]
+
+
+def _own_words(body: bytes, package: str) -> Counter:
+    from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
+
+    warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+    soup = BeautifulSoup(body, "lxml")
+    for selector in _NOT_OWN:
+        for element in soup.select(selector):
+            element.decompose()
+    [text] = soup.select(_OWN_TEXT[package])[:1] or [soup]
+    return Counter(_WORD.findall(text.get_text(" ")))
+
+
+def _texts(bodies: list[bytes], extractor: Extractor) -> list[Counter]:
+    texts = (extract(body, "http://site/", "text/html", extractor) for body in bodies)
+    return [Counter(_WORD.findall(" ".join(document.text for document in documents))) for documents in texts]
+
+
+def _recall(own: Counter, found: Counter) -> float:
+    return (own & found).total() / max(1, own.total())
+
+
+def _precision(own: Counter, found: Counter) -> float:
+    return (own & found).total() / max(1, found.total())
+
+
+def _score(name: str, own: list[Counter], ours: list[Counter], peer: list[Counter], measure, goal: str = "") -> Row:
+    scores = [mean(map(measure, own, texts)) for texts in (ours, peer)]
+    return compare(name, "share", *scores, "trafilatura", goal=goal)
+
+
+def _seconds(bodies: list[bytes], extractor: Extractor) -> float:
+    start = time.process_time()
+    for body in bodies:
+        extract(body, "http://site/", "text/html", extractor)
+    return time.process_time() - start
+
+
+def _scaling(bodies: list[bytes], repetitions: int) -> Row:
+    """Pages a second through the sandbox with two children, against one."""
+    if (os.cpu_count() or 1) < 2:
+        return Row("two processes against one", "×", float("nan"), goal="≥ 1.8 (needs two cores)")
+    arguments = {"url": "http://site/", "content_type": "text/html", "extractor": {"kind": "article"}}
+    calls = [Call(arguments, body) for body in bodies]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repetitions):
+        for workers, values in seconds.items():
+            with Sandbox("scraping.extract:extract_page", workers, cpu_seconds=60) as sandbox:
+                list(sandbox.run(calls[: 2 * workers]))  # start-up is not counted
+                start = time.perf_counter()
+                list(sandbox.run(calls))
+                values.append(time.perf_counter() - start)
+    return compare(
+        "two processes against one", "pages/s", len(calls) / median(seconds[2]), len(calls) / median(seconds[1]),
+        "one process", goal="≥ 1.8",
+    )  # fmt: skip
