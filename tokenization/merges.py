@@ -20,18 +20,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tokenization.jit import inlined, kernel, leading_zeros
+from tokenization.jit import address, inlined, kernel, leading_zeros, prefetch
 from tokenization.words import M0
 
 SYMBOL, PREVIOUS, NEXT, WORD = 0, 1, 2, 3  # columns of the cells; a cell that was merged away has symbol NONE
+CELL = 16  # bytes
 NONE = -1
+AHEAD = 10  # how many occurrences ahead their cells are asked for
 KEY, COUNT, FIRST, LENGTH = 0, 1, 2, 3  # columns of the tracked pairs: ids packed, count, slice of the positions
 DONE, STOP = 0, 1  # control words shared with the thread that watches
-FALL = 8  # by how much the threshold falls when no tracked pair is left
+FALL = 256  # by how much the threshold falls when no tracked pair is left
 MIN_COUNT = 2  # a pair that occurs once is no repetition
 
 
-# ---- pairs by key: an open-addressing table of indices
+# ---- pairs by key: an open-addressing table of (key, index of the pair), key NONE where empty
 
 
 @inlined
@@ -40,24 +42,37 @@ def _pair_key(left, right):
 
 
 @inlined
-def _find(key, table, pairs):
+def _home(key, table):
+    """Slot where the search for a key begins."""
+    return np.int64((np.uint64(key) * M0) >> np.uint64(leading_zeros(np.uint64(table.shape[0] - 1))))
+
+
+@inlined
+def _find(key, table):
     """Slot of a pair in the table, or the empty slot where it belongs."""
-    mask = table.size - 1
-    slot = np.int64((np.uint64(key) * M0) >> np.uint64(leading_zeros(np.uint64(mask))))
-    while table[slot] != NONE and pairs[table[slot], KEY] != key:
-        slot = (slot + 1) & mask
+    slot = _home(key, table)
+    while table[slot, 0] != NONE and table[slot, 0] != key:
+        slot = (slot + 1) & (table.shape[0] - 1)
     return slot
 
 
+@inlined
+def _index(key, table):
+    """Index of a pair, or NONE."""
+    slot = _find(key, table)
+    return table[slot, 1] if table[slot, 0] == key else NONE
+
+
 @kernel
-def _grown(table, pairs, used):
-    """The table, twice as large if it is half full."""
-    if 2 * used < table.size:
-        return table
-    larger = np.full(2 * table.size, NONE, np.int32)
+def _table_of(pairs, used, slots):
+    """A table of the first `used` pairs, at most half full."""
+    while slots < 2 * used:
+        slots *= 2
+    table = np.full((slots, 2), NONE, np.int64)
     for index in range(used):
-        larger[_find(pairs[index, KEY], larger, pairs)] = index
-    return larger
+        slot = _find(pairs[index, KEY], table)
+        table[slot, 0], table[slot, 1] = pairs[index, KEY], index
+    return table
 
 
 @kernel
@@ -151,7 +166,7 @@ def _pack(cells, used):
 def _count_pairs(cells, used, counts):
     """All pairs of neighbours: (pairs, number of pairs, index of the pair at every cell or NONE)."""
     pairs = np.empty((1 << 12, 4), np.int64)
-    table = np.full(1 << 13, NONE, np.int32)
+    table = np.full((1 << 13, 2), NONE, np.int64)
     at = np.empty(used, np.int32)
     found = 0
     for i in range(used):
@@ -160,15 +175,16 @@ def _count_pairs(cells, used, counts):
             at[i] = NONE
             continue
         key = _pair_key(cells[i, SYMBOL], cells[j, SYMBOL])
-        slot = _find(key, table, pairs)
-        index = table[slot]
-        if index == NONE:
+        slot = _find(key, table)
+        index = table[slot, 1]
+        if table[slot, 0] != key:
             pairs = _with_room(pairs, found)
             index = found
-            table[slot] = index
+            table[slot, 0], table[slot, 1] = key, index
             pairs[index, KEY], pairs[index, COUNT], pairs[index, FIRST], pairs[index, LENGTH] = key, 0, 0, 0
             found += 1
-            table = _grown(table, pairs, found)
+            if 2 * found > table.shape[0]:
+                table = _table_of(pairs, found, 4 * table.shape[0])
         pairs[index, COUNT] += counts[cells[i, WORD]]
         pairs[index, LENGTH] += 1
         at[i] = index
@@ -177,7 +193,10 @@ def _count_pairs(cells, used, counts):
 
 @kernel
 def _track(pairs, found, at, threshold, positions):
-    """Keep the pairs that occur at least `threshold` times and write down where; returns (pairs, tracked, table)."""
+    """Keep the pairs that occur at least `threshold` times and write down where.
+
+    Returns (pairs, how many, their table, used positions).
+    """
     renamed = np.full(found, NONE, np.int32)
     kept = np.empty((found + 1, 4), np.int64)
     tracked = used = 0
@@ -194,13 +213,7 @@ def _track(pairs, found, at, threshold, positions):
             index = renamed[at[i]]
             positions[kept[index, FIRST] + kept[index, LENGTH]] = i
             kept[index, LENGTH] += 1
-    size = 1 << 12
-    while size < 4 * tracked:
-        size *= 2
-    table = np.full(size, NONE, np.int32)
-    for index in range(tracked):
-        table[_find(kept[index, KEY], table, kept)] = index
-    return kept, tracked, table, used
+    return kept, tracked, _table_of(kept, tracked, 1 << 12), used
 
 
 @kernel
@@ -213,7 +226,11 @@ def _merge_everywhere(cells, places, left, right, new, counts, neighbours, sums,
     Returns (rows used, records used).
     """
     rows = recorded = 0
-    for t in places:
+    first_cell = address(cells)
+    for i in range(places.size):
+        t = places[i]
+        if i + AHEAD < places.size:
+            prefetch(first_cell + CELL * np.int64(places[i + AHEAD]))
         if cells[t, SYMBOL] != left:
             continue
         u = cells[t, NEXT]
@@ -249,6 +266,15 @@ def _merge_everywhere(cells, places, left, right, new, counts, neighbours, sums,
     return rows, recorded
 
 
+@inlined
+def _prefetch_row(symbol, side, left, right, new, table):
+    """Ask for the table's slots of the old and the new pair of a row of sums."""
+    old = _pair_key(symbol, left) if side == 0 else _pair_key(right, symbol)
+    young = _pair_key(symbol, new) if side == 0 else _pair_key(new, symbol)
+    prefetch(address(table) + 16 * _home(old, table))
+    prefetch(address(table) + 16 * _home(young, table))
+
+
 @kernel
 def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
     """Fill merges (int32[n, 2], pairs of ids) and merge_counts (int64[n]); returns how many merges there are.
@@ -281,7 +307,7 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
             _sink(heap, waiting, i, heap[i, 0], heap[i, 1])
         while waiting > 0 and made < merges.shape[0] and control[STOP] == 0:
             count, key = heap[0, 0], heap[0, 1]
-            index = table[_find(key, table, pairs)]
+            index = _index(key, table)
             if pairs[index, COUNT] != count and pairs[index, COUNT] >= threshold:
                 _sink(heap, waiting, 0, pairs[index, COUNT], key)
                 continue
@@ -302,21 +328,25 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
                 larger[:waiting] = heap[:waiting]
                 heap = larger
             for row in range(rows):
-                symbol, side = sums[row, 0], sums[row, 1]
+                _prefetch_row(sums[row, 0], sums[row, 1], left, right, new, table)
+            for row in range(rows):
+                symbol, side, lost, gained = sums[row, 0], sums[row, 1], sums[row, 2], sums[row, 3]
                 neighbours[side, symbol] = NONE
-                old = table[_find(_pair_key(symbol, left) if side == 0 else _pair_key(right, symbol), table, pairs)]
+                old = _index(_pair_key(symbol, left) if side == 0 else _pair_key(right, symbol), table)
                 if old != NONE:
-                    pairs[old, COUNT] -= sums[row, 2]
+                    pairs[old, COUNT] -= lost
                 sums[row, 0] = NONE
-                if sums[row, 3] >= threshold:
+                if gained >= threshold:
                     pairs = _with_room(pairs, tracked)
                     key = _pair_key(symbol, new) if side == 0 else _pair_key(new, symbol)
-                    pairs[tracked, KEY], pairs[tracked, COUNT], pairs[tracked, LENGTH] = key, sums[row, 3], 0
-                    table[_find(key, table, pairs)] = tracked
+                    pairs[tracked, KEY], pairs[tracked, COUNT], pairs[tracked, LENGTH] = key, gained, 0
+                    slot = _find(key, table)
+                    table[slot, 0], table[slot, 1] = key, tracked
                     sums[row, 0] = tracked
                     tracked += 1
-                    table = _grown(table, pairs, tracked)
-                    _push(heap, waiting, sums[row, 3], key)
+                    if 2 * tracked > table.shape[0]:
+                        table = _table_of(pairs, tracked, 2 * table.shape[0])
+                    _push(heap, waiting, gained, key)
                     waiting += 1
             # each new pair's positions side by side: first how many, then where
             for r in range(recorded):
@@ -364,9 +394,11 @@ def learn_merges(
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        while not outcome:
+        while True:
             thread.join(0.1)
             progress(int(control[DONE]))
+            if outcome:
+                break
     finally:
         control[STOP] = 1
         thread.join()

@@ -1,8 +1,11 @@
 """The tokenizer: text to ids and back, with special tokens as tiktoken treats them."""
 
+import itertools
+import operator
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
@@ -17,6 +20,7 @@ from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
 
 END_OF_TEXT = "<|endoftext|>"
+PIECE_CHARACTERS = 1 << 19  # text that is encoded at once
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
 
 
@@ -29,14 +33,13 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]):
-        self.tokens = dict(sorted(tokens.items(), key=lambda item: item[1]))
+        self.tokens = _by_id(tokens)
         self.pattern = find_pattern(pattern)
-        self.special_tokens = dict(sorted(special_tokens.items(), key=lambda item: item[1]))
-        self._bytes = {i: token for token, i in self.tokens.items()}
-        self._bytes |= {i: name.encode() for name, i in self.special_tokens.items()}
-        if len(self._bytes) != len(self.tokens) + len(self.special_tokens):
+        self.special_tokens = _by_id(special_tokens)
+        ids = {*self.tokens.values(), *self.special_tokens.values()}
+        if len(ids) != len(self.tokens) + len(self.special_tokens):
             raise TokenizationError("two tokens share an id; every token and special token needs one of its own")
-        self.vocab_size: int = max(self._bytes) + 1
+        self.vocab_size: int = max(ids) + 1
         self.dtype = token_dtype(self.vocab_size)
         missing = [b for b in range(256) if bytes([b]) not in self.tokens]
         if missing:
@@ -52,6 +55,11 @@ class Tokenizer:
 
     def __reduce__(self):
         return Tokenizer, (self.tokens, self.pattern.regex, self.special_tokens)
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        special = {i: name.encode() for name, i in self.special_tokens.items()}
+        return {i: token for token, i in self.tokens.items()} | special
 
     @property
     def eot_id(self) -> int:
@@ -99,16 +107,18 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[np.ndarray]:
         """Ids of every text as arrays (uint16 or uint32), special tokens meaning nothing; equal for any `threads`."""
-        if not texts:
-            return []
-        documents = documents_of(texts)
-        pieces = [documents]
-        if threads > 1 and documents.nbytes > 1 << 16:
-            pieces = list(documents.slices(max(documents.nbytes // (4 * threads), 1 << 14)))
-        with ThreadPoolExecutor(threads) as pool:
-            encode = map if len(pieces) == 1 else pool.map
-            encoded = list(encode(self.encode_documents, pieces))
-        return [part for ids, ends in encoded for part in np.split(ids, ends[:-1])]
+        pieces = _pieces(texts, PIECE_CHARACTERS)
+        if threads == 1:
+            encoded = map(self._encode_texts, pieces)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                encoded = list(pool.map(self._encode_texts, pieces))
+        return [ids for piece in encoded for ids in piece]
+
+    def _encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        ids, ends = self.encode_documents(documents_of(texts))
+        ids = ids.copy()  # of the room for the worst case, keep only what was filled
+        return [ids[start:end] for start, end in itertools.pairwise([0, *ends.tolist()])]
 
     def encode_documents(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ids of documents one after the other (uint16 or uint32), and int64[documents], where each ends among them.
@@ -171,6 +181,25 @@ class Tokenizer:
         from tokenization.formats import save_tokenizer
 
         save_tokenizer(self, path)
+
+
+def _by_id(tokens: Mapping) -> dict:
+    """The tokens in the order of their ids."""
+    ids = list(tokens.values())
+    in_order = all(map(operator.lt, ids, ids[1:]))
+    return dict(tokens if in_order else sorted(tokens.items(), key=operator.itemgetter(1)))
+
+
+def _pieces(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
+    """The texts in order, in runs of about so many characters: small enough to stay in the processor's cache."""
+    first = size = 0
+    for i, text in enumerate(texts):
+        size += len(text)
+        if size >= characters:
+            yield texts[first : i + 1]
+            first, size = i + 1, 0
+    if first < len(texts):
+        yield texts[first:]
 
 
 def _any_of(names: Collection[str]) -> regex.Pattern:

@@ -92,7 +92,9 @@ def train_tokenizer(corpus: Path, config: TokenizerConfig, out: Path, progress: 
     vocabulary so large (the message names the largest), or cannot be read.
     """
     if config.encoding:
-        tokenizer, stats = with_special_tokens(from_tiktoken(config.encoding), config), {}
+        taken = from_tiktoken(config.encoding)
+        special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
+        tokenizer, stats = Tokenizer(taken.tokens, taken.pattern.regex, special), {}
     else:
         files = shards(corpus, "train")
         words = count_shards(files, find_pattern(config.pattern), config.threads, out / COUNTS, progress)
@@ -135,7 +137,7 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
             f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
         )
     tokens = [bytes([b]) for b in range(256)]
-    for left, right in merges.tolist():
+    for left, right in zip(*merges.T.tolist(), strict=True):
         tokens.append(tokens[left] + tokens[right])
     stats = {
         "corpus_bytes": int((np.diff(offsets) * counts).sum()),
@@ -143,14 +145,13 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
         "distinct_words": len(counts),
         "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
     }
-    ranks = {token: i for i, token in enumerate(tokens)}
-    return with_special_tokens(Tokenizer(ranks, config.pattern, {}), config), stats
+    special = _special_tokens({}, len(tokens), config)
+    return Tokenizer(dict(zip(tokens, range(len(tokens)), strict=True)), config.pattern, special), stats
 
 
-def with_special_tokens(tokenizer: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """Give ids to the special tokens that it lacks, and reserve ids up to a multiple."""
-    special = dict(tokenizer.special_tokens)
-    free = tokenizer.vocab_size
+def _special_tokens(existing: dict[str, int], free: int, config: TokenizerConfig) -> dict[str, int]:
+    """The existing special tokens, the missing ones from the first free id on, and ids reserved up to a multiple."""
+    special = dict(existing)
     for name in config.special_names():
         if name not in special:
             special[name] = free
@@ -160,4 +161,4 @@ def with_special_tokens(tokenizer: Tokenizer, config: TokenizerConfig) -> Tokeni
         special[f"<|reserved_{reserved}|>"] = free
         reserved += 1
         free += 1
-    return Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, special)
+    return special
