@@ -104,10 +104,13 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
     Damaged files are reported in the log and in the figures, and give what was whole; `ScrapingError` if that is
     nothing.
     """
+    journal = _Journal(out / ".journal.json")
+    if (out / "stats.json").exists():  # written last: only the tidying up was cut short
+        journal.remove()
+        return
     files = ingest_files(config) or _download(config.path)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
-    journal = _Journal(out / ".journal.json")
     for shard in shards(out)[journal.parts :]:
         shard.unlink()  # finished, but what it holds was not recorded
     counts = journal.counts

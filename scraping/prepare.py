@@ -13,9 +13,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -29,6 +30,7 @@ from pydantic import BaseModel, Field
 
 from scraping.boilerplate import Sampler, TemplateLearner, remove_template
 from scraping.clean import clean
+from scraping.corpus import dropped_row, write_corpus
 from scraping.dedup import DedupConfig, Fingerprints, find_duplicates, fingerprint
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extractor, MainExtractor, RecordsExtractor, load_reader
@@ -38,8 +40,6 @@ from scraping.shards import (
     DOCUMENTS,
     DROPPED,
     ROW_GROUP_ROWS,
-    SHARD_BYTES,
-    ShardWriter,
     atomic_write,
     count_rows,
     open_parquet,
@@ -52,7 +52,6 @@ from scraping.shards import (
 )
 
 _PIECE_GROUPS = 4  # row groups that one call refines
-EXCERPT = 200  # characters of a dropped document that are kept to judge by
 _RECORDS = pa.schema([("id", pa.string()), ("source", pa.string()), ("url", pa.string()), ("record", pa.string())])
 
 
@@ -106,6 +105,9 @@ def prepare(
         if isinstance(extractor, RecordsExtractor):
             load_reader(extractor)  # a wrong name shows now, not after an hour
     work = out / ".work"
+    if (out / "stats.json").exists():  # written last: only the tidying up was cut short
+        shutil.rmtree(work, ignore_errors=True)
+        return
     work.mkdir(parents=True, exist_ok=True)
     extracted = _extract_all(pages, extractors, config, work / "extracted", progress)
     ingested = [shard for folder in documents for shard in shards(folder)]
@@ -115,11 +117,20 @@ def prepare(
     templates = _learn_templates(inputs, config.template, work / "templates.npz", progress)
     refined = _refine_all(inputs, templates, config, work / "refined", progress)
     duplicates = _find_duplicates(refined, config.dedup, work, progress)
-    stats = {
-        "pages": sum(count_rows(shards(folder)) for folder in pages),
-        "ingested": count_rows(ingested),
-        **_write_corpus(extracted, refined, duplicates, config.validation_fraction, work, out, progress),
-    }
+    figures = write_corpus(
+        [item.documents for item in refined],
+        [item.dropped for item in (*extracted, *refined)],
+        duplicates,
+        config.validation_fraction,
+        work / "sorting",
+        out,
+        progress,
+    )
+    template = Counter()
+    for item in refined:
+        template.update(json.loads(item.figures.read_text()))
+    pages_read = sum(count_rows(shards(folder)) for folder in pages)
+    stats = {**figures, **template, "pages": pages_read, "ingested": count_rows(ingested)}
     _write_records([item.records for item in extracted], out / "records")
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False).encode())
     shutil.rmtree(work)
@@ -141,6 +152,7 @@ class _Extracted(NamedTuple):
     dropped: Path  # DROPPED
 
 
+_ADDRESS = re.compile("0x[0-9a-f]+")  # in an exception's text; another one in every process
 _TOO_MUCH = {"time", "memory", "died", "error"}
 _REASONS = {
     "status": "HTTP status",
@@ -215,7 +227,7 @@ def _extract_shard(
         source, url = page["source"], page["final_url"]
         if isinstance(answer, Failure) or not answer:
             reason, detail = answer if answer else ("no text", "")
-            detail = (detail.strip().splitlines() or [""])[-1]
+            detail = _ADDRESS.sub("0x…", (detail.strip().splitlines() or [""])[-1])
             reason = _REASONS.get(reason, reason)
             dropped.append(
                 {"id": page_id(source, url), "source": source, "url": url, "reason": reason, "detail": detail}
@@ -392,7 +404,7 @@ def refine(
             figures["characters_after_template_removal"] += len(text)
             verdict = judge(text, config.filters)
             if verdict.reason:
-                dropped.append(_dropped_row(row, verdict.reason, verdict.detail, text))
+                dropped.append(dropped_row(row, verdict.reason, verdict.detail, text))
                 continue
             batch.append({**row, "lang": verdict.lang, "text": text, "n_chars": len(text)})
             if len(batch) == ROW_GROUP_ROWS:
@@ -408,11 +420,6 @@ def refine(
     _save_arrays(paths.fingerprints, _concatenated(prints)._asdict())
     write_shard(paths.dropped, dropped, DROPPED)
     atomic_write(paths.figures, json.dumps(figures).encode())
-
-
-def _dropped_row(row: dict, reason: str, detail: str, text: str) -> dict:
-    common = {key: row[key] for key in ("id", "source", "url")}
-    return {**common, "reason": reason, "detail": detail, "excerpt": text[:EXCERPT]}
 
 
 # --- duplicates -------------------------------------------------------------------------------------------------------
@@ -445,157 +452,7 @@ def _concatenated(prints: list[Fingerprints]) -> Fingerprints:
     return Fingerprints(*(np.concatenate(column) for column in zip(*prints, strict=True)))
 
 
-# --- write ------------------------------------------------------------------------------------------------------------
-
-
-def _write_corpus(
-    extracted: list[_Extracted],
-    refined: list[_Refined],
-    duplicates: dict[int, tuple[str, str]],
-    validation_fraction: float,
-    work: Path,
-    out: Path,
-    progress: Callable[..., None],
-) -> dict[str, Any]:
-    """Write what is left, sorted by id, and all that was dropped. Returns the figures."""
-    total = sum(count_rows([item.documents]) for item in refined)
-    drops = [item.dropped for item in extracted] + [item.dropped for item in refined]
-    is_validation = _split(_survivors(refined, duplicates), validation_fraction)
-    characters = sum(row["n_chars"] for row in _survivors(refined, duplicates))
-    if not characters:
-        reasons = Counter(row["reason"] for row in read_rows(drops, ["reason"]))
-        reasons.update(reason for reason, _ in duplicates.values())
-        raise ScrapingError(_empty_corpus(reasons))
-    scratch = work / "sorting"
-    shutil.rmtree(scratch, ignore_errors=True)
-    train = _SortedShards(out, "train", DOCUMENTS, scratch, characters)
-    validation = _SortedShards(out, "validation", DOCUMENTS, scratch, int(characters * validation_fraction))
-    dropped = _SortedShards(out / "dropped", "part", DROPPED, scratch, 500 * (total + count_rows(drops)))
-    tally = _Tally()
-    for row in read_rows(drops):
-        dropped.add(row)
-        tally.drop(row["source"], row["reason"])
-    rows = read_rows([item.documents for item in refined])
-    for position, row in enumerate(rows):
-        if position in duplicates:
-            reason, detail = duplicates[position]
-            dropped.add(_dropped_row(row, reason, detail, row["text"]))
-            tally.drop(row["source"], reason)
-        else:
-            is_held_out = is_validation(row["id"])
-            (validation if is_held_out else train).add(row)
-            tally.keep(row, "validation" if is_held_out else "train")
-        if position % ROW_GROUP_ROWS == 0:
-            progress(position, total, unit="documents", phase="writing")
-    for part in (train, validation, dropped):
-        part.finish()
-    progress(total, total, unit="documents", phase="writing")
-    figures = Counter()
-    for item in refined:
-        figures.update(json.loads(item.figures.read_text()))
-    return {**tally.figures(), **figures}
-
-
-def _survivors(refined: list[_Refined], duplicates: dict[int, tuple[str, str]]) -> Iterator[dict]:
-    rows = read_rows([item.documents for item in refined], ["id", "n_chars"])
-    return (row for position, row in enumerate(rows) if position not in duplicates)
-
-
-def _split(survivors: Iterable[dict], validation_fraction: float) -> Callable[[str], bool]:
-    """Whether a document belongs to validation, by a hash of its id, so that it stays on its side as a corpus grows.
-
-    A small corpus by which none would be set aside gives the one that is nearest to it.
-    """
-    limit = int(validation_fraction * 2**64)
-    places = [_split_place(row["id"]) for row in survivors] if limit else []
-    if len(places) > 1:
-        limit = max(limit, min(places) + 1)
-    return lambda id: _split_place(id) < limit
-
-
-def _split_place(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, person=b"split").digest(), "big")
-
-
-def _empty_corpus(reasons: Counter) -> str:
-    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    return f"no document is left ({listed}): widen the filters or choose another extractor."
-
-
-class _SortedShards:
-    """Writes rows in the order of their ids, however many: they are dealt into ranges of ids, one per shard, on disk,
-    and each range is then sorted in memory."""
-
-    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, scratch: Path, expected_bytes: int):
-        self._folder, self._prefix, self._schema = folder, prefix, schema
-        folder.mkdir(exist_ok=True)
-        for leftover in [*shards(folder, prefix), *folder.glob(f".{prefix}-*.tmp")]:
-            leftover.unlink()
-        count = 1 + expected_bytes // SHARD_BYTES
-        self._scratch = scratch / prefix
-        self._ranges = [ShardWriter(self._scratch, f"range{n:05d}", schema, shard_bytes=1 << 62) for n in range(count)]
-
-    def add(self, row: Mapping) -> None:
-        self._ranges[int(row["id"][:8], 16) * len(self._ranges) >> 32].write(row)
-
-    def finish(self) -> None:
-        with ShardWriter(self._folder, self._prefix, self._schema, shard_bytes=1 << 62) as output:
-            for writer in self._ranges:
-                path = writer.cut()
-                if path is None:
-                    continue
-                with open_parquet(path) as file:
-                    table = file.read(use_threads=False)
-                table = table.sort_by([(name, "ascending") for name in ("id", "source", "url")]).combine_chunks()
-                for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-                    output.write_table(table.slice(start, ROW_GROUP_ROWS))
-                output.cut()
-                path.unlink()
-
-
-class _Tally:
-    """Counts what was kept and dropped, in all and by source."""
-
-    def __init__(self):
-        self._dropped: dict[str, Counter] = {}
-        self._kept: dict[str, Counter] = {}
-        self._splits = {"train": Counter(), "validation": Counter()}
-        self._languages: Counter = Counter()
-        self._extractors: Counter = Counter()
-
-    def drop(self, source: str, reason: str) -> None:
-        self._dropped.setdefault(source, Counter())[reason] += 1
-
-    def keep(self, row: dict, split: str) -> None:
-        size = {"documents": 1, "characters": row["n_chars"]}
-        self._kept.setdefault(row["source"], Counter()).update(size)
-        self._splits[split].update(size)
-        self._languages[row["lang"] or "unknown"] += 1
-        self._extractors[row["extractor"]] += 1
-
-    def figures(self) -> dict[str, Any]:
-        sources = {}
-        for source in {*self._kept, *self._dropped}:
-            kept, dropped = self._kept.get(source, Counter()), self._dropped.get(source, Counter())
-            sources[source] = {
-                "candidates": kept["documents"] + dropped.total(),
-                "documents": kept["documents"],
-                "characters": kept["characters"],
-                "dropped": dict(dropped),
-            }
-        return {
-            "candidates": sum(source["candidates"] for source in sources.values()),
-            "documents": sum(source["documents"] for source in sources.values()),
-            "characters": sum(source["characters"] for source in sources.values()),
-            "dropped": dict(sum(self._dropped.values(), Counter())),
-            "sources": sources,
-            "splits": {
-                split: {key: counts[key] for key in ("documents", "characters")}
-                for split, counts in self._splits.items()
-            },
-            "languages": dict(self._languages),
-            "extractors": dict(self._extractors),
-        }
+# --- records and arrays -----------------------------------------------------------------------------------------------
 
 
 def _write_records(parts: list[Path], folder: Path) -> None:
@@ -609,9 +466,6 @@ def _write_records(parts: list[Path], folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(records)
         write_shard(folder / f"{source}.parquet", records, table.schema)
-
-
-# --- arrays -----------------------------------------------------------------------------------------------------------
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

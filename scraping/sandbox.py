@@ -28,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+_START_SECONDS = 300
+
 
 class Failure(NamedTuple):
     """Why a call gave no result: `reason` is rejected (a ValueError), error, time, memory or died."""
@@ -142,6 +144,13 @@ class _Child:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._connection = Connection(ours.detach())
+        try:
+            ready = self._connection.poll(_START_SECONDS) and self._connection.recv_bytes()
+        except (EOFError, OSError):
+            ready = False
+        if not ready and not self._abandoned:
+            # Not a Failure: every call would fail alike, and the cause is no input's.
+            raise RuntimeError(f"a child for {self._arguments[0]} did not start: exit status {self.stop()}")
 
     def _death(self) -> Failure:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -161,6 +170,7 @@ def _serve(descriptor: int, target: str, cpu_seconds: float, memory_bytes: int) 
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     connection = Connection(descriptor)
+    connection.send_bytes(b"ready")
     while True:
         try:
             arguments = json.loads(connection.recv_bytes())

@@ -211,6 +211,15 @@ def test_kill_9_and_again_gives_the_same_bytes(built, collection, tmp_path):
     assert files(out) == files(built)
 
 
+def test_a_kill_while_tidying_up_loses_nothing(built, collection, tmp_path):
+    pages, out = crawl(tmp_path / "pages", site_pages()), tmp_path / "out"
+    build(out, [pages], [collection])
+    (out / ".work/extracted").mkdir(parents=True)
+    (out / ".work/extracted/dropped-00000.parquet").write_bytes(b"what it belongs to is gone")
+    build(out, [pages], [collection])
+    assert files(out) == files(built)
+
+
 def test_pages_that_are_too_much_cost_only_themselves(tmp_path):
     pages = [page(i, prose(i)) for i in range(3)]
     pages.append(page(10, "", body=b"<main>" + b"<a href=/x>words of a link</a> " * 200_000))

@@ -60,6 +60,14 @@ def test_each_misbehaviour_costs_one_input():
     assert results[7].detail == "SIGSEGV"
 
 
+def test_a_target_that_cannot_be_imported_is_no_input_s_fault():
+    with (
+        pytest.raises(RuntimeError, match=r"no_such_module:function did not start"),
+        Sandbox("no_such_module:function", 1) as sandbox,
+    ):
+        list(sandbox.run([Call({})]))
+
+
 def test_leaving_ends_the_children():
     with Sandbox("test_sandbox:misbehave", 2) as sandbox:
         results = sandbox.run(Call({"how": "echo"}, b"x") for _ in iter(int, 1))
