@@ -20,6 +20,8 @@ from modeling.distributed import Ranks
 from modeling.errors import ModelingError
 from tokenization.arrays import TokenArrays, shuffled
 
+ORDERED = 4096  # windows whose places are worked out at once
+
 
 class Batch(NamedTuple):
     """ids int64 [B, T]; targets int64 [B, K]; rows int64 [B, K]: positions that predict them, None for every one."""
@@ -55,10 +57,19 @@ class TrainWindows:
                 "lower model.context or give more text"
             )
         self.count = max(1, (len(tokens) - extra - (length - 1)) // length)
+        self._numbers, self._starts = range(0), np.empty(0, np.int64)  # an order worked out ahead: cheaper by the lot
 
     def read(self, first: int, rows: range) -> np.ndarray:
         """Windows number first + row, int64 [len(rows), length + extra]."""
-        numbers = first + np.arange(rows.start, rows.stop, dtype=np.int64)
+        start, stop = first + rows.start, first + rows.stop
+        if not self._numbers.start <= start <= stop <= self._numbers.stop:
+            self._numbers = range(start, max(stop, start + ORDERED))
+            self._starts = self.starts(np.arange(self._numbers.start, self._numbers.stop, dtype=np.int64))
+        begin = self._numbers.start
+        return self.tokens.windows(self._starts[start - begin : stop - begin], self.length + self.extra)
+
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the windows of these numbers begin, int64 like them: a pure function of number and seed."""
         epochs, places = np.divmod(numbers, self.count)
         starts = np.empty_like(numbers)
         room = min(self.length - 1, len(self.tokens) - self.extra - self.count * self.length)
@@ -66,7 +77,7 @@ class TrainWindows:
             chosen = epochs == epoch
             offset = int(np.random.SeedSequence([self.seed, int(epoch)]).generate_state(1)[0]) % (room + 1)
             starts[chosen] = shuffled(places[chosen], self.count, self.seed, int(epoch)) * self.length + offset
-        return self.tokens.windows(starts, self.length + self.extra)
+        return starts
 
 
 class ValidationWindows:
@@ -103,7 +114,7 @@ class CausalLM:
 
     def train_batch(self, step: int, batch: int, rows: range) -> Batch:
         windows = torch.from_numpy(self.train.read(step * batch, rows))
-        return Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
+        return Batch(windows[:, :-1], windows[:, 1:])
 
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
@@ -111,7 +122,7 @@ class CausalLM:
         nats = torch.zeros((), dtype=torch.float64)
         for rows, weight in self.validation.shares(ranks, batch):
             windows = self.validation.windows[rows]
-            data = Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous()).to(device)
+            data = Batch(windows[:, :-1], windows[:, 1:]).to(device)
             nats += model(*data).double().cpu() * data.targets.numel() * weight
         total = ranks.sum(nats, device).item()
         targets = self.validation.windows[:, 1:]

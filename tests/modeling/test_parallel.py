@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from modeling.checkpoint import Checkpoints
 from modeling.pretrain import pretrain
 from modeling.train import command
 
@@ -57,3 +60,20 @@ def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer, tiny, tmp
         pretrain(tokens, tokenizer, tiny(**settings, log_every=1), more, stop_at_7)
     launch(tiny(**settings), tokens, tokenizer, more, processes=2)
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
+
+
+def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokenizer, tiny, tmp_path):
+    settings = {"precision": "fp32", "steps": 400, "evaluate_every": 400, "checkpoint_every": 10}
+    arguments = command(tiny(**settings), tokens, tokenizer, tmp_path, 2)
+    child = subprocess.Popen(
+        arguments, cwd=Path(__file__).parents[2], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    deadline = time.monotonic() + 120
+    while child.poll() is None and not checkpoints.steps():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGTERM)
+    assert child.wait(timeout=60) != 0
+    assert next(checkpoints.usable()) == checkpoints.steps()[-1] < 400
+    assert not (tmp_path / "stats.json").exists()
