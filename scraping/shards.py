@@ -172,12 +172,14 @@ class ShardWriter:
         """Add a table: the fast path for whole columns. Row groups do not depend on how rows were cut into tables."""
         if self._pending:
             self._flush()
-        self._tables.append(table)
-        self._tables_rows += table.num_rows
+        if table.num_rows:
+            self._tables.append(table)
+            self._tables_rows += table.num_rows
         if self._tables_rows >= ROW_GROUP_ROWS:
             joined = pa.concat_tables(self._tables)
             whole = joined.num_rows - joined.num_rows % ROW_GROUP_ROWS
-            self._tables, self._tables_rows = [joined.slice(whole)], joined.num_rows - whole
+            self._tables = [joined.slice(whole)] if whole < joined.num_rows else []
+            self._tables_rows = joined.num_rows - whole
             for start in range(0, whole, ROW_GROUP_ROWS):
                 self._append(joined.slice(start, ROW_GROUP_ROWS))
 
