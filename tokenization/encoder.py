@@ -14,7 +14,7 @@ from itertools import chain
 
 import numpy as np
 
-from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store16, store32, store64
+from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store32, store64
 from tokenization.patterns import Pattern
 from tokenization.scanner import Scanner
 from tokenization.words import (
@@ -38,20 +38,21 @@ CACHED_WORDS = 1 << 19  # distinct words remembered at most
 NEVER = np.int64(1) << 40  # rank of a pair that is no token
 ID_BITS = 20
 ID_LIMIT = 1 << ID_BITS
-ID_MASK = np.uint64((1 << ID_BITS) - 1)
+ID_MASK = np.uint64(ID_LIMIT - 1)
 SPILLED = np.uint64(15)
 
-# An entry's value: the number of ids in the top 4 bits, then up to three ids of 20 bits, the first lowest. More ids lie
-# in `spill`; the value is then 15, their number in 20 bits, and where they start in 40.
+# An entry's value: the number of ids in the top 4 bits, then up to three ids, the first lowest, each in `bits` bits: 16
+# if all ids are below 65,536, so that the value can be written to uint16[:] as it is, else 20. More ids lie in `spill`;
+# the number is then 15, how many there are follows in 20 bits, and where they start in 40.
 
 
 @inlined
-def _packed(ids, n, spill, spilled):
+def _packed(ids, n, bits, spill, spilled):
     """(value, spilled) for n ids, at int64[:]; those that do not fit are written to `spill` from `spilled` on."""
     if n <= 3:
         value = np.uint64(n) << np.uint64(60)
         for j in range(n):
-            value |= np.uint64(ids[j]) << np.uint64(ID_BITS * j)
+            value |= np.uint64(ids[j]) << np.uint64(bits * j)
         return value, spilled
     for j in range(n):
         spill[spilled + j] = ids[j]
@@ -250,13 +251,45 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, mask, ids):
 # ---- text
 
 
-@inlined
-def _store(out, itemsize, at, value):
-    """Write a uint64 to position `at` of an array of uint16 or uint32 at an address."""
-    if itemsize == 2:
-        store16(out + 2 * at, value)
-    else:
-        store32(out + 4 * at, value)
+@kernel
+def _meet_short(
+    entry, k0, k1, text, i, length, byte_ids, byte_pairs, pairs, mask, ids, ranks, bits, spill, sizes, remember
+):
+    """Value of a short word that is not in the table; it is entered if `remember`."""
+    n = _merge_scanning(
+        text, i, length, address(byte_ids), address(byte_pairs), pairs, mask, address(ids), address(ranks)
+    )
+    value, spilled = _packed(ids, n, bits, spill, sizes[3])
+    if remember:
+        enter_short(entry, k0, k1, value)
+        sizes[0] += 1
+        sizes[3] = spilled
+    return value
+
+
+@kernel
+def _meet_long(entry, h, text, i, length, byte_ids, pairs, mask, ids, arena, bits, spill, sizes, remember):
+    """Value of a longer word that is not in the table; it is entered if `remember`."""
+    n = _merge_with_heap(text, i, length, byte_ids, pairs, mask, ids)
+    value, spilled = _packed(ids, n, bits, spill, sizes[3])
+    if remember:
+        enter_long(entry, h, sizes[2], length, value)
+        for j in range(length):
+            arena[sizes[2] + j] = load8(text + i + j)
+        sizes[1] += 1
+        sizes[2] += length
+        sizes[3] = spilled
+    return value
+
+
+@kernel
+def _write_huge(text, i, length, byte_ids, pairs, mask, out, o):
+    """Write the ids of a word too long to be remembered; returns the end."""
+    ids = np.empty(length, np.int64)
+    n = _merge_with_heap(text, i, length, byte_ids, pairs, mask, ids)
+    for j in range(n):
+        out[o + j] = ids[j]
+    return o + n
 
 
 @inlined
@@ -294,74 +327,62 @@ def encode_words(
     out_ends,
     closing,
 ):
-    """Write the ids of consecutive words to out (uint16[:] or uint32[:]) from o on; returns (document, o).
+    """Write the ids of consecutive words to out from o on; returns (document, o).
 
     The words start at byte `start` of the text, in `document` of those that `offsets` delimits, and end at `ends`.
     Every document that ends there gets its end in out_ends and, unless `closing` is negative, this id at its end.
-    `out` needs room for one id per byte and document, and two more.
+    `out` is uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and three
+    more.
     sizes: int64[4], entries of the tables of short and long words, and how much of the arena and of `spill` is used;
-    all four have room for these words if `remember`. ids, ranks: int64 work space for short words.
+    all four have room for these words if `remember`, and `spill` for one in any case.
+    ids: int64[CACHED_BYTES], ranks: int64[INLINE], work space.
     """
     text, readable = address(text_array), text_array.size
     short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
     long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
-    arena, target, itemsize = address(arena_array), address(out), out.itemsize
-    pairs, pairs_mask = address(pair_table), np.uint64(pair_table.shape[0] - 1)
+    arena, pairs, pairs_mask = address(arena_array), address(pair_table), np.uint64(pair_table.shape[0] - 1)
+    target, narrow = address(out), out.itemsize == 2
+    bits = 16 if narrow else ID_BITS
     document, o = _close_documents(offsets, document, start, out, o, out_ends, closing)
     document_end = offsets[document + 1] if document + 1 < offsets.size else -1
     for end in ends:
         length = end - start
-        n = 0
         if length < INLINE:
             k0, k1 = short_key(text, start, length, readable)
             entry = find_short(short, short_mask, k0, k1)
             value = load64(entry + VALUE)
             if value == 0:
-                n = _merge_scanning(
-                    text,
-                    start,
-                    length,
-                    address(byte_ids),
-                    address(byte_pairs),
-                    pairs,
-                    pairs_mask,
-                    address(ids),
-                    address(ranks),
-                )
-                if remember:
-                    value, sizes[3] = _packed(ids, n, spill, sizes[3])
-                    enter_short(entry, k0, k1, value)
-                    sizes[0] += 1
+                value = _meet_short(
+                    entry, k0, k1, text, start, length, byte_ids, byte_pairs, pairs, pairs_mask, ids, ranks, bits,
+                    spill, sizes, remember,
+                )  # fmt: skip
         else:
             h = long_hash(text, start, length)
             entry = find_long(long, long_mask, arena, h, text + start, length)
             value = load64(entry + LONG_VALUE)
-            if value == 0:
-                if length > ids.size:
-                    ids = np.empty(2 * length, np.int64)
-                n = _merge_with_heap(text, start, length, byte_ids, pairs, pairs_mask, ids)
-                if remember and length <= CACHED_BYTES:
-                    value, sizes[3] = _packed(ids, n, spill, sizes[3])
-                    enter_long(entry, h, sizes[2], length, value)
-                    arena_array[sizes[2] : sizes[2] + length] = text_array[start:end]
-                    sizes[1] += 1
-                    sizes[2] += length
+            if value == 0 and length <= CACHED_BYTES:
+                value = _meet_long(
+                    entry, h, text, start, length, byte_ids, pairs, pairs_mask, ids, arena_array, bits, spill, sizes,
+                    remember,
+                )  # fmt: skip
         count = value >> np.uint64(60)
-        if value == 0:
-            for j in range(n):
-                out[o + j] = ids[j]
-            o += n
-        elif count != SPILLED:
-            _store(target, itemsize, o, value & ID_MASK)
-            _store(target, itemsize, o + 1, (value >> np.uint64(ID_BITS)) & ID_MASK)
-            _store(target, itemsize, o + 2, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
+        if count - ONE < np.uint64(3):
+            # always three: ids beyond the count are overwritten by the next word's
+            if narrow:
+                store64(target + 2 * o, value)
+            else:
+                store32(target + 4 * o, value & ID_MASK)
+                store32(target + 4 * o + 4, (value >> np.uint64(ID_BITS)) & ID_MASK)
+                store32(target + 4 * o + 8, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
             o += np.int64(count)
-        else:
+        elif count == SPILLED:
             first = np.int64(value & np.uint64((1 << 40) - 1))
             n = np.int64((value >> np.uint64(40)) & ID_MASK)
             for j in range(n):
                 out[o + j] = spill[first + j]
             o += n
+        else:
+            o = _write_huge(text, start, length, byte_ids, pairs, pairs_mask, out, o)
         start = end
         if end == document_end:
             document, o = _close_documents(offsets, document, end, out, o, out_ends, closing)
@@ -409,7 +430,7 @@ class Encoder:
         self._scanner = Scanner(pattern)
         self._short, self._long = vocabulary.short.copy(), vocabulary.long.copy()
         self._arena = vocabulary.data.copy()
-        self._spill = np.empty(1 << 12, np.int32)
+        self._spill = np.empty(CACHED_BYTES, np.int32)
         long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
         self._sizes = np.array([len(vocabulary.ids) - long_tokens, long_tokens, len(self._arena), 0], np.int64)
         self._ids, self._ranks = np.empty(CACHED_BYTES, np.int64), np.empty(INLINE, np.int64)
@@ -419,12 +440,12 @@ class Encoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all documents, one after the other, and where each document ends among them (int64[documents]).
 
-        text: uint8[:], valid UTF-8; offsets: int64[documents + 1]; dtype: uint16 or uint32, must hold every id;
+        text: uint8[:], valid UTF-8; offsets: int64[documents + 1]; dtype: uint16 if it holds all ids, else uint32;
         closing: an id to put after each document.
         """
         documents = len(offsets) - 1
         start, stop = int(offsets[0]), int(offsets[-1])
-        out = np.empty(stop - start + documents + 2, dtype)
+        out = np.empty(stop - start + documents + 3, dtype)
         out_ends = np.empty(documents, np.int64)
         document = o = 0
         vocabulary = self._vocabulary
@@ -460,6 +481,7 @@ class Encoder:
         """Make room to remember so many words; False if as many as may be are remembered already."""
         shorts, longs, arena_used, spilled = self._sizes.tolist()
         if shorts + longs > CACHED_WORDS + len(self._vocabulary.ids):
+            self._spill = _with_room(self._spill, spilled, CACHED_BYTES)
             return False
         slots = len(self._short)
         while shorts + words // 4 > slots // 2 or shorts + words >= slots:
