@@ -156,6 +156,6 @@ def peer_loss(folder: Path, tokens: Path, horizon: Horizon) -> float:
 
     @torch.no_grad()
     def loss(ids: torch.Tensor, targets: torch.Tensor, rows: None) -> torch.Tensor:
-        return model(ids, targets)[1]
+        return model(ids, targets.contiguous())[1]
 
     return objective.evaluate(loss, Ranks(), torch.device("cpu"), 16)["validation_loss"]

@@ -63,7 +63,8 @@ class TrainWindows:
         """Windows number first + row, int64 [len(rows), length + extra]."""
         start, stop = first + rows.start, first + rows.stop
         if not self._numbers.start <= start <= stop <= self._numbers.stop:
-            self._numbers = range(start, max(stop, start + ORDERED))
+            end_of_epoch = (start // self.count + 1) * self.count
+            self._numbers = range(start, max(stop, min(start + ORDERED, end_of_epoch)))
             self._starts = self.starts(np.arange(self._numbers.start, self._numbers.stop, dtype=np.int64))
         begin = self._numbers.start
         return self.tokens.windows(self._starts[start - begin : stop - begin], self.length + self.extra)

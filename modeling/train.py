@@ -6,7 +6,12 @@ without taking its parent along, and can be many. It prints one JSON object a li
     {"done": 10, "total": 300, "unit": "steps", "loss": 5.1, …}     progress
     {"error": "…"}                                                  a mistake of the user's, with exit status 2
 
-SIGTERM saves a checkpoint and ends the process; the same command continues.
+SIGTERM saves a checkpoint and ends the process; the same command continues, also with another number of ranks.
+
+On several machines that share the folders, start this on each, with torchrun's own rendezvous:
+
+    torchrun --nnodes=4 --nproc-per-node=8 --max-restarts=3 --rdzv-backend=c10d --rdzv-endpoint=FIRST-HOST:29500 \\
+        -m modeling.train pretrain --config CONFIG.json --tokens TOKENS --origin TOKENIZER --out OUT
 """
 
 from __future__ import annotations

@@ -108,10 +108,10 @@ def plan(
     price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
-    from flows.config import load_config
+    from flows.config import load_config, parse_settings
     from modeling.plan import plan as estimate
 
-    loaded = load_config(config, settings)
+    loaded = load_config(config, parse_settings(settings))
     run, model = loaded.pretrain, loaded.pretrain.model
     made = estimate(run, loaded.train_tokenizer.vocab_size, gpus, mfu, price)
     verdict = "fits" if made.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
