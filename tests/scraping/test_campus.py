@@ -15,6 +15,7 @@ import pytest
 
 from scraping.boilerplate import Sampler, TemplateLearner, remove_template
 from scraping.clean import clean
+from scraping.dedup import DedupConfig, find_duplicates, fingerprint
 from scraping.ingest import IngestConfig, document_id, ingest
 from scraping.prepare import PrepareConfig, TemplateConfig, prepare
 from scraping.shards import read_rows, shards
@@ -92,13 +93,6 @@ def test_the_corpus_has_no_template_and_no_duplicates(pages, tmp_path):
     assert after < 0.03
     assert figures["candidates"] == len(pages) == figures["documents"] + sum(figures["dropped"].values())
     assert len(set(corpus)) == len(corpus)
-    again = tmp_path / "again"
-    prepare([], [write_documents(tmp_path / "left", corpus)], {}, PrepareConfig(workers=2), again, nothing)
-    assert {"duplicate", "near-duplicate"}.isdisjoint(json.loads((again / "stats.json").read_text())["dropped"])
-
-
-def write_documents(folder, texts):
-    folder.mkdir()
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    ingest(IngestConfig(path=str(folder), name="left"), folder / "documents", lambda *_, **__: None)
-    return folder / "documents"
+    config = DedupConfig()
+    prints = fingerprint([document_id(text.encode()) for text in corpus], corpus, config)
+    assert find_duplicates(prints, lambda places: (corpus[place] for place in places), config, tmp_path) == []
