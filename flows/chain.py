@@ -7,7 +7,7 @@ What happens to a stage is up to the runner: `flows.pipeline.Builder` builds or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,6 +26,8 @@ from flows.stages.train_tokenizer import train_tokenizer
 STAGES: dict[str, Stage] = {
     stage.name: stage for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report)
 }
+
+StageName = Literal[tuple(STAGES)]
 
 Result = TypeVar("Result")
 

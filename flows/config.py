@@ -5,9 +5,9 @@ Every mistake is found before any work starts, and named with its place in the f
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,8 @@ from scraping.prepare import PrepareConfig
 from scraping.source import Source, load_source
 from tokenization.pretokenize import PretokenizeConfig
 from tokenization.train import TokenizerConfig
+
+_EXPONENT = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # YAML 1.1 reads 3e-4 as text
 
 
 class ScrapeSection(BaseModel, extra="forbid"):
@@ -69,74 +71,84 @@ class PipelineConfig(BaseModel, extra="forbid"):
     report: ReportConfig = Field(default_factory=ReportConfig)
 
 
-def load_config(path: Path, settings: list[str] | None = None) -> PipelineConfig:
-    """Read a configuration and apply `section.key=value` settings, whose values are YAML.
+def load_config(path: Path, settings: Mapping[str, Any] | None = None) -> PipelineConfig:
+    """Read a configuration, with `settings` (nested like the file) in place of what the file says.
 
     Raises:
-        FlowError: no such file, not YAML, an unknown or ill-typed key, a setting that is not `key=value`.
+        FlowError: no such file, not YAML, an unknown or ill-typed key.
     """
     try:
         text = path.read_text()
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        document = yaml.safe_load(text) or {}
     except OSError as error:
         raise FlowError(f"{path}: {error.strerror}; give a configuration such as configs/demo.yaml") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise FlowError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if document is None:
-        document = {}
     if not isinstance(document, dict):
         raise FlowError(f"{path}: a configuration is a mapping of sections, not a {type(document).__name__}")
-
-    origins: dict[tuple[str, ...], str] = {}
-    for setting in settings or []:
-        keys = _apply(document, setting)
-        origins[keys] = f"--set {setting}"
     try:
-        return PipelineConfig.model_validate(document)
+        return PipelineConfig.model_validate(_merged(document, settings or {}))
     except ValidationError as error:
-        raise FlowError("\n".join(_explain(error, path, tree, origins))) from error
+        raise FlowError("\n".join(_explain(error, path, tree, settings or {}))) from error
 
 
-def _apply(document: dict[str, Any], setting: str) -> tuple[str, ...]:
-    """Set one dotted key in the document; returns the key's path."""
-    key, equals, value = setting.partition("=")
-    keys = tuple(key.strip().split("."))
-    if not equals or not all(keys):
-        raise FlowError(f"--set {setting}: write section.key=value, for example --set pretrain.steps=200")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise FlowError(f"--set {setting}: the value is not valid YAML") from error
-    if isinstance(parsed, str):  # YAML 1.1 reads 3e-4 as text
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    section = document
-    for part in keys[:-1]:
-        if not isinstance(section.get(part), dict):
-            section[part] = {}
-        section = section[part]
-    section[keys[-1]] = parsed
-    return keys
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Settings from the command line: `section.key=value` with a YAML value, as a nested mapping.
+
+    Raises:
+        FlowError: a text that is not of this form.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        keys = key.strip().split(".")
+        if not equals or not all(keys):
+            raise FlowError(f"--set {text}: write section.key=value, for example --set pretrain.steps=200")
+        try:
+            parsed = float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise FlowError(f"--set {text}: the value is not valid YAML") from error
+        for part in reversed(keys):
+            parsed = {part: parsed}
+        settings = _merged(settings, parsed)
+    return settings
 
 
-def _explain(
-    error: ValidationError, path: Path, tree: yaml.Node | None, origins: dict[tuple[str, ...], str]
-) -> Iterator[str]:
+def _merged(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with `settings` laid over it, key by key down to the leaves."""
+    result = dict(document)
+    for key, value in settings.items():
+        below = result.get(key)
+        result[key] = _merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, settings: Mapping[str, Any]) -> Iterator[str]:
     """One line a mistake: where it stands, what is wrong, what was probably meant."""
     for mistake in error.errors(include_url=False):
         keys = tuple(str(part) for part in mistake["loc"])
-        setting = next((origin for length in range(len(keys), 0, -1) if (origin := origins.get(keys[:length]))), None)
-        where = setting or f"{path}:{_line(tree, keys)}"
         name = ".".join(keys)
+        where = "setting" if _holds(settings, keys) else f"{path}:{_line(tree, keys)}:"
         if mistake["type"] == "extra_forbidden":
-            yield f"{where}: unknown key {name}{_suggestion(keys)}"
+            yield f"{where} {name}: unknown key{_suggestion(keys)}"
         else:
             message = mistake["msg"].removeprefix("Value error, ")
             given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
-            yield f"{where}: {name}: {message[0].lower() + message[1:]}{given}"
+            yield f"{where} {name}: {message[0].lower() + message[1:]}{given}"
+
+
+def _holds(settings: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+    """Whether the settings reach as deep as `keys`, or give the whole value that these lie in."""
+    for key in keys:
+        if not isinstance(settings, Mapping):
+            return True
+        if key not in settings:
+            return False
+        settings = settings[key]
+    return True
 
 
 def _suggestion(keys: tuple[str, ...]) -> str:

@@ -11,19 +11,25 @@ from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.results import ResultRecord
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_EXTRA_LOGGERS
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
-from flows.chain import STAGES, Selection, chain
-from flows.config import PipelineConfig
+from flows.chain import STAGES, Selection, StageName, chain
+from flows.config import PipelineConfig, load_config
 from flows.errors import USER_ERRORS
+from flows.form import form_of
 from flows.plan import plan
 from flows.progress import StageProgress
 from flows.stage import Inputs, Options, Stage, assess, materialize
 from flows.store import Artifact, Store
 from flows.ui import publish
+
+DEFAULT_CONFIG = "configs/demo.yaml"
+PipelineForm = form_of(PipelineConfig)
+NO_CHANGES = PipelineForm()
 
 
 @dataclass
@@ -113,31 +119,50 @@ def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[
     return Completed(message=f"{len(builder.outcomes) - reused} built, {reused} reused", data=builder.outcomes)
 
 
-@flow(name="pipeline", flow_run_name="{config.name}", persist_result=False)
+def run_name() -> str:
+    """Which configuration runs; a stage that runs alone is named before it."""
+    configuration = Path(flow_run.parameters["config"]).stem
+    return configuration if flow_run.flow_name == "pipeline" else f"{flow_run.flow_name} of {configuration}"
+
+
+@flow(name="pipeline", flow_run_name=run_name, persist_result=False)
 def pipeline(
-    config: PipelineConfig,
-    force: list[str] | None = None,
-    start: str | None = None,
+    config: str = DEFAULT_CONFIG,
+    settings: PipelineForm = NO_CHANGES,
+    force: list[StageName] | None = None,
+    start: StageName | None = None,
     verify: bool = False,
 ) -> State[list[tuple[Artifact, bool]]]:
     """Web text to language model: every stage in order, building only what is not in the store already.
 
     Args:
-        config: the whole configuration.
+        config: path of the configuration.
+        settings: values in place of those in the configuration; what is left empty stays as it is there.
         force: stages to build again; what follows them is rebuilt only if they come out different.
         start: build this stage and everything after it again.
         verify: before anything is reused, compare the SHA-256 of its files.
     """
-    return run_chain(config, Selection(force=frozenset(force or ()), start=start, verify=verify))
+    loaded = load_config(Path(config), settings.model_dump())
+    return run_chain(loaded, Selection(force=frozenset(force or ()), start=start, verify=verify))
 
 
 def stage_flow(stage: Stage) -> Flow:
     """A flow that runs one stage alone, on what the store holds of the stages before it."""
 
-    @flow(name=stage.name, flow_run_name=f"{stage.name} ({{config.name}})", persist_result=False)
-    def run(config: PipelineConfig, force: bool = False, verify: bool = False) -> State[list[tuple[Artifact, bool]]]:
+    @flow(
+        name=stage.name,
+        description=f"{stage.name} alone, on what the store holds of the stages before it.",
+        flow_run_name=run_name,
+        persist_result=False,
+    )
+    def run(
+        config: str = DEFAULT_CONFIG,
+        settings: PipelineForm = NO_CHANGES,
+        force: bool = False,
+        verify: bool = False,
+    ) -> State[list[tuple[Artifact, bool]]]:
         selection = Selection(force=frozenset([stage.name] if force else ()), only=stage.name, verify=verify)
-        return run_chain(config, selection)
+        return run_chain(load_config(Path(config), settings.model_dump()), selection)
 
     return run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -51,14 +51,15 @@ def run(
     A run that was killed continues where it was when it is started again.
     """
     from flows.chain import Selection
-    from flows.config import load_config
+    from flows.config import load_config, parse_settings
 
     chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
-    loaded = load_config(config, settings)
+    given = parse_settings(settings)
+    loaded = load_config(config, given)
     if dry_run:
         _print_plan(loaded, chosen)
     else:
-        _run(loaded, chosen)
+        _run(config, given, loaded, chosen)
 
 
 def status(
@@ -69,11 +70,11 @@ def status(
     store: Annotated[Path, typer.Option(help="The store, where no CONFIG names one")] = Path("store"),
 ) -> None:
     """List the artifacts of a store, and what a run would reuse or build."""
-    from flows.config import load_config
+    from flows.config import load_config, parse_settings
     from flows.plan import plan
     from flows.store import Store
 
-    loaded = load_config(config, settings) if config else None
+    loaded = load_config(config, parse_settings(settings)) if config else None
     steps = plan(loaded) if loaded else []
     reused = {step.artifact.path for step in steps if step.artifact}
     _print_artifacts(Store(Path(loaded.store) if loaded else store).artifacts(), reused, marked=loaded is not None)
@@ -81,7 +82,7 @@ def status(
         _print_steps(steps, loaded.name)
 
 
-def _run(config: PipelineConfig, selection: Selection) -> None:
+def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection: Selection) -> None:
     from flows.plan import plan
     from flows.store import Store
 
@@ -89,15 +90,15 @@ def _run(config: PipelineConfig, selection: Selection) -> None:
     Store(Path(config.store)).check_writable()
     plan(config, selection)
 
-    from flows.pipeline import FLOWS, pipeline
+    from flows.pipeline import FLOWS, PipelineForm, pipeline
 
+    form = PipelineForm(**settings)
     if selection.only:
         force = selection.only in selection.force or selection.only == selection.start
-        state = FLOWS[selection.only](config, force=force, verify=selection.verify, return_state=True)
+        state = FLOWS[selection.only](str(path), form, force=force, verify=selection.verify, return_state=True)
     else:
-        state = pipeline(
-            config, force=sorted(selection.force), start=selection.start, verify=selection.verify, return_state=True
-        )
+        force, start = sorted(selection.force), selection.start
+        state = pipeline(str(path), form, force=force, start=start, verify=selection.verify, return_state=True)
     _print_outcome(state.result())
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import PipelineConfig, load_config
-
 # A site, a corpus and a model that make a whole run take seconds.
 SMALL = {
     "name": "small",
@@ -60,8 +58,8 @@ def write_config(small_config, tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def config(write_config) -> PipelineConfig:
-    return load_config(write_config())
+def config(write_config) -> Path:
+    return write_config()
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from flows.config import load_config
+from flows.config import PipelineConfig, load_config, parse_settings
 from flows.errors import FlowError
+from flows.form import form_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -29,17 +31,19 @@ def test_every_shipped_configuration_loads(path):
 
 def test_settings_override_keys_of_the_file(write):
     path = write("pretrain: {preset: nano, steps: 10}\n")
-    config = load_config(path, ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4"])
+    texts = ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4", "finetune=null"]
+    config = load_config(path, parse_settings(texts))
     assert config.pretrain.steps == 20
     assert config.scrape.sources == ["python-docs"]
     assert config.pretrain.optimizer.lr == 3e-4
+    assert config.finetune is None
 
 
 def test_the_report_s_presets_can_be_chosen(write):
-    test = load_config(write(""), ["pretrain.preset=test"]).pretrain
+    test = load_config(write(""), {"pretrain": {"preset": "test"}}).pretrain
     assert (test.model.width, test.model.context, test.model.heads, test.model.layers) == (8, 4, 4, 3)
     assert (test.batch, test.optimizer.lr, test.steps, test.model.dropout) == (8, 1e-3, 5000, 0.1)
-    chimera = load_config(write(""), ["pretrain.preset=chimera"]).pretrain
+    chimera = load_config(write(""), {"pretrain": {"preset": "chimera"}}).pretrain
     assert (chimera.model.width, chimera.model.context, chimera.model.heads, chimera.model.layers) == (384, 256, 6, 6)
     assert (chimera.batch, chimera.optimizer.lr, chimera.steps, chimera.model.dropout) == (64, 3e-4, 5000, 0.2)
 
@@ -50,14 +54,14 @@ def test_the_report_s_presets_can_be_chosen(write):
         (
             "name: x\npretrain:\n  stepps: 3\n",
             [],
-            r"my.yaml:3: unknown key pretrain.stepps.* did you mean pretrain.steps\?",
+            r"my.yaml:3: pretrain.stepps: unknown key; did you mean pretrain.steps\?",
         ),
-        ("pretran: {steps: 3}\n", [], r"my.yaml:1: unknown key pretran; did you mean pretrain\?"),
-        ("vocab_size: 300\n", [], r"my.yaml:1: unknown key vocab_size; did you mean train_tokenizer.vocab_size\?"),
+        ("pretran: {steps: 3}\n", [], r"my.yaml:1: pretran: unknown key; did you mean pretrain\?"),
+        ("vocab_size: 300\n", [], r"my.yaml:1: vocab_size: unknown key; did you mean train_tokenizer.vocab_size\?"),
         ("pretrain:\n  model:\n    layerz: 3\n", [], r"my.yaml:3: .*did you mean pretrain.model.layers\?"),
         ("pretrain:\n  steps: many\n", [], r"my.yaml:2: pretrain.steps: .*integer.*\(got 'many'\)"),
-        ("", ["pretrain.steps=-3"], r"--set pretrain.steps=-3: pretrain.steps: .*greater than 0 \(got -3\)"),
-        ("", ["pretrain.setps=3"], r"--set pretrain.setps=3: unknown key .*did you mean pretrain.steps\?"),
+        ("", ["pretrain.steps=-3"], r"setting pretrain.steps: .*greater than 0 \(got -3\)"),
+        ("", ["pretrain.setps=3"], r"setting pretrain.setps: unknown key.*did you mean pretrain.steps\?"),
         ("", ["pretrain"], r"--set pretrain: write section.key=value"),
         ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
         ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),
@@ -67,7 +71,7 @@ def test_the_report_s_presets_can_be_chosen(write):
 )
 def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, expected):
     with pytest.raises(FlowError, match=expected):
-        load_config(write(text), settings)
+        load_config(write(text), parse_settings(settings))
 
 
 def test_a_missing_file_is_named():
@@ -79,3 +83,15 @@ def test_every_mistake_is_told_at_once(write):
     with pytest.raises(FlowError) as caught:
         load_config(write("pretrain:\n  stepps: 3\nfinetune:\n  steps: x\n"))
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_the_form_of_a_run_offers_every_key_and_keeps_only_what_was_filled_in():
+    form = form_of(PipelineConfig)
+    schema = form.model_json_schema()
+    assert "OptimizerConfig" in schema["$defs"]
+    assert "required" not in schema and all(not model.get("required") for model in schema["$defs"].values())
+    assert form().model_dump() == {}
+    filled_in = form(pretrain={"optimizer": {"lr": 0.1}}, finetune=None).model_dump()
+    assert filled_in == {"pretrain": {"optimizer": {"lr": 0.1}}, "finetune": None}
+    with pytest.raises(ValidationError, match=r"pretrain.steps"):
+        form(pretrain={"steps": -1})

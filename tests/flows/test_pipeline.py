@@ -24,7 +24,7 @@ BUILT = [name for name in STAGES if name != "ingest"]
 def finished(tmp_path_factory, prefect_server, small_config):
     """The store of a finished run, to copy."""
     folder = tmp_path_factory.mktemp("finished")
-    assert run(load_config(small_config(folder))) == dict.fromkeys(BUILT, "built")
+    assert run(small_config(folder)) == dict.fromkeys(BUILT, "built")
     return folder / "store"
 
 
@@ -35,8 +35,8 @@ def store(finished, config, tmp_path):
     return Store(tmp_path / "store")
 
 
-def run(config, flow=pipeline, **parameters) -> dict[str, str]:
-    state = flow(config, **parameters, return_state=True)
+def run(config, flow=pipeline, settings=None, **parameters) -> dict[str, str]:
+    state = flow(str(config), settings or {}, **parameters, return_state=True)
     return {artifact.manifest.stage: "reused" if reused else "built" for artifact, reused in state.result()}
 
 
@@ -82,13 +82,13 @@ def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
     assert "scrape python-docs" in {task_run.name for task_run in task_runs}
 
 
-def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, config, write_config):
-    changed = load_config(write_config(), ["pretrain.steps=13"])
-    planned = {step.stage: (step.action, step.reason) for step in plan(changed)}
+def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, config):
+    changed = {"pretrain": {"steps": 13}}
+    planned = {step.stage: (step.action, step.reason) for step in plan(load_config(config, changed))}
     assert planned["pretokenize"][0] == "reuse"
     assert planned["pretrain"] == ("build", "steps: 12 → 13")
     assert planned["finetune"][0] == planned["report"][0] == "build?"
-    assert rebuilt(run(changed)) == ["pretrain", "finetune", "report"]
+    assert rebuilt(run(config, settings=changed)) == ["pretrain", "finetune", "report"]
     assert rebuilt(run(config)) == []  # the old artifacts are still there
 
 
@@ -118,9 +118,9 @@ def test_a_deleted_or_truncated_file_rebuilds_that_artifact_only(store, config, 
     assert artifact_of(store, stage).digest == artifact.digest
 
 
-def test_one_stage_alone_uses_what_is_in_the_store(store, config, write_config):
-    changed = load_config(write_config(), ["train_tokenizer.vocab_size=500"])
-    assert rebuilt(run(changed, FLOWS["train_tokenizer"])) == ["train_tokenizer"]
+def test_one_stage_alone_uses_what_is_in_the_store(store, config):
+    changed = {"train_tokenizer": {"vocab_size": 500}}
+    assert rebuilt(run(config, FLOWS["train_tokenizer"], changed)) == ["train_tokenizer"]
     assert run(config, FLOWS["pretrain"], force=True) == {"pretrain": "built"}
 
 
@@ -130,16 +130,16 @@ def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(sto
 
     changed = load_source("python-docs").model_copy(update={"extractor": ArticleExtractor()})
     monkeypatch.setattr("flows.config.load_source", lambda name: changed)
-    assert [step.stage for step in plan(config) if step.action == "build"] == ["prepare"]
+    assert [step.stage for step in plan(load_config(config)) if step.action == "build"] == ["prepare"]
 
 
 def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allows_it(
     store, write_config, tmp_path, caplog
 ):
-    optional = load_config(write_config(ingest={"path": str(tmp_path / "nowhere"), "required": False}))
+    optional = write_config(ingest={"path": str(tmp_path / "nowhere"), "required": False})
     assert rebuilt(run(optional)) == []
     assert "going on without it" in caplog.text
-    required = load_config(write_config(ingest={"path": str(tmp_path / "nowhere")}))
+    required = write_config(ingest={"path": str(tmp_path / "nowhere")})
     with pytest.raises(ScrapingError, match="nowhere"):
         run(required)
 
@@ -153,7 +153,7 @@ def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, writ
     ]
     (tmp_path / "here").mkdir()
     pq.write_table(pa.table({"text": texts}), tmp_path / "here" / "data.parquet")
-    config = load_config(write_config(ingest={"path": str(tmp_path / "here")}))
+    config = write_config(ingest={"path": str(tmp_path / "here")})
     assert rebuilt(run(config, FLOWS["ingest"])) == ["ingest"]
     assert artifact_of(store, "ingest").stats["documents"] == 40
     (tmp_path / "here").rename(tmp_path / "there")
