@@ -5,11 +5,10 @@ Every mistake is found before any work starts, and named with its place in the f
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -17,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from flows.errors import FlowError
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
+from scraping.declaration import explain, line_of, place_of, read_yaml
 from scraping.errors import ScrapingError
 from scraping.ingest import IngestConfig
 from scraping.prepare import PrepareConfig
@@ -78,21 +78,20 @@ def load_config(path: Path, settings: Mapping[str, Any] | None = None) -> Pipeli
         FlowError: no such file, not YAML, an unknown or ill-typed key.
     """
     try:
-        text = path.read_text()
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text) or {}
-    except OSError as error:
-        raise FlowError(f"{path}: {error.strerror}; give a configuration such as configs/demo.yaml") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise FlowError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(document, dict):
-        raise FlowError(f"{path}: a configuration is a mapping of sections, not a {type(document).__name__}")
+        document, tree = read_yaml(path)
+    except ScrapingError as error:
+        raise FlowError(str(error)) from error
+    changed = settings or {}
+    merged = _merged(document, changed)
     try:
-        return PipelineConfig.model_validate(_merged(document, settings or {}))
+        return PipelineConfig.model_validate(merged)
     except ValidationError as error:
-        raise FlowError("\n".join(_explain(error, path, tree, settings or {}))) from error
+        lines = []
+        for mistake in error.errors(include_url=False):
+            place = place_of(mistake, merged)
+            where = "setting" if _holds(changed, place) else f"{path}:{line_of(tree, place)}:"
+            lines.append(f"{where} {explain(mistake, PipelineConfig, place)}")
+        raise FlowError("\n".join(lines)) from error
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -126,21 +125,7 @@ def _merged(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     return result
 
 
-def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, settings: Mapping[str, Any]) -> Iterator[str]:
-    """One line a mistake: where it stands, what is wrong, what was probably meant."""
-    for mistake in error.errors(include_url=False):
-        keys = tuple(str(part) for part in mistake["loc"])
-        name = ".".join(keys)
-        where = "setting" if _holds(settings, keys) else f"{path}:{_line(tree, keys)}:"
-        if mistake["type"] == "extra_forbidden":
-            yield f"{where} {name}: unknown key{_suggestion(keys)}"
-        else:
-            message = mistake["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
-            yield f"{where} {name}: {message[0].lower() + message[1:]}{given}"
-
-
-def _holds(settings: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+def _holds(settings: Mapping[str, Any], keys: Sequence[str | int]) -> bool:
     """Whether the settings reach as deep as `keys`, or give the whole value that these lie in."""
     for key in keys:
         if not isinstance(settings, Mapping):
@@ -149,42 +134,3 @@ def _holds(settings: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
             return False
         settings = settings[key]
     return True
-
-
-def _suggestion(keys: tuple[str, ...]) -> str:
-    """The nearest valid key beside a wrong one, or else anywhere in the configuration."""
-    beside = list(_fields_at(PipelineConfig, keys[:-1]))
-    if near := difflib.get_close_matches(keys[-1], beside, n=1):
-        return f"; did you mean {'.'.join((*keys[:-1], near[0]))}?"
-    elsewhere = {
-        key: f"{section}.{key}"
-        for section in PipelineConfig.model_fields
-        for key in _fields_at(PipelineConfig, (section,))
-    }
-    if near := difflib.get_close_matches(keys[-1], elsewhere, n=1):
-        return f"; did you mean {elsewhere[near[0]]}?"
-    return f"; valid here: {', '.join(beside)}" if beside else ""
-
-
-def _fields_at(model: type[BaseModel], keys: tuple[str, ...]) -> Iterator[str]:
-    """Field names of the model found by following `keys` from `model`."""
-    if not keys:
-        yield from model.model_fields
-        return
-    if field := model.model_fields.get(keys[0]):
-        for candidate in (field.annotation, *get_args(field.annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                yield from _fields_at(candidate, keys[1:])
-
-
-def _line(tree: yaml.Node | None, keys: tuple[str, ...]) -> int:
-    """Line (from 1) of the deepest part of `keys` that stands in the file."""
-    line, node = 1, tree
-    for key in keys:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = next(((name, value) for name, value in node.value if name.value == key), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line

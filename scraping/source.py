@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from scraping.declaration import explain, line_of, place_of, read_yaml
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extractor
 from scraping.urls import host_of, normalise
@@ -179,59 +179,11 @@ def load_source(name_or_path: str | Path) -> Source:
         near = difflib.get_close_matches(name, shipped_sources(), n=1)
         hint = f"did you mean {near[0]}?" if near else "give the path of a YAML file, or one of: "
         raise ScrapingError(f"no source {name}: {hint}{'' if near else ', '.join(shipped_sources())}")
-    text = path.read_text("utf-8")
+    document, tree = read_yaml(path)
+    document = {"name": re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"), **document}
     try:
-        data, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else 1
-        raise ScrapingError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
-    if not isinstance(data, dict):
-        raise ScrapingError(f"{path}: a source is a list of `key: value` lines; see `textmill source new`.")
-    try:
-        return Source(**{"name": re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"), **data})
+        return Source(**document)
     except ValidationError as error:
-        raise ScrapingError(f"{path}:{_explain(error.errors()[0], tree)}") from error
-
-
-def _explain(error: dict, tree: yaml.Node) -> str:
-    """`line: key: what is wrong` for the first of pydantic's findings."""
-    # A union's findings carry the variant's tag in their place; only what the file spells is looked up.
-    place = [part for part in error["loc"] if not (isinstance(part, str) and part in ("article", "main", "records"))]
-    line, key = _line(tree, place), ".".join(map(str, place))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        keys = _keys(place[:-1])
-        near = difflib.get_close_matches(str(place[-1]), keys, n=1)
-        message = f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(keys)}"
-    elif error["type"] == "missing":
-        message = f"missing: {_description(place)}" if len(place) == 1 else "missing"
-    return f"{line}: {key}: {message}"
-
-
-def _line(node: yaml.Node, place: list) -> int:
-    """Line (from 1) of the deepest node on the way to `place`."""
-    line = node.start_mark.line + 1
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _keys(place: list) -> list[str]:
-    models = {"limits": Limits, "schedule": Schedule}
-    if place == ["extractor"]:
-        return ["kind", "selector", "remove", "reader"]
-    return list((models.get(place[0], Source) if place else Source).model_fields)
-
-
-def _description(place: list) -> str:
-    field = Source.model_fields.get(str(place[0]))
-    return (field.description or "") if field else ""
+        mistake = error.errors(include_url=False)[0]
+        place = place_of(mistake, document)
+        raise ScrapingError(f"{path}:{line_of(tree, place)}: {explain(mistake, Source, place)}") from error

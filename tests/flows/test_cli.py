@@ -59,7 +59,7 @@ def pages_stored(store: Store) -> int:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "nowhere.yaml"], "nowhere.yaml: No such file or directory; give a configuration"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: No such file or directory; give the path of a YAML file"),
         (["run", "CONFIG", "--set", "pretrain.stepz=4"], "did you mean pretrain.steps?"),
         (["run", "CONFIG", "--set", "pretrain.steps=few"], "pretrain.steps: input should be a valid integer"),
         (["run", "CONFIG", "--set", "store=/proc/store"], "the store /proc/store cannot be written"),

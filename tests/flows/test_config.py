@@ -65,7 +65,7 @@ def test_the_report_s_presets_can_be_chosen(write):
         ("", ["pretrain"], r"--set pretrain: write section.key=value"),
         ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
         ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),
-        ("- a\n- b\n", [], r"a configuration is a mapping"),
+        ("- a\n- b\n", [], r"a mapping of `key: value` lines is wanted"),
         ("train_tokenizer: {vocab_size: 256}\n", [], r"my.yaml:1: train_tokenizer: vocab_size 256 is too small"),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, exp
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(FlowError, match=r"nowhere.yaml: No such file.*configs/demo.yaml"):
+    with pytest.raises(FlowError, match=r"nowhere.yaml: No such file.*give the path of a YAML file"):
         load_config(Path("nowhere.yaml"))
 
 

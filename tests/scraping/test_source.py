@@ -50,8 +50,8 @@ def test_defaults(write):
     ("text", "message"),
     [
         ("start: [http://a.org]\n", r"mine\.yaml:1: contact: missing: Address or URL where"),
-        (GOOD + "dealy: 2\n", r"mine\.yaml:3: dealy: unknown key, did you mean delay\?"),
-        (GOOD + "limits:\n  pages: 10\n  deepth: 3\n", r"mine\.yaml:5: limits\.deepth: .*did you mean depth\?"),
+        (GOOD + "dealy: 2\n", r"mine\.yaml:3: dealy: unknown key; did you mean delay\?"),
+        (GOOD + "limits:\n  pages: 10\n  deepth: 3\n", r"mine\.yaml:5: limits\.deepth: .*did you mean limits\.depth\?"),
         (GOOD + "limits:\n  pages: none\n", r"mine\.yaml:4: limits\.pages: .*integer"),
         (GOOD + "delay: -1\n", r"mine\.yaml:3: delay: .*greater"),
         (GOOD + "extractor: {kind: magic}\n", r"mine\.yaml:3: extractor: .*'article', 'main', 'records'"),
@@ -65,7 +65,7 @@ def test_defaults(write):
         ("start: [a.org]\ncontact: me@example.org\n", r"mine\.yaml:1: start: 'a\.org' is not an http or https URL"),
         ("start: [http://a.org]\ncontact: me\n", r"mine\.yaml:2: contact: 'me' is neither"),
         ("start: [http://a.org\ncontact: x@y.z\n", r"mine\.yaml:2: not valid YAML"),
-        ("- a\n- b\n", r"mine\.yaml: a source is a list of `key: value` lines"),
+        ("- a\n- b\n", r"mine\.yaml: a mapping of `key: value` lines is wanted"),
     ],
 )
 def test_mistakes_name_their_place_and_remedy(write, text, message):
