@@ -48,6 +48,13 @@ def address(array):
     return np.int64(array.ctypes.data)
 
 
+@inlined
+def copy_row(target, i, source, j):
+    """target[i] = source[j] for arrays of four columns; Numba's own assignment of slices takes seconds to compile."""
+    for column in range(4):
+        target[i, column] = source[j, column]
+
+
 def _pointer(builder, address, kind):
     return builder.inttoptr(address, kind.as_pointer())
 

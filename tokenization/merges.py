@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tokenization.jit import address, inlined, kernel, leading_zeros, prefetch
+from tokenization.jit import address, copy_row, inlined, kernel, leading_zeros, prefetch
 from tokenization.words import M0
 
 SYMBOL, PREVIOUS, NEXT, WORD = 0, 1, 2, 3  # columns of the cells; a cell that was merged away has symbol NONE
@@ -81,7 +81,8 @@ def _with_room(pairs, used):
     if used < pairs.shape[0]:
         return pairs
     larger = np.empty((2 * pairs.shape[0], 4), np.int64)
-    larger[:used] = pairs[:used]
+    for index in range(used):
+        copy_row(larger, index, pairs, index)
     return larger
 
 
@@ -106,7 +107,7 @@ def _push(heap, size, count, key):
     heap[i, 0], heap[i, 1] = count, key
 
 
-@inlined
+@kernel
 def _sink(heap, size, i, count, key):
     """Put an entry at position i, below which all is in order, or where it belongs beneath."""
     while True:
@@ -203,7 +204,7 @@ def _track(pairs, found, at, threshold, positions):
     for index in range(found):
         if pairs[index, COUNT] >= threshold:
             renamed[index] = tracked
-            kept[tracked] = pairs[index]
+            copy_row(kept, tracked, pairs, index)
             kept[tracked, FIRST] = used
             used += pairs[index, LENGTH]
             kept[tracked, LENGTH] = 0
@@ -293,7 +294,9 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
     while made < merges.shape[0] and threshold != MIN_COUNT and control[STOP] == 0:
         used = _pack(cells, used)
         pairs, found, at = _count_pairs(cells, used, counts)
-        top = pairs[:found, COUNT].max() if found else 0
+        top = np.int64(0)
+        for index in range(found):
+            top = max(top, pairs[index, COUNT])
         threshold = max(top // FALL, MIN_COUNT) if threshold == 0 else max(min(threshold // FALL, top // 2), MIN_COUNT)
         # every merge takes a cell away and adds at most two positions
         positions = np.empty(3 * used, np.int32)
@@ -325,7 +328,8 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
             pairs[index, COUNT] = 0
             if waiting + rows > heap.shape[0]:
                 larger = np.empty((2 * (waiting + rows), 2), np.int64)
-                larger[:waiting] = heap[:waiting]
+                for i in range(waiting):
+                    larger[i, 0], larger[i, 1] = heap[i, 0], heap[i, 1]
                 heap = larger
             for row in range(rows):
                 _prefetch_row(sums[row, 0], sums[row, 1], left, right, new, table)

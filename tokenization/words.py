@@ -6,7 +6,7 @@ bytes go to an arena, and a second table maps a 64-bit hash to them (hash, lengt
 
 import numpy as np
 
-from tokenization.jit import address, inlined, kernel, leading_zeros, load8, load64, store64
+from tokenization.jit import address, copy_row, inlined, kernel, leading_zeros, load8, load64, store64
 
 INLINE = 16  # words shorter than this are keys themselves
 # Both tables are uint64[slots, 4], the number of slots a power of two; a word's value is its count here, its ids in the
@@ -137,7 +137,8 @@ def _count(text_array, start, ends, counts, short_table, long_table, arena_array
                 store64(entry + LONG_VALUE, load64(entry + LONG_VALUE) + count)
             else:
                 enter_long(entry, h, used, length, count)
-                arena_array[used : used + length] = text_array[start:end]
+                for j in range(length):
+                    arena_array[used + j] = text_array[start + j]
                 used += length
                 new_long += 1
         start = end
@@ -175,7 +176,8 @@ def _merge_long(source, source_arena, target_table, arena, used):
                 store64(entry + LONG_VALUE, load64(entry + LONG_VALUE) + count)
             else:
                 enter_long(entry, h, used, length, count)
-                arena[used : used + length] = source_arena[start : start + length]
+                for j in range(length):
+                    arena[used + j] = source_arena[start + j]
                 used += length
                 new += 1
     return new, used
@@ -204,7 +206,7 @@ def rehash_long(source, slots):
             place = source[slot, 0] >> shift
             while table[place, 0] != 0:
                 place = (place + ONE) & mask
-            table[place] = source[slot]
+            copy_row(table, place, source, slot)
     return table
 
 
@@ -224,7 +226,8 @@ def _unpack(short, long, arena, data, offsets, counts):
     for slot in range(long.shape[0]):
         if long[slot, 0] != 0:
             start, length = np.int64(long[slot, 1]), np.int64(long[slot, 2])
-            data[used : used + length] = arena[start : start + length]
+            for j in range(length):
+                data[used + j] = arena[start + j]
             offsets[word] = used
             counts[word] = np.int64(long[slot, 3])
             used += length
