@@ -13,7 +13,6 @@ test: $(VENV)/ready lint
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
 
 # Every package is pinned in constraints.txt; the environment follows whenever either file changes.
 $(VENV)/ready: pyproject.toml constraints.txt
