@@ -130,6 +130,7 @@ _LETTER = np.zeros(256, bool)
 _LETTER[[*range(65, 91), *range(97, 123), *range(128, 256)]] = True
 _BULLETS = ("- ", "* ", "• ", "‣ ", "◦ ", "● ", "▪ ")
 _ELLIPSES = ("...", "…")
+_FEWEST_LINES = 3  # shares of lines mean nothing in a text of one or two
 
 
 def _broken_symbols(text: str, split: Words, lang: str | None, rules: SymbolRules) -> tuple[str, str] | None:
@@ -145,10 +146,11 @@ def _broken_symbols(text: str, split: Words, lang: str | None, rules: SymbolRule
         return "symbols", f"{marks / count:.2f} per word"
     lines = [line for line in text.split("\n") if line.strip()]
     bullets = sum(line.lstrip().startswith(_BULLETS) for line in lines) / len(lines)
-    if len(lines) > 1 and bullets > rules.max_bullet_lines:
+    is_list = len(lines) >= _FEWEST_LINES
+    if is_list and bullets > rules.max_bullet_lines:
         return "bullet lines", f"{bullets:.2f}"
     ellipses = sum(line.endswith(_ELLIPSES) for line in lines) / len(lines)
-    if ellipses > rules.max_ellipsis_lines:
+    if is_list and ellipses > rules.max_ellipsis_lines:
         return "ellipsis lines", f"{ellipses:.2f}"
     letters = np.append(0, np.cumsum(_LETTER[np.frombuffer(split.data, np.uint8)]))
     alphabetic = float(np.mean(letters[split.ends] > letters[split.starts]))

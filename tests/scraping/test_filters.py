@@ -60,6 +60,10 @@ def test_what_no_one_reads_is_dropped_with_its_reason(text, reason):
     assert verdict.reason == reason and verdict.detail
 
 
+def test_one_line_that_trails_off_is_no_list_of_teasers():
+    assert judge(PROSE + " And so on…", FilterConfig()).reason is None
+
+
 def test_each_group_of_rules_can_be_switched_off():
     off = {"enabled": False}
     assert judge("short", FilterConfig(length=off)).reason is None
