@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,38 +200,55 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     model, words = checkpoint.model, checkpoint.tokenizer
     if model.causal:
         raise ModelingError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
-    ids = blanked(text, words)
+    ids, begin_words = blanked(text, words)
     blanks = [place for place, token in enumerate(ids) if token == words.special_tokens[MASK]]
     if not blanks:
         raise ModelingError(f"the text has no blank; write {MASK} where one token is to be filled in")
     if len(ids) > model.config.context:
         raise ModelingError(f"the text has {len(ids)} tokens but the window holds {model.config.context}; shorten it")
-    found: dict[int, list[tuple[str, float]]] = {}
-    forbidden = checkpoint.forbidden()
     device = model.embed.weight.device
+    forbidden = checkpoint.forbidden().repeat(len(blanks), 1)
+    forbidden[begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(words)).to(device)
+    found: dict[int, list[tuple[str, float]]] = {}
     while len(found) < len(blanks):
-        open_blanks = [place for place in blanks if place not in found]
-        rows = torch.tensor([[place - checkpoint.description.shift for place in open_blanks]], device=device)
+        rows = torch.tensor([[place - checkpoint.description.shift for place in blanks]], device=device)
         logits = model(torch.tensor([ids], device=device), rows=rows)[0].float()
         best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
-        surest = int(best.values[:, 0].argmax())
-        tokens = best.indices[surest].tolist()
-        found[open_blanks[surest]] = [
-            (words.decode([token]), share) for token, share in zip(tokens, best.values[surest].tolist(), strict=True)
-        ]
-        ids[open_blanks[surest]] = tokens[0]
-    return Filled(words.decode(ids[1:]), [found[place] for place in blanks])
+        surest = max((n for n in range(len(blanks)) if n not in found), key=lambda n: best.values[n, 0].item())
+        tokens, shares = best.indices[surest].tolist(), best.values[surest].tolist()
+        found[surest] = [(words.decode([token]), share) for token, share in zip(tokens, shares, strict=True) if share]
+        ids[blanks[surest]] = tokens[0]
+    return Filled(words.decode(ids[1:]), [found[number] for number in range(len(blanks))])
 
 
-def blanked(text: str, words: Tokenizer) -> list[int]:
-    """Ids of a text with blanks, after an end of text. A token carries the space before its word: so does a blank."""
-    return [words.eot_id, *words.encode(text.replace(f" {MASK}", MASK), allowed_special={MASK}, disallowed_special=())]
+def word_beginnings(words: Tokenizer) -> Tensor:
+    """int64 [N]: ids of the tokens that are a space and what follows it."""
+    return torch.tensor(
+        [i for token, i in words.tokens.items() if token[:1] == b" " and token.strip()], dtype=torch.int64
+    )
+
+
+def blanked(text: str, words: Tokenizer) -> tuple[list[int], list[bool]]:
+    """Ids of a text with blanks, after an end of text, and for each blank whether it is the beginning of a word.
+
+    A token carries the space before its word, so a blank after a space takes that space in (if there are such tokens).
+    """
+    mask = words.special_tokens[MASK]
+    spaced = len(word_beginnings(words)) > 0
+    ids, begin_words = [words.eot_id], []
+    for piece in re.split(r"( ?\[MASK\])" if spaced else r"(\[MASK\])", text):
+        if piece.endswith(MASK):
+            ids.append(mask)
+            begin_words.append(piece.startswith(" "))
+        elif piece:
+            ids += words.encode_ordinary(piece)
+    return ids, begin_words
 
 
 def cropped(text: str, words: Tokenizer, context: int) -> str:
     """The text without the words farthest from its first blank that a window of `context` tokens has no room for."""
     parts = text.split(" ")
-    while len(parts) > 1 and len(blanked(" ".join(parts), words)) > context:
+    while len(parts) > 1 and len(blanked(" ".join(parts), words)[0]) > context:
         blank = next(place for place, part in enumerate(parts) if MASK in part)
         parts.pop(-1 if len(parts) - 1 - blank >= blank else 0)
     return " ".join(parts)

@@ -3,8 +3,23 @@
 import pytest
 import torch
 
+from modeling.checkpoint import Description
+from modeling.config import ModelConfig
 from modeling.errors import ModelingError
-from modeling.generate import Sampling, TextStream, blanked, choose_tokens, cropped, fill, generate, load, stream
+from modeling.generate import (
+    Checkpoint,
+    Sampling,
+    TextStream,
+    blanked,
+    choose_tokens,
+    cropped,
+    fill,
+    generate,
+    load,
+    stream,
+)
+from modeling.model import GPT
+from tokenization.tokenizer import Tokenizer
 
 GREEDY = Sampling(max_tokens=60, temperature=0)
 
@@ -99,7 +114,21 @@ def test_a_sample_text_is_cropped_to_the_window_around_its_blank(words):
     assert cropped(text, words, 100) == text
     assert cropped(text, words, 9) == "cc [MASK] dd"
     assert cropped(text, words, 2) == "[MASK]"
-    assert len(blanked("[MASK]", words)) == 2
+    assert len(blanked("[MASK]", words)[0]) == 2
+
+
+def test_a_blank_after_a_space_is_filled_with_the_beginning_of_a_word(words):
+    spaced = Tokenizer(words.tokens | {b" cat": 300, b" dog": 301}, "gpt2", words.special_tokens)
+    mask = words.special_tokens["[MASK]"]
+    ids, begin_words = blanked("a [MASK]b[MASK]", spaced)
+    assert ids == [spaced.eot_id, ord("a"), mask, ord("b"), mask]
+    assert begin_words == [True, False]
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(layers=1, width=16, heads=2, context=16), spaced.vocab_size, causal=False).eval()
+    filled = fill(Checkpoint(model, spaced, Description(model.config, 302, "masked", True, {})), "a [MASK]b[MASK]")
+    assert {token for token, _ in filled.candidates[0]} == {" cat", " dog"}
+    assert len(filled.candidates[1]) == 5
+    assert filled.text.startswith(("a cat", "a dog"))
 
 
 def test_each_kind_of_checkpoint_says_what_it_cannot_do(causal, finetuned):
