@@ -28,6 +28,7 @@ from flows.store import Artifact, Store
 from flows.ui import publish
 
 DEFAULT_CONFIG = "configs/demo.yaml"
+RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
 PipelineForm = form_of(PipelineConfig)
 NO_CHANGES = PipelineForm()
 
@@ -54,7 +55,7 @@ class Builder:
             task_run_name=stage.title(config),
             tags=[stage.name],
             retries=stage.retries,
-            retry_delay_seconds=exponential_backoff(backoff_factor=10),
+            retry_delay_seconds=exponential_backoff(backoff_factor=RETRY_SECONDS),
             retry_jitter_factor=0.5,
             retry_condition_fn=outside_world_failed,
         )

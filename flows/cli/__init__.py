@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -27,6 +28,8 @@ def main() -> None:
     """Entry point of `textmill`. A user's mistake is one line on stderr and exit code 2."""
     from flows.errors import USER_ERRORS
 
+    # As an exception, so that a training child saves a checkpoint and Prefect stops the server it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except USER_ERRORS as error:

@@ -7,13 +7,16 @@ import json
 import shutil
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from pydantic import BaseModel
 
-from flows.chain import STAGES
+from flows.chain import STAGES, Selection
 from flows.config import load_config
-from flows.pipeline import FLOWS, pipeline
+from flows.pipeline import FLOWS, Builder, pipeline
 from flows.plan import plan
+from flows.stage import Stage
 from flows.store import Store
 from scraping.errors import ScrapingError
 
@@ -168,3 +171,32 @@ def test_figures_of_a_finished_stage_are_on_its_page(store, config):
     page = next(artifact for artifact in shown if artifact.key and artifact.key.startswith("train-tokenizer"))
     assert "| vocab_size | 600 |" in page.data
     assert json.dumps(artifact_of(store, "prepare").manifest.fingerprint).strip('"') in page.data
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(ConnectionError("the network is away"), 3), (ScrapingError("no such site"), 1)]
+)
+def test_failures_of_the_outside_world_are_tried_again_and_mistakes_are_not(
+    config, prefect_server, monkeypatch, caplog, error, attempts
+):
+    seen = []
+
+    def build(job):
+        seen.append(job)
+        raise error
+
+    stage = Stage(name="scrape", version=1, build=build, headline=str, retries=2)
+    monkeypatch.setattr("flows.pipeline.RETRY_SECONDS", 0.05)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(stage, Nothing())
+
+    with pytest.raises(type(error), match=str(error)):
+        one_stage()
+    assert len(seen) == attempts
+    assert ("Traceback" in caplog.text) == (attempts > 1)  # a bug or an outage shows where; a mistake is one line
