@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 import lxml.html
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
-from w3lib.encoding import html_to_unicode
+from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
 from scraping.clean import clean
 from scraping.errors import ScrapingError
@@ -103,10 +103,23 @@ def decode(body: bytes, content_type: str | None = None) -> str:
 
     Bytes that the chosen encoding cannot hold become U+FFFD; never raises.
     """
-    return html_to_unicode(content_type, body, auto_detect_fun=_utf8_or_cp1252)[1]
+    encoding, mark = read_bom(body)
+    return to_unicode(body[len(mark or b"") :], encoding or _declared_encoding(body, content_type))
 
 
-def _utf8_or_cp1252(body: bytes) -> str:
+# Python knows codecs that are no character sets (hex, zlib, punycode, which takes hours): no page may choose those.
+_CHARACTER_SET = re.compile(
+    r"(?:utf-(?:8|16|32)|ascii|iso8859|iso2022|cp\d|koi8|mac|gb|big5|euc|shift_jis|hz|johab|tis)", re.I
+)
+
+
+def _declared_encoding(body: bytes, content_type: str | None) -> str:
+    header = http_content_type_encoding(content_type)
+    if header and _CHARACTER_SET.match(header):
+        return header
+    meta = html_body_declared_encoding(body)
+    if meta and _CHARACTER_SET.match(meta) and not meta.startswith(("utf-16", "utf-32")):  # for it could be read
+        return meta
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:

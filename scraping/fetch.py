@@ -6,6 +6,7 @@ urllib3's connections rather than on a pool: each host has one, opened to an add
 
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _CHUNK = 1 << 16
 _ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 _CONNECT_SECONDS = 15.0
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
+_NOT_ASCII = re.compile(r"[\x80-\xff]")
 
 # (host, port) -> addresses to try, each with the port to connect to
 Resolver = Callable[[str, int], list[tuple[str, int]]]
@@ -61,10 +64,20 @@ class Response:
     def content_type(self) -> str:
         return self.headers.get("Content-Type", "")
 
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads, as the server spells it; None if this is no redirect.
+
+        Bytes beyond ASCII are percent-encoded as they came, which is what browsers do.
+        """
+        if not 300 <= self.status < 400 or "Location" not in self.headers:
+            return None
+        return _NOT_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", self.headers["Location"])
+
     def retry_after(self, now: float | None = None) -> float | None:
         """Seconds that the server asks us to wait (RFC 9110 10.2.3: a number or a date); None if it does not say."""
         value = self.headers.get("Retry-After", "").strip()
-        if value.isdigit():
+        if _NUMBER.match(value):
             return float(value)
         try:
             moment = parsedate_to_datetime(value).timestamp()
@@ -235,8 +248,14 @@ class Fetcher:
             )
         return vetted
 
+    def leave(self, host: str) -> None:
+        """Close the connection to `host`, unless another thread is using it."""
+        with self.gate(host).rest() as idle:
+            if idle:
+                self.hang_up(host)
+
     def hang_up(self, host: str) -> None:
-        """Close the connection to `host`, if there is one."""
+        """Close the connection to `host`, if there is one; for whoever has the turn."""
         with self._lock:
             known = self._connections.pop(host, None)
         if known:
@@ -303,7 +322,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 def _declared_length(answer) -> int | None:
     declared = answer.headers.get("Content-Length", "")
-    return int(declared) if declared.isdigit() else None
+    return int(declared) if _NUMBER.match(declared) else None
 
 
 def _acknowledge_at_once(connection: HTTPConnection) -> None:

@@ -107,8 +107,9 @@ def header_wishes(values: list[str], agent: str) -> Wishes:
         scope = None
         for part in value.split(","):
             name, colon, rest = part.partition(":")
-            if colon and name.strip().lower() not in _VALUED_DIRECTIVES:
-                scope, part = name.strip().lower(), rest
+            name = name.strip().lower()
+            if colon and name not in _VALUED_DIRECTIVES and " " not in name:  # a date has spaces and colons, too
+                scope, part = name, rest
             if scope in (None, "*", "robots", agent.lower()):
                 wishes.add(part)
     return wishes

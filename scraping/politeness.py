@@ -32,7 +32,7 @@ class HostGate:
 
     def __init__(self, host: str, stop: threading.Event, folder: Path | None = None):
         folder = folder or _gates_folder()
-        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in host)
+        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in host)[-200:]  # what file systems take
         self.host = host
         self.shared = False
         self._id = secrets.randbits(64)
@@ -63,6 +63,16 @@ class HostGate:
     def waits(self) -> float:
         """Seconds until the next request may be made."""
         return max(0.0, self._state()[0] - time.time())
+
+    @contextmanager
+    def rest(self):
+        """Keep this process's threads from asking for a moment; gives False if one of them is asking right now."""
+        idle = self._lock.acquire(blocking=False)
+        try:
+            yield idle
+        finally:
+            if idle:
+                self._lock.release()
 
     def close(self) -> None:
         os.close(self._fd)

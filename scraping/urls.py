@@ -19,7 +19,8 @@ _DROPPED_PARAMETER = re.compile(
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _UNSAFE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%\[\]]|%(?![0-9A-Fa-f]{2})")
-_PLAIN_HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z|\[[0-9a-f:.]+\]\Z")
+_LABEL = r"[a-z0-9_-]{1,63}"  # RFC 1035 2.3.4; longer ones make resolvers raise
+_PLAIN_HOST = re.compile(rf"(?=[a-z0-9].{{0,252}}\Z){_LABEL}(?:\.{_LABEL})*(?<=[a-z0-9])\Z|\[[0-9a-f:.]+\]\Z")
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
 

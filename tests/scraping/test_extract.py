@@ -114,6 +114,9 @@ CAFÉ = "<p>Café „Übersee“ – 5 €"
         (b"\xef\xbb\xbf" + CAFÉ.encode(), "text/html; charset=iso-8859-1"),
         (CAFÉ.encode("utf-16"), "text/html"),
         (b'<meta http-equiv="Content-Type" content="text/html; charset=utf-8">' + CAFÉ.encode(), "text/html"),
+        (b'<meta charset="utf-16">' + CAFÉ.encode(), "text/html"),
+        (b'<meta charset="utf-8">' + CAFÉ.encode(), "text/html; charset=hex"),
+        (b'<meta charset="zlib">' + CAFÉ.encode(), "text/html; charset=unicode_escape"),
     ],
 )
 def test_encodings(body, content_type):
@@ -124,6 +127,14 @@ def test_encodings(body, content_type):
 def test_broken_bytes_are_marked_not_fatal():
     assert only(b"<p>caf\xe9 \xff\xfe \xc3", MainExtractor(), "text/html; charset=utf-8").text.startswith("caf\ufffd")
     assert only(CAFÉ, MainExtractor(), "text/html; charset=no-such-code").text == "Café „Übersee“ – 5 €"
+
+
+@pytest.mark.parametrize("codec", ["hex", "zlib", "rot13", "idna", "punycode", "undefined", "base64", "\0", "x" * 999])
+def test_codecs_that_are_no_character_sets_are_not_chosen(codec):
+    body = f'<meta charset="{codec}">'.encode() + b"<p>" + b"a page " * 100_000
+    start = time.process_time()
+    assert decode(body, f"text/html; charset={codec}") == decode(body, None) == body.decode()
+    assert time.process_time() - start < 1
 
 
 # --- hostile pages ----------------------------------------------------------------------------------------------------

@@ -196,8 +196,12 @@ def test_unresolvable_hosts_are_trouble(fetcher):
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("120", 120), ("0", 0), ("", None), ("soon", None), (formatdate(1000, usegmt=True), 400)]
-)
+    ("value", "seconds"),
+    [
+        ("120", 120), ("0", 0), ("", None), ("soon", None), ("²", None), ("9" * 5000, None),
+        (formatdate(1000, usegmt=True), 400),
+    ],
+)  # fmt: skip
 def test_retry_after(value, seconds):
     response = Response("http://a/", 503, {"Retry-After": value})
     assert response.retry_after(now=600) == seconds

@@ -76,6 +76,7 @@ def test_meta_robots(head, noindex, nofollow):
         (["nofollow, otherbot: noindex"], False, True),
         (["otherbot: noindex, textmill: nofollow"], False, True),
         (["unavailable_after: 25 Jun 2030 15:00:00 PST, noindex"], True, False),
+        (["unavailable_after: Friday, 25-Jun-30 15:00:00 PST, noindex"], True, False),
         (["max-snippet:-1, nofollow"], False, True),
         ([""], False, False),
     ],

@@ -48,7 +48,8 @@ def test_normalise(url, expected):
 @pytest.mark.parametrize(
     "url",
     ["", "a", "/a", "mailto:a@b", "javascript:void(0)", "ftp://a/b", "http://", "http:///a", "http://a:b@c/", "http://a:99999/",
-     "http://[::1", "http://exa mple/", "http://a_b%zz/", "data:text/html,x"],
+     "http://[::1", "http://exa mple/", "http://a_b%zz/", "data:text/html,x",
+     "http://a..b.org/", f"http://{'a' * 64}.org/", f"http://{'a.' * 127}org/"],
 )  # fmt: skip
 def test_what_cannot_be_fetched(url):
     assert normalise(url) is None
