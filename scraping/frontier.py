@@ -176,11 +176,11 @@ class Frontier:
             self._finish(item.id, "skipped", reason, status)
             self._add(links, item.id, item.depth + 1, 0)
 
-    def redirect(self, item: Waiting, status: int, target: Found) -> None:
-        """The URL leads to another, which is fetched in its own turn, once."""
+    def redirect(self, item: Waiting, status: int, target: str, found: Iterable[Found]) -> None:
+        """The URL leads to `target`, which is fetched in its own turn, once; `found` holds it if it is new."""
         with self._transaction():
-            self._finish(item.id, "redirected", target.url, status)
-            self._add([target], item.id, item.depth, item.hops + 1)
+            self._finish(item.id, "redirected", target, status)
+            self._add(found, item.id, item.depth, item.hops + 1)
 
     def fail(self, item: Waiting, reason: str, status: int | None = None) -> None:
         with self._transaction():

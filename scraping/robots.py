@@ -52,9 +52,9 @@ class Robots:
     def crawl_delay(self) -> float | None:
         return self.rules.crawl_delay(self.agent)
 
-    @property
-    def sitemaps(self) -> list[str]:
-        return list(self.rules.sitemaps)
+    def sitemaps(self, origin: str) -> list[str]:
+        """URLs of the sitemaps that the robots.txt of `origin` names; they should be absolute, and often are not."""
+        return [url for name in self.rules.sitemaps if (url := resolve(f"{origin}/", name))]
 
     @property
     def expired(self) -> bool:
@@ -81,9 +81,9 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots
             raise
         except FetchError as error:
             raise RobotsUnavailable(str(error)) from error
-        if not (300 <= response.status < 400 and "Location" in response.headers):
+        if response.location is None:
             return _judge(response, agent)
-        next_target = resolve(target, response.headers["Location"])
+        next_target = resolve(target, response.location)
         if next_target is None:
             return parse(b"", agent, "redirected to nowhere, so everything is allowed")
         target = next_target

@@ -26,10 +26,13 @@ class Scope:
         self._limits = source.limits
         self.refuses = lru_cache(maxsize=1 << 16)(self._refuses)
 
+    def has_host(self, host: str) -> bool:
+        """Whether `host` (as `urls.host_of` gives it) is one of the source's."""
+        return any(_matches(host, allowed) for allowed in self._hosts)
+
     def _refuses(self, url: str) -> str | None:
         """Why a (normalised) URL is not to be fetched; None if it is. Cached, for a site's links repeat."""
-        host = host_of(url)
-        if not any(_matches(host, allowed) for allowed in self._hosts):
+        if not self.has_host(host_of(url)):
             return "other host"
         target = url[url.index("/", 8) :]
         if self._allow and not self._allow.match(target):

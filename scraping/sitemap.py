@@ -28,17 +28,19 @@ class Entry:
 
 
 def read_sitemaps(
-    urls: list[str], fetcher: Fetcher, may_fetch: Callable[[str], bool], delay: float, max_files: int = MAX_FILES
+    urls: list[str], fetcher: Fetcher, delay_of: Callable[[str], float | None], max_files: int = MAX_FILES
 ) -> Iterator[Entry]:
     """Entries of the sitemaps at `urls` and of those that they index; a broken one gives what was whole.
 
-    `may_fetch(url)` is asked before each file: scope and robots.txt hold for sitemaps too.
+    `delay_of(url)` is asked before each file: the seconds of quiet that its host wants, or None if it may not be
+    fetched, for scope and robots.txt hold for sitemaps too.
     """
     waiting, seen = list(urls), set(urls)
     files = 0
     while waiting and files < max_files:
         url = waiting.pop(0)
-        if not may_fetch(url):
+        delay = delay_of(url)
+        if delay is None:
             continue
         files += 1
         try:

@@ -79,19 +79,26 @@ class Survey:
             ScrapingError: robots.txt cannot be had: a crawl would fetch nothing.
         """
         url = self.source.start[0]
-        robots = self._rules(url)
-        sitemaps = robots.sitemaps or [f"{origin_of(url)}/sitemap.xml"]
-        listed = read_sitemaps(
-            sitemaps,
-            self._fetcher,
-            lambda sitemap: host_of(sitemap) == host_of(url) and robots.allows(sitemap),
-            self._delay(robots),
-            _SITEMAP_FILES,
-        )
-        delay = self._delay(robots)
+        origin = origin_of(url)
+        try:
+            robots = self._rules(url)
+        except FetchError as error:
+            raise ScrapingError(
+                f"{origin} cannot be asked ({error}): check the URL and the network, then try again."
+            ) from error
+        named = robots.sitemaps(origin)
+        places = named or [f"{origin}/sitemap.xml"]
+        listed = list(read_sitemaps(places, self._fetcher, self._sitemap_delay, _SITEMAP_FILES))
         return SiteView(
-            origin_of(url), robots.summary, robots.allows(url), robots.crawl_delay, delay, robots.sitemaps, list(listed)
+            origin, robots.summary, robots.allows(url), robots.crawl_delay, self._delay(robots), named, listed
         )
+
+    def _sitemap_delay(self, url: str) -> float | None:
+        try:
+            robots = self._rules(url) if self.scope.has_host(host_of(url)) else None
+        except FetchError:
+            return None
+        return self._delay(robots) if robots and robots.allows(url) else None
 
     def pages(self, count: int) -> Iterator[PageView]:
         """Look at up to `count` pages: the start URLs, then what they lead to."""
@@ -110,17 +117,17 @@ class Survey:
         """Fetch one page and say what a crawl would do."""
         if reason := self.scope.refuses(url):
             return PageView(url, reason)
-        robots = self._rules(url)
-        if not robots.allows(url):
-            return PageView(url, "robots.txt")
         limits = self.source.limits
         try:
+            robots = self._rules(url)
+            if not robots.allows(url):
+                return PageView(url, "robots.txt")
             response = self._fetcher.get(
                 url, delay=self._delay(robots), seconds=limits.seconds, max_bytes=limits.bytes, accept=refusal
             )
         except FetchError as error:
             return PageView(url, str(error))
-        if 300 <= response.status < 400 and (target := resolve(url, response.headers.get("Location", ""))):
+        if response.location and (target := resolve(url, response.location)):
             view = PageView(url, f"redirected to {target}", response.status)
             self._sort_links(view, [target])
             return view
@@ -157,12 +164,7 @@ class Survey:
     def _rules(self, url: str) -> Robots:
         origin = origin_of(url)
         if origin not in self._robots:
-            try:
-                self._robots[origin] = fetch_robots(url, self._fetcher, self.source.user_agent, self.source.delay)
-            except FetchError as error:
-                raise ScrapingError(
-                    f"{origin} cannot be asked ({error}): check the URL and the network, then try again."
-                ) from error
+            self._robots[origin] = fetch_robots(url, self._fetcher, self.source.user_agent, self.source.delay)
         return self._robots[origin]
 
     def _delay(self, robots: Robots) -> float:

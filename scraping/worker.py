@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from scraping.fetch import AddressRefused, FetchError, HostTrouble, Response
 from scraping.frontier import MAX_HOPS, Body, Found, Waiting
-from scraping.page import Page, is_html, read_page, refusal
+from scraping.page import Page, header_wishes, is_html, read_page, refusal
 from scraping.politeness import LONGEST_PAUSE, Stopped
 from scraping.robots import Robots, RobotsUnavailable, fetch_robots
 from scraping.sitemap import read_sitemaps
@@ -56,7 +56,7 @@ class HostWorker:
             log.warning("source %s: giving up %s: %s", self.source.name, self.host, error)
             self.crawl.given_up[self.host] = str(error)
         finally:
-            self.fetcher.hang_up(self.host)
+            self.fetcher.leave(self.host)
 
     def visit(self, item: Waiting) -> bool:
         """Ask for one URL and record what became of it; False if it is to be asked for again."""
@@ -72,7 +72,7 @@ class HostWorker:
             known = self.crawl.last.get(item.url)
             response = self.fetcher.get(
                 item.url,
-                delay=self._delay(robots),
+                delay=self._delay(robots, self.host),
                 seconds=self.source.limits.seconds,
                 max_bytes=self.source.limits.bytes,
                 headers=known.validators if known else None,
@@ -100,8 +100,8 @@ class HostWorker:
         status = response.status
         if status == 304 and known:
             self._store(item, response, self.crawl.body_of(known), known)
-        elif 300 <= status < 400 and "Location" in response.headers:
-            self._redirect(item, response)
+        elif response.location is not None:
+            self._redirect(item, status, resolve(item.url, response.location))
         elif status != 200:
             self.frontier.fail(item, f"status {status}", status)
         elif response.refused or not is_html(response):
@@ -119,20 +119,20 @@ class HostWorker:
             self.frontier.skip(item, "noindex", response.status, links)
             return
         body.canonical = self._canonical(page, item, links)
+        if header_wishes(response.headers.getlist("X-Robots-Tag"), self.source.user_agent).nofollow:
+            body.etag = body.last_modified = None  # a 304 need not repeat the header: next time, ask for the whole page
         change = "new" if known is None else "unchanged" if known.sha256 == body.sha256 else "changed"
         self.frontier.store(item, response.status, change, body, links)
 
-    def _redirect(self, item: Waiting, response: Response) -> None:
-        target = resolve(item.url, response.headers["Location"])
+    def _redirect(self, item: Waiting, status: int, target: str | None) -> None:
         if target is None:
-            self.frontier.fail(item, "redirect to nowhere", response.status)
+            self.frontier.fail(item, "redirect to nowhere", status)
         elif target == item.url:
-            self.frontier.fail(item, "redirect to itself", response.status)
+            self.frontier.fail(item, "redirect to itself", status)
         elif item.hops >= MAX_HOPS:
-            self.frontier.fail(item, "too many redirects", response.status)
+            self.frontier.fail(item, "too many redirects", status)
         else:
-            found = self.crawl.found([target], item.depth)
-            self.frontier.redirect(item, response.status, found[0] if found else Found(target))
+            self.frontier.redirect(item, status, target, self.crawl.found([target], item.depth))
 
     def _links(self, page: Page, item: Waiting) -> list[Found]:
         depth = item.depth + 1
@@ -168,23 +168,39 @@ class HostWorker:
         note = f"sitemaps of {origin}"
         if not self.source.sitemaps or self.frontier.noted(note):
             return
-        urls = robots.sitemaps or [f"{origin}/sitemap.xml"]
-        entries = read_sitemaps(
-            urls, self.fetcher, lambda url: host_of(url) == self.host and robots.allows(url), self._delay(robots)
-        )
-        entries = islice(entries, _SITEMAP_SHARE * self.source.limits.pages)
+        urls = robots.sitemaps(origin) or [f"{origin}/sitemap.xml"]
+        rules: dict[str, Robots | None] = {origin: robots}
+
+        def delay_of(sitemap: str) -> float | None:
+            """A sitemap may lie on another host than the pages it lists; then it is that host that must agree."""
+            if not self.crawl.scope.has_host(host_of(sitemap)):
+                return None
+            if (place := origin_of(sitemap)) not in rules:
+                rules[place] = self._others_robots(sitemap)
+            its = rules[place]
+            return self._delay(its, host_of(sitemap)) if its and its.allows(sitemap) else None
+
+        entries = islice(read_sitemaps(urls, self.fetcher, delay_of), _SITEMAP_SHARE * self.source.limits.pages)
         ordered = sorted(entries, key=lambda entry: (entry.priority, entry.lastmod), reverse=True)
         self.frontier.seed(
             self.crawl.found((entry.url for entry in ordered), 1), depth=1, note=(note, str(len(ordered)))
         )
 
-    def _delay(self, robots: Robots) -> float:
+    def _others_robots(self, url: str) -> Robots | None:
+        """The rules of another origin than this worker's pages; None if they cannot be had now."""
+        try:
+            return fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay)
+        except FetchError as error:
+            log.warning("sitemap %s: %s", url, error)
+            return None
+
+    def _delay(self, robots: Robots, host: str) -> float:
         asked = robots.crawl_delay or 0.0
         if asked > self.source.crawl_delay_cap:
-            if not self.frontier.noted(f"crawl-delay of {self.host}"):
+            if not self.frontier.noted(f"crawl-delay of {host}"):
                 cap = self.source.crawl_delay_cap
-                log.warning("%s asks for a Crawl-delay of %g s; obeying %g s (crawl_delay_cap)", self.host, asked, cap)
-                self.frontier.note(f"crawl-delay of {self.host}", str(asked))
+                log.warning("%s asks for a Crawl-delay of %g s; obeying %g s (crawl_delay_cap)", host, asked, cap)
+                self.frontier.note(f"crawl-delay of {host}", str(asked))
             asked = self.source.crawl_delay_cap
         return max(self.source.delay, asked)
 

@@ -16,6 +16,7 @@ import pytest
 from scraping import crawl as crawl_module
 from scraping.crawl import crawl
 from scraping.errors import ScrapingError
+from scraping.frontier import Frontier
 
 
 def stats(tmp_path, name="out") -> dict:
@@ -101,6 +102,15 @@ def test_redirects_give_one_document(site, page, answer, make_source, run_crawl,
     assert result["skipped"] == {"other host": 1}
 
 
+def test_a_redirect_spelled_in_raw_bytes(site, page, make_source, run_crawl):
+    def moved(handler):
+        handler.wfile.write("HTTP/1.1 301 Moved\r\nLocation: /café\r\nContent-Length: 0\r\n\r\n".encode())
+
+    site.routes["/"] = moved
+    site.routes["/caf%C3%A9"] = page()
+    assert set(run_crawl(make_source())) == {site.url("/caf%C3%A9")}
+
+
 def test_endless_redirects_end(site, page, answer, make_source, run_crawl, tmp_path):
     site.routes["/"] = page("/r/0")
     site.fallback = lambda path: answer(status=302, headers={"Location": f"/r/{int(path[3:]) + 1}"})
@@ -119,6 +129,29 @@ def test_a_redirect_cannot_leave_the_rules(site, page, answer, make_source, run_
     run_crawl(make_source())
     assert "/private" not in site.paths()
     assert stats(tmp_path)["skipped"] == {"robots.txt": 1}
+
+
+def test_a_redirect_to_what_another_host_is_just_refusing(
+    site, other_site, page, answer, make_source, run_crawl, monkeypatch
+):
+    """The link was seen already, but what became of it is not yet written when the redirect is."""
+
+    def slow_store(frontier, item, *rest, store=Frontier.store):
+        if item.url == site.url():
+            time.sleep(0.6)
+        store(frontier, item, *rest)
+
+    def late(handler):
+        time.sleep(0.3)
+        return answer(status=301, headers={"Location": site.url("/denied")})
+
+    monkeypatch.setattr(Frontier, "store", slow_store)
+    site.routes["/"] = page("/denied")
+    site.routes["/denied"] = page()
+    other_site.routes["/"] = late
+    run_crawl(make_source(start=[site.url(), other_site.url()], deny=["/denied"]))
+    assert other_site.paths() == ["/"]
+    assert "/denied" not in site.paths()
 
 
 def test_redirects_to_private_addresses_are_refused(site, page, answer, make_source, tmp_path, run_crawl, monkeypatch):
@@ -191,6 +224,28 @@ def test_sitemaps_seed_and_order(site, page, answer, make_source, run_crawl):
     assert site.paths() == ["/", "/linked"]
 
 
+def test_a_sitemap_on_another_host_of_the_source_is_read_if_that_host_agrees(
+    site, other_site, page, answer, make_source, run_crawl, tmp_path
+):
+    listing = f"<urlset><url><loc>{site.url('/listed')}</loc></url></urlset>"
+    site.routes["/robots.txt"] = answer(
+        f"Sitemap: {other_site.url('/map.xml')}\nSitemap: {other_site.url('/denied.xml')}\nSitemap: /own.xml"
+    )
+    site.routes["/own.xml"] = answer(listing.replace("/listed", "/relative"))
+    site.routes["/"] = site.routes["/listed"] = site.routes["/relative"] = page()
+    other_site.routes["/robots.txt"] = answer("User-agent: *\nDisallow: /denied.xml")
+    other_site.routes["/map.xml"] = answer(listing)
+    source = make_source(hosts=[site.host, other_site.host])
+    assert set(run_crawl(source)) == {site.url(path) for path in ("/", "/listed", "/relative")}
+    assert [hit.path for hit in other_site.log] == ["/robots.txt", "/map.xml"]
+    other_site.log.clear()
+    run_crawl(make_source(), "alone")
+    assert other_site.log == [], "a sitemap elsewhere is out of scope"
+    other_site.routes["/robots.txt"] = answer(status=503)
+    assert set(run_crawl(source, "refused")) == {site.url("/"), site.url("/relative")}
+    assert other_site.paths() == []
+
+
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +290,10 @@ def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_sour
             handler.wfile.write(b"x")
             time.sleep(0.05)
 
-    site.routes["/"] = page("/bomb", "/drip", "/deep", "/many", "/latin", "/nul", "/broken", "/end")
+    names = ("bomb", "drip", "deep", "many", "latin", "nul", "broken", "codec", "number", "end")
+    site.routes["/"] = page(*(f"/{name}" for name in names))
+    site.routes["/codec"] = answer(page(), content_type="text/html; charset=hex")
+    site.routes["/number"] = answer(page(), 404, headers={"Content-Length": "²", "Retry-After": "²"})
     site.routes["/bomb"] = answer(gzip.compress(bytes(100_000_000)), headers={"Content-Encoding": "gzip"})
     site.routes["/drip"] = drip
     site.routes["/deep"] = page() + "<div><b><i>" * 300 + '<a href="/from-deep">'
@@ -244,7 +302,7 @@ def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_sour
     site.routes["/nul"] = answer(b"<html>\0\0\0", content_type="text/html")
     site.routes["/broken"] = answer(b"no gzip", headers={"Content-Encoding": "gzip"})
     site.routes["/end"] = site.routes["/from-deep"] = site.routes["/caf%C3%A9"] = page()
-    limits = {"pages": 12, "bytes": 8_000_000, "seconds": 0.5}
+    limits = {"pages": 14, "bytes": 8_000_000, "seconds": 0.5}
     pages = run_crawl(make_source(limits=limits))
     assert {"/deep", "/many", "/end", "/from-deep"} <= {url.removeprefix(site.url("")) for url in pages}
     result = stats(tmp_path)
@@ -468,6 +526,18 @@ def test_recrawls_are_conditional_and_report_changes(site, page, answer, make_so
     assert b"new" in second[site.url("/changed")]["body"]
     third = run_crawl(make_source(), "third", previous="second")
     assert stats(tmp_path, "third")["changes"]["unchanged"] == len(third) == 6
+
+
+def test_a_304_does_not_hide_a_wish_that_only_a_header_tells(site, page, answer, make_source, run_crawl):
+    def route(handler):
+        if handler.headers.get("If-None-Match") == '"1"':
+            return answer(status=304, content_type=None)
+        return answer(page("/no"), headers={"ETag": '"1"', "X-Robots-Tag": "nofollow"})
+
+    site.routes["/"] = route
+    site.routes["/no"] = page()
+    assert set(run_crawl(make_source(), "first")) == set(run_crawl(make_source(), "second", "first")) == {site.url()}
+    assert "/no" not in site.paths()
 
 
 def test_pages_that_cannot_be_asked_for_are_kept(site, page, answer, make_source, run_crawl, tmp_path):

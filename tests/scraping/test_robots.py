@@ -134,6 +134,9 @@ def test_rules_are_good_for_a_day(monkeypatch):
 
 
 def test_crawl_delay_and_sitemaps():
-    robots = parse(b"User-agent: *\nCrawl-delay: 2.5\nSitemap: http://example.org/s.xml", "textmill")
+    named = b"Sitemap: http://cdn.example.org/s.xml\nSitemap: /t.xml\nSitemap: u.xml\nSitemap: mailto:x@y.z\nSitemap:\n"
+    robots = parse(b"User-agent: *\nCrawl-delay: 2.5\n" + named, "textmill")
     assert robots.crawl_delay == 2.5
-    assert robots.sitemaps == ["http://example.org/s.xml"]
+    assert robots.sitemaps("http://example.org") == [
+        "http://cdn.example.org/s.xml", "http://example.org/t.xml", "http://example.org/u.xml",
+    ]  # fmt: skip

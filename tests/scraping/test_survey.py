@@ -78,6 +78,17 @@ def test_verdicts(site, page, answer, make_source):
     assert verdicts["/a.zip"].verdict == "file type"
 
 
+def test_another_host_in_trouble_is_a_verdict(site, page, answer, make_source):
+    site.routes["/robots.txt"] = answer("Sitemap: /map.xml\nSitemap: http://gone.invalid/map.xml")
+    site.routes["/map.xml"] = answer(f"<urlset><url><loc>{site.url('/one')}</loc></url></urlset>")
+    site.routes["/"] = page("http://gone.invalid/", text=PROSE)
+    with Survey(make_source(hosts=[site.host, "gone.invalid"])) as survey:
+        assert survey.site().listed[0].url == site.url("/one")
+        verdicts = [view.verdict for view in survey.pages(2)]
+    assert verdicts[0] == "stored"
+    assert verdicts[1].startswith("robots.txt: cannot resolve gone.invalid")
+
+
 def test_a_declaration_is_written_from_a_look_at_the_site(sound_site, tmp_path):
     site = sound_site
     path = tmp_path / "mine.yaml"
