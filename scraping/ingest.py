@@ -13,6 +13,7 @@ import operator
 import os
 import queue
 import re
+import shutil
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,7 @@ class IngestConfig(BaseModel, extra="forbid"):
     """A text collection: which, and how much of it."""
 
     path: str = Field(
-        description="File, folder or glob; or hf://datasets/OWNER/NAME on the Hugging Face hub",
+        description="File, folder or glob; a file's http(s) URL; or hf://datasets/OWNER/NAME on the Hugging Face hub",
         json_schema_extra={"affects_output": False},
     )
     name: str = Field("openwebtext", min_length=1, description="Name of the collection, the documents' source")
@@ -69,17 +70,22 @@ class IngestConfig(BaseModel, extra="forbid"):
     @classmethod
     def _path(cls, path: str) -> str:
         if not path.strip():
-            raise ValueError("empty path: name a file, a folder, a glob or hf://datasets/OWNER/NAME")
+            raise ValueError("empty path: name a file, a folder, a glob, a URL or hf://datasets/OWNER/NAME")
         return path
 
 
-def ingest_files(config: IngestConfig) -> list[Path]:
-    """The local files that `ingest` will read, in order; none if the collection is on the hub.
+def is_remote(path: str) -> bool:
+    """Whether a collection's path is an address, by which it is known, and not a place of local files."""
+    return path.startswith(("hf://", "http://", "https://"))
 
-    Raises `ScrapingError` if there is nothing there, or if the hub cannot be reached.
+
+def ingest_files(config: IngestConfig) -> list[Path]:
+    """The local files that `ingest` will read, in order; none if the collection is elsewhere.
+
+    Raises `ScrapingError` if there is nothing there, or if it cannot be reached.
     """
-    if config.path.startswith("hf://"):
-        _hub_files(config.path)
+    if is_remote(config.path):
+        _reach(config.path)
         return []
     path = Path(config.path).expanduser()
     if path.is_file():
@@ -104,11 +110,11 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
     Damaged files are reported in the log and in the figures, and give what was whole; `ScrapingError` if that is
     nothing.
     """
-    journal = _Journal(out / ".journal.json")
+    journal, downloads = _Journal(out / ".journal.json"), out / ".downloads"
     if (out / "stats.json").exists():  # written last: only the tidying up was cut short
-        journal.remove()
+        _tidy_up(journal, downloads)
         return
-    files = ingest_files(config) or _download(config.path)
+    files = _download(config.path, downloads, progress) if is_remote(config.path) else ingest_files(config)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     for shard in shards(out)[journal.parts :]:
@@ -149,12 +155,17 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
         raise ScrapingError(_nothing(config, reports))
     stats = {"source": config.name, "damaged": reports, **counts}
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False).encode())
-    journal.remove()
+    _tidy_up(journal, downloads)
 
 
 def document_id(text: bytes) -> str:
     """Id of an ingested document: BLAKE2b-128 of its UTF-8 text in hexadecimal."""
     return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def _tidy_up(journal: "_Journal", downloads: Path) -> None:
+    journal.remove()
+    shutil.rmtree(downloads, ignore_errors=True)
 
 
 def _nothing(config: IngestConfig, damaged: dict[str, str]) -> str:
@@ -312,8 +323,39 @@ def _hub_files(path: str) -> tuple[str, str | None, list[str]]:
     return repository, about.sha, files
 
 
-def _download(path: str) -> Iterator[Path]:
-    """Fetch the files one after the other into the hub's own cache, which takes up broken downloads."""
+def _reach(path: str) -> None:
+    if path.startswith("hf://"):
+        _hub_files(path)
+        return
+    from requests import RequestException
+
+    from scraping.download import file_name, reach
+
+    if not is_data(file_name(path)):
+        raise ScrapingError(f"{path} is not the URL of a Parquet, .jsonl.zst, .tar.xz or .txt file: name one.")
+    try:
+        reach(path)
+    except RequestException as error:
+        raise _unreachable(path, error) from error
+
+
+def _download(path: str, folder: Path, progress: Callable[..., None]) -> Iterator[Path]:
+    """The files at `path`, fetched one after the other; broken downloads are taken up."""
+    if path.startswith("hf://"):
+        yield from _hub_downloads(path)
+        return
+    from requests import RequestException
+
+    from scraping.download import download
+
+    try:
+        yield download(path, folder, progress)
+    except RequestException as error:
+        raise _unreachable(path, error) from error
+
+
+def _hub_downloads(path: str) -> Iterator[Path]:
+    """The files of a data set, in the hub's own cache."""
     repository, revision, files = _hub_files(path)
     from huggingface_hub import hf_hub_download
 
