@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import mean, median
 
 from benchmarks.report import Row, compare
-from benchmarks.scraping import _site as site
+from benchmarks.sites import site_folder
 from scraping.extract import ArticleExtractor, Extractor, MainExtractor, extract
 from scraping.sandbox import Call, Sandbox
 
 # How each site says where its text is, and what its pages' author would call the text.
-SITES = {
+_EXTRACTORS = {
     "postgresql-doc-15": MainExtractor(selector="body", remove=["div.navheader", "div.navfooter"]),
     "python3.11-doc": MainExtractor(selector="div.body"),
 }
@@ -34,9 +34,9 @@ def run(quick: bool) -> list[Row]:
     """Quality and seconds on a spread of the pages of each site; medians of the repetitions."""
     repetitions, pages = (2, 40) if quick else (5, 200)
     rows = []
-    for package, extractor in SITES.items():
+    for package, extractor in _EXTRACTORS.items():
         with tempfile.TemporaryDirectory() as temporary:
-            folder = site(package, Path(temporary))
+            folder = site_folder(package, Path(temporary))
             bodies = _spread([path.read_bytes() for path in sorted(folder.rglob("*.html"))], pages)
         own = [_own_words(body, package) for body in bodies]
         ours, article = _texts(bodies, extractor), _texts(bodies, ArticleExtractor())

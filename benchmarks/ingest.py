@@ -20,7 +20,7 @@ from statistics import median
 
 from benchmarks.corpora import openwebtext, size_of, source_code
 from benchmarks.report import Row, compare
-from benchmarks.timing import child
+from benchmarks.timing import child, peak_megabytes
 
 MEGABYTES = {True: 30, False: 100}
 
@@ -154,18 +154,12 @@ def _main(how: str, folder: str) -> dict:
     out = Path(tempfile.mkdtemp())
     cpu, wall = time.process_time(), time.perf_counter()
     {"ours": ours, "datatrove": peer}[how](folder, out)
-    figures = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - wall, "memory": _peak_megabytes()}
+    figures = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - wall, "memory": peak_megabytes()}
     files = [pq.ParquetFile(path) for path in out.rglob("*.parquet")]
     batches = (batch for file in files for batch in file.iter_batches(1_000, columns=["text"]))
     figures["megabytes"] = sum(size_of(batch.column(0).to_pylist()) for batch in batches) / 1e6
     shutil.rmtree(out)
     return figures
-
-
-def _peak_megabytes() -> float:
-    """Of this program alone: what getrusage tells includes the parent's memory at the time of the fork."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

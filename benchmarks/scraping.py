@@ -21,8 +21,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.report import Row, compare
+from benchmarks.sites import SITES, site_folder
+from benchmarks.timing import child, peak_megabytes
 
-SITES = {"postgresql-doc-15": "html", "python3.11-doc": "html"}
 GOAL = "≥ 3"
 
 
@@ -31,8 +32,8 @@ def run(quick: bool) -> list[Row]:
     repetitions = 2 if quick else 5
     has_scrapy = importlib.util.find_spec("scrapy") is not None
     rows = []
-    for package in list(SITES)[: 1 if quick else None]:
-        with tempfile.TemporaryDirectory() as temporary, _served(_site(package, Path(temporary))) as start:
+    for package in SITES[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as temporary, _served(site_folder(package, Path(temporary))) as start:
             ours, peer = [], []
             for _ in range(repetitions):
                 ours.append(_crawl("ours", start))
@@ -56,26 +57,10 @@ def _rows(package: str, ours: list[dict], peer: list[dict]) -> list[Row]:
     return [
         row("pages", "pages", lambda r: len(r["urls"])),
         row("pages per CPU second", "pages/s", lambda r: len(r["urls"]) / r["cpu"], goal=GOAL),
-        row("pages per second", "pages/s", lambda r: len(r["urls"]) / r["wall"]),
+        row("pages per second", "pages/s", lambda r: len(r["urls"]) / r["seconds"]),
         row("peak memory", "MB", lambda r: r["memory"], lower_is_better=True),
         row("CPU seconds of imports", "s", lambda r: r["imports"], lower_is_better=True),
     ]
-
-
-def _site(package: str, temporary: Path) -> Path:
-    """The folder of the package's pages, of the system's copy or of one unpacked below `temporary`."""
-    installed = Path("/usr/share/doc") / package / SITES[package]
-    if (installed / "index.html").exists():
-        return installed.resolve()
-    try:
-        subprocess.run(["apt-get", "download", "-qq", package], cwd=temporary, check=True, capture_output=True)
-        [archive] = temporary.glob("*.deb")
-        subprocess.run(["dpkg", "-x", archive, temporary / "root"], check=True)
-    except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        raise SystemExit(
-            f"{package} is neither installed nor to be had: apt-get install {package} ({error})"
-        ) from error
-    return (temporary / "root" / installed.relative_to("/")).resolve()
 
 
 @contextmanager
@@ -91,10 +76,7 @@ def _served(folder: Path):
 
 
 def _crawl(crawler: str, start: str) -> dict:
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scraping", crawler, start], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(process.stdout.splitlines()[-1])
+    return child("benchmarks.scraping", crawler, start)
 
 
 # --- what the child processes run -------------------------------------------------------------------------------------
@@ -163,14 +145,12 @@ def scrapy(start: str) -> dict:
 @contextmanager
 def _measured():
     """CPU and wall seconds of the block, CPU seconds before it, and the process's peak memory in MB."""
-    import resource
-
     figures = {"imports": time.process_time()}
-    wall = time.perf_counter()
+    start = time.perf_counter()
     yield figures
-    figures["wall"] = time.perf_counter() - wall
+    figures["seconds"] = time.perf_counter() - start
     figures["cpu"] = time.process_time() - figures["imports"]
-    figures["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    figures["memory"] = peak_megabytes()
 
 
 if __name__ == "__main__":
