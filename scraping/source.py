@@ -176,9 +176,11 @@ def load_source(name_or_path: str | Path) -> Source:
     if name in shipped_sources():
         path = SHIPPED / f"{name}.yaml"
     elif not path.is_file():
-        near = difflib.get_close_matches(name, shipped_sources(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "give the path of a YAML file, or one of: "
-        raise ScrapingError(f"no source {name}: {hint}{'' if near else ', '.join(shipped_sources())}")
+        files = map(str, path.parent.glob("*.y*ml"))
+        near = difflib.get_close_matches(name, [*shipped_sources(), *files], n=1)
+        known = ", ".join(shipped_sources())
+        hint = f"did you mean {near[0]}?" if near else f"give the path of a YAML file, or one of: {known}"
+        raise ScrapingError(f"no source {name}: {hint}")
     document, tree = read_yaml(path)
     document = {"name": re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"), **document}
     try:

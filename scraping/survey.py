@@ -13,7 +13,7 @@ from selectolax.lexbor import LexborHTMLParser
 from scraping.crawl import served
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extracted, MainExtractor, decode, extract
-from scraping.fetch import Fetcher, FetchError, Response
+from scraping.fetch import AddressRefused, Fetcher, FetchError, Response
 from scraping.page import is_html, read_page, refusal
 from scraping.robots import Robots, fetch_robots
 from scraping.scope import Scope
@@ -82,6 +82,8 @@ class Survey:
         origin = origin_of(url)
         try:
             robots = self._rules(url)
+        except AddressRefused as error:
+            raise ScrapingError(f"{error} (on the command line, --private).") from error
         except FetchError as error:
             raise ScrapingError(
                 f"{origin} cannot be asked ({error}): check the URL and the network, then try again."
@@ -284,8 +286,8 @@ def _suggest_paths(start: str, links: list[str]) -> str:
 def _suggest_extractor(views: list[PageView]) -> tuple[str, str]:
     """The extractor's lines, and why this one."""
     article = "  kind: article                # finds the main text by its looks\n"
-    found = Counter()
-    shares: dict[str, list[float]] = {}
+    having: Counter[str] = Counter()
+    shares: dict[str, list[float]] = {}  # on pages with a text to compare; a front page may only have links
     for view in views:
         response = view.response
         tree = LexborHTMLParser(decode(response.body, response.content_type))
@@ -293,12 +295,12 @@ def _suggest_extractor(views: list[PageView]) -> tuple[str, str]:
         for selector in _CONTAINERS:
             if tree.css_first(selector) is None:
                 continue
+            having[selector] += 1
             container = MainExtractor(selector=selector)
             length = sum(len(d.text) for d in extract(response.body, view.url, response.content_type, container))
             if length >= _ENOUGH:
-                found[selector] += 1
                 shares.setdefault(selector, []).append(by_looks / length)
-    common = [selector for selector in _CONTAINERS if views and found[selector] == len(views)]
+    common = [selector for selector in _CONTAINERS if having[selector] == len(views) and selector in shares]
     if not common:
         return article + "  # kind: main\n  # selector: main\n", "No container is common to the pages looked at."
     selector, share = common[0], median(shares[common[0]])

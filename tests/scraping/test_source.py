@@ -81,7 +81,10 @@ def test_a_file_names_its_source(tmp_path):
     assert load_source(tmp_path / "x.yaml").name == "other"
 
 
-def test_unknown_sources():
+def test_unknown_sources(write):
+    near = str(write(GOOD)).replace("mine", "mien")
+    with pytest.raises(ScrapingError, match=r"no source \S*mien\.yaml: did you mean \S*mine\.yaml\?"):
+        load_source(near)
     with pytest.raises(ScrapingError, match="no source umb-course: did you mean umb-courses"):
         load_source("umb-course")
     with pytest.raises(ScrapingError, match="give the path of a YAML file, or one of: python-docs"):

@@ -117,6 +117,13 @@ def test_the_extractor_is_suggested_by_what_is_found(site, tmp_path):
     assert "#content" in path.read_text()
 
 
+def test_a_front_page_of_links_does_not_hide_the_container(site, page, tmp_path):
+    site.routes["/"] = "<title>Start</title><div id='content'><a href='/a'>One</a> <a href='/b'>Two</a></div>"
+    site.routes["/a"] = site.routes["/b"] = f"<title>One</title><div id='content'><p>{PROSE}</p></div>"
+    text = declare(site.url(), "me@example.org", "mine.yaml", private_addresses=True, delay=0)
+    assert 'selector: "#content"' in text
+
+
 def test_a_declaration_follows_the_site_to_its_proper_address(site, answer, page, tmp_path):
     site.routes["/"] = answer(status=301, headers={"Location": "/docs/index.html"})
     site.routes["/docs/index.html"] = page("more.html", text=PROSE)
@@ -133,7 +140,7 @@ def test_what_cannot_be_looked_at(site, answer):
         declare("mailto://x", "me@example.org", "x.yaml")
     with pytest.raises(ScrapingError, match=r"cannot be asked \(robots.txt: cannot resolve"):
         declare("http://no-such-host.invalid", "me@example.org", "x.yaml")
-    with pytest.raises(ScrapingError, match="private address"):
+    with pytest.raises(ScrapingError, match=r"127\.0\.0\.1 has the private address .*, --private\)\.$"):
         declare(site.url(), "me@example.org", "x.yaml")
     site.routes["/robots.txt"] = answer(status=503)
     with pytest.raises(ScrapingError, match="answered 503"):
