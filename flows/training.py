@@ -17,8 +17,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import IO
 
+from flows.devices import reserved
 from modeling.device import training_environment
 from modeling.errors import ModelingError
 
@@ -27,8 +29,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger(__name__)
 
 
-def train(command: list[str], progress: Callable[..., None]) -> None:
-    """Run a training command (`modeling.train.command`) to its end.
+def train(command: list[str], device: str, progress: Callable[..., None]) -> None:
+    """Run a training command (`modeling.train.command`) to its end, alone on its GPU.
 
     Its progress lines go to `progress`, what it logs to our log.
 
@@ -37,16 +39,13 @@ def train(command: list[str], progress: Callable[..., None]) -> None:
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
     mistake = None
-    with _child(command) as process:
-        listener = threading.Thread(target=_relay_log, args=(process.stderr,), daemon=True)
-        listener.start()
+    with reserved(device) as confined, _child(command, training_environment() | confined) as process:
         for message in map(json.loads, process.stdout):
             if "error" in message:
                 mistake = message["error"]
             else:
                 progress(message.pop("done"), message.pop("total"), **message)
         process.wait()
-        listener.join()
     if mistake:
         raise ModelingError(mistake)
     if process.returncode:
@@ -56,17 +55,20 @@ def train(command: list[str], progress: Callable[..., None]) -> None:
 
 
 @contextmanager
-def _child(command: list[str]) -> Iterator[subprocess.Popen]:
+def _child(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
     """A process group that ends with us: an interruption gives it the time to save, and then no more."""
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=training_environment(),
+        env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=die_with_parent,
     ) as process:
+        # in our context, so that Prefect knows which run the lines belong to
+        listener = threading.Thread(target=copy_context().run, args=(_relay_log, process.stderr), daemon=True)
+        listener.start()
         try:
             yield process
         except BaseException:
@@ -77,11 +79,14 @@ def _child(command: list[str]) -> Iterator[subprocess.Popen]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
             raise
+        finally:
+            listener.join()  # the stream ends with the process
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Runs in the child: if we are killed outright, it must not go on writing where our successor continues."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _relay_log(stream: IO[str]) -> None:

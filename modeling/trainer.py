@@ -260,8 +260,6 @@ class Trainer:
         with (self.out / TIMING).open("a") as file:
             file.write(json.dumps({"step": self.step, "time": time.time()} | figures) + "\n")
         self.progress(self.step, self.config.steps, unit="steps", **figures)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        log.info("step %d/%d  %s", self.step, self.config.steps, shown)
         if watcher is not None:
             watcher.write(self.step, figures)
 
