@@ -20,12 +20,13 @@ from pydantic import BaseModel
 from flows.chain import STAGES, Selection, StageName, chain
 from flows.config import PipelineConfig, load_config
 from flows.errors import USER_ERRORS
+from flows.events import announce
 from flows.form import form_of
 from flows.plan import plan
 from flows.progress import StageProgress
 from flows.stage import Inputs, Options, Stage, assess, materialize
 from flows.store import Artifact, Store
-from flows.ui import publish
+from flows.ui import publish, publish_run
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
@@ -97,6 +98,7 @@ def stage_task(
         message = f"Reused {artifact.path}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
         return Completed(name="Cached", message=message, data=(artifact, True))
     publish(artifact, headline)
+    announce(artifact, headline, store)
     message = f"Built {artifact.path} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=(artifact, False))
 
@@ -116,6 +118,9 @@ def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[
         log.info("%s: %s (%s)", step.title, step.action, step.reason)
     builder = Builder(config, selection)
     chain(config, builder)
+    publish_run(
+        config.name, [(made, STAGES[made.manifest.stage].headline(made.stats), hit) for made, hit in builder.outcomes]
+    )
     reused = sum(hit for _, hit in builder.outcomes)
     return Completed(message=f"{len(builder.outcomes) - reused} built, {reused} reused", data=builder.outcomes)
 
@@ -162,6 +167,14 @@ def stage_flow(stage: Stage) -> Flow:
         force: bool = False,
         verify: bool = False,
     ) -> State[list[tuple[Artifact, bool]]]:
+        """One stage alone.
+
+        Args:
+            config: path of the configuration.
+            settings: values in place of those in the configuration; what is left empty stays as it is there.
+            force: build it again although the store has it.
+            verify: before anything is reused, compare the SHA-256 of its files.
+        """
         selection = Selection(force=frozenset([stage.name] if force else ()), only=stage.name, verify=verify)
         return run_chain(load_config(Path(config), settings.model_dump()), selection)
 

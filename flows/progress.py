@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import TaskRunContext
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,8 +33,8 @@ class StageProgress:
         self.log = log
         self.started = time.monotonic()
         self.logged = self.shown = self.started
-        self.page_key: Any = None
-        self.line = ""
+        self.percentage: UUID | None = None  # the artifact that shows how much of a known total is done
+        self.note: UUID | None = None  # the one that says where work of an unknown total stands
         self.bar: Progress | None = None
         if sys.stderr.isatty():
             self.bar = Progress(
@@ -55,8 +59,8 @@ class StageProgress:
     ) -> None:
         if self.bar:
             self.bar.stop()
-        if kind is None and self.page_key:
-            update_progress_artifact(self.page_key, 100.0)
+        if kind is None and self.percentage:
+            update_progress_artifact(self.percentage, 100.0)
 
     def __call__(self, done: float, total: float | None = None, *, unit: str = "", **figures: Any) -> None:
         now = time.monotonic()
@@ -70,15 +74,24 @@ class StageProgress:
             self.logged = now
             if not self.bar:
                 self.log.info("%s%s", details, self._eta(now, done, total))
-        if total and now - self.shown >= PAGE_SECONDS and TaskRunContext.get():
+        if now - self.shown >= PAGE_SECONDS and TaskRunContext.get():
             self.shown = now
-            self._show(100.0 * done / total, details)
+            if total:
+                self._show_percentage(100.0 * done / total, f"{self.title}: {details}{self._eta(now, done, total)}")
+            else:
+                self._show_note(details)
 
-    def _show(self, percent: float, details: str) -> None:
-        """Update the progress artifact on the run's page; it is created with the first update that is due."""
-        if self.page_key is None:
-            self.page_key = create_progress_artifact(percent, description=self.title)
-        update_progress_artifact(self.page_key, percent, description=f"{self.title}: {details}")
+    def _show_percentage(self, percent: float, description: str) -> None:
+        if self.percentage is None:
+            self.percentage = create_progress_artifact(percent, description=self.title)
+        update_progress_artifact(self.percentage, percent, description=description)
+
+    def _show_note(self, details: str) -> None:
+        if self.note is None:
+            self.note = create_markdown_artifact(details, description=self.title)
+        text = f"**{self.title}**: {details} (at {datetime.now(UTC):%H:%M:%S} UTC)"
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self.note, ArtifactUpdate(data=text))
 
     def _eta(self, now: float, done: float, total: float | None) -> str:
         if not total or not done:

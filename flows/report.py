@@ -45,7 +45,7 @@ def write_report(job: Job[ReportConfig]) -> None:
     """Write `index.html` and `stats.json` into `job.out`."""
     artifacts = {name: artifact for name, artifact in job.inputs.items() if artifact is not None}
     rows = [_stage_row(artifact) for artifact in lineage(list(artifacts.values()), job.store)]
-    figures = {name: _loss_figure(artifacts[name]) for name in ("pretrained", "finetuned") if name in artifacts}
+    figures = {name: loss_figure(artifacts[name]) for name in ("pretrained", "finetuned") if name in artifacts}
     environment = Environment(
         loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -110,7 +110,7 @@ def _work(artifact: Artifact) -> tuple[int, str]:
             return stats["tokens_seen"], "tokens"
 
 
-def _loss_figure(artifact: Artifact) -> Markup:
+def loss_figure(artifact: Artifact) -> Markup:
     """Training and validation loss over the steps, with the level that a model without context reaches, as SVG."""
     import matplotlib.pyplot as plt
 

@@ -179,6 +179,20 @@ class Store:
                 time.sleep(0.5)  # polling, so that a cancellation is answered while we wait
             yield
 
+    def is_locked(self, stage: str, fingerprint: str) -> bool:
+        """Whether somebody is building this artifact now."""
+        try:
+            with (self.root / stage / f".lock-{fingerprint}").open() as file:
+                return not _try_lock(file.fileno())
+        except FileNotFoundError:
+            return False
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder of the store; it is out of sight at once, whatever interrupts the rest."""
+        old = folder.parent / f".old-{folder.name.lstrip('.')}"
+        folder.rename(old)
+        shutil.rmtree(old)
+
     def seal(self, work: Path, manifest: Manifest) -> Artifact:
         """Turn a finished work folder into an artifact: every file reaches the disk, then the manifest, then the name.
 

@@ -1,23 +1,43 @@
-"""What a finished stage leaves on its run's page in the Prefect UI."""
+"""What a stage and a run leave on their pages in the Prefect UI: Markdown with figures, tables, samples and pictures.
+
+Each artifact's page has one key whatever the run, so that the UI shows how it went from run to run, and so that runs
+that reuse it can link to it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
 
-from flows.store import Artifact
+from flows.store import Artifact, Manifest, Store
+
+SAMPLE_CHARACTERS = 600
 
 
 def publish(artifact: Artifact, headline: str) -> None:
-    """A Markdown page with the stage's figures, its inputs and its files. One key a stage, so that the UI shows how the
-    figures went from run to run."""
+    """The page of a finished stage: headline, what to look at, figures, and what it was made from."""
     create_markdown_artifact(
-        "\n".join(_page(artifact, headline)),
-        key=f"{artifact.manifest.stage}-{artifact.manifest.label}".lower().translate(_KEY_CHARACTERS).strip("-"),
-        description=headline,
+        "\n".join(_page(artifact, headline)), key=page_key(artifact.manifest), description=headline
     )
+
+
+def publish_run(name: str, outcomes: Iterable[tuple[Artifact, str, bool]]) -> None:
+    """The page of a run: which artifacts it used, with their headlines, what was built and what reused."""
+    rows = [
+        (_link(artifact.manifest), "reused" if reused else "**built**", _cell(headline), f"`{artifact.path}`")
+        for artifact, headline, reused in outcomes
+    ]
+    create_markdown_artifact(
+        "\n".join(_table(("stage", "", "what came out", "artifact"), rows)), key=_key(f"run-{name}"), description=name
+    )
+
+
+def page_key(manifest: Manifest) -> str:
+    return _key(f"{manifest.stage}-{manifest.label}")
 
 
 def figures(stats: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -35,24 +55,78 @@ def figures(stats: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 
 def _page(artifact: Artifact, headline: str) -> Iterator[str]:
-    manifest = artifact.manifest
+    manifest, stats = artifact.manifest, artifact.stats
     yield f"**{headline}**\n"
     yield f"`{artifact.path}` · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
-    yield "| figure | value |\n|---|---|"
-    for name, value in figures(artifact.stats):
-        yield f"| {name} | {value.replace('|', '&#124;')} |"
-    yield "\n| input | stage | fingerprint |\n|---|---|---|"
-    for name, entries in manifest.inputs.items():
-        for entry in entries:
-            yield f"| {name} | {entry.stage} | `{entry.fingerprint}` |"
+    match manifest.stage:
+        case "scrape":
+            yield from _counts("change since the last crawl", stats["changes"])
+            yield from _counts("left out", stats["skipped"])
+        case "prepare":
+            yield from _counts("dropped", stats["dropped"])
+            yield from _sample("A document", _first_document(artifact))
+        case "pretrain":
+            yield _loss_curve(artifact)
+            yield from _sample("It writes", stats["sample_prompt"] + stats["sample"])
+        case "finetune":
+            yield _loss_curve(artifact)
+            yield from _sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
+    yield from _table(("figure", "value"), [(name, _cell(value)) for name, value in figures(stats)])
+    store = Store(artifact.path.parent.parent)
+    inputs = [
+        (name, _link(origin.manifest) if (origin := store.find(entry.stage, entry.fingerprint)) else entry.stage,
+         f"`{entry.fingerprint}`")
+        for name, entries in manifest.inputs.items()
+        for entry in entries
+    ]  # fmt: skip
+    if inputs:
+        yield from _table(("input", "stage", "fingerprint"), inputs)
 
 
-class _KeyCharacters(dict):
-    """Artifact keys may hold lower-case letters, digits and dashes."""
+def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
+    """A table, the greatest first, with a bar that shows how they compare."""
+    most = max(counts.values(), default=0)
+    if most:
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        yield from _table(
+            (title, "number", ""), [(name, f"{count:,}", "█" * round(20 * count / most)) for name, count in ordered]
+        )
 
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        return character if character.isascii() and character.isalnum() else "-"
+
+def _first_document(artifact: Artifact) -> str:
+    shard = pq.ParquetFile(next(iter(sorted(artifact.path.glob("train-*.parquet")))))
+    return next(shard.iter_batches(batch_size=1, columns=["text"]))["text"][0].as_py()
 
 
-_KEY_CHARACTERS = _KeyCharacters()
+def _sample(title: str, text: str) -> Iterator[str]:
+    shown = text[:SAMPLE_CHARACTERS] + ("…" if len(text) > SAMPLE_CHARACTERS else "")
+    yield f"\n{title}:\n\n~~~~text\n{shown}\n~~~~\n"
+
+
+def _loss_curve(artifact: Artifact) -> str:
+    """The picture itself is in the page: nothing has to be served or fetched."""
+    from flows.report import loss_figure
+
+    encoded = base64.b64encode(loss_figure(artifact).encode()).decode()
+    return f"![Loss over the steps](data:image/svg+xml;base64,{encoded})\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "&#124;")
+
+
+def _link(manifest: Manifest) -> str:
+    return f"[{manifest.stage} {manifest.label}](/artifacts/key/{page_key(manifest)})"
+
+
+def _key(text: str) -> str:
+    """Keys may hold lower-case letters, digits and dashes."""
+    characters = (character if character.isascii() and character.isalnum() else "-" for character in text.lower())
+    return "".join(characters).strip("-")

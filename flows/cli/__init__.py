@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from flows.cli import model, pipeline, source, tokenizer
+from flows.cli import artifacts, model, pipeline, service, source, tokenizer
 
 app = typer.Typer(
     name="textmill",
@@ -19,6 +19,8 @@ app = typer.Typer(
     help="Turn web text into language models: scrape, tokenize, pretrain and fine-tune as one Prefect pipeline.",
 )
 pipeline.register(app)
+artifacts.register(app)
+service.register(app)
 model.register(app)
 app.add_typer(source.app, name="source", help="Declared web sites: list, try out, add.")
 app.add_typer(tokenizer.app, name="tokenizer", help="Train, use, compare and convert tokenizers.")

@@ -79,7 +79,7 @@ def status(
     reused = {step.artifact.path for step in steps if step.artifact}
     _print_artifacts(Store(Path(loaded.store) if loaded else store).artifacts(), reused, marked=loaded is not None)
     if loaded:
-        _print_steps(steps, loaded.name)
+        print_steps(steps, loaded.name)
 
 
 def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection: Selection) -> None:
@@ -123,10 +123,10 @@ def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
 def _print_plan(config: PipelineConfig, selection: Selection) -> None:
     from flows.plan import plan
 
-    _print_steps(plan(config, selection), config.name)
+    print_steps(plan(config, selection), config.name)
 
 
-def _print_steps(steps: Iterable[Step], name: str) -> None:
+def print_steps(steps: Iterable[Step], name: str) -> None:
     table = Table(title=f"Plan of {name}", title_justify="left")
     for column in ("stage", "action", "why", "fingerprint"):
         table.add_column(column, overflow="fold")

@@ -10,7 +10,7 @@ def build(job: Job[PretrainConfig]) -> None:
     from flows.training import train
     from modeling.train import command
 
-    train(command(job.config, job.path("tokens"), job.path("tokenizer"), job.out), job.progress)
+    train(command(job.config, job.path("tokens"), job.path("tokenizer"), job.out), job.config.device, job.progress)
 
 
 pretrain = Stage(

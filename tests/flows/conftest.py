@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State
+
+from flows.store import Store
+
+PROJECT = Path(__file__).parents[2]
+TEXTMILL = str(Path(sys.executable).parent / "textmill")
 
 # A site, a corpus and a model that make a whole run take seconds.
 SMALL = {
@@ -68,7 +83,7 @@ def textmill(prefect_server, tmp_path) -> Callable[..., subprocess.Popen]:
 
     def start(*arguments: str | Path) -> subprocess.Popen:
         return subprocess.Popen(
-            [str(Path(sys.executable).parent / "textmill"), *map(str, arguments)],
+            [TEXTMILL, *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, "PREFECT_API_URL": prefect_server, "COLUMNS": "200"},
             stdout=subprocess.PIPE,
@@ -77,3 +92,97 @@ def textmill(prefect_server, tmp_path) -> Callable[..., subprocess.Popen]:
         )
 
     return start
+
+
+@dataclass
+class RunningService:
+    """`textmill up` in a folder of its own, where `configs/demo.yaml` is the small pipeline."""
+
+    folder: Path
+    address: str
+    process: subprocess.Popen
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def client(self) -> SyncPrefectClient:
+        return SyncPrefectClient(f"{self.address}/api")
+
+    def start(self, deployment: str, settings: dict | None = None, **parameters) -> UUID:
+        """Start a run as the UI's form does."""
+        with self.client() as client:
+            found = client.read_deployment_by_name(deployment)
+            changed = {"settings": settings} if settings else {}
+            return client.create_flow_run_from_deployment(found.id, parameters={**parameters, **changed}).id
+
+    def state(self, flow_run: UUID) -> State:
+        with self.client() as client:
+            return client.read_flow_run(flow_run).state
+
+    def wait(self, flow_run: UUID, *names: str, seconds: float = 120) -> State:
+        """Wait until the run's state has one of these names."""
+        deadline = time.monotonic() + seconds
+        while (state := self.state(flow_run)).name not in names:
+            assert not (state.is_final() and state.name != "Cancelling"), (state.name, state.message)
+            assert time.monotonic() < deadline, (state.name, state.message)
+            time.sleep(0.3)
+        return state
+
+    def logs(self, flow_run: UUID) -> str:
+        with self.client() as client:
+            wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run]))
+            return "\n".join(line.message for line in client.read_logs(wanted, limit=200))
+
+    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess:
+        """The command line, with this server and in this folder."""
+        return subprocess.run(
+            [TEXTMILL, *map(str, arguments)],
+            cwd=self.folder, env={**os.environ, "PREFECT_API_URL": f"{self.address}/api", "COLUMNS": "200"},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    def trainings(self) -> list[int]:
+        """Process ids of the trainings under way in this store."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (process / "cmdline").read_bytes().split(b"\0")
+                if b"modeling.train" in command and any(str(self.folder).encode() in word for word in command):
+                    found.append(int(process.name))
+        return found
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory, small_config) -> Iterator[RunningService]:
+    """A real server with all deployments and a real worker."""
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "configs").mkdir()
+    small_config(folder).rename(folder / "configs" / "demo.yaml")
+    for name in ("prefect.yaml", "automations.yaml"):
+        shutil.copy(PROJECT / name, folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not the environment's Prefect: its database is left alone, and so is whatever server it names.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    output = folder / "up.log"
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            [TEXTMILL, "up", "--port", str(port)], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + 180
+    while "Worker online" not in output.read_text():
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.2)
+    running = RunningService(folder, f"http://127.0.0.1:{port}", process)
+    try:
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0, output.read_text()
+        assert not running.trainings()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))

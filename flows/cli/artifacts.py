@@ -1,0 +1,73 @@
+"""`textmill reproduce` and `textmill gc`: what the artifacts of a store say, and which of them may go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(reproduce)
+    app.command()(gc)
+
+
+def reproduce(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Its folder, STORE/STAGE/FINGERPRINT")],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the configuration; reproduced-FINGERPRINT if left out")
+    ] = None,
+) -> None:
+    """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
+    from flows.chain import Selection
+    from flows.cli.pipeline import print_steps
+    from flows.config import load_config
+    from flows.plan import plan
+    from flows.reproduce import find, write_configuration
+    from flows.stage import code_version
+
+    found = find(artifact)
+    manifest = found.manifest
+    configuration = write_configuration(found, out or Path(f"reproduced-{manifest.fingerprint}"))
+    loaded = load_config(configuration)
+    print_steps(plan(loaded, Selection(only=manifest.stage)), loaded.name)
+    if manifest.code != code_version():
+        typer.echo(f"It was made by textmill {manifest.code}; this is {code_version()}.")
+    again = f"textmill run {configuration} --only {manifest.stage} --force {manifest.stage}"
+    typer.echo(f"Wrote {configuration}. Build it again: {again}")
+
+
+def gc(
+    configs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="What to keep for; configs/*.yaml if left out")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted")] = False,
+) -> None:
+    """Delete the artifacts that no configuration refers to, and what interrupted builds left behind.
+
+    Runs with `--set` or a changed form made artifacts of their own: they go too, unless a configuration names the same
+    settings. Use it while nothing runs.
+    """
+    from rich.console import Console
+
+    from flows.config import load_config
+    from flows.errors import FlowError
+    from flows.garbage import garbage
+    from flows.store import Store
+
+    paths = configs or sorted(Path("configs").glob("*.yaml"))
+    if not paths:
+        raise FlowError("there is no configs/*.yaml here: name the configurations whose artifacts are to be kept")
+    loaded = [load_config(path) for path in paths]
+    console = Console(highlight=False, soft_wrap=True)
+    freed = 0
+    for root in dict.fromkeys(Path(config.store) for config in loaded):
+        store = Store(root)
+        for item in list(garbage(store, [config for config in loaded if Path(config.store) == root])):
+            freed += item.size
+            console.print(f"{item.path}  {item.size / 1e6:,.1f} MB  [dim]{item.why}[/]")
+            if not dry_run:
+                store.remove(item.path)
+    done = "would be freed" if dry_run else "freed"
+    typer.echo(f"{freed / 1e6:,.1f} MB {done}; kept what belongs to {', '.join(map(str, paths))}")
