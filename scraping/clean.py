@@ -19,7 +19,7 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufff9-\ufffb]"
 )
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_SPACE_BEFORE_NEWLINE = re.compile("[ \t]+(?=\n)")
+_SPACE_BEFORE_NEWLINE = re.compile("(?<![ \t])[ \t]++(?=\n)")  # in linear time: each run of spaces is looked at once
 _BLANK_LINES = re.compile("\n{3,}")
 
 

@@ -11,7 +11,6 @@ A page is decoded once, by the order browsers use, and handed to the extractor i
 slow or die on hostile input; `scraping.sandbox` runs it in children with limits.
 """
 
-import codecs
 import importlib
 import re
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 
 from scraping.clean import clean
 from scraping.errors import ScrapingError
+from scraping.sniff import is_binary, is_html, mime_type
 
 
 def _parse_selector(selector: str) -> str:
@@ -189,8 +189,6 @@ def _title_of(tree: LexborHTMLParser) -> str:
 
 # Less than this many characters is a heading or a caption, not a page's text: try the next container.
 _ENOUGH = 50
-_HTML_TYPES = {"text/html", "application/xhtml+xml", ""}
-_WIDE_BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def extract_page(body: bytes, url: str, content_type: str | None, extractor: dict[str, Any]) -> list[list]:
@@ -204,13 +202,13 @@ def extract(body: bytes, url: str, content_type: str | None, extractor: Extracto
 
     Raises `ValueError` with a reason for content that is not text.
     """
-    mime = (content_type or "").partition(";")[0].strip().lower()
-    if mime == "text/plain":
-        return [Extracted(url, "", decode(body, content_type), "plain")]
-    if mime not in _HTML_TYPES:
-        raise ValueError(f"{mime} is not a text format")
-    if b"\0" in body[:1024] and not body.startswith(_WIDE_BYTE_ORDER_MARKS):
+    mime = mime_type(content_type)
+    if is_binary(body):
         raise ValueError("binary content")
+    if mime and not is_html(body, content_type):
+        if mime == "text/plain":
+            return [Extracted(url, "", decode(body, content_type), "plain")]
+        raise ValueError(f"{mime} is not a text format")
     html = _CONTROL.sub("", decode(body, content_type))
     match extractor:
         case RecordsExtractor():

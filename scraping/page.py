@@ -9,25 +9,16 @@ from selectolax.lexbor import LexborHTMLParser
 
 from scraping.extract import decode
 from scraping.fetch import Response
+from scraping.sniff import HTML_TYPES, VAGUE_TYPES, mime_type
 from scraping.urls import resolve
 
 MAX_LINKS = 10_000  # a page; a site's largest index has fewer, a trap has more
-
-HTML_TYPES = ("text/html", "application/xhtml+xml")
-_VAGUE_TYPES = ("", "text/plain", "application/octet-stream", "application/xml", "text/xml")
-_LOOKS_LIKE_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
-)
-_BINARY = re.compile(
-    rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
-)
-_WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-
 _MAX_UNCLOSED = 20_000  # tags; old pages leave cells, paragraphs and line breaks open, too
 _TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
 _ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 _LINK_HEADER = re.compile(r'<([^>]*)>\s*((?:;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^;,\s]*)\s*)*)')
+_MAX_LINK_HEADER = 4_000  # characters; the patterns' time grows with the square
 _REFRESH = re.compile(r"\burl\s*=\s*['\"]?([^'\"]+)", re.I)
 _REL_CANONICAL = re.compile(r'rel\s*=\s*"?[^"]*\bcanonical\b', re.I)
 _VALUED_DIRECTIVES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
@@ -119,22 +110,13 @@ def refusal(response: Response) -> str | None:
     """Why the body of this answer is not worth reading, by its headers alone; None if it may be a page."""
     if response.status != 200:
         return f"status {response.status}"
-    mime = response.content_type.partition(";")[0].strip().lower()
-    return None if mime in HTML_TYPES or mime in _VAGUE_TYPES else f"content type {mime}"
-
-
-def is_html(response: Response) -> bool:
-    """Whether a body is a page, by its first bytes where the header is vague, wrong or missing."""
-    head = response.body[:1024]
-    if _BINARY.match(head) or (b"\0" in head and not head.startswith(_WIDE_BYTE_ORDER_MARKS)):
-        return False
-    mime = response.content_type.partition(";")[0].strip().lower()
-    return mime in HTML_TYPES or bool(_LOOKS_LIKE_HTML.match(head))
+    mime = mime_type(response.content_type)
+    return None if mime in HTML_TYPES or mime in VAGUE_TYPES else f"content type {mime}"
 
 
 def _header_canonical(response: Response) -> str | None:
     for value in response.headers.getlist("Link"):
-        for match in _LINK_HEADER.finditer(value):
+        for match in _LINK_HEADER.finditer(value[:_MAX_LINK_HEADER]):
             if _REL_CANONICAL.search(match[2]):
                 return resolve(response.url, match[1])
     return None

@@ -18,7 +18,7 @@ MAX_AGE = 24 * 3600.0  # seconds, RFC 9309 2.4
 _MAX_REDIRECTS = 5  # RFC 9309 2.3.1.2
 _SECONDS = 30.0
 
-_LINE = re.compile(r"\s*([A-Za-z][A-Za-z \-]*?)\s*(?::|(?<=[A-Za-z])\s)\s*([^#]*)")
+_LINE = re.compile(r"\s*([A-Za-z][A-Za-z \-]{0,30}?)\s*(?::|(?<=[A-Za-z])\s)\s*([^#]*)")  # unbounded, it may take hours
 _FIELDS = {
     "user-agent": "User-agent", "useragent": "User-agent", "user agent": "User-agent",
     "disallow": "Disallow", "dissallow": "Disallow", "dissalow": "Disallow", "disalow": "Disallow",

@@ -14,10 +14,11 @@ from scraping.crawl import served
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extracted, MainExtractor, decode, extract
 from scraping.fetch import AddressRefused, Fetcher, FetchError, Response
-from scraping.page import is_html, read_page, refusal
+from scraping.page import read_page, refusal
 from scraping.robots import Robots, fetch_robots
 from scraping.scope import Scope
 from scraping.sitemap import Entry, read_sitemaps
+from scraping.sniff import is_html
 from scraping.source import Source
 from scraping.urls import host_of, normalise, origin_of, resolve
 
@@ -133,7 +134,7 @@ class Survey:
             view = PageView(url, f"redirected to {target}", response.status)
             self._sort_links(view, [target])
             return view
-        if response.refused or not is_html(response):
+        if response.refused or not is_html(response.body, response.content_type):
             return PageView(url, response.refused or "not HTML", response.status)
         return self._read(response)
 

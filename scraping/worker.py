@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from scraping.fetch import AddressRefused, FetchError, HostTrouble, Response
 from scraping.frontier import MAX_HOPS, Body, Found, Waiting
-from scraping.page import Page, header_wishes, is_html, read_page, refusal
+from scraping.page import Page, header_wishes, read_page, refusal
 from scraping.politeness import LONGEST_PAUSE, Stopped
 from scraping.robots import Robots, RobotsUnavailable, fetch_robots
 from scraping.sitemap import read_sitemaps
 from scraping.snapshot import Known
+from scraping.sniff import is_html
 from scraping.urls import host_of, origin_of, resolve
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class HostWorker:
             self._redirect(item, status, resolve(item.url, response.location))
         elif status != 200:
             self.frontier.fail(item, f"status {status}", status)
-        elif response.refused or not is_html(response):
+        elif response.refused or not is_html(response.body, response.content_type):
             self.frontier.skip(item, response.refused or "not HTML", status)
         else:
             self._store(item, response, _body_of(response), known)

@@ -1,6 +1,7 @@
 """The normal form of texts, and the removal of templates."""
 
 import random
+import time
 import unicodedata
 
 import numpy as np
@@ -30,6 +31,12 @@ from scraping.words import ngrams, words
 )
 def test_clean(raw, cleaned):
     assert clean(raw) == cleaned
+
+
+def test_long_runs_of_spaces_take_linear_time():
+    start = time.process_time()
+    assert clean("a \nb" + " " * 500_000 + "c") == "a\nb" + " " * 500_000 + "c"
+    assert time.process_time() - start < 1
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200))

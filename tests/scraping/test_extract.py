@@ -89,6 +89,13 @@ def test_pages_without_text():
     assert extract(b"<script>only()</script>", "u", "text/html", MainExtractor()) == []
 
 
+def test_a_page_is_a_page_whatever_its_header_says():
+    html = f"<!doctype html><html><main><p>{STORY}</p></main></html>"
+    for content_type in ("text/plain", "application/octet-stream", "text/xml", "application/xml; charset=utf-8"):
+        assert "islands had sunk" in only(html, MainExtractor(), content_type).text
+        assert "<" not in only(html, MainExtractor(), content_type).text
+
+
 def test_other_content():
     assert only("just\ntext", MainExtractor(), "text/plain; charset=utf-8").text == "just\ntext"
     with pytest.raises(ValueError, match="application/pdf is not a text format"):

@@ -4,7 +4,8 @@ import pytest
 from urllib3 import HTTPHeaderDict
 
 from scraping.fetch import Response
-from scraping.page import MAX_LINKS, header_wishes, is_html, read_page, refusal
+from scraping.page import MAX_LINKS, header_wishes, read_page, refusal
+from scraping.sniff import is_html
 
 UTF_8 = "text/html; charset=utf-8"
 
@@ -112,6 +113,9 @@ def test_hrefs_in_the_pages_encoding():
 
 def test_hostile_pages_are_read_quickly():
     start = time.monotonic()
+    assert not is_html(b"<!---->" * 140 + b"x", "text/plain")
+    for value in ("<" * 60_000, "<x>;a=" + "rel=" * 15_000, "<x>" + ";a=b" * 15_000):
+        assert read_page(response("", Link=value), "t").canonical is None
     many = "".join(f'<a href="/{n}">{n}</a>' for n in range(200_000))
     assert len(links(many)) == MAX_LINKS
     assert links("<div>" * 100_000 + '<a href="/deep">') == ["http://a.org/deep"]
@@ -155,4 +159,4 @@ def test_what_is_refused_by_its_headers(status, content_type, reason):
     ],
 )
 def test_sniffing(body, content_type, html):
-    assert is_html(response(body, content_type)) is html
+    assert is_html(body, content_type) is html

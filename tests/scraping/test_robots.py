@@ -60,6 +60,14 @@ def test_bytes_that_are_no_text():
     assert parse(bytes(range(256)) * 10, "textmill").allows("http://example.org/x")
 
 
+def test_hostile_rules_are_read_and_matched_quickly():
+    start = time.process_time()
+    parse(b"a-" + b" " * 500_000 + b"\n" + b"user agent" + b" " * 20_000, "textmill")
+    wild = parse(b"User-agent: *\nDisallow: /" + b"*a" * 200 + b"*b", "textmill")
+    assert wild.allows("http://example.org/" + "a" * 1_900)
+    assert time.process_time() - start < 2
+
+
 def test_rules_late_in_a_long_file_count_and_the_cut_does_not_invent_rules():
     filler = b"User-agent: other\n" + b"Disallow: /some/long/path/of/another/agent\n" * 11_000
     late = filler + b"User-agent: *\nDisallow: /late\n"

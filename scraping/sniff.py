@@ -1,0 +1,35 @@
+"""What a body is, by its `Content-Type` and its first bytes: headers are vague, wrong or missing often enough."""
+
+import re
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+VAGUE_TYPES = ("", "text/plain", "application/octet-stream", "application/xml", "text/xml")
+
+_HEAD = 1024  # bytes that are looked at
+# The group is atomic (`?>`): comments in a row could otherwise be told apart in 2^n ways.
+_LOOKS_LIKE_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?>(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*)<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_BINARY = re.compile(
+    rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
+)
+_WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+def mime_type(content_type: str | None) -> str:
+    """The type without its parameters, in small letters; empty if there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def is_binary(body: bytes) -> bool:
+    """Whether a body is no text in any encoding."""
+    head = body[:_HEAD]
+    return bool(_BINARY.match(head)) or (b"\0" in head and not head.startswith(_WIDE_BYTE_ORDER_MARKS))
+
+
+def is_html(body: bytes, content_type: str | None) -> bool:
+    """Whether a body is a page: a vague header does not decide, and a wrong one does not make a page of an image."""
+    mime = mime_type(content_type)
+    if is_binary(body):
+        return False
+    return mime in HTML_TYPES or (mime in VAGUE_TYPES and bool(_LOOKS_LIKE_HTML.match(body[:_HEAD])))
