@@ -9,6 +9,7 @@ when the host is given up, or when the page limit is reached; then the snapshot 
 - `stats.json`: the sums.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,12 +21,14 @@ from scraping import python_docs
 from scraping.errors import ScrapingError
 from scraping.fetch import Fetcher, Resolver
 from scraping.frontier import Body, Found, Frontier, remove_frontier
-from scraping.report import GIVEN_UP, write_report
+from scraping.report import GIVEN_UP, URLS_PASSED_OVER, write_report
 from scraping.scope import Budgets, Scope
 from scraping.shards import remove_temporary
 from scraping.snapshot import Known, Snapshot
 from scraping.source import Source
 from scraping.worker import HostWorker
+
+log = logging.getLogger(__name__)
 
 SHARD_BYTES = 250_000_000
 MAX_HOSTS_AT_ONCE = 16
@@ -137,11 +140,17 @@ class Crawl:
             self.answered += 1
 
     def found(self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = ()) -> list[Found]:
-        """The new ones among the links of a page, with why they will not be followed if so."""
+        """The new ones among the links of a page, with why they will not be followed if so.
+
+        Once the crawl knows as many URLs as it may, there are no new ones.
+        """
         new = []
         with self._lock:
             for url in urls:
                 if hash(url) not in self._seen:
+                    if len(self._seen) >= self.source.limits.urls:
+                        self._pass_over()
+                        return new
                     self._seen.add(hash(url))
                     refused = self.scope.refuses(url) or self.budgets.spend(url)
                     if not refused and depth > self.source.limits.depth:
@@ -149,6 +158,11 @@ class Crawl:
                     new.append(Found(url, refused))
             new += [Found(url, "nofollow") for url in nofollow if hash(url) not in self._seen]
         return new
+
+    def _pass_over(self) -> None:
+        if not self.frontier.noted(URLS_PASSED_OVER):
+            log.warning("source %s: limits.urls is met, further links are passed over", self.source.name)
+            self.frontier.note(URLS_PASSED_OVER, "")
 
     def _keep_last(self, host: str) -> None:
         """A host that went away mid-crawl keeps the pages of the last snapshot that could not be asked for."""

@@ -6,6 +6,7 @@ not ask sooner than one that went on, and a pause that a server asked for binds 
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import struct
@@ -15,7 +16,11 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 LONGEST_PAUSE = 3600.0  # seconds; a server that asks for more is given up for this crawl
+
+_WORTH_A_WORD = 10.0  # seconds; who looks on should know that a pause is meant
 
 _STATE = struct.Struct("<dQ")  # earliest time of the next request, in seconds since the epoch; who made the last one
 
@@ -47,7 +52,11 @@ class HostGate:
         Raises:
             Stopped: the stop event was set while waiting.
         """
+        told = False
         while (wait := self._try_enter(delay)) > 0:
+            if wait > delay + _WORTH_A_WORD and not told:
+                log.warning("%s wants no request for %.0f s: waiting", self.host, wait)
+                told = True
             if self._stop.wait(wait):
                 raise Stopped
         try:

@@ -11,6 +11,7 @@ from scraping.shards import atomic_write, write_shard
 from scraping.snapshot import Snapshot
 
 GIVEN_UP = "given up: "  # a note of the frontier: this and the host -> the reason
+URLS_PASSED_OVER = "urls passed over"  # a note of the frontier: limits.urls was met
 LISTED = 100  # failed URLs in stats.json; all are in urls.parquet
 
 URLS = pa.schema(
@@ -34,6 +35,7 @@ def write_report(out: Path, frontier: Frontier, last: Snapshot) -> None:
         "pages": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'stored'"),
         "bytes": _count(frontier, "SELECT coalesce(sum(bytes), 0) FROM urls WHERE outcome = 'stored'"),
         "found": _count(frontier, "SELECT count(*) FROM urls"),
+        "found_all": frontier.noted(URLS_PASSED_OVER) is None,
         "redirected": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'redirected'"),
         "status": _sums(frontier, "SELECT status, count(*) FROM urls WHERE status IS NOT NULL GROUP BY 1"),
         "skipped": _sums(frontier, "SELECT reason, count(*) FROM urls WHERE outcome = 'skipped' GROUP BY 1"),

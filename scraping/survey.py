@@ -205,7 +205,7 @@ delay: {delay}                       # seconds between requests to a host
 limits:
   pages: 10000                 # stop after so many pages
   depth: 20                    # links between a start URL and a page
-  # bytes: 10000000            # of one page; more: seconds, url_length, path_segments, variants, similar
+  # bytes: 10000000            # of one page; more: urls, seconds, url_length, path_segments, variants, similar
 
 # How to read a page. {why}
 extractor:

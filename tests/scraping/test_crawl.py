@@ -258,6 +258,15 @@ def test_depth_and_page_limits(site, page, make_source, run_crawl, tmp_path):
     assert stats(tmp_path, "few")["skipped"] == {"page limit": 6}
 
 
+def test_no_more_urls_are_remembered_than_allowed(site, page, make_source, run_crawl, tmp_path):
+    site.fallback = lambda path: page(*(f"{path.rstrip('/')}/{name}" for name in "abcdefghij"))
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    assert len(run_crawl(make_source(limits={"urls": 50}))) == 50
+    assert (stats(tmp_path)["found"], stats(tmp_path)["found_all"]) == (50, False)
+    run_crawl(make_source(limits={"pages": 3}), "all")
+    assert stats(tmp_path, "all")["found_all"]
+
+
 @pytest.mark.parametrize(
     ("trap", "limits", "reason"),
     [

@@ -70,7 +70,7 @@ def test_pauses_bind_everyone_and_are_bounded(tmp_path):
     assert HostGate("example.net", threading.Event(), tmp_path).waits() == 0
 
 
-def test_waiting_ends_when_the_crawl_does(tmp_path):
+def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):
     stop = threading.Event()
     gate = HostGate("example.org", stop, tmp_path)
     gate.pause(60)
@@ -79,3 +79,4 @@ def test_waiting_ends_when_the_crawl_does(tmp_path):
     with pytest.raises(Stopped), gate.turn(0):
         pass
     assert time.time() - start < 5
+    assert "example.org wants no request for 60 s: waiting" in caplog.text
