@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
+import yaml
+from pydantic import ValidationError
 from selectolax.lexbor import LexborHTMLParser
 
 from scraping.crawl import served
@@ -233,7 +235,7 @@ def declare(
     start = normalise(url if "://" in url else f"https://{url}")
     if start is None:
         raise ScrapingError(f"{url!r} is not the URL of a web site: write one such as https://www.example.org/")
-    look = Source(name="new", start=[start], contact=contact, private_addresses=private_addresses, delay=delay)
+    look = undeclared(start, contact, private_addresses=private_addresses, delay=delay)
     start, views, site = _look(look, pages)
     read = [view for view in views if view.response]
     hosts = list(dict.fromkeys(host_of(view.url) for view in read)) or [host_of(start)]
@@ -242,8 +244,8 @@ def declare(
     title = next((document.title for view in read for document in view.documents if document.title), host_of(start))
     description = " ".join(re.sub(r"[^\w\s.,;()&'-]", " ", title).split())
     text = _DECLARATION.format(
-        title=f"{host_of(start)}: {description}", description=_quote(description), start=start, hosts=", ".join(hosts),
-        robots=site.robots, allowed="allowed" if site.allowed else "NOT ALLOWED", agent="textmill", file=file,
+        title=f"{host_of(start)}: {description}", description=_quote(description), start=start,
+        hosts=", ".join(map(_quote, hosts)), robots=site.robots, allowed="allowed" if site.allowed else "NOT ALLOWED", agent="textmill", file=file,
         crawl_delay=f"; it asks for {site.crawl_delay:g} s between requests" if site.crawl_delay else "",
         sitemaps=_describe_sitemaps(site), paths=_suggest_paths(start, links), contact=contact, delay=f"{site.delay:g}",
         extractor=extractor, why=why,
@@ -251,6 +253,19 @@ def declare(
     return text + (
         "private_addresses: true        # also connect to addresses that are not public\n" * private_addresses
     )
+
+
+def undeclared(url: str, contact: str, *, private_addresses: bool = False, delay: float = 1.0) -> Source:
+    """A source for a URL, as a file of defaults would declare it.
+
+    Raises:
+        ScrapingError: it is no URL, or the contact is none.
+    """
+    try:
+        return Source(name="url", start=[url], contact=contact, private_addresses=private_addresses, delay=delay)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ScrapingError(f"{message}.") from error
 
 
 def _look(source: Source, pages: int) -> tuple[str, list[PageView], SiteView]:
@@ -278,7 +293,7 @@ def _describe_sitemaps(site: SiteView) -> str:
 def _suggest_paths(start: str, links: list[str]) -> str:
     folder = urlsplit(start).path.rpartition("/")[0] + "/"
     lines = ["# Paths as in robots.txt: a prefix, * for anything, $ for the end. Everything is allowed by default."]
-    lines.append(f"allow: [{folder}]" if folder != "/" else "# allow: [/news/, /*.html$]")
+    lines.append(f"allow: [{_quote(folder)}]" if folder != "/" else "# allow: [/news/, /*.html$]")
     traps = [pattern for pattern, sign in _TRAPS.items() if any(re.search(sign, link) for link in links)]
     lines.append(f"deny: [{', '.join(map(_quote, traps))}]" if traps else '# deny: [/search, "/*?*print="]')
     return "\n".join(lines)
@@ -314,4 +329,8 @@ def _suggest_extractor(views: list[PageView]) -> tuple[str, str]:
 
 
 def _quote(text: str) -> str:
-    return text if re.fullmatch(r"[\w/.-][\w /.-]*", text) else f'"{text}"'
+    """A text as YAML reads it back, also inside a list; numbers and `yes` would not come back as texts."""
+    is_plain = re.fullmatch(r"[\w/.-](?:[\w /.-]|:(?=\S))*", text)
+    if is_plain and yaml.compose(text, yaml.SafeLoader).tag == "tag:yaml.org,2002:str":
+        return text
+    return f'"{text}"'

@@ -49,9 +49,10 @@ def check(
     from rich.console import Console
 
     from scraping.source import load_source
-    from scraping.survey import Survey
+    from scraping.survey import Survey, undeclared
 
-    declared = _undeclared(source, contact, private) if "://" in source else load_source(source)
+    is_url = "://" in source
+    declared = undeclared(source, contact, private_addresses=private) if is_url else load_source(source)
     console = Console(highlight=False, soft_wrap=True)
     with Survey(declared) as survey:
         _show_site(console, declared, survey.site())
@@ -78,20 +79,6 @@ def new(
         typer.echo(f"Wrote {output}. Read it, then try it: textmill source check {output}", err=True)
     else:
         typer.echo(text, nl=False)
-
-
-def _undeclared(url: str, contact: str, private: bool) -> Source:
-    """A source for one URL, as a file of defaults would declare it."""
-    from pydantic import ValidationError
-
-    from scraping.errors import ScrapingError
-    from scraping.source import Source
-
-    try:
-        return Source(name="url", start=[url], contact=contact, private_addresses=private)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ScrapingError(f"{message}.") from error
 
 
 def _show_site(console: Console, source: Source, site: SiteView) -> None:

@@ -135,7 +135,18 @@ def test_a_declaration_follows_the_site_to_its_proper_address(site, answer, page
     assert source.allow == ["/docs/"]
 
 
+@pytest.mark.parametrize("title", ["404", "Yes", "a: b", "★", "- x", "null", "2026-13-45"])
+def test_a_declaration_can_be_read_back(title, site, page, tmp_path):
+    site.routes["/a,b/~c/"] = page(title=title, text=PROSE)
+    path = tmp_path / "mine.yaml"
+    path.write_text(declare(site.url("/a,b/~c/"), "me@example.org", str(path), private_addresses=True, delay=0))
+    assert load_source(path).allow == ["/a,b/~c/"]
+    assert load_source(path).hosts == [site.host]
+
+
 def test_what_cannot_be_looked_at(site, answer):
+    with pytest.raises(ScrapingError, match=r"^'me' is neither an e-mail address nor a URL nor a \$VARIABLE\.$"):
+        declare(site.url(), "me", "x.yaml")
     with pytest.raises(ScrapingError, match="is not the URL of a web site"):
         declare("mailto://x", "me@example.org", "x.yaml")
     with pytest.raises(ScrapingError, match=r"cannot be asked \(robots.txt: cannot resolve"):
