@@ -245,7 +245,8 @@ def declare(
     description = " ".join(re.sub(r"[^\w\s.,;()&'-]", " ", title).split())
     text = _DECLARATION.format(
         title=f"{host_of(start)}: {description}", description=_quote(description), start=start,
-        hosts=", ".join(map(_quote, hosts)), robots=site.robots, allowed="allowed" if site.allowed else "NOT ALLOWED", agent="textmill", file=file,
+        hosts=", ".join(map(_quote, hosts)), robots=site.robots, agent="textmill", file=file,
+        allowed="allowed" if site.allowed else "NOT ALLOWED",
         crawl_delay=f"; it asks for {site.crawl_delay:g} s between requests" if site.crawl_delay else "",
         sitemaps=_describe_sitemaps(site), paths=_suggest_paths(start, links), contact=contact, delay=f"{site.delay:g}",
         extractor=extractor, why=why,
