@@ -81,7 +81,7 @@ class Response:
             return float(value)
         try:
             moment = parsedate_to_datetime(value).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return max(0.0, moment - (time.time() if now is None else now))
 

@@ -199,6 +199,7 @@ def test_unresolvable_hosts_are_trouble(fetcher):
     ("value", "seconds"),
     [
         ("120", 120), ("0", 0), ("", None), ("soon", None), ("²", None), ("9" * 5000, None),
+        ("Mon, 01 Jan 10000000000 00:00:00 GMT", None),
         (formatdate(1000, usegmt=True), 400),
     ],
 )  # fmt: skip
