@@ -37,12 +37,14 @@ def canonical(value: Any) -> Any:
             return canonical(value.value)
         case None | bool() | int() | str():
             return value
+        case float() if value.is_integer():  # 20 in a field of floats and the 20.0 that a file gives are the same
+            return int(value)
         case float() if math.isfinite(value):
             return value
         case float():
             raise ValueError(f"{value} has no canonical form")
         case timedelta():
-            return value.total_seconds()
+            return canonical(value.total_seconds())
         case Mapping():
             if not all(isinstance(key, str) for key in value):
                 raise TypeError("a mapping with keys other than strings has no canonical form")

@@ -54,7 +54,7 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         source["extractor"] = extractors.get(source["name"], source["extractor"])
         path = folder / f"{source['name']}.yaml"
         path.write_text(yaml.safe_dump(source, sort_keys=False, allow_unicode=True))
-        names.append(str(path))
+        names.append(str(path.resolve()))
     document["scrape"] = {"sources": names}
     document["ingest"] = sections.pop("ingest", None)
     document["finetune"] = sections.pop("finetune", None)

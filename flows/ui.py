@@ -1,17 +1,19 @@
 """What a stage and a run leave on their pages in the Prefect UI: Markdown with figures, tables, samples and pictures.
 
-Each artifact's page has one key whatever the run, so that the UI shows how it went from run to run, and so that runs
-that reuse it can link to it.
+Each stage and label has one key whatever the run, so that the UI shows how its figures went from run to run. What a
+stage was made from, and what a run reused, is linked to the page it got when it was built, if this server has it.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.store import Artifact, Manifest, Store
 
@@ -20,16 +22,15 @@ SAMPLE_CHARACTERS = 600
 
 def publish(artifact: Artifact, headline: str) -> None:
     """The page of a finished stage: headline, what to look at, figures, and what it was made from."""
-    create_markdown_artifact(
-        "\n".join(_page(artifact, headline)), key=page_key(artifact.manifest), description=headline
-    )
+    create_markdown_artifact("\n".join(_page(artifact)), key=page_key(artifact.manifest), description=headline)
 
 
-def publish_run(name: str, outcomes: Iterable[tuple[Artifact, str, bool]]) -> None:
-    """The page of a run: which artifacts it used, with their headlines, what was built and what reused."""
+def publish_run(name: str, outcomes: Sequence[tuple[Artifact, str, bool]]) -> None:
+    """The page of a run: which artifacts it used, with their headlines, and whether each was reused."""
+    links = _links([artifact for artifact, _, _ in outcomes])
     rows = [
-        (_link(artifact.manifest), "reused" if reused else "**built**", _cell(headline), f"`{artifact.path}`")
-        for artifact, headline, reused in outcomes
+        (link, "reused" if reused else "**built**", _cell(headline), f"`{artifact.path}`")
+        for link, (artifact, headline, reused) in zip(links, outcomes, strict=True)
     ]
     create_markdown_artifact(
         "\n".join(_table(("stage", "", "what came out", "artifact"), rows)), key=_key(f"run-{name}"), description=name
@@ -54,9 +55,8 @@ def figures(stats: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield key, value
 
 
-def _page(artifact: Artifact, headline: str) -> Iterator[str]:
+def _page(artifact: Artifact) -> Iterator[str]:
     manifest, stats = artifact.manifest, artifact.stats
-    yield f"**{headline}**\n"
     yield f"`{artifact.path}` · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
     match manifest.stage:
         case "scrape":
@@ -73,14 +73,13 @@ def _page(artifact: Artifact, headline: str) -> Iterator[str]:
             yield from _sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
     yield from _table(("figure", "value"), [(name, _cell(value)) for name, value in figures(stats)])
     store = Store(artifact.path.parent.parent)
-    inputs = [
-        (name, _link(origin.manifest) if (origin := store.find(entry.stage, entry.fingerprint)) else entry.stage,
-         f"`{entry.fingerprint}`")
-        for name, entries in manifest.inputs.items()
-        for entry in entries
-    ]  # fmt: skip
-    if inputs:
-        yield from _table(("input", "stage", "fingerprint"), inputs)
+    entries = [(name, entry) for name, given in manifest.inputs.items() for entry in given]
+    origins = [(name, store.find(entry.stage, entry.fingerprint)) for name, entry in entries]
+    there = [(name, origin) for name, origin in origins if origin]
+    if there:
+        links = _links([origin for _, origin in there])
+        rows = [(name, link, f"`{origin.path}`") for (name, origin), link in zip(there, links, strict=True)]
+        yield from _table(("made from", "stage", "artifact"), rows)
 
 
 def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
@@ -122,8 +121,23 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "&#124;")
 
 
-def _link(manifest: Manifest) -> str:
-    return f"[{manifest.stage} {manifest.label}](/artifacts/key/{page_key(manifest)})"
+def _links(artifacts: Sequence[Artifact]) -> list[str]:
+    """The artifacts' titles, each a link to its page as far as this server has one."""
+    keys = [page_key(artifact.manifest) for artifact in artifacts]
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=keys))
+    with get_client(sync_client=True) as client:
+        pages = {page.key: page for page in client.read_latest_artifacts(artifact_filter=wanted)}
+    links = []
+    for key, artifact in zip(keys, artifacts, strict=True):
+        title = f"{artifact.manifest.stage} {artifact.manifest.label}".strip()
+        page = pages.get(key)
+        if page is None:
+            links.append(title)
+        elif f"`{artifact.path}`" in str(page.data):
+            links.append(f"[{title}](/artifacts/artifact/{page.latest_id})")
+        else:  # the newest of that name is about another artifact: the list of them all
+            links.append(f"[{title}](/artifacts/key/{key})")
+    return links
 
 
 def _key(text: str) -> str:

@@ -20,7 +20,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
-    from flows.chain import Selection
+    from flows.chain import STAGES
     from flows.cli.pipeline import print_steps
     from flows.config import load_config
     from flows.plan import plan
@@ -28,14 +28,17 @@ def reproduce(
     from flows.stage import code_version
 
     found = find(artifact)
-    manifest = found.manifest
-    configuration = write_configuration(found, out or Path(f"reproduced-{manifest.fingerprint}"))
+    stage, made_by = found.manifest.stage, found.manifest.code
+    configuration = write_configuration(found, out or Path(f"reproduced-{found.manifest.fingerprint}"))
     loaded = load_config(configuration)
-    print_steps(plan(loaded, Selection(only=manifest.stage)), loaded.name)
-    if manifest.code != code_version():
-        typer.echo(f"It was made by textmill {manifest.code}; this is {code_version()}.")
-    again = f"textmill run {configuration} --only {manifest.stage} --force {manifest.stage}"
-    typer.echo(f"Wrote {configuration}. Build it again: {again}")
+    up_to = list(STAGES)[: list(STAGES).index(stage) + 1]
+    steps = [step for step in plan(loaded) if step.stage in up_to]
+    print_steps(steps, loaded.name)
+    if made_by != code_version():
+        typer.echo(f"It was made by textmill {made_by}; this is {code_version()}.")
+    stands = all(step.action in ("reuse", "skip") for step in steps if step.stage != stage)
+    again = f"--only {stage} --force {stage}" if stands else ""
+    typer.echo(f"Wrote {configuration}. Build it again: textmill run {configuration} {again}".strip())
 
 
 def gc(
