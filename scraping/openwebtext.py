@@ -102,8 +102,7 @@ def units(path: Path, text_column: str) -> Iterator[Unit]:
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 _DAMAGE = (
-    EOFError, OSError, json.JSONDecodeError, lzma.LZMAError, pa.ArrowException, tarfile.TarError,
-    zlib.error, zstandard.ZstdError,
+    EOFError, OSError, lzma.LZMAError, pa.ArrowException, tarfile.TarError, zlib.error, zstandard.ZstdError,
 )  # fmt: skip
 
 
@@ -306,7 +305,10 @@ def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[tupl
             raise OSError(f"a line of more than {DOCUMENT_BYTES} bytes")
         if not line.strip():
             continue
-        record = json.loads(line)
+        try:
+            record = json.loads(line.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"a line that is not JSON: {error}") from error
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
             raise ScrapingError(f"{name} has lines without a text {text_column!r}: set text_column to the right key.")
         about = record.get("meta") if isinstance(record.get("meta"), dict) else record
@@ -317,7 +319,8 @@ def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[tupl
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """A string that UTF-8 can hold: JSON may spell half a surrogate pair."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def _separated(stream: IO[bytes]) -> Iterator[bytes]:
@@ -341,11 +344,14 @@ _OPTIONAL_COLUMNS = {"url": ("url",), "title": ("title",), "lang": ("language", 
 
 def _parquet_units(path: Path, text_column: str) -> Iterator[Unit]:
     with _damage(path.name), pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        metadata = file.metadata
-    if text_column not in names:
-        listed = ", ".join(names)
+        schema, metadata = file.schema_arrow, file.metadata
+    names = [field.name for field in schema if _holds_text(field.type)]
+    if text_column not in schema.names:
+        listed = ", ".join(schema.names)
         raise ScrapingError(f"{path.name} has no column {text_column!r} (it has: {listed}): set text_column to one.")
+    if text_column not in names:
+        about = f"column {text_column!r} holds {schema.field(text_column).type}, not text"
+        raise ScrapingError(f"{path.name}: {about}: set text_column to another ({', '.join(names) or 'there is none'}).")
     groups: list[int] = []
     size = 0
     for group in range(metadata.num_row_groups):
@@ -361,9 +367,23 @@ def _row_groups(path: Path, groups: list[int], names: list[str], text_column: st
     columns = [text_column, *filter(None, found)]
     with _damage(_groups_name(path, groups)), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
-            yield Batch(
-                batch.column(text_column), *(batch.column(name).to_pylist() if name else None for name in found)
-            )
+            yield Batch(batch.column(text_column), *(_strings(batch.column(name)) if name else None for name in found))
+
+
+def _holds_text(type: pa.DataType) -> bool:
+    type = type.value_type if pa.types.is_dictionary(type) else type
+    return any(
+        is_one(type)
+        for is_one in (
+            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+            pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        )
+    )  # fmt: skip
+
+
+def _strings(column: pa.Array) -> list[str | None]:
+    values = column.cast(pa.binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "replace") for value in values]
 
 
 def _groups_name(path: Path, groups: list[int]) -> str:

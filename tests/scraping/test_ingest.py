@@ -174,6 +174,32 @@ def test_broken_encodings_are_marked(tmp_path):
         assert [row["text"] for row in rows] == ["caf\ufffd au lait", "fine"]
 
 
+def test_odd_values_beside_the_text_cost_nothing(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"http://a.org/\xff"], pa.binary()).buffers())
+    pq.write_table(pa.table({"text": ["one"], "url": broken, "title": [5]}), tmp_path / "a.parquet")
+    [row] = run(tmp_path / "a.parquet", tmp_path / "parquet")
+    assert (row["text"], row["url"], row["title"]) == ("one", "http://a.org/\ufffd", None)
+    lines = (b'\xef\xbb\xbf{"text": "caf\xe9"}', b'{"text": "two\\ud800", "url": "\\ud800", "title": 5}')
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    rows = run(tmp_path / "a.jsonl", tmp_path / "lines")
+    assert [(row["text"], row["url"], row["title"]) for row in rows] == [("caf\ufffd", None, None), ("two?", "?", None)]
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"n": ' + b"9" * 5_000 + b"}", b'{"text": "half'])
+def test_a_line_that_is_not_json_ends_its_file(line, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "whole"}\n' + line + b"\n")
+    assert [row["text"] for row in run(tmp_path / "a.jsonl", tmp_path / "out")] == ["whole"]
+    assert "a line that is not JSON" in stats(tmp_path / "out")["damaged"]["a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_texts_of_any_arrow_type(kind, tmp_path):
+    pq.write_table(pa.table({"text": pa.array(["one", "two"]).cast(kind)}), tmp_path / "a.parquet")
+    assert [row["text"] for row in run(tmp_path, tmp_path / "out")] == ["one", "two"]
+
+
 def test_a_folder_with_two_layouts_is_read_once(texts, tmp_path):
     folder = write_layout("nested tar.xz", tmp_path / "in", texts)
     write_parquet(folder / "train-00000-of-00001.parquet", texts)
@@ -378,6 +404,9 @@ def test_wrong_column(tmp_path):
     pq.write_table(pa.table({"content": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ScrapingError, match=r"no column 'text' \(it has: content\)"):
         run(tmp_path, tmp_path / "out")
+    pq.write_table(pa.table({"text": [1], "words": [["a"]]}), tmp_path / "b.parquet")
+    with pytest.raises(ScrapingError, match=r"'text' holds int64, not text: set text_column .*there is none"):
+        run(tmp_path / "b.parquet", tmp_path / "out")
     (tmp_path / "a.jsonl").write_text('{"content": "a"}\n')
     with pytest.raises(ScrapingError, match="set text_column"):
         run(tmp_path / "a.jsonl", tmp_path / "out")
