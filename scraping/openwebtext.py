@@ -351,7 +351,9 @@ def _parquet_units(path: Path, text_column: str) -> Iterator[Unit]:
         raise ScrapingError(f"{path.name} has no column {text_column!r} (it has: {listed}): set text_column to one.")
     if text_column not in names:
         about = f"column {text_column!r} holds {schema.field(text_column).type}, not text"
-        raise ScrapingError(f"{path.name}: {about}: set text_column to another ({', '.join(names) or 'there is none'}).")
+        raise ScrapingError(
+            f"{path.name}: {about}: set text_column to another ({', '.join(names) or 'there is none'})."
+        )
     groups: list[int] = []
     size = 0
     for group in range(metadata.num_row_groups):
