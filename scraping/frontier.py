@@ -143,8 +143,8 @@ class Frontier:
         return self._one("SELECT count(*) FROM urls WHERE outcome IS NULL")
 
     def known(self) -> Iterator[str]:
-        """All URLs found so far, in order, but for those known from nofollow links only."""
-        yield from (url for (url,) in self.query("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
+        """All URLs found so far, in order, but for those known from nofollow links only; as for `stream`."""
+        yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
 
     def count_answered(self) -> int:
         """URLs for which a server answered."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import unescape
 
+import numpy as np
 from selectolax.lexbor import LexborHTMLParser
 
 from scraping.extract import decode
@@ -13,7 +14,7 @@ from scraping.sniff import HTML_TYPES, VAGUE_TYPES, mime_type
 from scraping.urls import resolve
 
 MAX_LINKS = 10_000  # a page; a site's largest index has fewer, a trap has more
-_MAX_UNCLOSED = 20_000  # tags; old pages leave cells, paragraphs and line breaks open, too
+_MAX_NESTING = 20_000  # as `_nesting` counts; old pages leave cells, paragraphs and line breaks open, too
 _TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
 _ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
@@ -82,13 +83,20 @@ def read_page(response: Response, agent: str) -> Page:
 def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     """The tags that matter here and their attributes, in order."""
     # The parser's time grows with the square of the nesting: a page of nothing but open tags could take hours.
-    if html.count("<") - 2 * html.count("</") < _MAX_UNCLOSED:
+    if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
         for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
             yield node.tag, node.attributes
     else:
         for tag in _TAG.finditer(html):
             attributes = {name.lower(): unescape(a or b or c) for name, a, b, c in _ATTRIBUTE.findall(tag[2])}
             yield tag[1].lower(), attributes
+
+
+def _nesting(html: str) -> int:
+    """The most tags that are open at once, counting those that need no end."""
+    data = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
+    tags = np.flatnonzero(data[:-1] == ord("<"))
+    return int(np.cumsum(np.where(data[tags + 1] == ord("/"), -1, 1)).max(initial=0))
 
 
 def header_wishes(values: list[str], agent: str) -> Wishes:

@@ -119,6 +119,7 @@ def test_hostile_pages_are_read_quickly():
     many = "".join(f'<a href="/{n}">{n}</a>' for n in range(200_000))
     assert len(links(many)) == MAX_LINKS
     assert links("<div>" * 100_000 + '<a href="/deep">') == ["http://a.org/deep"]
+    assert links("<div>" * 300_000 + '<a href="/deep">' + "</div>" * 300_000) == ["http://a.org/deep"]
     deep = "<div>" * 1_000_000 + "<A rel=nofollow HREF='/x?a=1&amp;b=2'><a class=b href=/deep>"
     page = read_page(response(deep), "t")
     assert (page.links, page.nofollow_links) == (["http://a.org/deep"], ["http://a.org/x?a=1&b=2"])
