@@ -346,8 +346,10 @@ def _download(path: str, folder: Path, progress: Callable[..., None]) -> Iterato
         return
     from requests import RequestException
 
-    from scraping.download import download
+    from scraping.download import download, file_name
 
+    if not (folder / file_name(path)).is_file():
+        _reach(path)  # tells at once what patience would not mend
     try:
         yield download(path, folder, progress)
     except RequestException as error:

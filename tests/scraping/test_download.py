@@ -10,6 +10,7 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from scraping import download as download_module
 from scraping.download import download
@@ -128,12 +129,15 @@ def test_trouble_passes_or_ends(site, tmp_path):
     server.failures = [503, 429, 500]
     assert download(server.url, tmp_path, quiet).read_bytes() == b"text"
     server.failures = [503] * 20
+    with pytest.raises(requests.ConnectionError, match="answered 503"):
+        download(server.url, tmp_path / "other", quiet)
+    assert len(server.failures) == 15
     with pytest.raises(ScrapingError, match=r"cannot fetch .*a\.txt \(the server answered 503\): go online"):
         ingest(IngestConfig(path=server.url), tmp_path / "out", quiet)
-    assert len(server.failures) == 15
+    assert len(server.failures) == 14, "trouble at the start is told at once"
 
 
-def test_what_cannot_be_had_is_one_line(site):
+def test_what_cannot_be_had_is_one_line(site, tmp_path):
     for url, message in (
         (site.url("/missing.parquet"), r"\(the server answered 404\)"),
         ("http://no-such-host.invalid/a.parquet", r"cannot fetch http://no-such-host\.invalid/a\.parquet"),
@@ -143,6 +147,8 @@ def test_what_cannot_be_had_is_one_line(site):
         with pytest.raises(ScrapingError, match=message) as error:
             ingest_files(IngestConfig(path=url))
         assert "\n" not in str(error.value)
+        with pytest.raises(ScrapingError, match=message):
+            ingest(IngestConfig(path=url), tmp_path / "out", quiet)
 
 
 PROGRAM = """
@@ -175,7 +181,7 @@ def test_kill_9_while_downloading_and_ingesting(site, collection, tmp_path):
     server.pause = 0.0
     kill_when(lambda: (out / "part-00000.parquet").exists())
     asked = server.asked()
-    assert asked[:2] == [0, size - 1]
+    assert asked == [0, 0, 0, size - 1], "each start first looks whether the file can be had"
     site.close()
     assert start().wait(60) == 0, "what was downloaded needs no server"
     assert server.asked() == asked
