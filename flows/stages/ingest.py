@@ -6,9 +6,7 @@ from typing import Any
 
 from flows.stage import Job, Stage
 from flows.store import Store
-from scraping.ingest import IngestConfig, ingest_files
-
-REMOTE = "hf://"
+from scraping.ingest import IngestConfig, ingest_files, is_remote
 
 
 def build(job: Job[IngestConfig]) -> None:
@@ -19,7 +17,7 @@ def build(job: Job[IngestConfig]) -> None:
 
 def identity(config: IngestConfig, store: Store) -> Any:
     """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
-    if config.path.startswith(REMOTE):
+    if is_remote(config.path):
         return {"settings": config, "address": config.path}
     return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
 

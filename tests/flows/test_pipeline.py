@@ -14,11 +14,13 @@ from pydantic import BaseModel
 
 from flows.chain import STAGES, Selection
 from flows.config import load_config
+from flows.fingerprint import digest
 from flows.pipeline import FLOWS, Builder, pipeline
 from flows.plan import plan
-from flows.stage import Stage
+from flows.stage import Stage, identify
 from flows.store import Store
 from scraping.errors import ScrapingError
+from scraping.ingest import IngestConfig
 
 BUILT = [name for name in STAGES if name != "ingest"]
 
@@ -162,6 +164,13 @@ def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, writ
     (tmp_path / "here").rename(tmp_path / "there")
     moved = load_config(write_config(ingest={"path": str(tmp_path / "there")}))
     assert next(step.action for step in plan(moved) if step.stage == "ingest") == "reuse"
+
+
+def test_data_sets_at_different_addresses_are_different_inputs(config, tmp_path):
+    store = Store(tmp_path / "store")
+    addresses = ["https://example.org/a.tar.xz", "https://example.org/b.tar.xz", "hf://datasets/example/texts"]
+    identities = [identify(STAGES["ingest"], IngestConfig(path=path), {}, store) for path in addresses]
+    assert len({digest(identity) for identity in identities}) == 3
 
 
 def test_figures_of_a_finished_stage_are_on_its_page(store, config):
