@@ -91,7 +91,7 @@ def stage_task(
     except USER_ERRORS as error:
         if not stage.optional(config):
             raise
-        log.warning("%s: %s; going on without it", title, error)
+        log.warning("%s is left out: %s", title, error)
         return Completed(name="Skipped", message=str(error), data=None)
     headline = stage.headline(artifact.stats)
     if reused:

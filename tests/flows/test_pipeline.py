@@ -143,7 +143,7 @@ def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allow
 ):
     optional = write_config(ingest={"path": str(tmp_path / "nowhere"), "required": False})
     assert rebuilt(run(optional)) == []
-    assert "going on without it" in caplog.text
+    assert "is left out" in caplog.text
     required = write_config(ingest={"path": str(tmp_path / "nowhere")})
     with pytest.raises(ScrapingError, match="nowhere"):
         run(required)
