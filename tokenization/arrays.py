@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tokenization.errors import TokenizationError
 
@@ -74,6 +75,7 @@ class MappedFile:
         self.dtype = dtype
         self.length = length
         self._touched = 0
+        self._windows: dict[int, np.ndarray] = {}
         self._map = None
         if length:
             with path.open("rb") as file:
@@ -84,12 +86,24 @@ class MappedFile:
         if stop <= start:
             return np.empty(0, self.dtype)
         values = np.frombuffer(self._map, self.dtype, stop - start, start * self.dtype.itemsize).copy()
-        self._touched += max(values.nbytes, mmap.PAGESIZE)
+        self._count_touched(max(values.nbytes, mmap.PAGESIZE))
+        return values
+
+    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Copy of the windows of `length` values at `starts`, all inside the file: [len(starts), length]."""
+        view = self._windows.get(length)
+        if view is None:  # making the view costs more than a batch
+            view = self._windows[length] = sliding_window_view(np.frombuffer(self._map, self.dtype), length)
+        values = view[starts]
+        self._count_touched(max(values.nbytes, mmap.PAGESIZE * len(starts)))
+        return values
+
+    def _count_touched(self, nbytes: int) -> None:
+        self._touched += nbytes
         if self._touched > RESIDENT_BYTES:
             self._touched = 0
             if hasattr(mmap, "MADV_DONTNEED"):
                 self._map.madvise(mmap.MADV_DONTNEED)
-        return values
 
 
 class TokenArrays:
@@ -148,9 +162,18 @@ class TokenArrays:
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """A batch: int64[len(starts), length], row i the tokens from starts[i] on."""
+        starts = np.asarray(starts, np.int64)
+        files = np.searchsorted(self._token_starts, starts, side="right") - 1
+        if len(files) and (files == files[0]).all() and starts.max() + length <= self._token_starts[files[0] + 1]:
+            return self._tokens[files[0]].gather(starts - self._token_starts[files[0]], length).astype(np.int64)
         batch = np.empty((len(starts), length), np.int64)
-        for row, start in zip(batch, starts, strict=True):
-            row[:] = self.window(int(start), length)
+        whole = starts + length <= self._token_starts[np.minimum(files + 1, len(self._tokens))]
+        whole &= (files >= 0) & (length > 0)
+        for file in np.unique(files[whole]):
+            rows = np.flatnonzero(whole & (files == file))
+            batch[rows] = self._tokens[file].gather(starts[rows] - self._token_starts[file], length)
+        for row in np.flatnonzero(~whole):  # crossing from one file to the next, or outside, which raises
+            batch[row] = self.window(int(starts[row]), length)
         return batch
 
     def document(self, index: int) -> np.ndarray:
