@@ -74,7 +74,7 @@ def training_environment() -> dict[str, str]:
     environment = dict(os.environ)
     if sys.platform == "linux":
         environment.setdefault("GLIBC_TUNABLES", ":".join(f"{name}={value}" for name, value in GLIBC_TUNABLES.items()))
-    # Threads that spin while they wait for each other take the core from the one they wait for, once anything else runs.
+    # Threads that spin while they wait take the core from the one they wait for, as soon as anything else runs.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     return environment
