@@ -29,12 +29,11 @@ def publish_run(name: str, outcomes: Sequence[tuple[Artifact, str, bool]]) -> No
     """The page of a run: which artifacts it used, with their headlines, and whether each was reused."""
     links = _links([artifact for artifact, _, _ in outcomes])
     rows = [
-        (link, "reused" if reused else "**built**", _cell(headline), f"`{artifact.path}`")
+        (link, "reused it" if reused else "**built it**", _cell(headline), f"`{artifact.path}`")
         for link, (artifact, headline, reused) in zip(links, outcomes, strict=True)
     ]
-    create_markdown_artifact(
-        "\n".join(_table(("stage", "", "what came out", "artifact"), rows)), key=_key(f"run-{name}"), description=name
-    )
+    table = "\n".join(_table(("stage", "this run", "what came out", "artifact"), rows))
+    create_markdown_artifact(table, key=_key(f"run-{name}"), description=name)
 
 
 def page_key(manifest: Manifest) -> str:
@@ -87,9 +86,8 @@ def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
     most = max(counts.values(), default=0)
     if most:
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        yield from _table(
-            (title, "number", ""), [(name, f"{count:,}", "█" * round(20 * count / most)) for name, count in ordered]
-        )
+        rows = [(name, f"{count:,}", "█" * round(20 * count / most)) for name, count in ordered]
+        yield from _table((title, "number", "share"), rows)
 
 
 def _first_document(artifact: Artifact) -> str:

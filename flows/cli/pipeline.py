@@ -92,7 +92,7 @@ def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection
 
     from flows.pipeline import FLOWS, PipelineForm, pipeline
 
-    form = PipelineForm(**settings)
+    form = PipelineForm.of(settings)
     if selection.only:
         force = selection.only in selection.force or selection.only == selection.start
         state = FLOWS[selection.only](str(path), form, force=force, verify=selection.verify, return_state=True)

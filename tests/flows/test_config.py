@@ -91,7 +91,12 @@ def test_the_form_of_a_run_offers_every_key_and_keeps_only_what_was_filled_in():
     assert "OptimizerConfig" in schema["$defs"]
     assert "required" not in schema and all(not model.get("required") for model in schema["$defs"].values())
     assert form().model_dump() == {}
-    filled_in = form(pretrain={"optimizer": {"lr": 0.1}}, finetune=None).model_dump()
-    assert filled_in == {"pretrain": {"optimizer": {"lr": 0.1}}, "finetune": None}
+    filled_in = form(pretrain={"optimizer": {"lr": 0.1}, "steps": None}, store=None).model_dump()  # as the UI sends it
+    assert filled_in == {"pretrain": {"optimizer": {"lr": 0.1}}}
+    assert form(finetune="none").model_dump() == {"finetune": None}
+    given = {"finetune": None, "pretrain": {"compile": None}}
+    assert form.of(given).model_dump() == given
     with pytest.raises(ValidationError, match=r"pretrain.steps"):
         form(pretrain={"steps": -1})
+    with pytest.raises(ValidationError, match=r"pretrain.steps"):
+        form(pretrain={"steps": "none"})

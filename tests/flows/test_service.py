@@ -1,0 +1,180 @@
+"""`textmill up` and `textmill doctor`: a real server, a real worker, and what they do when things go wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from prefect.states import AwaitingRetry, Cancelling
+
+from flows.devices import LIMIT
+from flows.service import POOL, furnish
+
+# A training that goes on until it is told to stop
+ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
+
+
+def wait_for(condition, seconds: float = 90):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.1)
+    return result
+
+
+@pytest.fixture(scope="module")
+def corpus(service) -> None:
+    """Everything that training needs is in the service's store."""
+    service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+
+
+@pytest.fixture
+def endless(service, corpus):
+    """Start a training that goes on until it is cancelled, at the latest when the test ends."""
+    started = []
+
+    def start(seed: int):
+        started.append(service.start("pretrain/pretrain", {"pretrain": {**ENDLESS, "seed": seed}}))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if not service.state(run).is_final():
+            cancel(service, run)
+
+
+def cancel(service, run) -> None:
+    """Cancel as the UI does, and wait as long as Prefect gives a run to end."""
+    with service.client() as client:
+        client.set_flow_run_state(run, Cancelling())
+    service.wait(run, "Cancelled", seconds=40)
+
+
+def retry(service, run) -> None:
+    """Retry as the UI does."""
+    with service.client() as client:
+        client.set_flow_run_state(run, AwaitingRetry())
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_up_furnishes_a_fresh_server(service):
+    with service.client() as client:
+        deployments = client.read_deployments()
+        assert len(deployments) == 13
+        assert {deployment.work_queue_name for deployment in deployments} == {"cpu", "gpu"}
+        umb = client.read_deployment_by_name("scrape/umb")
+        assert umb.schedules[0].schedule.timezone == "America/New_York"
+        assert umb.schedules[0].parameters == {"force": True}
+        assert umb.concurrency_options.collision_strategy == "CANCEL_NEW"
+        form = client.read_deployment_by_name("pretrain/pretrain").parameter_openapi_schema
+        assert form["definitions"]["PretrainConfig"]["properties"]["steps"]["description"]
+        assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 1
+        assert [worker.status for worker in client.read_workers_for_work_pool(POOL)] == ["ONLINE"]
+        assert client.read_automations_by_name("textmill-dead-runs")[0].enabled
+
+
+def test_furnishing_again_changes_nothing(service, monkeypatch):
+    monkeypatch.chdir(service.folder)
+    with service.client() as client:
+        before = [automation.id for automation in client.read_automations()]
+        furnish(client)
+        assert [automation.id for automation in client.read_automations()] == before
+
+
+def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(service, textmill):
+    done = service.command("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "problem" not in done.stdout
+    assert "13" in next(line for line in done.stdout.splitlines() if "deployments" in line)
+    assert "export TEXTMILL_CONTACT=" in done.stdout
+    out, _ = textmill("doctor").communicate(timeout=60)  # a server without pool and a folder without configuration
+    assert "→ textmill up makes it" in out
+    assert "problem  store" in out
+
+
+def test_up_says_what_is_in_its_way(service, textmill):
+    done = service.command("up", "--port", service.address.rpartition(":")[2])
+    assert (done.returncode, "choose another --port" in done.stderr) == (2, True), done.stderr
+    elsewhere = textmill("up")
+    assert "run this in the folder of the project" in elsewhere.communicate(timeout=60)[1]
+    assert elsewhere.returncode == 2
+
+
+def test_a_stage_run_again_from_its_form(service, corpus):
+    changed = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}})
+    assert service.wait(changed, "Completed").message == "1 built, 0 reused"
+    again = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}})
+    assert service.wait(again, "Completed").message == "0 built, 1 reused"
+    forced = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}}, force=True)
+    assert service.wait(forced, "Completed").message == "1 built, 0 reused"
+
+
+def test_a_cancelled_training_saves_a_checkpoint_and_a_retry_continues_there(service, endless):
+    run = endless(seed=2)
+    work = wait_for(lambda: next((service.store.root / "pretrain").glob(".work-*"), None))
+    wait_for(lambda: (work / "metrics.jsonl").exists())
+    cancel(service, run)
+    assert not service.trainings()
+    (checkpoint,) = (work / "checkpoints").glob("*[0-9]")  # none was due before
+    step = int(checkpoint.name.rpartition("-")[2])
+    assert step > 0
+
+    retry(service, run)
+    told = wait_for(lambda: re.search(r"continuing from step ([\d,]+)", service.logs(run)))
+    assert int(told[1].replace(",", "")) == step
+
+
+@pytest.mark.slow
+def test_two_flows_that_train_take_turns(service, corpus):
+    longer = {"steps": 400, "evaluate_every": 400, "checkpoint_every": 400}
+    runs = [
+        service.start("pipeline/demo", {"pretrain": {**longer, "seed": 1}}),
+        service.start("pretrain/pretrain", {"pretrain": {**longer, "seed": 2}}),
+    ]
+    seen: set[int] = set()
+    while not all(service.state(run).is_final() for run in runs):
+        trainings = service.trainings()
+        assert len(trainings) <= 1
+        seen.update(trainings)
+        time.sleep(0.2)
+    assert [service.state(run).name for run in runs] == ["Completed", "Completed"]
+    assert len(seen) == 3  # two pretrainings, and the pipeline's fine-tuning
+
+
+@pytest.mark.slow
+def test_a_run_killed_together_with_its_worker_ends_as_crashed_and_a_retry_starts_it_again(service, endless):
+    run = endless(seed=3)
+    training = wait_for(lambda: next(iter(service.trainings()), None))
+    time.sleep(3)  # a beat has been sent
+    workers = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    for pid in [*workers, *ancestors(training, service.process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not service.trainings(), seconds=10)
+    assert "No heartbeat" in service.wait(run, "Crashed", seconds=240).message
+    retry(service, run)  # the worker that `up` started in the other's place takes it
+    wait_for(service.trainings)
+
+
+def ancestors(pid: int, up_to: int) -> list[int]:
+    """The processes between these two."""
+    found = []
+    while (pid := parent(pid)) not in (up_to, 1):
+        found.append(pid)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

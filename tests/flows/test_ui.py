@@ -1,0 +1,149 @@
+"""The Prefect UI as people see it, in headless Chromium: deployments, the run form, progress, pages of stages.
+
+Screenshots go to the folder that TEXTMILL_SCREENSHOTS names, if it names one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import RunningService
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SECONDS = 1000
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+if CHROMIUM is None:
+    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, service):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=service.address)
+    page.set_default_timeout(60 * SECONDS)
+    yield page
+    page.close()
+
+
+def keep(page, name: str) -> None:
+    if folder := os.environ.get("TEXTMILL_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def field(page, name: str):
+    """The innermost field of a run form that has this label."""
+    return page.locator(".schema-form-property", has=page.get_by_text(f"{name} (Optional)", exact=True)).last
+
+
+def fill_in(page, name: str, value: int) -> None:
+    field(page, name).get_by_text("int", exact=True).click()
+    field(page, name).locator("input").fill(str(value))
+
+
+def open_form(page, deployment: str) -> None:
+    page.goto("/deployments")
+    page.get_by_role("link", name=deployment, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+
+
+def submit(page, service: RunningService) -> str:
+    """Start the run and go to its page; its id."""
+    page.get_by_role("button", name="Submit").dispatch_event("click")  # an advertisement may lie over it
+    page.wait_for_url(lambda url: "/run" not in url.partition("deployment/")[2])
+    with service.client() as client:
+        runs = client.read_flow_runs(sort="ID_DESC", limit=50)
+    newest = max((run for run in runs if not run.auto_scheduled), key=lambda run: run.created)
+    page.goto(f"/runs/flow-run/{newest.id}")
+    return str(newest.id)
+
+
+def open_tab(page, name: str) -> None:
+    page.get_by_role("listitem").filter(has_text=re.compile(f"^\\s*{name}\\s*$")).first.click()
+
+
+def follow(page, name: str) -> None:
+    """Open a link of a page of ours; the UI would open it in another tab."""
+    page.goto(page.get_by_role("link", name=name).first.get_attribute("href"))
+
+
+def expect_text(page, text: str | re.Pattern) -> None:
+    sync_api.expect(page.get_by_text(text).first).to_be_visible(timeout=60 * SECONDS)
+
+
+def test_deployments_are_listed_with_their_schedules(page):
+    page.goto("/deployments")
+    for name in ("demo", "chimera", "pretrain", "python-docs"):
+        sync_api.expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
+    keep(page, "deployments")
+    page.get_by_placeholder("Search deployments").fill("umb")
+    page.get_by_role("link", name="umb", exact=True).first.click()
+    sync_api.expect(page.get_by_text(re.compile("At 03:00 AM.* on Sunday")).first).to_be_attached()
+
+
+def test_a_run_started_from_the_form_leaves_pages_with_figures_and_pictures(page, service):
+    open_form(page, "demo")
+    page.get_by_text("PretrainConfig", exact=True).click()
+    fill_in(page, "Steps", 30)
+    fill_in(page, "Evaluate Every", 5)
+    service.wait(submit(page, service), "Completed")
+    page.reload()
+    open_tab(page, "Artifacts")
+    expect_text(page, "run-small")
+    keep(page, "run")
+
+    page.goto("/artifacts/key/run-small")  # from the run to what it used
+    page.get_by_role("link", name=re.compile("[0-9a-f]{8}")).first.click()
+    expect_text(page, "what came out")
+    follow(page, "pretrain 1 x 32, 30 steps")
+    picture = page.get_by_role("img", name="Loss over the steps")
+    sync_api.expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 100
+    expect_text(page, "It writes")
+    keep(page, "pretrain")
+    follow(page, "pretokenize")  # and on to what that was made from
+    expect_text(page, "train.bytes_per_token")
+    follow(page, "prepare python-docs")
+    expect_text(page, "dropped")
+    expect_text(page, "A document")
+
+
+def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
+    open_form(page, "pretrain")
+    page.get_by_text("PretrainConfig", exact=True).click()
+    for name, value in {"Steps": 1_000_000, "Evaluate Every": 1_000_000, "Checkpoint Every": 500_000}.items():
+        fill_in(page, name, value)
+    run = submit(page, service)
+    wanted = re.compile(r"pretrain 1 x 32, 1,000,000 steps: ([\d,]+)/1,000,000 steps")
+
+    def steps_done() -> int:
+        page.goto(f"/runs/flow-run/{run}")
+        open_tab(page, "Artifacts")
+        expect_text(page, wanted)
+        return int(wanted.search(page.locator("body").inner_text())[1].replace(",", ""))
+
+    first = steps_done()
+    keep(page, "progress")
+    page.wait_for_timeout(6 * SECONDS)
+    assert steps_done() > first
+    page.get_by_role("button", name="Cancel").first.click()
+    page.get_by_role("button", name="Confirm").click()
+    service.wait(run, "Cancelled", seconds=40)
+    assert not service.trainings()
