@@ -73,15 +73,17 @@ class Planner:
                 return Step(stage.name, title, "build", "forced")
             if changed := what_changed(stage, config, self.store):
                 return Step(stage.name, title, "build", changed)
-            return Step(stage.name, title, "build?", f"unless {' and '.join(pending)} comes out as before")
+            names = " or ".join(dict.fromkeys(pending))
+            return Step(stage.name, title, "build?", f"only if {names} comes out different")
         try:
             verdict = assess(stage, config, inputs, self.store, options)
+            if verdict.artifact:
+                return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
+            stage.available(config)
         except USER_ERRORS as error:
             if stage.optional(config):
                 return Step(stage.name, title, "skip", str(error))
             raise
-        if verdict.artifact:
-            return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
         if self.selection.takes_from_store(stage):
             if stage.optional(config):
                 return Step(stage.name, title, "skip", verdict.reason)

@@ -64,7 +64,8 @@ class Stage(Generic[Config]):
         records: file patterns that hold clocks and rates: sealed and verified, but outside the digest.
         count: rows, tokens or lines of one file, for the manifest.
         expired: why an intact artifact is too old to be reused, or None (snapshots of the outside world age).
-        optional: whether the chain goes on without this stage when its input is not there.
+        available: raises a user's mistake where what the stage reads from outside is not there.
+        optional: whether the chain goes on without this stage then.
         retries: how often Prefect tries again after a failure of the outside world.
     """
 
@@ -77,6 +78,7 @@ class Stage(Generic[Config]):
     records: tuple[str, ...] = ()
     count: Callable[[Path], int | None] = count_rows
     expired: Callable[[Config, Manifest], str | None] = lambda config, manifest: None
+    available: Callable[[Config], object] = lambda config: None
     optional: Callable[[Config], bool] = lambda config: False
     retries: int = 0
 
@@ -159,6 +161,7 @@ def materialize(
             if verdict.artifact:
                 return verdict.artifact, True
 
+        stage.available(config)
         out = store.workdir(stage.name, verdict.fingerprint)
         continued = ", continuing an interrupted build" if out.exists() else ""
         announce(f"Building {stage.title(config)} ({verdict.reason}{continued})")

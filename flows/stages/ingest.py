@@ -29,6 +29,7 @@ ingest = Stage(
     label=lambda config: config.path.rsplit("/", 1)[-1],
     headline=lambda stats: f"{stats['documents']:,} documents",
     identity=identity,
+    available=ingest_files,
     optional=lambda config: not config.required,
     retries=2,
 )

@@ -174,4 +174,4 @@ def test_status_and_dry_run_tell_what_is_there_and_what_would_be_done(textmill, 
     code, out, _ = finish(textmill("run", config, "--dry-run", "--force", "train_tokenizer"))
     assert code == 0
     assert "forced" in out
-    assert "unless train_tokenizer comes out as before" in out
+    assert "only if train_tokenizer comes out different" in out

@@ -141,9 +141,14 @@ def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(sto
 def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allows_it(
     store, write_config, tmp_path, caplog
 ):
-    optional = write_config(ingest={"path": str(tmp_path / "nowhere"), "required": False})
-    assert rebuilt(run(optional)) == []
-    assert "is left out" in caplog.text
+    for path in (str(tmp_path / "nowhere"), "http://127.0.0.1:9/openwebtext.tar.xz"):
+        optional = write_config(ingest={"path": path, "required": False})
+        assert {step.stage: step.action for step in plan(load_config(optional))} == {
+            name: "skip" if name == "ingest" else "reuse" for name in STAGES
+        }
+        assert rebuilt(run(optional)) == []
+        assert "is left out" in caplog.text
+        caplog.clear()
     required = write_config(ingest={"path": str(tmp_path / "nowhere")})
     with pytest.raises(ScrapingError, match="nowhere"):
         run(required)
