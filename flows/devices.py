@@ -19,8 +19,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
+from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectNotFound
 
 LIMIT = "training"
 LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
@@ -45,9 +47,19 @@ def reserved(device: str) -> Iterator[dict[str, str]]:
     names = [] if device == "cpu" else gpus()
     with (
         _one_of(names) if names else nullcontext() as name,
-        concurrency(LIMIT, lease_duration=LEASE_SECONDS) if TaskRunContext.get() else nullcontext(),
+        concurrency(LIMIT, lease_duration=LEASE_SECONDS) if _server_limits() else nullcontext(),
     ):
         yield {"CUDA_VISIBLE_DEVICES": name} if name and name != "mps" else {}
+
+
+def _server_limits() -> bool:
+    """Whether we run under a server that limits trainings; Prefect would warn of a limit that is not there."""
+    if TaskRunContext.get() is None:
+        return False
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        client.read_global_concurrency_limit_by_name(LIMIT)
+        return True
+    return False
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
-from scraping.prepare import PrepareConfig
 
 from flows.stage import Job, Stage
 from scraping.extract import Extractor
+from scraping.prepare import PrepareConfig
 
 
 class PrepareSettings(BaseModel, extra="forbid"):
