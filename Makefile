@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready
 	$(BIN)/textmill run configs/demo.yaml
 
+# The slow tests run where CI is set, as continuous integration services do, or with `make test CI=1`.
 test: $(VENV)/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
