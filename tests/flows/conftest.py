@@ -170,7 +170,13 @@ def service(tmp_path_factory, small_config) -> Iterator[RunningService]:
     output = folder / "up.log"
     with output.open("w") as log:
         process = subprocess.Popen(
-            [TEXTMILL, "up", "--port", str(port)], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [TEXTMILL, "up", "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C must reach it also where the tests run in the background, which ignores it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + 180
     while "Worker online" not in output.read_text():
@@ -182,7 +188,11 @@ def service(tmp_path_factory, small_config) -> Iterator[RunningService]:
         yield running
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(90) == 0, output.read_text()
+        try:
+            assert process.wait(90) == 0, output.read_text()
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
         assert not running.trainings()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
