@@ -9,7 +9,6 @@ A deployment's concurrency limit does not count the stages of a pipeline, so the
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
@@ -23,6 +22,8 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound
+
+from flows.store import try_lock
 
 LIMIT = "training"
 LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
@@ -68,7 +69,7 @@ def _one_of(names: list[str]) -> Iterator[str]:
     files = {name: _open(LOCKS / f"textmill-gpu-{name}.lock") for name in names}
     try:
         waiting = False
-        while (free := next(filter(lambda name: _try_lock(files[name]), names), None)) is None:
+        while (free := next(filter(lambda name: try_lock(files[name]), names), None)) is None:
             if not waiting:
                 log.info("Another training uses the GPU; waiting for it")
                 waiting = True
@@ -84,11 +85,3 @@ def _open(path: Path) -> int:
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
     return os.open(path, os.O_RDONLY)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -172,7 +172,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".lock-{fingerprint}").open("w") as file:
             waiting = False
-            while not _try_lock(file.fileno()):
+            while not try_lock(file.fileno()):
                 if not waiting:
                     log.info("Another run is building %s %s; waiting for it", stage, fingerprint)
                     waiting = True
@@ -183,7 +183,7 @@ class Store:
         """Whether somebody is building this artifact now."""
         try:
             with (self.root / stage / f".lock-{fingerprint}").open() as file:
-                return not _try_lock(file.fileno())
+                return not try_lock(file.fileno())
         except FileNotFoundError:
             return False
 
@@ -273,7 +273,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take an open file's lock if nobody has it; the kernel releases it with the descriptor, kill -9 included."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

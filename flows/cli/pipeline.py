@@ -52,12 +52,13 @@ def run(
     """
     from flows.chain import Selection
     from flows.config import load_config, parse_settings
+    from flows.plan import plan
 
     chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
     given = parse_settings(settings)
     loaded = load_config(config, given)
     if dry_run:
-        _print_plan(loaded, chosen)
+        print_steps(plan(loaded, chosen), loaded.name)
     else:
         _run(config, given, loaded, chosen)
 
@@ -118,12 +119,6 @@ def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
     for artifact, _ in built:
         if (page := artifact.path / "index.html").exists():
             console.print(f"Report: {page}", soft_wrap=True)
-
-
-def _print_plan(config: PipelineConfig, selection: Selection) -> None:
-    from flows.plan import plan
-
-    print_steps(plan(config, selection), config.name)
 
 
 def print_steps(steps: Iterable[Step], name: str) -> None:
