@@ -159,8 +159,11 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
 
 
 def document_id(text: bytes) -> str:
-    """Id of an ingested document: BLAKE2b-128 of its UTF-8 text in hexadecimal."""
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    """Id of an ingested document: the first 128 bits of the SHA-256 of its UTF-8 text, in hexadecimal.
+
+    Processors have instructions for SHA-256: it takes less than half the time of BLAKE2b.
+    """
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def _tidy_up(journal: "_Journal", downloads: Path) -> None:
