@@ -29,6 +29,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 _START_SECONDS = 300
+_AHEAD_CALLS = 128  # for each child
+_AHEAD_BYTES = 64 << 20
 
 
 class Failure(NamedTuple):
@@ -68,15 +70,19 @@ class Sandbox:
     def run(self, calls: Iterable[Call]) -> Iterator[Any]:
         """Yield the result (decoded JSON) or the `Failure` of each call, in the order of the calls.
 
-        A few calls per worker are read ahead; `calls` may be endless.
+        Calls are read ahead, so that a slow one does not leave the other children without work; `calls` may be endless.
         """
         pending: deque = deque()
+        waiting = 0  # bytes of the pending calls
         for call in calls:
-            pending.append(self._threads.submit(self._answer, call))
-            if len(pending) >= 8 * len(self._children):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            pending.append((self._threads.submit(self._answer, call), len(call.payload)))
+            waiting += len(call.payload)
+            while len(pending) >= _AHEAD_CALLS * len(self._children) or (waiting > _AHEAD_BYTES and pending):
+                answer, size = pending.popleft()
+                yield answer.result()
+                waiting -= size
+        for answer, _ in pending:
+            yield answer.result()
 
     def _answer(self, call: Call) -> Any:
         child = self._idle.get()
