@@ -1,6 +1,6 @@
 """Which device a training may use: one training a GPU, whatever flow, deployment or person starts it.
 
-A deployment's concurrency limit does not count the stages of a pipeline, so the training itself reserves its device:
+The training itself reserves its device:
 
 - on this machine by a lock on a file, one for each GPU, which the kernel releases when the holder dies;
 - over all machines of a server by its global concurrency limit `training`, where it has one (`textmill up` makes it):
@@ -18,15 +18,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
-from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
-from prefect.context import TaskRunContext
-from prefect.exceptions import ObjectNotFound
 
+from flows.limits import slots
 from flows.store import try_lock
 
 LIMIT = "training"
-LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
 LOCKS = Path(tempfile.gettempdir())
 log = logging.getLogger(__name__)
 
@@ -46,21 +42,8 @@ def reserved(device: str) -> Iterator[dict[str, str]]:
     Gives the environment variables that confine the training's process to what it holds.
     """
     names = [] if device == "cpu" else gpus()
-    with (
-        _one_of(names) if names else nullcontext() as name,
-        concurrency(LIMIT, lease_duration=LEASE_SECONDS) if _server_limits() else nullcontext(),
-    ):
+    with _one_of(names) if names else nullcontext() as name, slots([LIMIT]):
         yield {"CUDA_VISIBLE_DEVICES": name} if name and name != "mps" else {}
-
-
-def _server_limits() -> bool:
-    """Whether we run under a server that limits trainings; Prefect would warn of a limit that is not there."""
-    if TaskRunContext.get() is None:
-        return False
-    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
-        client.read_global_concurrency_limit_by_name(LIMIT)
-        return True
-    return False
 
 
 @contextmanager

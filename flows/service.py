@@ -54,6 +54,8 @@ def run(host: str, port: int, database: str | None, tell: Callable[[str], None])
         **os.environ,
         "PREFECT_API_URL": f"{address}/api",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        # Kept in memory, the slots of a limit would stay taken for ever after a restart of the server.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     if database:
         environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database

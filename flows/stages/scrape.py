@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from flows.limits import slots
 from flows.stage import Job, Stage
 from flows.store import Manifest, now
 from scraping.source import Source
 
 
 def build(job: Job[Source]) -> None:
+    """The crawl keeps its manners on one machine by itself; the limits keep two machines from the same host."""
     from scraping.crawl import crawl
 
-    crawl(job.config, job.out, job.progress, previous=job.previous.path if job.previous else None)
+    with slots(host_limits(job.config), create=1):
+        crawl(job.config, job.out, job.progress, previous=job.previous.path if job.previous else None)
+
+
+def host_limits(source: Source) -> list[str]:
+    """Names of the server's limits, one a host; a site that Textmill serves is another one in every run."""
+    return [] if source.serve else [f"crawl of {host}" for host in source.hosts]
 
 
 def expired(source: Source, snapshot: Manifest) -> str | None:
