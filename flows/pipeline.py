@@ -54,7 +54,6 @@ class Builder:
         runner = stage_task.with_options(
             name=stage.name,
             task_run_name=stage.title(config),
-            tags=[stage.name],
             retries=stage.retries,
             retry_delay_seconds=exponential_backoff(backoff_factor=RETRY_SECONDS),
             retry_jitter_factor=0.5,
