@@ -63,21 +63,24 @@ class Selection:
         force: rebuilt; what follows is rebuilt only if it comes out different.
         start: rebuilt together with everything after it.
         only: run alone: what comes before is taken from the store, what comes after is not run.
+        until: the last stage to run.
         verify: compare SHA-256 too before anything is reused.
     """
 
     force: frozenset[str] = frozenset()
     start: str | None = None
     only: str | None = None
+    until: str | None = None
     verify: bool = False
 
     def __post_init__(self) -> None:
-        for name in [*self.force, self.start, self.only]:
+        for name in [*self.force, self.start, self.only, self.until]:
             if name and name not in STAGES:
                 raise FlowError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
 
     def skips(self, stage: Stage) -> bool:
-        return self.only is not None and _position(stage.name) > _position(self.only)
+        last = self.only or self.until
+        return last is not None and _position(stage.name) > _position(last)
 
     def takes_from_store(self, stage: Stage) -> bool:
         return self.only is not None and _position(stage.name) < _position(self.only)

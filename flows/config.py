@@ -82,13 +82,13 @@ def load_config(path: Path, settings: Mapping[str, Any] | None = None) -> Pipeli
     except ScrapingError as error:
         raise FlowError(str(error)) from error
     changed = settings or {}
-    merged = _merged(document, changed)
+    settled = merged(document, changed)
     try:
-        return PipelineConfig.model_validate(merged)
+        return PipelineConfig.model_validate(settled)
     except ValidationError as error:
         lines = []
         for mistake in error.errors(include_url=False):
-            place = place_of(mistake, merged)
+            place = place_of(mistake, settled)
             where = "setting" if _holds(changed, place) else f"{path}:{line_of(tree, place)}:"
             lines.append(f"{where} {explain(mistake, PipelineConfig, place)}")
         raise FlowError("\n".join(lines)) from error
@@ -112,16 +112,16 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             raise FlowError(f"--set {text}: the value is not valid YAML") from error
         for part in reversed(keys):
             parsed = {part: parsed}
-        settings = _merged(settings, parsed)
+        settings = merged(settings, parsed)
     return settings
 
 
-def _merged(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def merged(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """`document` with `settings` laid over it, key by key down to the leaves."""
     result = dict(document)
     for key, value in settings.items():
         below = result.get(key)
-        result[key] = _merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+        result[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
     return result
 
 

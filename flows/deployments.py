@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.experiment import experiment
 from flows.pipeline import FLOWS, pipeline
 
 scrape = FLOWS["scrape"]
@@ -14,5 +15,6 @@ finetune = FLOWS["finetune"]
 report = FLOWS["report"]
 
 __all__ = [
-    "finetune", "ingest", "pipeline", "prepare", "pretokenize", "pretrain", "report", "scrape", "train_tokenizer",
+    "experiment", "finetune", "ingest", "pipeline", "prepare", "pretokenize", "pretrain", "report", "scrape",
+    "train_tokenizer",
 ]  # fmt: skip

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from flows.stage import Job
     from flows.stages.report import ReportConfig
     from flows.store import Artifact, Store
@@ -46,11 +48,7 @@ def write_report(job: Job[ReportConfig]) -> None:
     artifacts = {name: artifact for name, artifact in job.inputs.items() if artifact is not None}
     rows = [_stage_row(artifact) for artifact in lineage(list(artifacts.values()), job.store)]
     figures = {name: loss_figure(artifacts[name]) for name in ("pretrained", "finetuned") if name in artifacts}
-    environment = Environment(
-        loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = _number
-    page = environment.get_template("report.html").render(
+    page = template("report.html").render(
         title=job.config.title,
         rows=rows,
         figures=figures,
@@ -59,6 +57,15 @@ def write_report(job: Job[ReportConfig]) -> None:
     )
     (job.out / "index.html").write_text(page, encoding="utf-8")
     (job.out / "stats.json").write_text(json.dumps({"figures": len(figures), "stages": len(rows)}, sort_keys=True))
+
+
+def template(name: str) -> Template:
+    """A page of `flows/templates`; what a page names and is not given is an error."""
+    environment = Environment(
+        loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = _number
+    return environment.get_template(name)
 
 
 def lineage(artifacts: list[Artifact], store: Store) -> list[Artifact]:
@@ -117,21 +124,29 @@ def loss_figure(artifact: Artifact) -> Markup:
     lines = (artifact.path / "metrics.jsonl").read_text().splitlines()
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    axes.plot(*_series(rows, "loss"), color="#9db4c8", linewidth=1, label="training loss")
-    axes.plot(*_series(rows, "validation_loss"), color="#c23b22", marker="o", markersize=3, label="validation loss")
+    axes.plot(*series(rows, "loss"), color="#9db4c8", linewidth=1, label="training loss")
+    axes.plot(*series(rows, "validation_loss"), color="#c23b22", marker="o", markersize=3, label="validation loss")
     if "unigram_entropy" in artifact.stats:
         axes.axhline(
             artifact.stats["unigram_entropy"], color="#555555", linestyle="--", linewidth=1, label="unigram entropy"
         )
     axes.set(xlabel="step", ylabel="nats a token")
     axes.legend(frameon=False)
+    return Markup(svg_of(figure))
+
+
+def svg_of(figure: Figure) -> str:
+    """The figure as an SVG element, the same bytes each time; the figure is closed."""
+    import matplotlib.pyplot as plt
+
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return Markup(svg.getvalue()[svg.getvalue().index("<svg") :])
+    return svg.getvalue()[svg.getvalue().index("<svg") :]
 
 
-def _series(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def series(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of those rows of `metrics.jsonl` that hold `name`."""
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]
 

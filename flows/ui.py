@@ -67,6 +67,9 @@ def _page(artifact: Artifact) -> Iterator[str]:
         case "pretrain":
             yield _loss_curve(artifact)
             yield from _sample("It writes", stats["sample_prompt"] + stats["sample"])
+        case "comparison":
+            yield f"{stats['claim']}\n\nThe claim **{stats['verdict']}**.\n"
+            yield _picture("Validation loss of every run", (artifact.path / "curves.svg").read_text())
         case "finetune":
             yield _loss_curve(artifact)
             yield from _sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
@@ -101,11 +104,14 @@ def _sample(title: str, text: str) -> Iterator[str]:
 
 
 def _loss_curve(artifact: Artifact) -> str:
-    """The picture itself is in the page: nothing has to be served or fetched."""
     from flows.report import loss_figure
 
-    encoded = base64.b64encode(loss_figure(artifact).encode()).decode()
-    return f"![Loss over the steps](data:image/svg+xml;base64,{encoded})\n"
+    return _picture("Loss over the steps", loss_figure(artifact))
+
+
+def _picture(title: str, svg: str) -> str:
+    """The picture itself is in the page: nothing has to be served or fetched."""
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

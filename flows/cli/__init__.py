@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from flows.cli import artifacts, model, pipeline, service, source, tokenizer
+from flows.cli import artifacts, experiment, model, pipeline, service, source, tokenizer
 
 app = typer.Typer(
     name="textmill",
@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Turn web text into language models: scrape, tokenize, pretrain and fine-tune as one Prefect pipeline.",
 )
 pipeline.register(app)
+experiment.register(app)
 artifacts.register(app)
 service.register(app)
 model.register(app)

@@ -15,6 +15,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 
+from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.chain import STAGES, StageName
 from flows.config import load_config
 from flows.pipeline import PipelineForm
@@ -59,10 +60,17 @@ def test_there_is_a_deployment_for_every_stage_and_for_the_pipeline():
     assert of("pipeline")["demo"]["schedules"][0]["cron"].endswith("* * 1")  # weekly
 
 
+def test_there_is_a_deployment_for_every_experiment():
+    declared = of("experiment")
+    assert declared.keys() == set(NAMES_OF_EXPERIMENTS)
+    assert all(entry["parameters"]["name"] == name for name, entry in declared.items())
+
+
 def test_training_runs_from_the_gpu_queue_and_crawls_from_the_cpu_queue():
     queue = {name: entry["work_pool"]["work_queue_name"] for name, entry in zip(NAMES, DEPLOYMENTS, strict=True)}
     assert {name for name, at in queue.items() if at == "gpu"} == {
         "pipeline/demo", "pipeline/chimera", "pretrain/pretrain", "finetune/finetune",
+        *(f"experiment/{name}" for name in NAMES_OF_EXPERIMENTS),
     }  # fmt: skip
     assert set(queue.values()) == {"cpu", "gpu"}
 

@@ -1,0 +1,65 @@
+"""`textmill experiment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.pipeline import Settings, print_steps
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(experiment)
+
+
+def experiment(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; without, they are listed")] = None,
+    config: Annotated[
+        Path, typer.Argument(metavar="[CONFIG]", help="The pipeline whose settings the variants change")
+    ] = Path("configs/demo.yaml"),
+    settings: Settings = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(help="Train every variant so many times, each with another seed")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
+) -> None:
+    """Put one of the project's claims to the test: train its variants and compare them."""
+    if name is None:
+        _list()
+        return
+    from flows.config import parse_settings
+    from flows.experiment import experiment as flow
+    from flows.experiment import plan_runs
+    from flows.pipeline import PipelineForm
+
+    given = parse_settings(settings)
+    planned = plan_runs(name, config, given, seeds)
+    if dry_run:
+        for run, steps in planned:
+            print_steps(steps, run.title)
+        return
+    artifact, _ = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True).result()
+    _print_result(artifact.stats)
+    Console().print(f"Page: {artifact.path / 'index.html'}", soft_wrap=True)
+
+
+def _list() -> None:
+    from experiments import NAMES, load
+
+    table = Table("experiment", "claim", box=None)
+    for name in NAMES:
+        table.add_row(name, load(name).claim)
+    Console().print(table)
+
+
+def _print_result(stats: dict) -> None:
+    table = Table(title=f"{stats['claim']}\nThe claim {stats['verdict']}.", title_justify="left")
+    table.add_column("variant")
+    for column in (stats["figure"].replace("_", " "), "seed by seed"):
+        table.add_column(column, justify="right")
+    for variant, figures in stats["variants"].items():
+        seeds = " · ".join(f"{value:.4g}" for value in figures["seeds"])
+        table.add_row(variant, f"{figures['mean']:.4g}", seeds)
+    Console().print(table)

@@ -1,0 +1,93 @@
+"""Claims put to the test: what the variants share is built once, and the page says what came out."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from experiments import NAMES, Experiment, load
+from flows.chain import STAGES
+from flows.compare import verdict
+from flows.config import load_config
+from flows.errors import FlowError
+from flows.experiment import experiment, plan_runs, runs_of
+from flows.store import Store
+
+
+def built(store: Store) -> list[str]:
+    return sorted(artifact.manifest.stage for artifact in store.artifacts())
+
+
+@pytest.mark.slow
+def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server, config, tmp_path):
+    store = Store(tmp_path / "store")
+    first, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    assert not reused
+    shared = ["prepare", "pretokenize", "scrape", "train_tokenizer"]
+    assert built(store) == sorted([*shared, *["pretrain"] * 4, "comparison"])
+    assert first.stats["variants"].keys() == {"modern", "classic"}
+    trained = [artifact for artifact in store.artifacts() if artifact.manifest.stage == "pretrain"]
+    losses = [artifact.stats["bits_per_byte"] for artifact in trained]
+    told = [value for variant in first.stats["variants"].values() for value in variant["seeds"]]
+    assert sorted(told) == sorted(losses)
+    page = (first.path / "index.html").read_text()
+    assert load("architecture").claim in page
+    assert first.stats["verdict"] in page
+    assert "<svg" in page
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-architecture"]))
+        [shown] = client.read_latest_artifacts(artifact_filter=wanted)
+    assert "classic" in shown.data
+    assert "data:image/svg+xml" in shown.data
+
+    again, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    assert reused
+    assert again.path == first.path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_is_a_configuration_of_its_own(name, config):
+    declared = load(name)
+    assert declared.stage in STAGES
+    runs = list(runs_of(declared, config, {"finetune": {"steps": 7}}, seeds=2))
+    assert len(runs) == 2 * len(declared.variants)
+    settled = [run.config.model_dump_json() for run in runs]
+    assert len(set(settled)) == len(settled)
+    assert all(run.config.finetune.steps == 7 for run in runs)
+
+
+def test_what_makes_a_variant_wins_over_settings_for_all(config):
+    declared = Experiment(claim="c", favoured="a", variants={"a": {"pretrain": {"steps": 5}}, "b": {}})
+    steps = [run.config.pretrain.steps for run in runs_of(declared, config, {"pretrain": {"steps": 9}}, seeds=1)]
+    assert steps == [5, 9]
+
+
+@pytest.mark.parametrize(
+    ("favoured", "other", "lower_is_better", "said"),
+    [
+        ([1.0, 1.1], [1.2, 1.3], True, "holds (with 2 of 2 seeds)"),
+        ([1.0, 1.4], [1.2, 1.3], True, "is undecided (with 1 of 2 seeds)"),
+        ([1.0], [1.0], True, "does not hold (with 0 of 1 seeds)"),
+        ([0.2], [0.1], False, "holds (with 1 of 1 seeds)"),
+    ],
+)
+def test_a_claim_holds_only_if_its_variant_wins_with_every_seed(favoured, other, lower_is_better, said):
+    assert verdict({"x": other, "ours": favoured}, "ours", lower_is_better=lower_is_better) == said
+
+
+def test_mistakes_are_told_before_anything_runs(config):
+    with pytest.raises(FlowError, match="the experiments are architecture, "):
+        plan_runs("architectur", config, {}, 1)
+    with pytest.raises(FlowError, match="give 1 or more"):
+        plan_runs("architecture", config, {}, 0)
+    with pytest.raises(FlowError, match="did you mean"):
+        plan_runs("architecture", config, {"pretrain": {"step": 5}}, 1)
+
+
+def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_config):
+    config = write_config(finetune=None)
+    assert yaml.safe_load(config.read_text())["finetune"] is None
+    assert load_config(config).finetune is None
+    assert all(run.config.finetune is None for run in runs_of(load("architecture"), config, {}, 1))
