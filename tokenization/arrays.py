@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tokenization.errors import TokenizationError
+from tokenization.jit import kernel
 
 META = "meta.json"
 TOKEN_BYTES = "token_bytes.npy"
@@ -162,10 +163,11 @@ class TokenArrays:
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """A batch: int64[len(starts), length], row i the tokens from starts[i] on."""
-        starts = np.asarray(starts, np.int64)
+        starts = np.ascontiguousarray(starts, np.int64)
+        # The common case by itself, as it costs less than looking for files; as unsigned, what is negative is large.
+        if len(self._tokens) == 1 and len(starts) and 0 < length <= len(self) - int(starts.view(np.uint64).max()):
+            return self._tokens[0].gather(starts, length).astype(np.int64)
         files = np.searchsorted(self._token_starts, starts, side="right") - 1
-        if len(files) and (files == files[0]).all() and starts.max() + length <= self._token_starts[files[0] + 1]:
-            return self._tokens[files[0]].gather(starts - self._token_starts[files[0]], length).astype(np.int64)
         batch = np.empty((len(starts), length), np.int64)
         whole = starts + length <= self._token_starts[np.minimum(files + 1, len(self._tokens))]
         whole &= (files >= 0) & (length > 0)
@@ -208,18 +210,26 @@ def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarr
     if n < 1:
         raise ValueError("an order needs at least one index")
     half = np.uint64(max(1, (max(n - 1, 1).bit_length() + 1) // 2))
-    mask = (np.uint64(1) << half) - np.uint64(1)
     keys = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64)
+    indices = np.asarray(indices, np.int64)
+    result = np.empty(indices.size, np.int64)
+    _permute(indices.ravel(), np.uint64(n), half, keys, result)
+    return result.reshape(indices.shape)
 
-    def permute(values: np.ndarray) -> np.ndarray:
-        left, right = values >> half, values & mask
-        for key in keys:
-            mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
-            mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
-            left, right = right, left ^ ((mixed >> np.uint64(33)) & mask)
-        return (left << half) | right
 
-    result = permute(np.asarray(indices, np.uint64).ravel())
-    while (outside := result >= n).any():
-        result[outside] = permute(result[outside])
-    return result.astype(np.int64).reshape(np.shape(indices))
+@kernel
+def _permute(indices, n, half, keys, result):
+    """result[i] = where the Feistel network over 2 x `half` bits sends indices[i], walked until it is below n."""
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    for i in range(len(indices)):
+        value = np.uint64(indices[i])
+        while True:
+            left, right = value >> half, value & mask
+            for key in keys:
+                mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+                mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+                left, right = right, left ^ ((mixed >> np.uint64(33)) & mask)
+            value = (left << half) | right
+            if value < n:
+                break
+        result[i] = np.int64(value)
