@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from prefect import Flow
+
+from flows.chain import STAGES
 from flows.experiment import experiment
-from flows.pipeline import FLOWS, pipeline
+from flows.pipeline import pipeline, stage_flow
 
-scrape = FLOWS["scrape"]
-ingest = FLOWS["ingest"]
-prepare = FLOWS["prepare"]
-train_tokenizer = FLOWS["train_tokenizer"]
-pretokenize = FLOWS["pretokenize"]
-pretrain = FLOWS["pretrain"]
-finetune = FLOWS["finetune"]
-report = FLOWS["report"]
+__all__ = ["experiment", "pipeline"]
 
-__all__ = [
-    "experiment", "finetune", "ingest", "pipeline", "prepare", "pretokenize", "pretrain", "report", "scrape",
-    "train_tokenizer",
-]  # fmt: skip
+
+def __getattr__(name: str) -> Flow:
+    """The flow of a stage alone, under the stage's name; a run makes only the one that it needs."""
+    if name in STAGES:
+        return stage_flow(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -91,12 +91,13 @@ def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection
     Store(Path(config.store)).check_writable()
     plan(config, selection)
 
-    from flows.pipeline import FLOWS, PipelineForm, pipeline
+    from flows.pipeline import PipelineForm, pipeline, stage_flow
 
     form = PipelineForm.of(settings)
     if selection.only:
         force = selection.only in selection.force or selection.only == selection.start
-        state = FLOWS[selection.only](str(path), form, force=force, verify=selection.verify, return_state=True)
+        alone = stage_flow(selection.only)
+        state = alone(str(path), form, force=force, verify=selection.verify, return_state=True)
     else:
         force, start = sorted(selection.force), selection.start
         state = pipeline(str(path), form, force=force, start=start, verify=selection.verify, return_state=True)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.config import load_config
-from flows.pipeline import FLOWS, PipelineForm, pipeline
+from flows.pipeline import PipelineForm, pipeline, stage_flow
 from flows.plan import plan
 from flows.store import Store
 
@@ -22,7 +22,7 @@ def trained(tmp_path_factory, prefect_server, small_config):
     folder = tmp_path_factory.mktemp("trained")
     config = small_config(folder, name="small")
     pipeline(str(config), return_state=True).result()
-    FLOWS["pretrain"](str(config), PipelineForm(pretrain={"steps": 7}), return_state=True).result()
+    stage_flow("pretrain")(str(config), PipelineForm(pretrain={"steps": 7}), return_state=True).result()
     return config
 
 
@@ -96,7 +96,7 @@ def test_the_configuration_of_an_artifact_is_found_again(trained, command, tmp_p
 def test_an_artifact_is_rebuilt_to_the_same_bytes(trained, command, tmp_path):
     (artifact,) = artifacts(trained, "train_tokenizer")
     assert command("reproduce", os.path.relpath(artifact.path, tmp_path), "--out", "then")[0] == 0
-    flow = FLOWS["train_tokenizer"]
+    flow = stage_flow("train_tokenizer")
     ((rebuilt, reused),) = flow(str(tmp_path / "then" / "pipeline.yaml"), force=True, return_state=True).result()
     assert not reused
     assert rebuilt.digest == artifact.digest

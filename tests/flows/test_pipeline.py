@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from flows.chain import STAGES, Selection
 from flows.config import load_config
 from flows.fingerprint import digest
-from flows.pipeline import FLOWS, Builder, pipeline
+from flows.pipeline import Builder, pipeline, stage_flow
 from flows.plan import plan
 from flows.stage import Stage, identify
 from flows.store import Store
@@ -125,8 +125,8 @@ def test_a_deleted_or_truncated_file_rebuilds_that_artifact_only(store, config, 
 
 def test_one_stage_alone_uses_what_is_in_the_store(store, config):
     changed = {"train_tokenizer": {"vocab_size": 500}}
-    assert rebuilt(run(config, FLOWS["train_tokenizer"], changed)) == ["train_tokenizer"]
-    assert run(config, FLOWS["pretrain"], force=True) == {"pretrain": "built"}
+    assert rebuilt(run(config, stage_flow("train_tokenizer"), changed)) == ["train_tokenizer"]
+    assert run(config, stage_flow("pretrain"), force=True) == {"pretrain": "built"}
 
 
 def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(store, config, monkeypatch):
@@ -164,7 +164,7 @@ def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, writ
     (tmp_path / "here").mkdir()
     pq.write_table(pa.table({"text": texts}), tmp_path / "here" / "data.parquet")
     config = write_config(ingest={"path": str(tmp_path / "here")})
-    assert rebuilt(run(config, FLOWS["ingest"])) == ["ingest"]
+    assert rebuilt(run(config, stage_flow("ingest"))) == ["ingest"]
     assert artifact_of(store, "ingest").stats["documents"] == 40
     (tmp_path / "here").rename(tmp_path / "there")
     moved = load_config(write_config(ingest={"path": str(tmp_path / "there")}))
@@ -179,7 +179,7 @@ def test_data_sets_at_different_addresses_are_different_inputs(config, tmp_path)
 
 
 def test_figures_of_a_finished_stage_are_on_its_page(store, config):
-    run(config, FLOWS["train_tokenizer"], force=True)
+    run(config, stage_flow("train_tokenizer"), force=True)
     with get_client(sync_client=True) as client:
         shown = client.read_artifacts(sort="CREATED_DESC", limit=20)
     page = next(artifact for artifact in shown if artifact.key and artifact.key.startswith("train-tokenizer"))
