@@ -94,12 +94,18 @@ def prepare(
     config: PrepareConfig,
     out: Path,
     progress: Callable[..., None],
+    map_shards: Callable[..., Iterator] | None = None,
 ) -> None:
     """Build the corpus in `out`: `train-*.parquet`, `validation-*.parquet`, `dropped/part-*.parquet`, `stats.json`, and
     `records/SOURCE.parquet` for sources with a `records` extractor.
 
     `pages` are folders with crawled pages, `documents` folders with ingested documents, `extractors` maps the name of
-    each crawled source to its settings. Raises `ScrapingError` if an extractor is missing or if nothing is left.
+    each crawled source to its settings.
+
+    `map_shards(function, items)`, like the builtin `map`, calls a function that can be pickled for each item and yields
+    the results in order. Given it, the slow steps run there, a shard or some row groups a call, instead of in
+    `config.workers` children of this process; all folders must then be found at the same paths wherever it runs.
+    Raises `ScrapingError` if an extractor is missing or if nothing is left.
     """
     for extractor in extractors.values():
         if isinstance(extractor, RecordsExtractor):
@@ -109,13 +115,14 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)
         return
     work.mkdir(parents=True, exist_ok=True)
-    extracted = _extract_all(pages, extractors, config, work / "extracted", progress)
+    remove_temporary(out)
+    extracted = _extract_all(pages, extractors, config, work / "extracted", progress, map_shards)
     ingested = [shard for folder in documents for shard in shards(folder)]
     inputs = [_Input(item.documents, True) for item in extracted] + [_Input(shard, False) for shard in ingested]
     if not inputs:
         raise ScrapingError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
     templates = _learn_templates(inputs, config.template, work / "templates.npz", progress)
-    refined = _refine_all(inputs, templates, config, work / "refined", progress)
+    refined = _refine_all(inputs, templates, config, work / "refined", progress, map_shards)
     duplicates = _find_duplicates(refined, config.dedup, work, progress)
     figures = write_corpus(
         [item.documents for item in refined],
@@ -171,34 +178,60 @@ def _extract_all(
     config: PrepareConfig,
     folder: Path,
     progress: Callable[..., None],
+    map_shards: Callable[..., Iterator] | None,
 ) -> list[_Extracted]:
     """Extract each shard of pages into `folder`; finished shards of an earlier run are kept."""
     folder.mkdir(exist_ok=True)
     remove_temporary(folder)
     inputs = [shard for artifact in pages for shard in shards(artifact)]
-    total, done = count_rows(inputs), 0
-    outputs = []
-    limits = config.limits
-    with Sandbox(
-        "scraping.extract:extract_page",
-        config.workers,
-        cpu_seconds=limits.cpu_seconds,
-        memory_bytes=limits.memory_bytes,
-    ) as sandbox:
-        for number, shard in enumerate(inputs):
-            output = _Extracted(
-                folder / f"documents-{number:05d}.parquet",
-                folder / f"records-{number:05d}.parquet",
-                folder / f"dropped-{number:05d}.parquet",
-            )
-            if not output.dropped.exists():  # written last
-                pages_of = partial(_extract_pages, sandbox, shard, limits)
-                report = partial(progress, total=total, unit="pages", phase="extracting")
-                _extract_shard(pages_of, extractors, output, lambda n, before=done, report=report: report(before + n))
-            done += count_rows([shard])
-            progress(done, total, unit="pages", phase="extracting")
-            outputs.append(output)
+    outputs = [
+        _Extracted(*(folder / f"{kind}-{number:05d}.parquet" for kind in ("documents", "records", "dropped")))
+        for number in range(len(inputs))
+    ]
+    finished = set(shards(folder, "dropped"))  # written last
+    missing = [(shard, out) for shard, out in zip(inputs, outputs, strict=True) if out.dropped not in finished]
+    total = count_rows(inputs)
+    done = total - count_rows(shard for shard, _ in missing)
+
+    def report(more: int) -> None:
+        progress(done + more, total, unit="pages", phase="extracting")
+
+    if map_shards:
+        extracted = map_shards(partial(_extract_alone, extractors=dict(extractors), limits=config.limits), missing)
+    else:
+        extracted = _extract_here(missing, extractors, config, report)
+    for (shard, _), _ in zip(missing, extracted, strict=True):
+        done += count_rows([shard])
+        report(0)
     return outputs
+
+
+def _extract_here(
+    missing: list[tuple[Path, _Extracted]],
+    extractors: Mapping[str, Extractor],
+    config: PrepareConfig,
+    report: Callable[[int], None],
+) -> Iterator[None]:
+    """One shard after the other, its pages in several children."""
+    with _extraction_sandbox(config.limits, config.workers) as sandbox:
+        for shard, output in missing:
+            pages_of = partial(_extract_pages, sandbox, shard, config.limits)
+            yield _extract_shard(pages_of, extractors, output, report)
+
+
+def _extract_alone(
+    job: tuple[Path, _Extracted], extractors: Mapping[str, Extractor], limits: ExtractionLimits
+) -> None:
+    """One shard with a child of its own; what a mapped call does."""
+    shard, output = job
+    with _extraction_sandbox(limits, 1) as sandbox:
+        _extract_shard(partial(_extract_pages, sandbox, shard, limits), extractors, output, lambda done: None)
+
+
+def _extraction_sandbox(limits: ExtractionLimits, workers: int) -> Sandbox:
+    return Sandbox(
+        "scraping.extract:extract_page", workers, cpu_seconds=limits.cpu_seconds, memory_bytes=limits.memory_bytes
+    )
 
 
 def _extract_shard(
@@ -336,12 +369,18 @@ class _Refined(NamedTuple):
 
 
 def _refine_all(
-    inputs: list[_Input], templates: Path, config: PrepareConfig, folder: Path, progress: Callable[..., None]
+    inputs: list[_Input],
+    templates: Path,
+    config: PrepareConfig,
+    folder: Path,
+    progress: Callable[..., None],
+    map_shards: Callable[..., Iterator] | None,
 ) -> list[_Refined]:
     """Remove templates and filter, some row groups a worker; what an earlier run finished is kept."""
     folder.mkdir(exist_ok=True)
     settings = config.model_dump(mode="json")
-    outputs, calls, sizes = [], [], []
+    finished = set(folder.glob("figures-*.json"))  # written last
+    outputs, jobs, sizes = [], [], []
     total = done = 0
     for item in inputs:
         for groups, rows in _pieces(item.shard):
@@ -354,20 +393,32 @@ def _refine_all(
             )
             outputs.append(output)
             total += rows
-            if output.figures.exists():  # written last
+            if output.figures in finished:
                 done += rows
                 continue
-            arguments = {"shard": str(item.shard), "groups": groups, "crawled": item.crawled}
+            job = {"shard": str(item.shard), "groups": groups, "crawled": item.crawled}
             paths = {"templates": str(templates), "output": [str(path) for path in output]}
-            calls.append(Call({**arguments, **paths, "settings": settings}))
+            jobs.append({**job, **paths, "settings": settings})
             sizes.append(rows)
-    with Sandbox("scraping.prepare:refine", min(config.workers, len(calls) or 1)) as sandbox:
-        for call, rows, answer in zip(calls, sizes, sandbox.run(calls), strict=True):
-            if isinstance(answer, Failure):
-                raise RuntimeError(f"refining {call.arguments['shard']} failed: {answer.detail}")
-            done += rows
-            progress(done, total, unit="documents", phase="filtering")
+    refined = map_shards(_refine_alone, jobs) if map_shards else _refine_here(jobs, config.workers)
+    for rows, _ in zip(sizes, refined, strict=True):
+        done += rows
+        progress(done, total, unit="documents", phase="filtering")
     return outputs
+
+
+def _refine_here(jobs: list[dict[str, Any]], workers: int) -> Iterator[None]:
+    """The jobs in several children."""
+    with Sandbox("scraping.prepare:refine", min(workers, len(jobs) or 1)) as sandbox:
+        for job, answer in zip(jobs, sandbox.run(map(Call, jobs)), strict=True):
+            if isinstance(answer, Failure):
+                raise RuntimeError(f"refining {job['shard']} failed: {answer.detail}")
+            yield
+
+
+def _refine_alone(job: dict[str, Any]) -> None:
+    """One job in this process; what a mapped call does."""
+    refine(b"", **job)
 
 
 def _pieces(shard: Path) -> Iterator[tuple[list[int], int]]:
@@ -462,6 +513,7 @@ def _write_records(parts: list[Path], folder: Path) -> None:
         by_source.setdefault(row["source"], []).append(
             {"document": row["id"], "url": row["url"], **json.loads(row["record"])}
         )
+    remove_temporary(folder)
     for source, records in by_source.items():
         folder.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(records)

@@ -1,13 +1,14 @@
 """Parquet shards: the schemas of pages and documents, an atomic writer, and readers that stream.
 
-A shard exists whole or not at all: it is written as `.NAME.tmp`, fsynced, renamed, and its folder fsynced. The bytes
-depend on the rows alone: same rows, same shards. Row groups of about 1,000 rows (fewer where rows are large) keep
+A shard exists whole or not at all: it is written under a hidden name, fsynced, renamed, and its folder fsynced. The
+bytes depend on the rows alone: same rows, same shards. Row groups of about 1,000 rows (fewer where rows are large) keep
 memory bounded on both sides, and zstd level 3 is as fast as the disk while halving what gzip would leave.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from secrets import token_hex
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,13 +74,18 @@ def fsync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `path` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
     fsync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """A name of its own for each writer: a cluster may run a job twice at once, to which the first seemed dead."""
+    return path.with_name(f".{path.name}.{token_hex(4)}.tmp")
 
 
 def remove_temporary(folder: Path) -> None:
@@ -94,7 +100,7 @@ class _Shard:
     def __init__(self, path: Path, schema: pa.Schema):
         self.path, self.schema = path, schema
         self.rows = self.bytes = 0
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = _temporary(path)
         self._writer = pq.ParquetWriter(
             self._temporary,
             schema,

@@ -1,9 +1,11 @@
-"""Count the words of a corpus, in parallel threads, shard by shard; a killed count continues at its last shard."""
+"""Count the words of a corpus, shard by shard, in parallel; a killed count continues after its finished shards."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from secrets import token_hex
 
 import numpy as np
 
@@ -60,28 +62,51 @@ def _count(pieces: Iterable[Documents], pattern: Pattern) -> WordCounts:
 
 
 def count_shards(
-    shards: list[Path], pattern: Pattern, threads: int, work: Path, progress: Callable[..., None]
+    shards: list[Path],
+    pattern: Pattern,
+    threads: int,
+    work: Path,
+    progress: Callable[..., None],
+    map_shards: Callable[..., Iterator] | None = None,
 ) -> WordCounts:
-    """Word counts of Parquet shards. The count of every finished shard is kept in `work`, and found there again."""
+    """Word counts of Parquet shards. The count of every finished shard is kept in `work`, and found there again.
+
+    Given `map_shards(function, items)`, which works like the builtin `map`, each shard is counted by one call of it, in
+    one thread; otherwise `threads` share each shard.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    kept = {path.stem for path in work.glob("*.npz")}
+    missing = [shard for shard in shards if shard.stem not in kept]
+    counted = map_shards(partial(_count_alone, pattern=pattern, work=work), missing) if map_shards else None
     total = WordCounts()
     for done, shard in enumerate(shards):
         progress(done, len(shards), unit="shards", step="counting words", words=len(total))
-        kept = work / f"{shard.stem}.npz"
-        if kept.exists():
-            total.update(load_counts(kept))
-            continue
-        counts = count_words(read_shard(shard), pattern, threads)
-        if len(shards) > 1:
-            save_counts(counts, kept)
+        if shard.stem in kept:
+            counts = load_counts(_kept(work, shard))
+        elif counted:
+            counts = load_counts(next(counted))
+        else:
+            counts = count_words(read_shard(shard), pattern, threads)
+            if len(shards) > 1:
+                save_counts(counts, _kept(work, shard))
         total.update(counts) if len(total) else (total := counts)
     progress(len(shards), len(shards), unit="shards", step="counting words", words=len(total))
     return total
 
 
+def _count_alone(shard: Path, pattern: Pattern, work: Path) -> Path:
+    """Count one shard in one thread and keep its count; what a mapped call does."""
+    save_counts(count_words(read_shard(shard), pattern), _kept(work, shard))
+    return _kept(work, shard)
+
+
+def _kept(work: Path, shard: Path) -> Path:
+    return work / f"{shard.stem}.npz"
+
+
 def save_counts(counts: WordCounts, path: Path) -> None:
     data, offsets, numbers = counts.unpack()
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_suffix(f".{token_hex(4)}.tmp")  # a cluster may count a shard twice at once
     with unfinished.open("wb") as file:
         np.savez(file, data=data, offsets=offsets, counts=numbers)
     unfinished.rename(path)

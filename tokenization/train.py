@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +85,18 @@ class TokenizerConfig(BaseModel, extra="forbid"):
         return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
 
 
-def train_tokenizer(corpus: Path, config: TokenizerConfig, out: Path, progress: Callable[..., None] = _quiet) -> None:
+def train_tokenizer(
+    corpus: Path,
+    config: TokenizerConfig,
+    out: Path,
+    progress: Callable[..., None] = _quiet,
+    map_shards: Callable[..., Iterator] | None = None,
+) -> None:
     """Train on column `text` of corpus/train-*.parquet and write the tokenizer's files and `stats.json` to `out`.
 
-    A killed run continues after the last shard it had counted. Raises `TokenizationError` if the corpus supports no
-    vocabulary so large (the message names the largest), or cannot be read.
+    `map_shards(function, items)`, like the builtin `map`, is how to count the words of all shards elsewhere than in
+    this process's threads. A killed run continues after the shards it had counted. Raises `TokenizationError` if the
+    corpus supports no vocabulary so large (the message names the largest), or cannot be read.
     """
     if config.encoding:
         taken = from_tiktoken(config.encoding)
@@ -97,7 +104,7 @@ def train_tokenizer(corpus: Path, config: TokenizerConfig, out: Path, progress: 
         tokenizer, stats = Tokenizer(taken.tokens, taken.pattern.regex, special), {}
     else:
         files = shards(corpus, "train")
-        words = count_shards(files, find_pattern(config.pattern), config.threads, out / COUNTS, progress)
+        words = count_shards(files, find_pattern(config.pattern), config.threads, out / COUNTS, progress, map_shards)
         tokenizer, stats = _learn(words, config, progress)
     save_tokenizer(tokenizer, out)
     stats |= {
