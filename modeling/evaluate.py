@@ -1,6 +1,6 @@
 """How well a checkpoint predicts text it has not seen: perplexity and bits per byte.
 
-For tasks of lm-evaluation-harness, export the checkpoint and run `lm_eval --model hf --model_args pretrained=FOLDER`.
+Tasks of lm-evaluation-harness: `modeling/harness.py`.
 """
 
 from __future__ import annotations
