@@ -11,6 +11,7 @@ seals it.
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -190,6 +191,8 @@ def materialize(
 def code_version() -> str:
     """The package's version and, in a checkout, the commit."""
     version = importlib.metadata.version("textmill")
+    if not shutil.which("git"):  # as in a container
+        return version
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         capture_output=True,
