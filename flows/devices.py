@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-import torch
-
 from flows.limits import slots
 from flows.store import try_lock
 
@@ -29,6 +27,8 @@ log = logging.getLogger(__name__)
 
 def gpus() -> list[str]:
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
     if not torch.cuda.is_available():
         return ["mps"] if torch.backends.mps.is_available() else []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

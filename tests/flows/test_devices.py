@@ -1,0 +1,86 @@
+"""One training a GPU: real processes that hold and wait; only how many GPUs there are is made up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flows.training import train
+
+# Says which GPU it got, and keeps it until its input ends.
+HOLDER = """
+import logging, sys
+from flows import devices
+logging.basicConfig(level=logging.INFO)
+devices.gpus = lambda: sys.argv[1].split(",")
+with devices.reserved("auto") as confined:
+    print(confined["CUDA_VISIBLE_DEVICES"], flush=True)
+    sys.stdin.read()
+"""
+SHOW_GPU = (
+    "import json, os; print(json.dumps({'done': 1, 'total': 1, 'gpu': os.environ.get('CUDA_VISIBLE_DEVICES', 'any')}))"
+)
+
+
+@pytest.fixture
+def hold(tmp_path) -> Iterator[Callable[[str], subprocess.Popen]]:
+    """Start a process that holds one of these GPUs; the locks are in a folder of the test's own."""
+    started = []
+
+    def start(gpus: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, gpus],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+def test_two_trainings_take_turns_on_one_gpu(hold):
+    first = hold("0")
+    assert first.stdout.readline() == "0\n"
+    second = hold("0")
+    assert "Another training uses the GPU" in second.stderr.readline()
+    first.stdin.close()
+    assert first.wait(30) == 0
+    assert second.stdout.readline() == "0\n"
+
+
+def test_a_killed_holder_leaves_its_gpu_to_the_next(hold):
+    first = hold("0")
+    assert first.stdout.readline() == "0\n"
+    second = hold("0")
+    assert "waiting" in second.stderr.readline()
+    first.kill()
+    assert second.stdout.readline() == "0\n"
+
+
+@pytest.mark.slow
+def test_two_gpus_are_used_at_once_and_the_third_training_gets_the_one_that_is_freed(hold):
+    first, second = hold("2,3"), hold("2,3")
+    got = {process.stdout.readline().strip(): process for process in (first, second)}
+    assert got.keys() == {"2", "3"}
+    third = hold("2,3")
+    assert "waiting" in third.stderr.readline()
+    got["3"].stdin.close()
+    assert third.stdout.readline() == "3\n"
+
+
+@pytest.mark.parametrize(("device", "seen"), [("auto", "GPU-7f"), ("cpu", "any")])
+def test_a_trainings_process_sees_the_gpu_it_holds_and_no_other(monkeypatch, tmp_path, device, seen):
+    monkeypatch.setattr("flows.devices.gpus", lambda: ["GPU-7f"])
+    monkeypatch.setattr("flows.devices.LOCKS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    told = []
+    train([sys.executable, "-c", SHOW_GPU], device, lambda done, total, **figures: told.append(figures["gpu"]))
+    assert told == [seen]
