@@ -60,7 +60,7 @@ class PipelineConfig(BaseModel, extra="forbid"):
     """A whole pipeline. Sections are named after the stages."""
 
     name: str = Field("pipeline", description="Names the runs of this configuration")
-    store: str = Field("store", description="Folder of the finished artifacts")
+    store: str = Field("store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix")
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
     ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)

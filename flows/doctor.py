@@ -22,7 +22,7 @@ from flows.config import load_config
 from flows.devices import gpus
 from flows.errors import USER_ERRORS
 from flows.service import POOL, online
-from flows.store import Store
+from flows.store import open_store
 from scraping.errors import ScrapingError
 from scraping.source import load_source, shipped_sources
 
@@ -92,21 +92,21 @@ def _device() -> Finding:
 
 def _store(config: Path) -> Iterator[Finding]:
     try:
-        store = Store(Path(load_config(config).store))
+        store = open_store(load_config(config).store)
         store.check_writable()
     except USER_ERRORS as error:
         yield Finding("problem", "store", str(error), "mend it, or name another configuration with --config")
         return
     artifacts = list(store.artifacts())
     used = sum(artifact.manifest.size for artifact in artifacts) / 1e9
-    yield Finding("ok", "store", f"{store.root.resolve()}: {len(artifacts)} artifacts, {used:,.2f} GB")
-    free = shutil.disk_usage(store.root).free / 1e9
+    yield Finding("ok", "store", f"{store.location}: {len(artifacts)} artifacts, {used:,.2f} GB")
+    free, where = shutil.disk_usage(store.root).free / 1e9, f" at {store.root.resolve()}"
     if free < FREE_GIGABYTES:
         yield Finding(
-            "note", "disk", f"{free:,.1f} GB free", "textmill gc --dry-run shows what no configuration refers to"
+            "note", "disk", f"{free:,.1f} GB free{where}", "textmill gc --dry-run shows what no configuration refers to"
         )
     else:
-        yield Finding("ok", "disk", f"{free:,.0f} GB free")
+        yield Finding("ok", "disk", f"{free:,.0f} GB free{where}")
 
 
 def _sources() -> Iterator[Finding]:

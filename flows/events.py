@@ -17,7 +17,7 @@ from flows.store import Artifact, Store
 def announce(artifact: Artifact, headline: str, store: Store) -> None:
     """Send the events of an artifact that was just sealed."""
     manifest, stats = artifact.manifest, artifact.stats
-    _emit("stage.sealed", artifact, headline=headline, path=str(artifact.path), seconds=manifest.seconds)
+    _emit("stage.sealed", artifact, headline=headline, path=artifact.location, seconds=manifest.seconds)
     if changes := _changes(stats):
         _emit("source.changed", artifact, **changes)
     if "validation_loss" in stats:
@@ -58,9 +58,7 @@ def _last_like(artifact: Artifact, store: Store) -> Artifact | None:
     """The one that was built last before this, by the same stage for the same pipeline."""
     others = [
         other
-        for other in store.artifacts()
-        if (other.manifest.stage, other.manifest.pipeline) == (artifact.manifest.stage, artifact.manifest.pipeline)
-        and other.path != artifact.path
-        and not other.damage()
+        for other in store.artifacts(artifact.manifest.stage)
+        if other.manifest.pipeline == artifact.manifest.pipeline and other.name != artifact.name
     ]
-    return others[-1] if others else None
+    return next((other for other in reversed(others) if not other.damage()), None)

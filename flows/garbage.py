@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,21 +14,7 @@ from flows.config import PipelineConfig
 from flows.errors import USER_ERRORS
 from flows.fingerprint import digest
 from flows.stage import Stage, identify
-from flows.store import Artifact, Store
-
-Name = tuple[str, str]  # stage and fingerprint
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """A folder of the store that may go, and why."""
-
-    path: Path
-    why: str
-
-    @property
-    def size(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+from flows.store import Artifact, Garbage, Name, Store
 
 
 class Unknown:
@@ -58,24 +44,18 @@ class References:
 
 
 def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage]:
-    """Artifacts that neither a run of these configurations nor what it would use was made from, and folders of builds
-    that no run would continue. What is being built now is left out."""
+    """Artifacts that neither a run of these configurations nor what it would use was made from, and what interruptions
+    left behind that no run would continue. What is being built on this machine now is left out."""
     references = References(store)
     for config in configs:
         chain(config, references)
     kept = set(references.names)
-    for artifact in _with_origins(store, references.names):
-        kept.add((artifact.manifest.stage, artifact.manifest.fingerprint))
-    for folder in sorted(store.root.glob("*/*/")):
-        stage, name = folder.parent.name, folder.name.removeprefix(".work-").removeprefix(".old-")
-        if folder.name.startswith(".old-"):
-            yield Garbage(folder, "left by an interrupted replacement")
-        elif (stage, name) in kept or store.is_locked(stage, name):
-            continue
-        elif folder.name.startswith(".work-"):
-            yield Garbage(folder, "left by an interrupted build")
-        elif artifact := store.find(stage, name):
-            yield Garbage(folder, f"{artifact.manifest.label} of {artifact.manifest.pipeline}".removeprefix(" of "))
+    kept.update(artifact.name for artifact in _with_origins(store, references.names))
+    for artifact in store.artifacts():
+        if artifact.name not in kept and not store.is_locked(*artifact.name):
+            why = f"{artifact.manifest.label} of {artifact.manifest.pipeline}".removeprefix(" of ")
+            yield Garbage(artifact.location, artifact.manifest.size, why, partial(store.remove, artifact))
+    yield from store.leftovers(kept)
 
 
 def _with_origins(store: Store, names: Iterable[Name]) -> Iterator[Artifact]:

@@ -26,7 +26,7 @@ from flows.form import form_of
 from flows.plan import plan
 from flows.progress import StageProgress
 from flows.stage import Inputs, Options, Stage, assess, materialize
-from flows.store import Artifact, Store
+from flows.store import Artifact, Store, open_store
 from flows.ui import publish, publish_run
 
 DEFAULT_CONFIG = "configs/demo.yaml"
@@ -44,7 +44,7 @@ class Builder:
     outcomes: list[tuple[Artifact, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(Path(self.config.store))
+        self.store = open_store(self.config.store)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | None:
         if self.selection.skips(stage):
@@ -95,11 +95,11 @@ def stage_task(
         return Completed(name="Skipped", message=str(error), data=None)
     headline = stage.headline(artifact.stats)
     if reused:
-        message = f"Reused {artifact.path}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
+        message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
         return Completed(name="Cached", message=message, data=(artifact, True))
     publish(artifact, headline)
     announce(artifact, headline, store)
-    message = f"Built {artifact.path} in {artifact.manifest.seconds:,.1f} s: {headline}"
+    message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=(artifact, False))
 
 

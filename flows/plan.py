@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -12,7 +11,7 @@ from flows.chain import Selection, chain
 from flows.config import PipelineConfig
 from flows.errors import USER_ERRORS, FlowError
 from flows.stage import Stage, assess, what_changed
-from flows.store import Artifact, Store
+from flows.store import Artifact, open_store
 
 Action = Literal["reuse", "build", "build?", "skip"]
 
@@ -48,7 +47,7 @@ class Planner:
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(Path(self.config.store))
+        self.store = open_store(self.config.store)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
         if self.selection.skips(stage):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from flows.stage import Job
     from flows.stages.report import ReportConfig
-    from flows.store import Artifact, Store
+    from flows.store import Artifact, Name, Store
 
 matplotlib.use("svg")
 matplotlib.rcParams.update(
@@ -70,14 +69,14 @@ def template(name: str) -> Template:
 
 def lineage(artifacts: list[Artifact], store: Store) -> list[Artifact]:
     """The artifacts and everything they were made from, each once, sources first."""
-    found: dict[Path, Artifact] = {}
+    found: dict[Name, Artifact] = {}
 
     def visit(artifact: Artifact) -> None:
         for entries in artifact.manifest.inputs.values():
             for entry in entries:
                 if upstream := store.find(entry.stage, entry.fingerprint):
                     visit(upstream)
-        found.setdefault(artifact.path, artifact)
+        found.setdefault(artifact.name, artifact)
 
     for artifact in artifacts:
         visit(artifact)
@@ -121,8 +120,8 @@ def loss_figure(artifact: Artifact) -> Markup:
     """Training and validation loss over the steps, with the level that a model without context reaches, as SVG."""
     import matplotlib.pyplot as plt
 
-    lines = (artifact.path / "metrics.jsonl").read_text().splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    with artifact.open("metrics.jsonl") as lines:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     axes.plot(*series(rows, "loss"), color="#9db4c8", linewidth=1, label="training loss")
     axes.plot(*series(rows, "validation_loss"), color="#c23b22", marker="o", markersize=3, label="validation loss")

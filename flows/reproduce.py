@@ -10,19 +10,7 @@ import yaml
 
 from flows.errors import FlowError
 from flows.report import lineage
-from flows.store import Artifact, Store, read
-
-
-def find(path: Path) -> Artifact:
-    """The artifact in a folder of a store.
-
-    Raises:
-        FlowError: the folder is none.
-    """
-    artifact = read(path.resolve())
-    if artifact is None:
-        raise FlowError(f"{path} is no artifact: give a folder STORE/STAGE/FINGERPRINT (`textmill status` lists them)")
-    return artifact
+from flows.store import Artifact
 
 
 def write_configuration(artifact: Artifact, folder: Path) -> Path:
@@ -35,10 +23,9 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
     """
     if folder.exists():
         raise FlowError(f"{folder} exists already: choose another with --out")
-    store = Store(artifact.path.parent.parent)
-    origins = lineage([artifact], store)
+    origins = lineage([artifact], artifact.store)
     _check_complete(origins)
-    document: dict[str, Any] = {"name": artifact.manifest.pipeline or "pipeline", "store": str(store.root)}
+    document: dict[str, Any] = {"name": artifact.manifest.pipeline or "pipeline", "store": artifact.store.location}
     sources = [origin.manifest.settings for origin in origins if origin.manifest.stage == "scrape"]
     sections = {
         origin.manifest.stage: origin.manifest.settings for origin in origins if origin.manifest.stage != "scrape"
@@ -64,11 +51,11 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
 
 
 def _check_complete(origins: list[Artifact]) -> None:
-    there = {(origin.manifest.stage, origin.manifest.fingerprint) for origin in origins}
+    there = {origin.name for origin in origins}
     for origin in origins:
         for entry in [entry for given in origin.manifest.inputs.values() for entry in given]:
             if (entry.stage, entry.fingerprint) not in there:
                 raise FlowError(
                     f"the settings of {entry.stage} {entry.fingerprint} are gone from the store: "
-                    f"{origin.manifest.stage} {origin.manifest.fingerprint} was made from it; restore that folder"
+                    f"{origin.manifest.stage} {origin.manifest.fingerprint} was made from it; restore it"
                 )

@@ -34,7 +34,7 @@ class Job(Generic[Config]):
     """What a stage's build function works with.
 
     `out` is private to this build and may hold what a killed build left: continue from it. `previous` is the artifact
-    that this one replaces, if there is one (a forced or expired build).
+    that this one replaces, if it is whole (a forced or expired build).
     """
 
     config: Config
@@ -45,10 +45,11 @@ class Job(Generic[Config]):
     store: Store
 
     def path(self, name: str) -> Path:
-        return self.inputs[name].path
+        """The folder of an input, its files brought to this machine where they are not."""
+        return self.inputs[name].fetch(self.progress)
 
     def paths(self, name: str) -> list[Path]:
-        return [artifact.path for artifact in self.inputs[name]]
+        return [artifact.fetch(self.progress) for artifact in self.inputs[name]]
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def assess(stage: Stage[Config], config: Config, inputs: Inputs, store: Store, o
     found = store.find(stage.name, fingerprint)
     if found is None:
         return Verdict(identity, fingerprint, None, _what_changed(stage, identity, store))
+    if damage := found.damage(options.verify):
+        return Verdict(identity, fingerprint, None, f"damaged: {damage}")
     if options.force:
         reason = "forced"
-    elif damage := found.damage(options.verify):
-        reason = f"damaged: {damage}"
     elif not options.accept_expired and (expired := stage.expired(config, found.manifest)):
         reason = expired
     else:
@@ -156,7 +157,7 @@ def materialize(
 
     store.check_writable()
     with store.lock(stage.name, verdict.fingerprint):
-        store.recover(stage.name, verdict.fingerprint)
+        store.recover(stage.name, verdict.fingerprint, progress)
         if not options.force:  # while we waited for the lock, another run may have built it
             verdict = assess(stage, config, inputs, store, options)
             if verdict.artifact:
@@ -184,7 +185,7 @@ def materialize(
             finished=now(),
             seconds=time.perf_counter() - clock,
         )
-        return store.seal(out, manifest), False
+        return store.seal(out, manifest, progress), False
 
 
 @cache
@@ -221,7 +222,7 @@ def _what_changed(stage: Stage[Config], identity: dict[str, Any], store: Store, 
         return {key: value for key, value in _leaves(identity) if not (leave_out and key.startswith(leave_out))}
 
     wanted = comparable(identity)
-    others = [comparable(a.manifest.identity) for a in store.artifacts() if a.manifest.stage == stage.name]
+    others = [comparable(artifact.manifest.identity) for artifact in store.artifacts(stage.name)]
     if not others:
         return "not built yet"
     changes = [

@@ -1,4 +1,5 @@
-"""The store: finished artifacts on disk, each a folder that exists whole or not at all.
+"""The store: finished artifacts, each a folder that exists whole or not at all. `Store` keeps them below one folder;
+`flows.remote.RemoteStore` in a bucket, for several machines. `open_store` opens whichever a configuration names.
 
     <store>/<stage>/<fingerprint>/              a sealed artifact: files and manifest.json
     <store>/<stage>/.work-<fingerprint>/        a build under way, or killed; the next build continues in it
@@ -18,13 +19,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
@@ -33,6 +34,7 @@ from flows.errors import FlowError
 from flows.fingerprint import digest
 
 MANIFEST = "manifest.json"
+Name = tuple[str, str]  # stage and fingerprint
 log = logging.getLogger(__name__)
 
 
@@ -86,64 +88,132 @@ class Manifest(BaseModel):
 class Artifact:
     """A sealed artifact in a store."""
 
-    path: Path
+    store: Store = field(compare=False, repr=False)
     manifest: Manifest
+
+    @property
+    def name(self) -> Name:
+        return self.manifest.stage, self.manifest.fingerprint
+
+    @property
+    def location(self) -> str:
+        """What people call it: STORE/STAGE/FINGERPRINT."""
+        return "/".join((self.store.location, *self.name))
+
+    @property
+    def path(self) -> Path:
+        """The folder of its files on this machine; a remote store's are there once `fetch` was called."""
+        return self.store.folder(self.manifest)
+
+    def fetch(self, progress: Callable[..., None] = lambda *args, **figures: None) -> Path:
+        """`path`, with every file in it."""
+        self.store.fetch(self, progress)
+        return self.path
+
+    def open(self, name: str) -> BinaryIO:
+        """One file, from wherever it is, for reading."""
+        return self.store.open(self, name)
 
     @property
     def digest(self) -> str:
         return self.manifest.digest
 
-    @property
+    @functools.cached_property
     def stats(self) -> dict[str, Any]:
         """The stage's own figures (`stats.json`)."""
-        return json.loads((self.path / "stats.json").read_bytes())
+        with self.open("stats.json") as file:
+            return json.load(file)
 
     def reference(self) -> InputEntry:
         return InputEntry(stage=self.manifest.stage, fingerprint=self.manifest.fingerprint, digest=self.manifest.digest)
 
     def damage(self, verify: bool = False) -> str | None:
         """What is wrong with the files, in words, or None. Sizes are always compared, contents only with `verify`."""
+        sizes = self.store.sizes(self)
         for name, entry in self.manifest.files.items():
-            file = self.path / name
-            if not file.is_file():
+            if name not in sizes:
                 return f"{name} is missing"
-            if (size := file.stat().st_size) != entry.size:
-                return f"{name} has {size:,} bytes instead of {entry.size:,}"
-            if verify and sha256(file) != entry.sha256:
+            if sizes[name] != entry.size:
+                return f"{name} has {sizes[name]:,} bytes instead of {entry.size:,}"
+            if verify and _sha256(self.open(name)) != entry.sha256:
                 return f"{name} has been altered (SHA-256 differs)"
         return None
 
 
-class Store:
-    """Artifacts below one folder.
+@dataclass(frozen=True)
+class Garbage:
+    """Something in a store that may go, and why."""
 
-    Raises:
-        FlowError: when the folder cannot be created or written.
-    """
+    location: str
+    size: int
+    why: str
+    remove: Callable[[], None]
+
+
+class Store:
+    """Artifacts below one folder. Another kind of store keeps its work folders and locks in `root` too, and the
+    artifacts elsewhere."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def location(self) -> str:
+        """What the configuration calls it."""
+        return str(self.root)
+
     def check_writable(self) -> None:
-        probe = self.root / f".probe-{os.getpid()}"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise FlowError(
-                f"the store {self.root} cannot be written ({error.strerror}); "
-                "choose another with --set store=FOLDER, or change its permissions"
-            ) from error
+        """
+        Raises:
+            FlowError: nothing can be written to it.
+        """
+        check_folder(
+            self.root, f"the store {self.root}", "choose another with --set store=FOLDER, or change its permissions"
+        )
 
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
-        """The sealed artifact with this fingerprint, whatever the state of its files."""
-        return read(self.root / stage / fingerprint)
+        """The sealed artifact with this fingerprint, whatever the state of its files.
 
-    def artifacts(self) -> Iterator[Artifact]:
-        """Every sealed artifact, oldest first."""
-        found = [read(file.parent) for file in self.root.glob(f"*/[!.]*/{MANIFEST}")]
-        yield from sorted(filter(None, found), key=lambda artifact: artifact.manifest.finished)
+        Raises:
+            FlowError: we are not allowed to look.
+        """
+        try:
+            return Artifact(self, self._manifest(stage, fingerprint))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError as error:
+            raise FlowError(f"{self.location}/{stage}/{fingerprint} may not be read: {error}") from error
+        except ValidationError:
+            log.warning("The manifest of %s %s is damaged; it counts as absent", stage, fingerprint)
+            return None
+
+    def artifacts(self, stage: str = "*") -> Iterator[Artifact]:
+        """Every sealed artifact (of one stage), oldest first."""
+        found = filter(None, self._find_all(self._names(stage)))
+        yield from sorted(found, key=lambda artifact: artifact.manifest.finished)
+
+    def _find_all(self, names: list[Name]) -> list[Artifact | None]:
+        return [self.find(*name) for name in names]
+
+    def _names(self, stage: str) -> list[Name]:
+        return [(file.parts[-3], file.parts[-2]) for file in self.root.glob(f"{stage}/[!.]*/{MANIFEST}")]
+
+    def _manifest(self, stage: str, fingerprint: str) -> Manifest:
+        return Manifest.model_validate_json((self.root / stage / fingerprint / MANIFEST).read_bytes())
+
+    def folder(self, manifest: Manifest) -> Path:
+        """Where the files of an artifact are on this machine."""
+        return self.root / manifest.stage / manifest.fingerprint
+
+    def fetch(self, artifact: Artifact, progress: Callable[..., None]) -> None:
+        """Have the files of an artifact on this machine; here they always are."""
+
+    def open(self, artifact: Artifact, name: str) -> BinaryIO:
+        return (artifact.path / name).open("rb")
+
+    def sizes(self, artifact: Artifact) -> dict[str, int]:
+        """Bytes of the files that are there, by name."""
+        return {name: (artifact.path / name).stat().st_size for name in files_below(artifact.path)}
 
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large
@@ -174,7 +244,7 @@ class Store:
             waiting = False
             while not try_lock(file.fileno()):
                 if not waiting:
-                    log.info("Another run is building %s %s; waiting for it", stage, fingerprint)
+                    log.info("Another run is at work on %s %s; waiting for it", stage, fingerprint)
                     waiting = True
                 time.sleep(0.5)  # polling, so that a cancellation is answered while we wait
             yield
@@ -187,53 +257,101 @@ class Store:
         except FileNotFoundError:
             return False
 
-    def remove(self, folder: Path) -> None:
-        """Delete a folder of the store; it is out of sight at once, whatever interrupts the rest."""
-        old = folder.parent / f".old-{folder.name.lstrip('.')}"
-        folder.rename(old)
+    def remove(self, artifact: Artifact) -> None:
+        """Delete an artifact; it is out of sight at once, whatever interrupts the rest."""
+        old = artifact.path.parent / f".old-{artifact.path.name}"
+        artifact.path.rename(old)
         shutil.rmtree(old)
 
-    def seal(self, work: Path, manifest: Manifest) -> Artifact:
+    def leftovers(self, kept: Set[Name]) -> Iterator[Garbage]:
+        """What interruptions left behind, less what somebody works on or a build of one of `kept` would continue."""
+        for folder in sorted(self.root.glob("*/.*-*/")):
+            kind, _, fingerprint = folder.name.partition("-")
+            name = (folder.parent.name, fingerprint)
+            remove = functools.partial(shutil.rmtree, folder)
+            if kind == ".old":
+                yield Garbage(str(folder), _size(folder), "left by an interrupted replacement", remove)
+            elif kind == ".work" and name not in kept and not self.is_locked(*name):
+                yield Garbage(str(folder), _size(folder), "left by an interrupted build", remove)
+
+    def seal(
+        self, work: Path, manifest: Manifest, progress: Callable[..., None] = lambda *args, **figures: None
+    ) -> Artifact:
         """Turn a finished work folder into an artifact: every file reaches the disk, then the manifest, then the name.
 
         An earlier artifact of the same fingerprint is replaced; a crash in between leaves a work folder with a
         manifest, which `recover` puts in place.
         """
         for file in files_below(work):
-            _fsync(work / file)
+            fsync(work / file)
         staged = work / f"{MANIFEST}.tmp"
         staged.write_text(manifest.model_dump_json(indent=1))
-        _fsync(staged)
+        fsync(staged)
         staged.rename(work / MANIFEST)
-        _fsync(work)
-        return self._commit(manifest.stage, manifest.fingerprint)
+        fsync(work)
+        return self._commit(work, manifest, progress)
 
-    def recover(self, stage: str, fingerprint: str) -> None:
-        """Finish what a kill interrupted between sealing and renaming. Call it with the lock held."""
-        if (self.workdir(stage, fingerprint) / MANIFEST).exists():
-            self._commit(stage, fingerprint)
+    def recover(self, stage: str, fingerprint: str, progress: Callable[..., None]) -> None:
+        """Finish what a kill interrupted in the middle of sealing. Call it with the lock held."""
+        work = self.workdir(stage, fingerprint)
+        if (work / MANIFEST).exists():
+            self._commit(work, Manifest.model_validate_json((work / MANIFEST).read_bytes()), progress)
 
-    def _commit(self, stage: str, fingerprint: str) -> Artifact:
-        folder = self.root / stage
-        work, final, old = self.workdir(stage, fingerprint), folder / fingerprint, folder / f".old-{fingerprint}"
+    def _commit(self, work: Path, manifest: Manifest, progress: Callable[..., None]) -> Artifact:
+        artifact = Artifact(self, manifest)
+        old = artifact.path.parent / f".old-{manifest.fingerprint}"
         shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.rename(old)
-        work.rename(final)
-        _fsync(folder)
+        if artifact.path.exists():
+            artifact.path.rename(old)
+        work.rename(artifact.path)
+        fsync(artifact.path.parent)
         shutil.rmtree(old, ignore_errors=True)
-        return Artifact(final, Manifest.model_validate_json((final / MANIFEST).read_bytes()))
+        return artifact
 
 
-def read(folder: Path) -> Artifact | None:
-    """The artifact in `folder`, or None where there is no manifest that can be read."""
+def open_store(location: str) -> Store:
+    """The store that a configuration names: a folder, or a URL such as s3://bucket/prefix.
+
+    Raises:
+        FlowError: what the URL names does not answer, is not there, or does not let us in.
+    """
+    if is_remote(location):
+        from flows.remote import RemoteStore
+
+        return RemoteStore(location)
+    return Store(Path(location))
+
+
+def open_artifact(location: str) -> Artifact:
+    """The artifact STORE/STAGE/FINGERPRINT.
+
+    Raises:
+        FlowError: there is none, or its store cannot be opened.
+    """
+    full = location.rstrip("/") if is_remote(location) else str(Path(location).resolve())
+    root, stage, fingerprint = ["", "", *full.rsplit("/", 2)][-3:]
+    artifact = open_store(root or "/").find(stage, fingerprint)
+    if artifact is None:
+        raise FlowError(f"{location} is no artifact: give STORE/STAGE/FINGERPRINT (`textmill status` lists them)")
+    return artifact
+
+
+def is_remote(location: str) -> bool:
+    return "://" in location
+
+
+def check_folder(folder: Path, what: str, remedy: str) -> None:
+    """
+    Raises:
+        FlowError: the folder cannot be made or written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
     try:
-        return Artifact(folder, Manifest.model_validate_json((folder / MANIFEST).read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        log.warning("%s has an unreadable manifest (%s); it counts as absent", folder, type(error).__name__)
-        return None
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FlowError(f"{what} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def describe_files(folder: Path, records: tuple[str, ...], count: Callable[[Path], int | None]) -> dict[str, FileEntry]:
@@ -255,8 +373,16 @@ def files_below(folder: Path) -> list[str]:
 
 
 def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return _sha256(file.open("rb"))
+
+
+def _sha256(file: BinaryIO) -> str:
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(folder: Path) -> int:
+    return sum((folder / name).stat().st_size for name in files_below(folder))
 
 
 def count_rows(file: Path) -> int | None:
@@ -282,7 +408,7 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,7 @@ stage was made from, and what a run reused, is linked to the page it got when it
 from __future__ import annotations
 
 import base64
+import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.store import Artifact, Manifest, Store
+from flows.store import Artifact, Manifest
 
 SAMPLE_CHARACTERS = 600
 
@@ -29,7 +30,7 @@ def publish_run(name: str, outcomes: Sequence[tuple[Artifact, str, bool]]) -> No
     """The page of a run: which artifacts it used, with their headlines, and whether each was reused."""
     links = _links([artifact for artifact, _, _ in outcomes])
     rows = [
-        (link, "reused it" if reused else "**built it**", _cell(headline), f"`{artifact.path}`")
+        (link, "reused it" if reused else "**built it**", _cell(headline), f"`{artifact.location}`")
         for link, (artifact, headline, reused) in zip(links, outcomes, strict=True)
     ]
     table = "\n".join(_table(("stage", "this run", "what came out", "artifact"), rows))
@@ -56,7 +57,7 @@ def figures(stats: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def _page(artifact: Artifact) -> Iterator[str]:
     manifest, stats = artifact.manifest, artifact.stats
-    yield f"`{artifact.path}` · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
+    yield f"`{artifact.location}` · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
     match manifest.stage:
         case "scrape":
             yield from _counts("change since the last crawl", stats["changes"])
@@ -74,13 +75,12 @@ def _page(artifact: Artifact) -> Iterator[str]:
             yield _loss_curve(artifact)
             yield from _sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
     yield from _table(("figure", "value"), [(name, _cell(value)) for name, value in figures(stats)])
-    store = Store(artifact.path.parent.parent)
     entries = [(name, entry) for name, given in manifest.inputs.items() for entry in given]
-    origins = [(name, store.find(entry.stage, entry.fingerprint)) for name, entry in entries]
+    origins = [(name, artifact.store.find(entry.stage, entry.fingerprint)) for name, entry in entries]
     there = [(name, origin) for name, origin in origins if origin]
     if there:
         links = _links([origin for _, origin in there])
-        rows = [(name, link, f"`{origin.path}`") for (name, origin), link in zip(there, links, strict=True)]
+        rows = [(name, link, f"`{origin.location}`") for (name, origin), link in zip(there, links, strict=True)]
         yield from _table(("made from", "stage", "artifact"), rows)
 
 
@@ -94,8 +94,8 @@ def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
 
 
 def _first_document(artifact: Artifact) -> str:
-    shard = pq.ParquetFile(next(iter(sorted(artifact.path.glob("train-*.parquet")))))
-    return next(shard.iter_batches(batch_size=1, columns=["text"]))["text"][0].as_py()
+    with artifact.open(min(fnmatch.filter(artifact.manifest.files, "train-*.parquet"))) as file:
+        return next(pq.ParquetFile(file).iter_batches(batch_size=1, columns=["text"]))["text"][0].as_py()
 
 
 def _sample(title: str, text: str) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _links(artifacts: Sequence[Artifact]) -> list[str]:
         page = pages.get(key)
         if page is None:
             links.append(title)
-        elif f"`{artifact.path}`" in str(page.data):
+        elif f"`{artifact.location}`" in str(page.data):
             links.append(f"[{title}](/artifacts/artifact/{page.latest_id})")
         else:  # the newest of that name is about another artifact: the list of them all
             links.append(f"[{title}](/artifacts/key/{key})")

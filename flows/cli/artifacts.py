@@ -1,20 +1,28 @@
-"""`textmill reproduce` and `textmill gc`: what the artifacts of a store say, and which of them may go."""
+"""`textmill reproduce`, `fetch` and `gc`: what the artifacts of a store say, and which of them may go."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.store import Store
 
 
 def register(app: typer.Typer) -> None:
     app.command()(reproduce)
+    app.command()(fetch)
     app.command()(gc)
 
 
+Location = Annotated[str, typer.Argument(metavar="ARTIFACT", help="STORE/STAGE/FINGERPRINT; the store may be a URL")]
+
+
 def reproduce(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Its folder, STORE/STAGE/FINGERPRINT")],
+    artifact: Location,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the configuration; reproduced-FINGERPRINT if left out")
     ] = None,
@@ -24,10 +32,11 @@ def reproduce(
     from flows.cli.pipeline import print_steps
     from flows.config import load_config
     from flows.plan import plan
-    from flows.reproduce import find, write_configuration
+    from flows.reproduce import write_configuration
     from flows.stage import code_version
+    from flows.store import open_artifact
 
-    found = find(artifact)
+    found = open_artifact(artifact)
     stage, made_by = found.manifest.stage, found.manifest.code
     configuration = write_configuration(found, out or Path(f"reproduced-{found.manifest.fingerprint}"))
     loaded = load_config(configuration)
@@ -39,6 +48,13 @@ def reproduce(
     stands = all(step.action in ("reuse", "skip") for step in steps if step.stage != stage)
     again = f"--only {stage} --force {stage}" if stands else ""
     typer.echo(f"Wrote {configuration}. Build it again: textmill run {configuration} {again}".strip())
+
+
+def fetch(artifact: Location) -> None:
+    """Have the files of an artifact on this machine, and print their folder. Those of a bucket are downloaded, once."""
+    from flows.store import open_artifact
+
+    typer.echo(str(open_artifact(artifact).fetch()))
 
 
 def gc(
@@ -57,7 +73,7 @@ def gc(
     from flows.config import load_config
     from flows.errors import FlowError
     from flows.garbage import garbage
-    from flows.store import Store
+    from flows.store import open_store
 
     paths = configs or sorted(Path("configs").glob("*.yaml"))
     if not paths:
@@ -65,12 +81,15 @@ def gc(
     loaded = [load_config(path) for path in paths]
     console = Console(highlight=False, soft_wrap=True)
     freed = 0
-    for root in dict.fromkeys(Path(config.store) for config in loaded):
-        store = Store(root)
-        for item in list(garbage(store, [config for config in loaded if Path(config.store) == root])):
+    stores: dict[Path, tuple[Store, list[PipelineConfig]]] = {}
+    for config in loaded:
+        store = open_store(config.store)
+        stores.setdefault(store.root.resolve(), (store, []))[1].append(config)
+    for store, keeping in stores.values():
+        for item in list(garbage(store, keeping)):
             freed += item.size
-            console.print(f"{item.path}  {item.size / 1e6:,.1f} MB  [dim]{item.why}[/]")
+            console.print(f"{item.location}  {item.size / 1e6:,.1f} MB  [dim]{item.why}[/]")
             if not dry_run:
-                store.remove(item.path)
+                item.remove()
     done = "would be freed" if dry_run else "freed"
     typer.echo(f"{freed / 1e6:,.1f} MB {done}; kept what belongs to {', '.join(map(str, paths))}")

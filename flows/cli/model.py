@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.places import local
+
 CheckpointPath = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="Folder that pretrain or finetune wrote, or one in the store")
+    Path,
+    typer.Argument(
+        parser=local, metavar="CHECKPOINT", help="Folder that pretrain or finetune wrote, or STORE/STAGE/FINGERPRINT"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 
@@ -64,7 +69,9 @@ def fill(
 
 def evaluate(
     checkpoint: CheckpointPath,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of token arrays, or a UTF-8 text file")],
+    data: Annotated[
+        Path, typer.Argument(parser=local, metavar="DATA", help="Folder of token arrays, or a UTF-8 text file")
+    ],
     split: Annotated[str, typer.Option(help="Split of the token arrays")] = "validation",
     stride: Annotated[
         int | None, typer.Option(help="Tokens between windows; fewer than the context give each more to go by")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flows.chain import Selection
     from flows.config import PipelineConfig
     from flows.plan import Step
-    from flows.store import Artifact
+    from flows.store import Artifact, Name
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")]
 Settings = Annotated[
@@ -68,27 +68,27 @@ def status(
         Path | None, typer.Argument(metavar="[CONFIG]", help="Also say what a run of this configuration would reuse")
     ] = None,
     settings: Settings = [],  # noqa: B006
-    store: Annotated[Path, typer.Option(help="The store, where no CONFIG names one")] = Path("store"),
+    store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
 ) -> None:
     """List the artifacts of a store, and what a run would reuse or build."""
     from flows.config import load_config, parse_settings
     from flows.plan import plan
-    from flows.store import Store
+    from flows.store import open_store
 
     loaded = load_config(config, parse_settings(settings)) if config else None
     steps = plan(loaded) if loaded else []
-    reused = {step.artifact.path for step in steps if step.artifact}
-    _print_artifacts(Store(Path(loaded.store) if loaded else store).artifacts(), reused, marked=loaded is not None)
+    reused = {step.artifact.name for step in steps if step.artifact}
+    _print_artifacts(open_store(loaded.store if loaded else store).artifacts(), reused, marked=loaded is not None)
     if loaded:
         print_steps(steps, loaded.name)
 
 
 def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection: Selection) -> None:
     from flows.plan import plan
-    from flows.store import Store
+    from flows.store import open_store
 
     # The flow looks at its plan as well, but a mistake should not have to wait for a Prefect server to start.
-    Store(Path(config.store)).check_writable()
+    open_store(config.store).check_writable()
     plan(config, selection)
 
     from flows.pipeline import PipelineForm, pipeline, stage_flow
@@ -118,8 +118,9 @@ def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
     console = Console()
     console.print(table)
     for artifact, _ in built:
-        if (page := artifact.path / "index.html").exists():
-            console.print(f"Report: {page}", soft_wrap=True)
+        if "index.html" in artifact.manifest.files:
+            page = artifact.path / "index.html"
+            console.print(f"Report: {page if page.exists() else f'textmill fetch {artifact.location}'}", soft_wrap=True)
 
 
 def print_steps(steps: Iterable[Step], name: str) -> None:
@@ -133,7 +134,7 @@ def print_steps(steps: Iterable[Step], name: str) -> None:
     Console().print(table)
 
 
-def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Path], *, marked: bool) -> None:
+def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Name], *, marked: bool) -> None:
     table = Table(title="Artifacts", title_justify="left")
     for column, justify in (
         ("stage", "left"), ("made for", "left"), ("fingerprint", "left"), ("MB", "right"), ("built (UTC)", "left"),
@@ -150,6 +151,6 @@ def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Path], *, marked
         ]  # fmt: skip
         if marked:
             damage = artifact.damage()
-            row.append(f"[red]{damage}[/]" if damage else "[green]reused[/]" if artifact.path in reused else "")
+            row.append(f"[red]{damage}[/]" if damage else "[green]reused[/]" if artifact.name in reused else "")
         table.add_row(*row)
     Console().print(table)

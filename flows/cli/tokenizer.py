@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.places import local
+
 if TYPE_CHECKING:
     from tokenization.tokenizer import Tokenizer
 
@@ -35,14 +37,16 @@ class Format(enum.StrEnum):
 def _load(source: str) -> Tokenizer:
     from tokenization.interchange import load_any
 
-    return load_any(source)
+    return load_any(str(local(source)))
 
 
 @app.command()
 def train(
     corpus: Annotated[
         list[Path],
-        typer.Argument(help="A corpus folder with train-*.parquet, or Parquet files (column text), or texts"),
+        typer.Argument(
+            parser=local, help="A corpus folder with train-*.parquet, or Parquet files (column text), or texts"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write")],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, bytes and special tokens included")] = 32_768,
@@ -158,7 +162,9 @@ def inspect(
 
 @app.command(name="compare")
 def compare_tokenizers(
-    text: Annotated[Path, typer.Argument(help="A text file, a Parquet file with a column text, or a corpus folder")],
+    text: Annotated[
+        Path, typer.Argument(parser=local, help="A text file, a Parquet file with a column text, or a corpus folder")
+    ],
     tokenizers: Annotated[list[str], typer.Argument(metavar="TOKENIZER…", help="As for the other commands")],
 ) -> None:
     """Compare tokenizers on a text: bytes per token, tokens per word, unused tokens, speed."""

@@ -23,7 +23,7 @@ def build(job: Job[PrepareSettings]) -> None:
     documents = job.inputs["documents"]
     prepare_corpus(
         pages=job.paths("pages"),
-        documents=[documents.path] if documents else [],
+        documents=[job.path("documents")] if documents else [],
         extractors=job.config.extractors,
         config=job.config.corpus,
         out=job.out,

@@ -12,8 +12,9 @@ def build(job: Job[Source]) -> None:
     """The crawl keeps its manners on one machine by itself; the limits keep two machines from the same host."""
     from scraping.crawl import crawl
 
+    previous = job.previous.fetch(job.progress) if job.previous else None
     with slots(host_limits(job.config), create=1):
-        crawl(job.config, job.out, job.progress, previous=job.previous.path if job.previous else None)
+        crawl(job.config, job.out, job.progress, previous=previous)
 
 
 def host_limits(source: Source) -> list[str]:

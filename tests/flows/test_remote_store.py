@@ -1,0 +1,359 @@
+"""A store in a bucket, on a real S3 server: what is written in which order, read when, and survived."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from fsspec.registry import _registry as fsspec_registry
+from pydantic import BaseModel
+
+from flows import remote
+from flows.config import load_config
+from flows.errors import FlowError
+from flows.plan import plan
+from flows.stage import Options, Stage, assess, materialize
+from flows.store import Artifact, Store, open_artifact, open_store
+
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
+pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
+
+BUCKET = "textmill-test"
+FORCE = Options(force=True)
+
+
+class S3Server:
+    """moto's S3 server as a process of its own, whose log of requests tells what was asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "s3.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=self.log.open("w"),
+        )
+        deadline = time.monotonic() + 60
+        while "Running on" not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def requests(self) -> list[tuple[str, str]]:
+        """Method and path of every request so far."""
+        lines = [line.split('"')[1].split() for line in self.log.read_text().splitlines() if 'HTTP/1.1"' in line]
+        return [(method, path) for method, path, _ in lines]
+
+    def reads_during(self, action: Callable[[], object]) -> Counter[str]:
+        """How often each object, by the last two parts of its key, is downloaded by `action`."""
+        before = len(self.requests())
+        action()
+        asked = [path for method, path in self.requests()[before:] if method == "GET" and "?" not in path]
+        return Counter("/".join(path.split("/")[-2:]) for path in asked)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = S3Server(tmp_path_factory.mktemp("s3"))
+    yield running
+    running.process.terminate()
+    running.process.wait()
+
+
+@pytest.fixture
+def bucket(server, tmp_path, monkeypatch):
+    """An empty bucket that the environment gives access to; the URL of a store in it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    httpx.post(f"{server.url}/moto-api/reset").raise_for_status()
+    s3fs.S3FileSystem().mkdir(BUCKET)
+    return f"s3://{BUCKET}/some/store"
+
+
+@pytest.fixture
+def machine(bucket, tmp_path, monkeypatch) -> Callable[[str], Store]:
+    """The store as a machine of this name sees it: with a cache of its own."""
+
+    def on(name: str) -> Store:
+        monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / name))
+        return open_store(bucket)
+
+    return on
+
+
+class Words(BaseModel):
+    text: str = "to be or not to be"
+
+
+class Count(BaseModel):
+    pass
+
+
+def write_words(job):
+    (job.out / "words.txt").write_text("\n".join(job.config.text.split()))
+    (job.out / "more").mkdir(exist_ok=True)
+    (job.out / "more" / "letters.txt").write_text(job.config.text)
+    (job.out / "stats.json").write_text('{"words": 6}')
+    (job.out / "clock.log").write_text(str(time.time_ns()))
+
+
+def count_words(job):
+    (job.out / "count.txt").write_text(str(len((job.path("words") / "words.txt").read_text().split())))
+
+
+words = Stage(name="words", version=1, build=write_words, headline=str, records=("*.log",))
+count = Stage(name="count", version=1, build=count_words, headline=str)
+
+
+def objects(store: Store) -> dict[str, str]:
+    """Full path of each object of the store, by its path in the store."""
+    return {path.removeprefix(f"{store.prefix}/"): path for path in store.fs.find(store.prefix)}
+
+
+def object_of(artifact: Artifact, name: str) -> str:
+    return f"{artifact.store.prefix}/{'/'.join(artifact.name)}/{artifact.manifest.upload}/{name}"
+
+
+def copies(store: Store) -> list[str]:
+    """Files of artifacts on this machine."""
+    return [path.name for path in store.root.glob("*/[!.]*/*/**/*") if path.is_file()]
+
+
+def test_an_artifact_is_files_under_a_prefix_of_its_own_and_a_manifest_that_names_it(machine):
+    store = machine("a")
+    artifact, reused = materialize(words, Words(), {}, store)
+    stage, fingerprint = artifact.name
+    prefix = f"{stage}/{fingerprint}/{artifact.manifest.upload}"
+    names = ["clock.log", "more/letters.txt", "stats.json", "words.txt"]
+    assert not reused
+    assert sorted(objects(store)) == [
+        ".probe", f"{stage}/{fingerprint}.json", *(f"{prefix}/{name}" for name in names)
+    ]  # fmt: skip
+    assert artifact.location == f"{store.location}/{stage}/{fingerprint}"
+    assert artifact.manifest.files.keys() == set(names)
+    assert (artifact.path / "more" / "letters.txt").read_text() == "to be or not to be"
+    assert open_artifact(artifact.location) == artifact
+    assert list(store.artifacts()) == [artifact]
+
+
+def test_another_machine_reuses_it_and_downloads_only_what_a_build_needs(machine, server):
+    source, _ = materialize(words, Words(), {}, machine("a"))
+    store = machine("b")
+
+    def find():
+        found, reused = materialize(words, Words(), {}, store)
+        assert (found, reused) == (source, True)
+        assert found.stats == {"words": 6}
+
+    reads = server.reads_during(find)
+    assert reads == {f"words/{source.name[1]}.json": 1, f"{source.manifest.upload}/stats.json": 1}
+    assert copies(store) == []
+
+    counted, reused = materialize(count, Count(), {"words": store.find(*source.name)}, store)
+    assert not reused
+    assert (counted.path / "count.txt").read_text() == "6"
+    assert sorted(copies(store)) == [
+        "clock.log", "count.txt", "letters.txt", "manifest.json", "manifest.json", "stats.json", "words.txt"
+    ]  # fmt: skip
+    again = server.reads_during(lambda: materialize(count, Count(), {"words": source}, store, FORCE))
+    assert not [name for name in again if name.endswith(".txt")]  # the copy is there
+
+
+def test_the_same_settings_have_the_same_fingerprint_in_a_folder_and_in_a_bucket(machine, tmp_path):
+    there, _ = materialize(words, Words(), {}, machine("a"))
+    here, _ = materialize(words, Words(), {}, Store(tmp_path / "store"))
+    assert (there.name, there.digest) == (here.name, here.digest)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words_for_it"),
+    [
+        (lambda fs, path: fs.rm_file(path), "words.txt is missing"),
+        (lambda fs, path: fs.pipe_file(path, b"to"), "words.txt has 2 bytes instead of"),
+    ],
+)
+def test_an_object_that_is_deleted_or_truncated_rebuilds_that_artifact_only(machine, harm, words_for_it):
+    store = machine("a")
+    source, _ = materialize(words, Words(), {}, store)
+    materialize(count, Count(), {"words": source}, store)
+    harm(store.fs, object_of(source, "words.txt"))
+    assert words_for_it in assess(words, Words(), {}, store).reason
+    source, reused = materialize(words, Words(), {}, store)
+    assert not reused
+    assert source.damage(verify=True) is None
+    assert materialize(count, Count(), {"words": source}, store)[1]
+
+
+def test_altered_bytes_of_the_same_size_are_refused_when_downloaded_and_found_with_verify(machine):
+    source, _ = materialize(words, Words(), {}, machine("a"))
+    store = machine("b")
+    store.fs.pipe_file(object_of(source, "words.txt"), b"TO BE OR NOT TO BE"[: source.manifest.files["words.txt"].size])
+    found, _ = materialize(words, Words(), {}, store)
+    with pytest.raises(FlowError, match=r"words.txt has been altered .*--verify"):
+        materialize(count, Count(), {"words": found}, store)
+    mended, reused = materialize(words, Words(), {}, store, Options(verify=True))
+    assert not reused
+    assert (mended.fetch() / "words.txt").read_text().split() == Words().text.split()
+
+
+def test_a_copy_that_lost_a_file_is_downloaded_again(machine):
+    source, _ = materialize(words, Words(), {}, machine("a"))
+    (source.path / "words.txt").unlink()
+    (source.path / "stats.json").write_text("{")
+    assert (source.fetch() / "words.txt").read_text().split() == Words().text.split()
+    assert source.damage(verify=True) is None
+
+
+def test_two_machines_that_build_the_same_leave_one_whole_artifact(machine, monkeypatch):
+    """The second begins before the first has sealed, and seals after it."""
+    first = machine("a")
+    second = machine("b")
+    inner = []
+
+    def build(job):
+        if job.store is second:
+            inner.append(materialize(stage, Words(), {}, first)[0])
+        write_words(job)
+
+    stage = Stage(name="words", version=1, build=build, headline=str, records=("*.log",))
+    later, _ = materialize(stage, Words(), {}, second)
+    (earlier,) = inner
+    assert first.find(*earlier.name) == later != earlier
+    assert earlier.damage() is later.damage() is None  # who read the first manifest still finds its files
+    assert earlier.digest == later.digest
+    assert list(second.leftovers(set())) == []  # young: it might be under way
+    monkeypatch.setattr(remote, "UPLOAD_TIME", timedelta(0))
+    (old,) = second.leftovers(set())
+    assert old.location == f"{earlier.location}/{earlier.manifest.upload}"
+    old.remove()
+    assert earlier.damage() == "clock.log is missing"
+    assert later.damage(verify=True) is None
+    (copy,) = first.leftovers(set())
+    assert copy.location == str(earlier.path)
+
+
+def test_what_is_removed_is_gone_from_bucket_and_cache(machine):
+    store = machine("a")
+    artifact, _ = materialize(words, Words(), {}, store)
+    kept, _ = materialize(words, Words(text="kept"), {}, store)
+    store.remove(artifact)
+    assert list(store.artifacts()) == [kept]
+    assert not artifact.path.exists() and kept.path.exists()
+    assert not [path for path in objects(store) if artifact.name[1] in path]
+
+
+# A process that builds and seals an artifact of many files, to be killed in the middle of the upload.
+MANY = textwrap.dedent(
+    """
+    import sys
+    from pydantic import BaseModel
+    from flows.stage import Stage, materialize
+    from flows.store import open_store
+
+    class Settings(BaseModel):
+        files: int = 60
+
+    def build(job):
+        print("building", flush=True)
+        for number in range(job.config.files):
+            (job.out / f"{number:03}.txt").write_text(str(number) * 1000)
+
+    stage = Stage(name="many", version=1, build=build, headline=str)
+    artifact, reused = materialize(stage, Settings(), {}, open_store(sys.argv[1]))
+    print("reused" if reused else "built", flush=True)
+    """
+)
+
+
+def test_kill_9_in_the_middle_of_an_upload_leaves_nothing_to_see_and_the_next_run_finishes(
+    machine, server, monkeypatch
+):
+    store = machine("a")
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", MANY, store.location], stdout=subprocess.PIPE, text=True)
+
+    def uploaded() -> int:
+        return sum(method == "PUT" and "/many/" in path for method, path in server.requests())
+
+    killed = start()
+    while uploaded() < 10:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert 10 <= len([path for path in objects(store) if path.startswith("many/")]) < 60
+    assert list(store.artifacts()) == []
+
+    out = start().communicate(timeout=60)[0]
+    assert out.split() == ["reused"]  # what was built before the kill was uploaded, not built again
+    (artifact,) = store.artifacts()
+    assert artifact.damage(verify=True) is None
+    assert len(artifact.manifest.files) == 60
+
+    monkeypatch.setattr(remote, "UPLOAD_TIME", timedelta(0))
+    (interrupted,) = store.leftovers(set())
+    interrupted.remove()
+    assert len(objects(store)) == 60 + 2  # the manifest and the probe
+    assert artifact.damage() is None
+
+
+def test_mistakes_are_one_line_before_any_work(machine, bucket, server, monkeypatch):
+    def refused(location: str) -> str:
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(FlowError) as error:
+            open_store(location)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    machine("a")
+    assert "there is no bucket 'another-bucket'" in refused("s3://another-bucket/store")
+    assert "Protocol not known" in refused("s4://bucket/store")
+    httpx.post(f"{server.url}/moto-api/reset-auth", content="0").raise_for_status()
+    assert "check AWS_ACCESS_KEY_ID" in refused(bucket)
+    httpx.post(f"{server.url}/moto-api/reset-auth", content="inf").raise_for_status()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "Could not connect" in refused(bucket)
+    with pytest.raises(FlowError, match="give STORE/STAGE/FINGERPRINT"):
+        open_artifact("s3://bucket")
+    monkeypatch.delitem(fsspec_registry, "s3")  # what was imported once is remembered
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert refused(bucket).endswith("pip install 'textmill[s3]'")
+
+
+def test_a_cache_that_cannot_be_written_is_named(bucket, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(FlowError, match="set TEXTMILL_CACHE"):
+        materialize(words, Words(), {}, open_store(bucket))
+
+
+@pytest.mark.parametrize("location", ["memory://textmill-test", "file://{folder}/store"])
+def test_any_file_system_that_fsspec_knows_will_do(location, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "cache"))
+    store = open_store(location.format(folder=tmp_path))
+    artifact, _ = materialize(words, Words(), {}, store)
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "another"))
+    elsewhere = open_store(store.location)
+    found, reused = materialize(words, Words(), {}, elsewhere)
+    assert (found, reused) == (artifact, True)
+    counted, _ = materialize(count, Count(), {"words": found}, elsewhere)
+    assert (counted.fetch() / "count.txt").read_text() == "6"
+    store.remove(artifact)
+    assert list(store.artifacts()) == [counted]
