@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from flows.errors import FlowError
+from flows.runners import RunnerConfig
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.declaration import explain, line_of, place_of, read_yaml
@@ -61,6 +62,7 @@ class PipelineConfig(BaseModel, extra="forbid"):
 
     name: str = Field("pipeline", description="Names the runs of this configuration")
     store: str = Field("store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix")
+    runner: RunnerConfig = Field(default_factory=RunnerConfig)
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
     ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)

@@ -25,6 +25,7 @@ from flows.events import announce
 from flows.form import form_of
 from flows.plan import plan
 from flows.progress import StageProgress
+from flows.runners import RunnerConfig, check_runner, open_runner
 from flows.stage import Inputs, Options, Stage, assess, materialize
 from flows.store import Artifact, Store, open_store
 from flows.ui import publish, publish_run
@@ -61,7 +62,7 @@ class Builder:
             retry_condition_fn=outside_world_failed,
         )
         # A state is asked for because a task that returns one hands it on as it is.
-        outcome = runner(stage, config, inputs, self.store, options, return_state=True).result()
+        outcome = runner(stage, config, inputs, self.store, options, self.config.runner, return_state=True).result()
         if outcome is None:
             return None
         self.outcomes.append(outcome)
@@ -79,15 +80,15 @@ class Builder:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
-    stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options
+    stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options, runner: RunnerConfig
 ) -> State[tuple[Artifact, bool] | None]:
     """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
     there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
     log = get_run_logger()
     title = stage.title(config)
     try:
-        with StageProgress(title, log) as progress:
-            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info)
+        with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
+            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
     except USER_ERRORS as error:
         if not stage.optional(config):
             raise
@@ -114,8 +115,11 @@ def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[
     The plan comes first: what is missing is found before any work, and the run's log begins with what will be done.
     """
     log = get_run_logger()
-    for step in plan(config, selection):
+    steps = plan(config, selection)
+    for step in steps:
         log.info("%s: %s (%s)", step.title, step.action, step.reason)
+    if any(step.action.startswith("build") for step in steps):
+        check_runner(config.runner)
     builder = Builder(config, selection)
     chain(config, builder)
     publish_run(

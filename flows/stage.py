@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from flows.fingerprint import canonical, digest
+from flows.runners import MapShards
 from flows.store import Artifact, Manifest, Store, count_rows, describe_files, now
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -34,7 +35,8 @@ class Job(Generic[Config]):
     """What a stage's build function works with.
 
     `out` is private to this build and may hold what a killed build left: continue from it. `previous` is the artifact
-    that this one replaces, if it is whole (a forced or expired build).
+    that this one replaces, if it is whole (a forced or expired build). `map_shards` works like the builtin `map` and is
+    where to work on shards, if not in threads of this process; paths are absolute, for whoever works elsewhere.
     """
 
     config: Config
@@ -43,13 +45,14 @@ class Job(Generic[Config]):
     progress: Callable[..., None]
     previous: Artifact | None
     store: Store
+    map_shards: MapShards | None = None
 
     def path(self, name: str) -> Path:
         """The folder of an input, its files brought to this machine where they are not."""
-        return self.inputs[name].fetch(self.progress)
+        return self.inputs[name].fetch(self.progress).absolute()
 
     def paths(self, name: str) -> list[Path]:
-        return [artifact.fetch(self.progress) for artifact in self.inputs[name]]
+        return [artifact.fetch(self.progress).absolute() for artifact in self.inputs[name]]
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def materialize(
     options: Options = Options(),
     progress: Callable[..., None] = lambda *args, **figures: None,
     announce: Callable[[str], None] = lambda line: None,
+    map_shards: MapShards | None = None,
 ) -> tuple[Artifact, bool]:
     """The artifact of this stage, and whether it was reused. `announce` is told, before any work, what will be done.
 
@@ -169,7 +173,7 @@ def materialize(
         announce(f"Building {stage.title(config)} ({verdict.reason}{continued})")
         out.mkdir(exist_ok=True)
         started, clock = now(), time.perf_counter()
-        stage.build(Job(config, inputs, out, progress, verdict.stale, store))
+        stage.build(Job(config, inputs, out.absolute(), progress, verdict.stale, store, map_shards))
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,

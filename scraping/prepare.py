@@ -219,9 +219,7 @@ def _extract_here(
             yield _extract_shard(pages_of, extractors, output, report)
 
 
-def _extract_alone(
-    job: tuple[Path, _Extracted], extractors: Mapping[str, Extractor], limits: ExtractionLimits
-) -> None:
+def _extract_alone(job: tuple[Path, _Extracted], extractors: Mapping[str, Extractor], limits: ExtractionLimits) -> None:
     """One shard with a child of its own; what a mapped call does."""
     shard, output = job
     with _extraction_sandbox(limits, 1) as sandbox:

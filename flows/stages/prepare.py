@@ -28,6 +28,7 @@ def build(job: Job[PrepareSettings]) -> None:
         config=job.config.corpus,
         out=job.out,
         progress=job.progress,
+        map_shards=job.map_shards,
     )
 
 

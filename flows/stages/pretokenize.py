@@ -15,7 +15,9 @@ from tokenization.pretokenize import PretokenizeConfig
 def build(job: Job[PretokenizeConfig]) -> None:
     from tokenization.pretokenize import pretokenize as write_token_arrays
 
-    write_token_arrays(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress)
+    write_token_arrays(
+        job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards
+    )
 
 
 def count_tokens(file: Path) -> int | None:

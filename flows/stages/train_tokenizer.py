@@ -9,7 +9,7 @@ from tokenization.train import TokenizerConfig
 def build(job: Job[TokenizerConfig]) -> None:
     from tokenization.train import train_tokenizer as train
 
-    train(job.path("corpus"), job.config, job.out, job.progress)
+    train(job.path("corpus"), job.config, job.out, job.progress, job.map_shards)
 
 
 train_tokenizer = Stage(
