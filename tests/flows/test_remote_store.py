@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -22,14 +23,15 @@ from pydantic import BaseModel
 from flows import remote
 from flows.config import load_config
 from flows.errors import FlowError
+from flows.pipeline import pipeline, stage_flow
 from flows.plan import plan
+from flows.reproduce import write_configuration
 from flows.stage import Options, Stage, assess, materialize
 from flows.store import Artifact, Store, open_artifact, open_store
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
 
-BUCKET = "textmill-test"
 FORCE = Options(force=True)
 
 
@@ -67,23 +69,29 @@ class S3Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    """An S3 server that the environment gives access to."""
     running = S3Server(tmp_path_factory.mktemp("s3"))
-    yield running
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", running.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield running
     running.process.terminate()
     running.process.wait()
 
 
+def new_bucket() -> str:
+    """The URL of a store in a new bucket."""
+    name = f"textmill-{uuid4()}"
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}/some/store"
+
+
 @pytest.fixture
-def bucket(server, tmp_path, monkeypatch):
-    """An empty bucket that the environment gives access to; the URL of a store in it."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    httpx.post(f"{server.url}/moto-api/reset").raise_for_status()
-    s3fs.S3FileSystem().mkdir(BUCKET)
-    return f"s3://{BUCKET}/some/store"
+def bucket(server):
+    return new_bucket()
 
 
 @pytest.fixture
@@ -357,3 +365,63 @@ def test_any_file_system_that_fsspec_knows_will_do(location, tmp_path, monkeypat
     assert (counted.fetch() / "count.txt").read_text() == "6"
     store.remove(artifact)
     assert list(store.artifacts()) == [counted]
+
+
+@pytest.fixture(scope="module")
+def trained(server, prefect_server, small_config, tmp_path_factory):
+    """The small pipeline's configuration, run to its end by a machine named "first"."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = small_config(folder, store=new_bucket())
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TEXTMILL_CACHE", str(folder / "first"))
+        assert not any(reused for _, reused in run(config))
+    return config
+
+
+@pytest.fixture
+def second(trained, tmp_path, monkeypatch):
+    """The store of that run as another machine sees it."""
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "second"))
+    return open_store(load_config(trained).store)
+
+
+def run(config: Path, flow=pipeline, **settings) -> list[tuple[Artifact, bool]]:
+    return flow(str(config), settings, return_state=True).result()
+
+
+@pytest.mark.slow
+def test_a_plan_reads_manifests_and_a_run_that_reuses_everything_figures_too(trained, second, server):
+    manifests = {f"{artifact.name[0]}/{artifact.name[1]}.json" for artifact in second.artifacts()}
+    figures = {f"{artifact.manifest.upload}/stats.json" for artifact in second.artifacts()}
+    assert len(manifests) == len(figures) == 7
+    assert server.reads_during(lambda: plan(load_config(trained))).keys() == manifests
+    outcomes = []
+    reads = server.reads_during(lambda: outcomes.extend(run(trained)))
+    assert len(outcomes) == 7
+    assert all(reused for _, reused in outcomes)
+    assert reads.keys() == manifests | figures
+    assert copies(second) == []
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_on_copies_of_what_another_machine_made(trained, second, textmill, tmp_path):
+    ((model, reused),) = run(trained, stage_flow("pretrain"), pretrain={"seed": 7})
+    assert not reused
+    assert {path.parent.parent.parent.name for path in second.root.glob("*/*/*/manifest.json")} == {
+        "pretokenize", "train_tokenizer", "pretrain"
+    }  # fmt: skip
+
+    def command(*arguments) -> str:
+        process = textmill(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return out
+
+    assert command("generate", model.location, "The", "--max-tokens", 4).startswith("The")
+    then = load_config(write_configuration(open_artifact(model.location), tmp_path / "then"))
+    assert (then.pretrain.seed, then.store) == (7, second.location)
+    line, _ = command("gc", trained).splitlines()
+    assert line.split()[0] == model.location
+    assert second.find(*model.name) is None
+    assert not model.path.exists()
+    assert {step.action for step in plan(load_config(trained))} == {"reuse"}
