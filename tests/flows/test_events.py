@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+import time
 
 import pytest
 import yaml
@@ -79,3 +80,31 @@ def test_a_model_that_came_out_worse_than_the_last_is_told(prefect_server, confi
     sent.clear()
     stage_flow("pretrain")(str(config), PipelineForm(pretrain={"steps": 13}), return_state=True).result()
     assert [name for name, _, _ in sent] == ["textmill.stage.sealed"]
+
+
+@pytest.mark.slow
+def test_a_schedule_that_makes_a_model_worse_is_paused_where_that_is_switched_on(service):
+    service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+    with service.client() as client:
+        (automation,) = client.read_automations_by_name("textmill-worse-model")
+        assert not automation.enabled
+        client.resume_automation(automation.id)
+
+        def is_paused() -> bool:
+            return client.read_deployment_by_name("pretrain/pretrain").paused
+
+        def train(steps: int, tags: list[str]) -> None:
+            deployment = client.read_deployment_by_name("pretrain/pretrain").id
+            settings = {"settings": {"pretrain": {"steps": steps}}}
+            run = client.create_flow_run_from_deployment(deployment, parameters=settings, tags=tags).id
+            service.wait(run, "Completed")
+
+        train(4, [])  # worse than the pipeline's, but started by hand
+        assert not is_paused()
+        train(1, ["auto-scheduled"])  # Prefect's own tag
+        deadline = time.monotonic() + 30
+        while not is_paused():
+            assert time.monotonic() < deadline, "the automation did not act"
+            time.sleep(0.2)
+        client.resume_deployment(client.read_deployment_by_name("pretrain/pretrain").id)
+        client.pause_automation(automation.id)

@@ -127,6 +127,22 @@ def test_a_run_started_from_the_form_leaves_pages_with_figures_and_pictures(page
     expect_text(page, "A document")
 
 
+def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
+    service.wait(service.start("pipeline/demo"), "Completed")
+    run = service.start("pipeline/demo")
+    assert service.wait(run, "Completed").message == "0 built, 7 reused"
+    page.goto(f"/runs/flow-run/{run}")
+    expect_text(page, re.compile("prepare python-docs: reuse"))  # the log
+    open_tab(page, "Task Runs")
+    sync_api.expect(page.get_by_text("Cached", exact=True)).to_have_count(7)
+    open_tab(page, "Artifacts")
+    page.get_by_role("link", name="run-small").first.click()
+    expect_text(page, "reused it")
+    keep(page, "reused")
+    follow(page, "prepare python-docs")
+    expect_text(page, "A document")
+
+
 def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
     open_form(page, "pretrain")
     page.get_by_text("PretrainConfig", exact=True).click()
