@@ -141,16 +141,15 @@ def _server() -> Iterator[Finding]:
     try:
         workers = online()
     except ObjectNotFound:
-        yield Finding("problem", "worker", f"the server has no work pool {POOL!r}", "textmill up makes it")
+        yield Finding("problem", "worker", f"the server has no work pool {POOL!r}", "textmill deploy makes it")
         return
     with get_client(sync_client=True) as client:
         deployments = sum(deployment.work_pool_name == POOL for deployment in client.read_deployments())
     if workers:
         yield Finding("ok", "worker", ", ".join(workers))
     else:
-        remedy = f"prefect worker start --pool {POOL}"
-        yield Finding("problem", "worker", "none is online, so nothing that is scheduled runs", remedy)
+        yield Finding("problem", "worker", "none is online, so nothing that is scheduled runs", "textmill worker")
     if deployments:
         yield Finding("ok", "deployments", str(deployments))
     else:
-        yield Finding("problem", "deployments", "none", "prefect --no-prompt deploy --all")
+        yield Finding("problem", "deployments", "none", "textmill deploy")

@@ -1,8 +1,10 @@
-"""`textmill up`: the service on one machine; `textmill doctor`: what is missing for it."""
+"""`textmill up`: the service on one machine; `deploy` and `worker`: its parts; `doctor`: what is missing for it."""
 
 from __future__ import annotations
 
 import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +12,8 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(up)
-    app.command()(doctor)
+    for command in (up, deploy, worker, doctor):
+        app.command()(command)
 
 
 def up(
@@ -30,9 +32,46 @@ def up(
     """
     from flows import service
 
+    _until_stopped(lambda: service.up(host, port, database, typer.echo))
+
+
+def deploy(
+    trainings: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at once on all machines; as many as this one has GPUs, or 1, if left out"),
+    ] = None,
+) -> None:
+    """Put work pool, limits, automations and deployments on the server that PREFECT_API_URL names.
+
+    Runs will look for the project in the folder that this is started in. A work pool of another type (Docker,
+    Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
+    """
+    from flows import service
+
+    service.deploy(trainings, typer.echo)
+
+
+def worker(
+    queues: Annotated[
+        list[str], typer.Option("--queue", metavar="QUEUE", help="cpu or gpu; repeatable; all if left out")
+    ] = [],  # noqa: B006 - Typer's way
+    name: Annotated[
+        str | None, typer.Option(help="Tells the workers of one machine apart; the machine's name if left out")
+    ] = None,
+) -> None:
+    """Run what is due at the server that PREFECT_API_URL names, until Ctrl-C.
+
+    Stopping cancels this worker's runs: a training saves its checkpoint first, and a retry continues there.
+    """
+    from flows import service
+
+    _until_stopped(lambda: service.work(name or socket.gethostname(), queues, typer.echo))
+
+
+def _until_stopped(serve: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
     try:
-        service.run(host, port, database, lambda line: typer.echo(line))
+        serve()
     except KeyboardInterrupt:
         typer.echo("Stopped")
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -134,13 +134,20 @@ class RunningService:
             wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run]))
             return "\n".join(line.message for line in client.read_logs(wanted, limit=200))
 
-    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess:
-        """The command line, with this server and in this folder."""
-        return subprocess.run(
+    def popen(self, *arguments: str | Path, address: str | None = None) -> subprocess.Popen:
+        """The command line, with this server (or another) and in this folder."""
+        return subprocess.Popen(
             [TEXTMILL, *map(str, arguments)],
-            cwd=self.folder, env={**os.environ, "PREFECT_API_URL": f"{self.address}/api", "COLUMNS": "200"},
-            capture_output=True, text=True, check=False, timeout=120,
+            cwd=self.folder,
+            env={**os.environ, "PREFECT_API_URL": address or f"{self.address}/api", "COLUMNS": "200"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    def command(self, *arguments: str | Path, address: str | None = None) -> subprocess.CompletedProcess:
+        """The same, to its end."""
+        process = self.popen(*arguments, address=address)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def trainings(self) -> list[int]:
         """Process ids of the trainings under way in this store."""
@@ -154,45 +161,57 @@ class RunningService:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory, small_config) -> Iterator[RunningService]:
-    """A real server with all deployments and a real worker."""
-    folder = tmp_path_factory.mktemp("service")
-    (folder / "configs").mkdir()
-    small_config(folder).rename(folder / "configs" / "demo.yaml")
-    for name in ("prefect.yaml", "automations.yaml"):
-        shutil.copy(PROJECT / name, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Not the environment's Prefect: its database is left alone, and so is whatever server it names.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    output = folder / "up.log"
-    with output.open("w") as log:
-        process = subprocess.Popen(
-            [TEXTMILL, "up", "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C must reach it also where the tests run in the background, which ignores it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-    deadline = time.monotonic() + 180
-    while "Worker online" not in output.read_text():
-        assert process.poll() is None, output.read_text()
-        assert time.monotonic() < deadline, output.read_text()
-        time.sleep(0.2)
-    running = RunningService(folder, f"http://127.0.0.1:{port}", process)
-    try:
-        yield running
-    finally:
-        process.send_signal(signal.SIGINT)
+def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractContextManager[RunningService]]:
+    """Bring up a real server with all deployments and a real worker, with these options of `textmill up`; Ctrl-C stops
+    it at the end of the context, and nothing is left over."""
+
+    @contextmanager
+    def start(*options: str) -> Iterator[RunningService]:
+        folder = tmp_path_factory.mktemp("service")
+        (folder / "configs").mkdir()
+        small_config(folder).rename(folder / "configs" / "demo.yaml")
+        for name in ("prefect.yaml", "automations.yaml"):
+            shutil.copy(PROJECT / name, folder)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # Not the environment's Prefect: its database is left alone, and so is whatever server it names.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        environment |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        output = folder / "up.log"
+        with output.open("w") as log:
+            process = subprocess.Popen(
+                [TEXTMILL, "up", "--port", str(port), *options],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C must reach it also where the tests run in the background, which ignores it
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        deadline = time.monotonic() + 180
+        while "Worker online" not in output.read_text():
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        running = RunningService(folder, f"http://127.0.0.1:{port}", process)
         try:
-            assert process.wait(90) == 0, output.read_text()
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            raise
-        assert not running.trainings()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
+            yield running
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                assert process.wait(90) == 0, output.read_text()
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                raise
+            assert not running.trainings()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def service(start_service) -> Iterator[RunningService]:
+    with start_service() as running:
+        yield running

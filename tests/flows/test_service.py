@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.devices import LIMIT
 from flows.service import POOL, furnish
 
+DECLARED = len(yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"])
 # A training that goes on until it is told to stop
 ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
 
@@ -38,8 +40,8 @@ def endless(service, corpus):
     """Start a training that goes on until it is cancelled, at the latest when the test ends."""
     started = []
 
-    def start(seed: int):
-        started.append(service.start("pretrain/pretrain", {"pretrain": {**ENDLESS, "seed": seed}}))
+    def start(seed: int, deployment: str = "pretrain/pretrain"):
+        started.append(service.start(deployment, {"pretrain": {**ENDLESS, "seed": seed}}))
         return started[-1]
 
     yield start
@@ -68,7 +70,7 @@ def parent(pid: int) -> int:
 def test_up_furnishes_a_fresh_server(service):
     with service.client() as client:
         deployments = client.read_deployments()
-        assert len(deployments) == 13
+        assert len(deployments) == DECLARED
         assert {deployment.work_queue_name for deployment in deployments} == {"cpu", "gpu"}
         umb = client.read_deployment_by_name("scrape/umb")
         assert umb.schedules[0].schedule.timezone == "America/New_York"
@@ -93,10 +95,10 @@ def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(serv
     done = service.command("doctor")
     assert done.returncode == 0, done.stdout
     assert "problem" not in done.stdout
-    assert "13" in next(line for line in done.stdout.splitlines() if "deployments" in line)
+    assert str(DECLARED) in next(line for line in done.stdout.splitlines() if "deployments" in line)
     assert "export TEXTMILL_CONTACT=" in done.stdout
     out, _ = textmill("doctor").communicate(timeout=60)  # a server without pool and a folder without configuration
-    assert "→ textmill up makes it" in out
+    assert "→ textmill deploy makes it" in out
     assert "problem  store" in out
 
 
@@ -106,6 +108,53 @@ def test_up_says_what_is_in_its_way(service, textmill):
     elsewhere = textmill("up")
     assert "run this in the folder of the project" in elsewhere.communicate(timeout=60)[1]
     assert elsewhere.returncode == 2
+
+
+def test_parts_of_the_service_say_what_they_lack(service, textmill):
+    assert "the server has no work pool" in textmill("worker").communicate(timeout=60)[1]
+    assert "run this in the folder of the project" in textmill("deploy").communicate(timeout=60)[1]
+    for command in ("worker", "deploy"):
+        done = service.command(command, address="http://127.0.0.1:9/api")
+        assert (done.returncode, "no Prefect server answers" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.slow
+def test_deploying_again_changes_the_limit_and_nothing_else(service):
+    with service.client() as client:
+        pool = client.read_work_pool(POOL)
+        deployments = {deployment.id for deployment in client.read_deployments()}
+        done = service.command("deploy", "--trainings", "3")
+        assert (done.returncode, "Deployments ready" in done.stdout) == (0, True), done.stderr
+        assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 3
+        assert {deployment.id for deployment in client.read_deployments()} == deployments
+        assert client.read_work_pool(POOL).base_job_template == pool.base_job_template
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_ends_its_own_runs_and_no_others(service, endless):
+    """Two workers; the service's own is made to sleep, so that the second run is the other's."""
+    first = endless(seed=4)
+    wait_for(service.trainings)
+    (own,) = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    os.kill(own, signal.SIGSTOP)
+    other = service.popen("worker", "--name", "other", "--queue", "gpu")
+    try:
+        with service.client() as client:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 2)
+        wait_for(lambda: "Worker online" in other.stdout.readline())
+        second = endless(seed=5, deployment="pipeline/demo")  # a deployment's own runs wait for each other
+        wait_for(lambda: len(service.trainings()) == 2)
+        other.send_signal(signal.SIGTERM)
+        assert other.wait(60) == 0
+    finally:
+        other.kill()
+        os.kill(own, signal.SIGCONT)
+        with service.client() as client:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+    assert service.state(second).name == "Cancelled"
+    assert service.state(first).name == "Running"
+    assert len(service.trainings()) == 1
 
 
 def test_a_stage_run_again_from_its_form(service, corpus):
