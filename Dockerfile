@@ -1,0 +1,49 @@
+# Textmill's image: the command line, the Prefect server and the worker in one. docs/deploying.md tells what to do with
+# it; nobody has to build it by hand: `docker compose up --build`.
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim
+
+# Which build of the pinned torch: cpu, or one of CUDA (cu126, cu130, …) of those at https://download.pytorch.org/whl/.
+# The package is always the version in constraints.txt, whose pin any of its builds satisfies.
+ARG TORCH=cpu
+# Extras of pyproject.toml beside the packages that everything needs, as pip writes them: [s3,dask]
+ARG EXTRAS=
+
+# torch.compile, which a training on a GPU uses, calls a compiler. Debian keeps one version of it in a release.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
+# Whoever owns /textmill/store and /home/textmill also owns the named volumes that are first mounted there.
+RUN useradd --create-home --uid 1000 textmill \
+    && install --directory --owner textmill --group textmill /textmill /textmill/store /home/textmill/.prefect
+WORKDIR /textmill
+
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1
+
+# Packages before code, so that a changed line of code installs nothing again. torch comes first and alone, because its
+# index holds other versions of what it needs; what that is comes from PyPI in the second step.
+COPY constraints.txt pyproject.toml ./
+RUN pip install --no-deps --constraint constraints.txt --index-url "https://download.pytorch.org/whl/${TORCH}" torch \
+    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > /tmp/requirements.txt \
+    && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+# Here and not in site-packages: the deployments name this folder, and a run imports the code that lies in it.
+COPY README.md LICENSE prefect.yaml automations.yaml ./
+COPY configs configs
+COPY tokenization tokenization
+COPY scraping scraping
+COPY modeling modeling
+COPY experiments experiments
+COPY flows flows
+RUN pip install --constraint constraints.txt --editable ".${EXTRAS}"
+
+USER 1000
+VOLUME /textmill/store
+# No entrypoint: a Docker or Kubernetes worker starts the run with a command of its own.
+CMD ["textmill", "--help"]
