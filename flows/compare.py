@@ -57,7 +57,8 @@ def _curves(runs: Sequence[tuple[str, int]], results: Sequence[Artifact]) -> str
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     colours: dict[str, str] = {}
     for (variant, _), artifact in zip(runs, results, strict=True):
-        rows = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
+        with artifact.open("metrics.jsonl") as lines:
+            rows = [json.loads(line) for line in lines]
         label = variant if variant not in colours else None
         colour = colours.setdefault(variant, f"C{len(colours)}")
         axes.plot(*series(rows, "validation_loss"), color=colour, marker="o", markersize=3, linewidth=1, label=label)

@@ -70,7 +70,8 @@ def _page(artifact: Artifact) -> Iterator[str]:
             yield from _sample("It writes", stats["sample_prompt"] + stats["sample"])
         case "comparison":
             yield f"{stats['claim']}\n\nThe claim **{stats['verdict']}**.\n"
-            yield _picture("Validation loss of every run", (artifact.path / "curves.svg").read_text())
+            with artifact.open("curves.svg") as picture:
+                yield _picture("Validation loss of every run", picture.read().decode())
         case "finetune":
             yield _loss_curve(artifact)
             yield from _sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")

@@ -42,7 +42,7 @@ def experiment(
         return
     artifact, _ = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True).result()
     _print_result(artifact.stats)
-    Console().print(f"Page: {artifact.path / 'index.html'}", soft_wrap=True)
+    Console().print(f"Page: {artifact.location}/index.html", soft_wrap=True)
 
 
 def _list() -> None:

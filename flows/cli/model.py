@@ -70,16 +70,28 @@ def fill(
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[
-        Path, typer.Argument(parser=local, metavar="DATA", help="Folder of token arrays, or a UTF-8 text file")
-    ],
+        Path | None,
+        typer.Argument(parser=local, metavar="[DATA]", help="Folder of token arrays, or a UTF-8 text file"),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the token arrays")] = "validation",
     stride: Annotated[
         int | None, typer.Option(help="Tokens between windows; fewer than the context give each more to go by")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Read so many tokens at most")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Tokens, or examples of a task, at most")] = None,
+    tasks: Annotated[
+        list[str], typer.Option("--task", help="Task of lm-evaluation-harness instead of DATA; repeatable")
+    ] = [],  # noqa: B006
+    include: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, in the harness's YAML")] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a pretrained checkpoint on held-out text: perplexity and bits per byte."""
+    """Measure a pretrained checkpoint: perplexity and bits per byte on held-out text, or tasks."""
+    from modeling.errors import ModelingError
+
+    if (data is None) == (not tasks):
+        raise ModelingError("give either DATA to measure on, or tasks: textmill evaluate CHECKPOINT --task NAME")
+    if tasks:
+        _evaluate_tasks(checkpoint, tasks, include, limit, device)
+        return
     from modeling.evaluate import evaluate as measure
 
     figures = measure(checkpoint, data, split, stride, limit, device=device)
@@ -87,6 +99,20 @@ def evaluate(
     typer.echo(f"loss           {figures['loss']:.4f} nats a token")
     typer.echo(f"perplexity     {figures['perplexity']:.2f}")
     typer.echo(f"bits per byte  {figures['bits_per_byte']:.4f}")
+
+
+def _evaluate_tasks(
+    checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str
+) -> None:
+    from modeling.errors import ModelingError
+
+    try:
+        from modeling.harness import run_tasks
+    except ImportError as error:
+        raise ModelingError("tasks need lm-evaluation-harness: pip install 'textmill[lm-eval]'") from error
+    for task, figures in run_tasks(checkpoint, tasks, include, limit, device=device).items():
+        for name, value in figures.items():
+            typer.echo(f"{task}  {name.removesuffix(',none')}  {value:.4f}")
 
 
 def export(

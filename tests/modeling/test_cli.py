@@ -33,6 +33,11 @@ def test_fill_writes_the_text_and_its_guesses(finetuned):
     assert second.startswith("blank 1: 's' ") and second.count("%") == 2
 
 
+def test_evaluate_wants_text_or_tasks(pretrained):
+    with pytest.raises(ModelingError, match="give either DATA to measure on, or tasks"):
+        textmill("evaluate", pretrained)
+
+
 def test_evaluate_and_export(pretrained, tokens, tmp_path):
     assert "bits per byte" in textmill("evaluate", pretrained, tokens, "--limit", 500, "--device", "cpu")
     assert "NanoChatForCausalLM" in textmill("export", pretrained, tmp_path / "hf")
