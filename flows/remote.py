@@ -20,6 +20,7 @@ asks for them (`Artifact.fetch`), each compared with its SHA-256, all of them or
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import secrets
@@ -31,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from fsspec import AbstractFileSystem, Callback
+from fsspec.config import conf
 from fsspec.core import url_to_fs
 from pydantic import Field
 
@@ -46,6 +48,7 @@ OPTIONS = {"s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"mode": "s
 REMEDIES = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the profile) and, if it is not Amazon's, AWS_ENDPOINT_URL"
 }
+log = logging.getLogger(__name__)
 
 
 class UploadedManifest(Manifest):
@@ -71,9 +74,12 @@ class RemoteStore(Store):
         return self._location
 
     def _connect(self) -> tuple[AbstractFileSystem, str]:
-        protocol = self.location.partition("://")[0]
+        protocol, _, path = self.location.partition("://")
+        if not path:
+            raise FlowError(f"the store {self.location} names no bucket: write {protocol.rstrip(':')}://BUCKET/PREFIX")
+        options = OPTIONS.get(protocol, {}) | conf.get(protocol, {})
         try:
-            fs, prefix = url_to_fs(self.location, use_listings_cache=False, **OPTIONS.get(protocol, {}))
+            fs, prefix = url_to_fs(self.location, use_listings_cache=False, **options)
         except ImportError as error:
             extra = ": pip install 'textmill[s3]'" if protocol == "s3" else ""
             raise FlowError(f"the store {self.location} cannot be opened ({error}){extra}") from error
@@ -146,6 +152,7 @@ class RemoteStore(Store):
 
     def _download(self, artifact: Artifact, progress: Callable[..., None]) -> None:
         staged = artifact.path.parent / f".fetch-{artifact.path.name}"
+        log.info("Downloading %s, %.1f MB", artifact.location, artifact.manifest.size / 1e6)
         meter = _Meter(progress, artifact.manifest, "downloading")
         for name, entry in artifact.manifest.files.items():
             file, part = staged / name, staged / f"{name}.part"
@@ -180,6 +187,7 @@ class RemoteStore(Store):
         upload = f"{now():{STAMP}}-{secrets.token_hex(4)}"
         artifact = Artifact(self, UploadedManifest(**manifest.model_dump(), upload=upload))
         base = self._files_path(artifact.manifest)
+        log.info("Uploading %s, %.1f MB", artifact.location, manifest.size / 1e6)
         meter = _Meter(progress, manifest, "uploading")
         for folder in {str(PurePosixPath(base, name).parent) for name in manifest.files}:
             self.fs.makedirs(folder, exist_ok=True)

@@ -333,6 +333,7 @@ def test_mistakes_are_one_line_before_any_work(machine, bucket, server, monkeypa
     machine("a")
     assert "there is no bucket 'another-bucket'" in refused("s3://another-bucket/store")
     assert "Protocol not known" in refused("s4://bucket/store")
+    assert "write s3://BUCKET/PREFIX" in refused("s3://")
     httpx.post(f"{server.url}/moto-api/reset-auth", content="0").raise_for_status()
     assert "check AWS_ACCESS_KEY_ID" in refused(bucket)
     httpx.post(f"{server.url}/moto-api/reset-auth", content="inf").raise_for_status()
