@@ -22,8 +22,7 @@ from scraping.errors import ScrapingError
 from scraping.ingest import IngestConfig
 from scraping.prepare import PrepareConfig
 from scraping.source import Source, load_source
-from tokenization.pretokenize import PretokenizeConfig
-from tokenization.train import TokenizerConfig
+from tokenization.config import PretokenizeConfig, TokenizerConfig
 
 _EXPONENT = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # YAML 1.1 reads 3e-4 as text
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import yaml
 
+from tokenization.config import END_OF_TEXT
 from tokenization.errors import TokenizationError
-from tokenization.tokenizer import END_OF_TEXT, Tokenizer
+from tokenization.tokenizer import Tokenizer
 
 RANKS = "ranks.tiktoken"
 SETTINGS = "tokenizer.yaml"

@@ -7,7 +7,6 @@ Parallel means either that threads share each shard, or, where the caller has a 
 import contextlib
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,9 @@ from secrets import token_hex
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field
 
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
+from tokenization.config import PretokenizeConfig
 from tokenization.formats import RANKS, load_tokenizer
 from tokenization.text import Documents, read_shard, shards
 from tokenization.tokenizer import Tokenizer
@@ -31,17 +30,6 @@ PIECE_BYTES = 1 << 20  # text encoded by one thread at a time
 
 def _quiet(done: int, total: int | None, **figures) -> None:
     pass
-
-
-class PretokenizeConfig(BaseModel, extra="forbid"):
-    """How a corpus becomes token arrays."""
-
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        gt=0,
-        description="Threads that encode",
-        json_schema_extra={"affects_output": False},
-    )
 
 
 def pretokenize(

@@ -14,14 +14,13 @@ import numpy as np
 import regex
 
 from tokenization.arrays import token_dtype
+from tokenization.config import END_OF_TEXT
 from tokenization.encoder import ID_LIMIT, Encoder, Vocabulary
 from tokenization.errors import TokenizationError
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
 
-END_OF_TEXT = "<|endoftext|>"
 PIECE_CHARACTERS = 1 << 19  # text that is encoded at once
-SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
 
 
 class Tokenizer:

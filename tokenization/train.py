@@ -1,22 +1,21 @@
 """Train a tokenizer on a corpus, or take the vocabulary of one of tiktoken's encodings."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, Field, field_validator, model_validator
 
+from tokenization.config import TokenizerConfig
 from tokenization.counting import count_shards, count_words
 from tokenization.errors import TokenizationError
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.merges import learn_merges
-from tokenization.patterns import NAMED, find_pattern
+from tokenization.patterns import find_pattern
 from tokenization.text import Documents, shards
-from tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenization.tokenizer import Tokenizer
 from tokenization.words import WordCounts
 
 COUNTS = "word-counts"  # folder of finished counts below the output, removed at the end
@@ -24,65 +23,6 @@ COUNTS = "word-counts"  # folder of finished counts below the output, removed at
 
 def _quiet(done: int, total: int | None, **figures) -> None:
     pass
-
-
-class TokenizerConfig(BaseModel, extra="forbid"):
-    """How the tokenizer is made."""
-
-    vocab_size: int = Field(
-        32_768, gt=0, description="Number of ids: 256 bytes, the merges, the special tokens and the reserved ids"
-    )
-    pattern: str = Field("cl100k", description=f"Split pattern: {', '.join(NAMED)}, or a regular expression (slower)")
-    special_tokens: list[str] = Field(
-        [], description=f"Special tokens besides {' '.join(SPECIAL_TOKENS)}, which are always there"
-    )
-    reserved: int = Field(0, ge=0, description="Ids kept free for special tokens to come, as <|reserved_0|>, …")
-    multiple_of: int = Field(
-        1, gt=0, description="Reserve further ids until their number is a multiple of this, for the model's matrices"
-    )
-    encoding: str | None = Field(
-        None,
-        description="Take the vocabulary and pattern of this tiktoken encoding (gpt2, cl100k_base, o200k_base) "
-        "instead of training",
-    )
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        gt=0,
-        description="Threads that count words",
-        json_schema_extra={"affects_output": False},
-    )
-
-    @field_validator("pattern")
-    @classmethod
-    def _known_pattern(cls, value: str) -> str:
-        try:
-            find_pattern(value)
-        except TokenizationError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("special_tokens")
-    @classmethod
-    def _distinct(cls, value: list[str]) -> list[str]:
-        if any(not name for name in value):
-            raise ValueError("a special token needs a name")
-        if len({*value, *SPECIAL_TOKENS}) != len(value) + len(SPECIAL_TOKENS):
-            raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _room_for_the_bytes(self) -> "TokenizerConfig":
-        least = 256 + len(self.special_names())
-        if self.encoding is None and self.vocab_size < least:
-            raise ValueError(
-                f"vocab_size {self.vocab_size} is too small: 256 bytes and {least - 256} special and reserved tokens "
-                f"need at least {least}"
-            )
-        return self
-
-    def special_names(self) -> list[str]:
-        """Special and reserved tokens, in the order of their ids."""
-        return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
 
 
 def train_tokenizer(

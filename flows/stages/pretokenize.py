@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.stage import Job, Stage
 from flows.store import count_rows
-from tokenization.pretokenize import PretokenizeConfig
+from tokenization.config import PretokenizeConfig
 
 
 def build(job: Job[PretokenizeConfig]) -> None:

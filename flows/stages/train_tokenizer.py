@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.stage import Job, Stage
-from tokenization.train import TokenizerConfig
+from tokenization.config import TokenizerConfig
 
 
 def build(job: Job[TokenizerConfig]) -> None:

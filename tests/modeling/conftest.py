@@ -12,7 +12,8 @@ from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.finetune import finetune
 from modeling.pretrain import pretrain
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
-from tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenization.config import SPECIAL_TOKENS
+from tokenization.tokenizer import Tokenizer
 
 # models this small are fastest on one thread, in the children too
 torch.set_num_threads(1)

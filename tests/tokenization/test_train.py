@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tokenization import counting, train
+from tokenization import counting
+from tokenization.config import SPECIAL_TOKENS
 from tokenization.errors import TokenizationError
 from tokenization.formats import load_tokenizer
 from tokenization.text import batches
@@ -60,7 +61,7 @@ def test_special_reserved_and_padded_ids(corpus, tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.vocab_size == 320
     assert list(tokenizer.special_tokens)[:8] == [
-        *train.SPECIAL_TOKENS,
+        *SPECIAL_TOKENS,
         "<|user|>",
         "<|reserved_0|>",
         "<|reserved_1|>",

@@ -1,0 +1,82 @@
+"""Settings of tokenizers and token arrays, apart from the code that needs a compiler: a run that only looks whether
+something is built already starts without it."""
+
+import os
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from tokenization.errors import TokenizationError
+from tokenization.patterns import NAMED, find_pattern
+
+END_OF_TEXT = "<|endoftext|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
+
+
+class TokenizerConfig(BaseModel, extra="forbid"):
+    """How the tokenizer is made."""
+
+    vocab_size: int = Field(
+        32_768, gt=0, description="Number of ids: 256 bytes, the merges, the special tokens and the reserved ids"
+    )
+    pattern: str = Field("cl100k", description=f"Split pattern: {', '.join(NAMED)}, or a regular expression (slower)")
+    special_tokens: list[str] = Field(
+        [], description=f"Special tokens besides {' '.join(SPECIAL_TOKENS)}, which are always there"
+    )
+    reserved: int = Field(0, ge=0, description="Ids kept free for special tokens to come, as <|reserved_0|>, …")
+    multiple_of: int = Field(
+        1, gt=0, description="Reserve further ids until their number is a multiple of this, for the model's matrices"
+    )
+    encoding: str | None = Field(
+        None,
+        description="Take the vocabulary and pattern of this tiktoken encoding (gpt2, cl100k_base, o200k_base) "
+        "instead of training",
+    )
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        gt=0,
+        description="Threads that count words",
+        json_schema_extra={"affects_output": False},
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_pattern(cls, value: str) -> str:
+        try:
+            find_pattern(value)
+        except TokenizationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("special_tokens")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if any(not name for name in value):
+            raise ValueError("a special token needs a name")
+        if len({*value, *SPECIAL_TOKENS}) != len(value) + len(SPECIAL_TOKENS):
+            raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_the_bytes(self) -> "TokenizerConfig":
+        least = 256 + len(self.special_names())
+        if self.encoding is None and self.vocab_size < least:
+            raise ValueError(
+                f"vocab_size {self.vocab_size} is too small: 256 bytes and {least - 256} special and reserved tokens "
+                f"need at least {least}"
+            )
+        return self
+
+    def special_names(self) -> list[str]:
+        """Special and reserved tokens, in the order of their ids."""
+        return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
+
+
+class PretokenizeConfig(BaseModel, extra="forbid"):
+    """How a corpus becomes token arrays."""
+
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        gt=0,
+        description="Threads that encode",
+        json_schema_extra={"affects_output": False},
+    )
