@@ -1,7 +1,10 @@
 # `make demo` and `make test` do all the set-up they need; nothing else has to be installed first.
 PYTHON ?= python3
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
+# What only continuous integration tests: hundreds of megabytes.
+EXTRAS := dev$(if $(CI),$(comma)ray$(comma)lm-eval)
 
 .PHONY: demo test lint clean
 
@@ -19,7 +22,7 @@ lint: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Textmill needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
