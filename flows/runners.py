@@ -13,8 +13,8 @@ A shard is not a Prefect task, although Prefect has task runners for all of thes
 after every shard.
 
 Workers need what the run has: the same environment, and the same files at the same paths. For a cluster of several
-machines that is a shared folder for the store (NFS: mounted with `lookupcache=positive`, so that a file which another
-machine has just written is seen).
+machines that is a shared folder for the store, or for a bucket's copies (NFS: mounted with `lookupcache=positive`, so
+that a file which another machine has just written is seen). Whoever reaches a cluster's ports may run code on it.
 """
 
 from __future__ import annotations
@@ -226,8 +226,9 @@ def _open_dask(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
             cluster = LocalCluster(
                 n_workers=config.local_workers(),
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port, for this machine alone
                 memory_limit=None,  # a worker over its share would be killed; the shards themselves are bounded
+                security=True,  # certificates of its own: whoever may connect may run code
                 silence_logs=logging.ERROR,
             )
             client = Client(stack.enter_context(cluster), set_as_default=False)

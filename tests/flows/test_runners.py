@@ -259,11 +259,13 @@ def writers(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_shards_that_kill_every_worker_end_in_one_line():
-    with open_runner(RunnerConfig(kind="processes", workers=2)) as map_shards:
-        with pytest.raises(FlowError, match="lost its worker 4 times"):
-            list(map_shards(os._exit, [1]))
-        assert list(map_shards(abs, [-1])) == [1]  # the pool itself goes on
+@pytest.mark.parametrize("kind", EVERY_KIND[:2])
+def test_a_shard_that_kills_every_worker_ends_in_one_line(kind):
+    with (
+        pytest.raises(FlowError, match="one shard lost its worker 4 times"),
+        open_runner(RunnerConfig(kind=kind, workers=2)) as map_shards,
+    ):
+        list(map_shards(os._exit, [1]))
 
 
 PROGRAM = """
