@@ -372,7 +372,7 @@ def test_any_file_system_that_fsspec_knows_will_do(location, tmp_path, monkeypat
 def trained(server, prefect_server, small_config, tmp_path_factory):
     """The small pipeline's configuration, run to its end by a machine named "first"."""
     folder = tmp_path_factory.mktemp("trained")
-    config = small_config(folder, store=new_bucket())
+    config = small_config(folder, store=new_bucket(), finetune=None)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TEXTMILL_CACHE", str(folder / "first"))
         assert not any(reused for _, reused in run(config))
@@ -394,11 +394,11 @@ def run(config: Path, flow=pipeline, **settings) -> list[tuple[Artifact, bool]]:
 def test_a_plan_reads_manifests_and_a_run_that_reuses_everything_figures_too(trained, second, server):
     manifests = {f"{artifact.name[0]}/{artifact.name[1]}.json" for artifact in second.artifacts()}
     figures = {f"{artifact.manifest.upload}/stats.json" for artifact in second.artifacts()}
-    assert len(manifests) == len(figures) == 7
+    assert len(manifests) == len(figures) == 6
     assert server.reads_during(lambda: plan(load_config(trained))).keys() == manifests
     outcomes = []
     reads = server.reads_during(lambda: outcomes.extend(run(trained)))
-    assert len(outcomes) == 7
+    assert len(outcomes) == 6
     assert all(reused for _, reused in outcomes)
     assert reads.keys() == manifests | figures
     assert copies(second) == []
