@@ -22,6 +22,7 @@ WORKDIR /textmill
 
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 
 # Packages before code, so that a changed line of code installs nothing again. torch comes first and alone, because its
@@ -41,7 +42,8 @@ COPY scraping scraping
 COPY modeling modeling
 COPY experiments experiments
 COPY flows flows
-RUN pip install --constraint constraints.txt --editable ".${EXTRAS}"
+RUN pip install --constraint constraints.txt --editable ".${EXTRAS}" \
+    && python -m compileall -q tokenization scraping modeling experiments flows
 
 USER 1000
 VOLUME /textmill/store

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +19,8 @@ from prefect.states import AwaitingRetry, Cancelling
 from flows.devices import LIMIT
 from flows.service import POOL, furnish
 
-DECLARED = len(yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"])
+PROJECT = Path(__file__).parents[2]
+DECLARED = len(yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"])
 # A training that goes on until it is told to stop
 ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
 
@@ -179,6 +183,36 @@ def test_a_cancelled_training_saves_a_checkpoint_and_a_retry_continues_there(ser
     retry(service, run)
     told = wait_for(lambda: re.search(r"continuing from step ([\d,]+)", service.logs(run)))
     assert int(told[1].replace(",", "")) == step
+
+
+@pytest.mark.slow
+def test_a_training_in_a_container_that_is_stopped_saves_a_checkpoint_and_is_due_again(service, endless):
+    """The run as a Docker or Kubernetes pool starts it, by the command and the environment of its job template; the
+    service's worker sleeps, and takes it when it is due again."""
+    template = json.loads((PROJECT / "deploy" / "kubernetes.json").read_text())
+    told = template["variables"]["properties"]["env"]["default"]
+    folder = service.store.root / "pretrain"
+    before = set(folder.glob(".work-*"))
+    (own,) = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    os.kill(own, signal.SIGSTOP)
+    try:
+        run = endless(seed=6)
+        container = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "flow-run", "execute"],
+            env={**os.environ, **told, "PREFECT_HOME": str(service.folder / "container"),
+                 "PREFECT_API_URL": f"{service.address}/api", "PREFECT__FLOW_RUN_ID": str(run)},
+        )  # fmt: skip
+        (work,) = wait_for(lambda: set(folder.glob(".work-*")) - before)
+        wait_for(lambda: (work / "metrics.jsonl").exists())
+        container.terminate()
+        assert container.wait(template["variables"]["properties"]["grace_period_seconds"]["minimum"]) == 0
+        assert service.state(run).name == "AwaitingRetry"
+        assert not service.trainings()
+        (checkpoint,) = (work / "checkpoints").glob("*[0-9]")  # none was due before
+    finally:
+        os.kill(own, signal.SIGCONT)
+    step = int(checkpoint.name.rpartition("-")[2])
+    wait_for(lambda: f"continuing from step {step:,}" in service.logs(run))
 
 
 @pytest.mark.slow
