@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import shutil
+import time
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from pydantic import BaseModel
 
 from flows.chain import STAGES, Selection
@@ -73,6 +75,25 @@ def test_manifests_tell_where_everything_came_from(store):
     assert [entry.stage for entry in report.inputs["pretrained"]] == ["pretrain"]
     tokens = artifact_of(store, "pretokenize").manifest.files
     assert tokens["train-00000.bin"].count == artifact_of(store, "pretokenize").stats["train"]["tokens"]
+
+
+def test_the_log_of_a_run_tells_what_was_done_and_nothing_of_the_libraries_below(finished):
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+        built = next(run for run in runs if run.state.message == f"{len(BUILT)} built, 0 reused")
+        of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[built.id]))
+        deadline = time.monotonic() + 20
+        text = ""
+        while built.state.message not in text:
+            assert time.monotonic() < deadline, text  # lines are sent every two seconds
+            lines = client.read_logs(of_run, limit=200)
+            text = "\n".join(line.message for line in lines)
+    for stage in BUILT:
+        assert f"{stage}/" in text, stage  # where it is
+    assert {line.level for line in lines} == {logging.INFO}
+    ours = {"prefect", "flows", "scraping", "tokenization", "modeling"}
+    assert {line.name.partition(".")[0] for line in lines} <= ours
+    assert len(lines) < 5 * len(BUILT)
 
 
 def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
