@@ -25,6 +25,12 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 
+# Prefect's server copies its UI beside its code if nobody says otherwise, where its user must not write; and what is
+# sent home by default is not sent.
+ENV PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui \
+    PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    DO_NOT_TRACK=1
+
 # Packages before code, so that a changed line of code installs nothing again. torch comes first and alone, because its
 # index holds other versions of what it needs; what that is comes from PyPI in the second step.
 COPY constraints.txt pyproject.toml ./

@@ -125,7 +125,8 @@ def test_environment_variables_are_settings_that_prefect_has():
     templates = [template(name)["variables"]["properties"]["env"]["default"] for name in TEMPLATES]
     for environment in (*(entry.get("environment", {}) for entry in SERVICES.values()), *templates):
         assert {name for name in environment if name.startswith("PREFECT_")} <= known
-    assert {*re.findall(r"PREFECT_[A-Z_]+", DEPLOYING)} <= known
+    for text in (DEPLOYING, *named("ENV")):
+        assert {*re.findall(r"PREFECT_[A-Z_]+", text)} <= known
     assert SERVICES["server"]["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == service.LEASE_STORAGE
     for environment in templates:
         assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(service.HEARTBEAT_SECONDS)
