@@ -1,12 +1,11 @@
 """Ingest text collections (OpenWebText and its relatives) as documents.
 
-Units of the input (inner archives, runs of row groups, files) are read ahead by a few threads and written in order, so
-that the result depends neither on their number nor on where a killed run was taken up again. The id of a document is a
-hash of its text: every layout gives the same rows with the same ids.
+Units of the input (inner archives, runs of row groups, files) are read ahead by a few threads, or wherever shards are
+mapped, and written in order, so that the result depends neither on their number nor on where a killed run was taken up
+again. The id of a document is a hash of its text: every layout gives the same rows with the same ids.
 
-Threads, and no cluster, because the one writer is the limit: where a shard ends depends on all rows before it, and
-compressing takes 0.6 of the time with Parquet files. Decompressing archives leaves the interpreter to other threads.
-At 100 MB/s and more, OpenWebText takes minutes where later stages take hours.
+There is one writer, because where a shard ends depends on all rows before it. With Parquet its compressing takes 0.6 of
+the time, so that a cluster helps most where archives wait to be decompressed.
 """
 
 import contextlib
@@ -17,14 +16,16 @@ import operator
 import os
 import queue
 import re
+import secrets
 import shutil
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,7 +94,7 @@ def ingest_files(config: IngestConfig) -> list[Path]:
         return []
     path = Path(config.path).expanduser()
     if path.is_file():
-        return [path]
+        return [path.absolute()]
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
@@ -105,37 +106,52 @@ def ingest_files(config: IngestConfig) -> list[Path]:
             f"no text collection at {config.path}: set the path to Parquet, .jsonl.zst, .tar.xz or .txt files, "
             "or set required: false to go on without it."
         )
-    return files
+    return [file.absolute() for file in files]
 
 
-def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> None:
+def ingest(
+    config: IngestConfig,
+    out: Path,
+    progress: Callable[..., None],
+    map_shards: Callable[..., Iterator] | None = None,
+) -> None:
     """Write the documents to `out/part-*.parquet` and figures to `out/stats.json`.
+
+    Given `map_shards(function, items)`, which works like the builtin `map`, each unit is read by one call of it; with a
+    limit it is not used, as what is read ahead would mostly be thrown away.
 
     Damaged files are reported in the log and in the figures, and give what was whole; `ScrapingError` if that is
     nothing.
     """
-    journal, downloads = _Journal(out / ".journal.json"), out / ".downloads"
+    journal, downloads, pieces = _Journal(out / ".journal.json"), out / ".downloads", out / ".pieces"
     if (out / "stats.json").exists():  # written last: only the tidying up was cut short
-        _tidy_up(journal, downloads)
+        _tidy_up(journal, downloads, pieces)
         return
     files = _download(config.path, downloads, progress) if is_remote(config.path) else ingest_files(config)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
+    shutil.rmtree(pieces, ignore_errors=True)  # of a killed run
     for shard in shards(out)[journal.parts :]:
         shard.unlink()  # finished, but what it holds was not recorded
     counts = journal.counts
     damaged: list[Damaged] = []
     size = 0  # of the unfinished shard
     with ShardWriter(out, "part", DOCUMENTS, first=journal.parts, shard_bytes=1 << 62) as writer:
-        ahead = _read_ahead(_units(files, config.text_column, damaged), config, journal.units)
-        for position, unit_tables in enumerate(ahead, start=journal.units + 1):
+        if map_shards and not config.limit:
+            pieces.mkdir()
+            found = _units(files, config.text_column, damaged, pieces)
+            ahead = _read_elsewhere(islice(found, journal.units, None), config, pieces, map_shards)
+        else:
+            found = _units(files, config.text_column, damaged)
+            ahead = _read_ahead(islice(found, journal.units, None), config)
+        for position, unit_documents in enumerate(ahead, start=journal.units + 1):
             try:
-                for table, unit_counts in unit_tables:
+                for table, table_bytes, left_out in unit_documents:
                     if config.limit:
                         table = table.slice(0, config.limit - counts["documents"])
                     writer.write_table(table)
-                    size += table.nbytes
-                    counts.update(unit_counts)
+                    size += table_bytes
+                    counts.update(left_out)
                     counts.update(documents=table.num_rows, characters=pc.sum(table["n_chars"]).as_py() or 0)
                     progress(counts["documents"], config.limit, unit="documents")
                     if counts["documents"] == config.limit:
@@ -159,7 +175,7 @@ def ingest(config: IngestConfig, out: Path, progress: Callable[..., None]) -> No
         raise ScrapingError(_nothing(config, reports))
     stats = {"source": config.name, "damaged": reports, **counts}
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False).encode())
-    _tidy_up(journal, downloads)
+    _tidy_up(journal, downloads, pieces)
 
 
 def document_id(text: bytes) -> str:
@@ -170,9 +186,10 @@ def document_id(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:32]
 
 
-def _tidy_up(journal: "_Journal", downloads: Path) -> None:
+def _tidy_up(journal: "_Journal", *folders: Path) -> None:
     journal.remove()
-    shutil.rmtree(downloads, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _nothing(config: IngestConfig, damaged: dict[str, str]) -> str:
@@ -205,23 +222,33 @@ class _Journal:
 # --- reading ahead ----------------------------------------------------------------------------------------------------
 
 
-def _units(files: Iterable[Path], text_column: str, damaged: list[Damaged]) -> Iterator[Unit]:
+class _Documents(NamedTuple):
+    """DOCUMENTS of a batch, their bytes, and how many texts were left out and why."""
+
+    table: pa.Table
+    bytes: int
+    left_out: Counter
+
+
+def _units(
+    files: Iterable[Path], text_column: str, damaged: list[Damaged], spool: Path | None = None
+) -> Iterator[Unit]:
     for file in files:
         try:
-            yield from units(file, text_column)
+            yield from units(file, text_column, spool)
         except Damaged as error:
             damaged.append(error)
 
 
-def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Iterator[Iterator[tuple[pa.Table, Counter]]]:
-    """Read `workers` units at a time, each in a thread, and hand out their tables in the order of the units."""
+def _read_ahead(found: Iterator[Unit], config: IngestConfig) -> Iterator[Iterator[_Documents]]:
+    """Read `workers` units at a time, each in a thread, and hand out their documents in the order of the units."""
     stop = threading.Event()
     running: deque[queue.Queue] = deque()
 
     def read(unit: Unit, tables: queue.Queue) -> None:
         try:
             for batch in unit.read():
-                put(tables, _table(batch, config))
+                put(tables, _documents(batch, config))
                 if stop.is_set():
                     return
             put(tables, None)
@@ -235,7 +262,7 @@ def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Itera
                 tables.put(item, timeout=0.2)
                 waiting = False
 
-    def tables_of(tables: queue.Queue) -> Iterator[tuple[pa.Table, Counter]]:
+    def tables_of(tables: queue.Queue) -> Iterator[_Documents]:
         while (item := tables.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -243,7 +270,7 @@ def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Itera
 
     with ThreadPoolExecutor(config.workers, thread_name_prefix="ingest") as threads:
         try:
-            for unit in islice(found, skip, None):
+            for unit in found:
                 tables: queue.Queue = queue.Queue(2)
                 threads.submit(read, unit, tables)
                 running.append(tables)
@@ -255,8 +282,54 @@ def _read_ahead(found: Iterator[Unit], config: IngestConfig, skip: int) -> Itera
             stop.set()
 
 
-def _table(batch: Batch, config: IngestConfig) -> tuple[pa.Table, Counter]:
-    """DOCUMENTS of a batch, and how many texts were left out and why.
+class _Piece(NamedTuple):
+    """What one call read of a unit: the documents are in a file of Arrow's stream format, one batch for each figure."""
+
+    path: Path
+    figures: list[tuple[int, Counter]]  # bytes as they are counted here, and what was left out
+    damaged: tuple[str, str] | None  # name and detail
+    spooled: Path | None
+
+
+def _read_elsewhere(
+    found: Iterator[Unit], config: IngestConfig, folder: Path, map_shards: Callable[..., Iterator]
+) -> Iterator[Iterator[_Documents]]:
+    """Have the units read by calls of `map_shards`, which leave pieces in `folder`, and hand out their documents."""
+    jobs = ((unit, folder / f"{number:06d}.arrow") for number, unit in enumerate(found))
+    for piece in map_shards(partial(_read_alone, config=config), jobs):
+        yield _documents_of(piece)
+
+
+def _read_alone(job: tuple[Unit, Path], config: IngestConfig) -> _Piece:
+    """One unit; what a mapped call does. It bears being run twice at once, as clusters do with slow workers."""
+    unit, path = job
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    figures, damaged = [], None
+    with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_stream(file, DOCUMENTS) as stream:
+        try:
+            for documents in (_documents(batch, config) for batch in unit.read()):
+                batches = documents.table.combine_chunks().to_batches()
+                stream.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], DOCUMENTS))
+                figures.append((documents.bytes, documents.left_out))
+        except Damaged as error:
+            damaged = (error.name, error.detail)
+    unfinished.rename(path)
+    return _Piece(path, figures, damaged, unit.spooled)
+
+
+def _documents_of(piece: _Piece) -> Iterator[_Documents]:
+    with pa.memory_map(str(piece.path)) as file, pa.ipc.open_stream(file) as stream:
+        for batch, (size, left_out) in zip(stream, piece.figures, strict=True):
+            yield _Documents(pa.Table.from_batches([batch]), size, left_out)
+    piece.path.unlink()
+    if piece.spooled:
+        piece.spooled.unlink()
+    if piece.damaged:
+        raise Damaged(*piece.damaged)
+
+
+def _documents(batch: Batch, config: IngestConfig) -> _Documents:
+    """The documents of a batch.
 
     Texts are handled as bytes and, where they are in normal form already, stay where they are: decoding, encoding and
     copying them would take longer than hashing and compressing.
@@ -290,7 +363,8 @@ def _table(batch: Batch, config: IngestConfig) -> tuple[pa.Table, Counter]:
         "extractor": ["ingest"] * len(ids),
     }
     table = pa.Table.from_pydict(columns, schema=DOCUMENTS)
-    return (table if len(keep) == len(ids) else table.take(keep)), counts
+    kept = table if len(keep) == len(ids) else table.take(keep)
+    return _Documents(kept, kept.nbytes, counts)
 
 
 def _is_utf8(texts: pa.Array) -> bool:

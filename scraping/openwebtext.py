@@ -65,10 +65,12 @@ class Batch(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A piece of a file that can be read by itself, in another thread."""
+    """A piece of a file that can be read by itself, in another thread; pickled in another process, if what it reads is
+    a file: `spooled`, for an inner archive, which whoever read it may delete."""
 
     name: str
     read: Callable[[], Iterator[Batch]]
+    spooled: Path | None = None
 
 
 def normalize(text: bytes) -> bytes:
@@ -87,15 +89,18 @@ def normalize(text: bytes) -> bytes:
     return text
 
 
-def units(path: Path, text_column: str) -> Iterator[Unit]:
-    """The units of one file, in its order. Raises `Damaged` when the file itself breaks off."""
+def units(path: Path, text_column: str, spool: Path | None = None) -> Iterator[Unit]:
+    """The units of one file, in its order. Raises `Damaged` when the file itself breaks off.
+
+    Inner archives are kept in the folder `spool`, or, without one, where only this process can read them.
+    """
     if path.suffix == ".parquet":
         yield from _parquet_units(path, text_column)
         return
     with path.open("rb") as file, _damage(path.name):
         stream = _decompressed(file)
         if _is_tar(stream):
-            yield from _tar_units(path.name, stream, text_column)
+            yield from _tar_units(path.name, stream, text_column, spool)
         else:
             yield Unit(path.name, partial(_read_path, path, text_column))
 
@@ -205,7 +210,7 @@ def _safe_members(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFil
                 yield archive, member
 
 
-def _tar_units(name: str, stream: IO[bytes], text_column: str) -> Iterator[Unit]:
+def _tar_units(name: str, stream: IO[bytes], text_column: str, spool: Path | None) -> Iterator[Unit]:
     """Inner archives one by one; documents that lie in the outer archive in batches."""
     batch = _Batcher()
     try:
@@ -215,16 +220,25 @@ def _tar_units(name: str, stream: IO[bytes], text_column: str) -> Iterator[Unit]
                     yield Unit(name, partial(iter, [full]))
             elif is_data(member.name):
                 inner = f"{name}/{PurePosixPath(member.name).name}"
-                content = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - its reader closes it
-                shutil.copyfileobj(archive.extractfile(member), content, 1 << 20)
-                content.seek(0)
-                yield Unit(inner, partial(_read, inner, content, text_column))
+                yield _inner_unit(inner, archive.extractfile(member), text_column, spool)
     except _DAMAGE:
         if rest := batch.cut():
             yield Unit(name, partial(iter, [rest]))
         raise
     if rest := batch.cut():
         yield Unit(name, partial(iter, [rest]))
+
+
+def _inner_unit(name: str, content: IO[bytes], text_column: str, spool: Path | None) -> Unit:
+    if spool:
+        with tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        path = Path(file.name)
+        return Unit(name, partial(_read_path, path, text_column, name), path)
+    held = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - its reader closes it
+    shutil.copyfileobj(content, held, 1 << 20)
+    held.seek(0)
+    return Unit(name, partial(_read, name, held, text_column))
 
 
 # --- documents of a stream --------------------------------------------------------------------------------------------
@@ -268,8 +282,8 @@ def _document(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> b
     return archive.extractfile(member).read()
 
 
-def _read_path(path: Path, text_column: str) -> Iterator[Batch]:
-    yield from _read(path.name, path.open("rb"), text_column)
+def _read_path(path: Path, text_column: str, name: str | None = None) -> Iterator[Batch]:
+    yield from _read(name or path.name, path.open("rb"), text_column)
 
 
 def _read(name: str, file: IO[bytes], text_column: str) -> Iterator[Batch]:

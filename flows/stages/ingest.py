@@ -12,7 +12,7 @@ from scraping.ingest import IngestConfig, ingest_files, is_remote
 def build(job: Job[IngestConfig]) -> None:
     from scraping.ingest import ingest as ingest_documents
 
-    ingest_documents(job.config, job.out, job.progress)
+    ingest_documents(job.config, job.out, job.progress, job.map_shards)
 
 
 def identity(config: IngestConfig, store: Store) -> Any:

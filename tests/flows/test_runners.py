@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import io
+import json
 import math
 import operator
 import os
@@ -12,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +34,7 @@ from flows.pipeline import stage_flow
 from flows.plan import plan
 from flows.runners import AHEAD, RunnerConfig, check_runner, map_in_order, open_runner
 from scraping.extract import MainExtractor
+from scraping.ingest import IngestConfig, ingest
 from scraping.prepare import PrepareConfig, prepare
 from scraping.shards import PAGES, ShardWriter
 from tokenization.errors import TokenizationError
@@ -85,8 +89,35 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def build(pages: Path, corpus: Path, out: Path, map_shards=None) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory) -> Path:
+    """OpenWebText as it is handed around: Parquet of several units, and an archive of archives, one of them broken."""
+    folder = tmp_path_factory.mktemp("collections")
+    texts = [prose(number, 20) for number in range(300)] + ["", "One  \r\n\n\n\nmore."]
+    for part in range(3):
+        pq.write_table(pa.table({"text": texts[part::3]}), folder / f"train-{part}.parquet", row_group_size=20)
+    with tarfile.open(folder / "openwebtext.tar.xz", "w:xz") as outer:
+        for subset in range(3):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w:xz") as archive:
+                for number, text in enumerate(texts[subset::3]):
+                    add(archive, f"{number}.txt", text.encode())
+            packed = inner.getvalue()
+            add(outer, f"openwebtext/urlsf_subset00-{subset}_data.xz", packed[:-900] if subset == 1 else packed)
+        add(outer, "openwebtext/loose.txt", b"A document that lies in the outer archive.")
+    return folder
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def build(collections: Path, pages: Path, corpus: Path, out: Path, map_shards=None) -> dict[str, bytes]:
     """The mapped stages, one after the other; all their files."""
+    for name, layout in (("parquet", "*.parquet"), ("archive", "openwebtext.tar.xz")):
+        ingest(IngestConfig(path=str(collections / layout)), out / name, silent, map_shards)
     prepare([pages], [], {"site": MainExtractor()}, PrepareConfig(workers=2), out / "corpus", silent, map_shards)
     train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", map_shards=map_shards)
     pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", map_shards=map_shards)
@@ -102,9 +133,12 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def on_threads(pages, corpus, tmp_path_factory) -> Path:
+def on_threads(collections, pages, corpus, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("threads")
-    assert len(build(pages, corpus, out)) > 20
+    assert len(build(collections, pages, corpus, out)) > 20
+    assert list(json.loads((out / "archive/stats.json").read_text())["damaged"]) == [
+        "openwebtext.tar.xz/urlsf_subset00-1_data.xz"
+    ]
     return out
 
 
@@ -184,7 +218,7 @@ def test_threads_are_the_stages_own():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_every_stage_gives_the_same_bytes_and_mistakes_as_on_threads(
-    kind, pages, corpus, damaged, on_threads, tmp_path
+    kind, collections, pages, corpus, damaged, on_threads, tmp_path
 ):
     wanted = r"train-00003.parquet, row 1: no text; drop empty rows in prepare"
     with (
@@ -192,7 +226,7 @@ def test_every_stage_gives_the_same_bytes_and_mistakes_as_on_threads(
         running(kind) as config,
         open_runner(config) as map_shards,
     ):
-        assert build(pages, corpus, tmp_path / "out", map_shards) == content(on_threads)
+        assert build(collections, pages, corpus, tmp_path / "out", map_shards) == content(on_threads)
         pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", map_shards=map_shards)
 
 
