@@ -52,7 +52,7 @@ Submit = Callable[[Callable[[Item], Result], Item], Future]
 
 
 class RunnerConfig(BaseModel, extra="forbid"):
-    """Where the stages work on shards (reading, extraction, filtering, counting, encoding); the artifacts are the same."""
+    """Where shards are worked on (reading, extraction, filtering, counting, encoding); the artifacts are the same."""
 
     kind: Literal["threads", "processes", "dask", "ray"] = Field(
         "threads",
