@@ -2,7 +2,8 @@
 
 The sample's documents are repeated, each time with another number in front, to the sizes measured, in the hub's layout
 (row groups of 1,000). Each run is a process of its own, held to one core: two threads on cores that share caches would
-make each other's CPU seconds longer. MB are of UTF-8 text; CPU seconds are the process's own, less imports. Ours checks and normalizes every text, hashes it to its id and writes zstd; datatrove copies it to snappy.
+make each other's CPU seconds longer. MB are of UTF-8 text; CPU seconds are the process's own, less imports. Ours checks
+and normalizes every text, hashes it to its id and writes zstd; datatrove copies it to snappy.
 """
 
 import importlib

@@ -24,7 +24,8 @@ def run(quick: bool) -> list[Row]:
     for name in names[:1] if quick else names:
         goals = GOALS if name in ("campus", "openwebtext") else {}
         for vocab_size in (32_768, 50_257) if goals and not quick else (32_768,):
-            found = child("benchmarks.tokenizer_training", name, vocab_size, 5 if goals and not quick else 3, threads=THREADS)
+            repetitions = 5 if goals and not quick else 3
+            found = child("benchmarks.tokenizer_training", name, vocab_size, repetitions, threads=THREADS)
             label = f"{name}, {found['vocab_size']:,}"
             rows += [
                 compare(

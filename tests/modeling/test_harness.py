@@ -12,9 +12,9 @@ from modeling.generate import load
 
 pytest.importorskip("lm_eval", reason="needs textmill[lm-eval]")
 
-from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.api.instance import Instance
 
-from modeling.harness import HarnessModel, run_tasks  # noqa: E402
+from modeling.harness import HarnessModel, run_tasks
 
 TEXTS = ["the cat sees a tree. a dog hears rain. the bird finds the sea.", "a dog", "the sea"]
 PAIRS = [("the cat sees", " a tree"), ("a dog", " sees rain. the bird"), ("", "the bird"), ("the cat ", "hears rain")]
