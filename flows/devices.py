@@ -1,4 +1,4 @@
-"""Which device a training may use: one training a GPU, whatever flow, deployment or person starts it.
+"""Which devices a training may use: one training a GPU, whatever flow, deployment or person starts it.
 
 The training itself reserves its device:
 
@@ -9,14 +9,18 @@ The training itself reserves its device:
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import logging
 import os
+import random
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from flows.errors import FlowError
 from flows.limits import slots
 from flows.store import try_lock
 
@@ -36,31 +40,44 @@ def gpus() -> list[str]:
 
 
 @contextmanager
-def reserved(device: str) -> Iterator[dict[str, str]]:
-    """Hold a device for one training (`device` as in its configuration); waits, saying so, while all are taken.
+def reserved(device: str, processes: int = 1) -> Iterator[dict[str, str]]:
+    """Hold what one training needs (`device` and `processes` as in its configuration): a GPU for each process, if it is
+    to use any. Waits, saying so, while too few are free.
 
-    Gives the environment variables that confine the training's process to what it holds.
+    Gives the environment variables that confine the training's processes to what it holds.
+
+    Raises:
+        FlowError: there are not so many GPUs.
     """
     names = [] if device == "cpu" else gpus()
-    with _one_of(names) if names else nullcontext() as name, slots([LIMIT]):
-        yield {"CUDA_VISIBLE_DEVICES": name} if name and name != "mps" else {}
+    if names and processes > len(names):
+        raise FlowError(f"{processes} processes want a GPU each and there are {len(names)}: lower `processes`")
+    with _some_of(names, processes) if names else nullcontext([]) as held, slots([LIMIT]):
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held and held != ["mps"] else {}
 
 
 @contextmanager
-def _one_of(names: list[str]) -> Iterator[str]:
-    """Lock the first of these GPUs that is free."""
+def _some_of(names: list[str], count: int) -> Iterator[list[str]]:
+    """Lock so many of these GPUs, the first that are free; none is kept from others while we wait for more."""
     files = {name: _open(LOCKS / f"textmill-gpu-{name}.lock") for name in names}
     try:
         waiting = False
-        while (free := next(filter(lambda name: try_lock(files[name]), names), None)) is None:
+        while len(held := _lock_free(files, count)) < count:
+            for name in held:
+                fcntl.flock(files[name], fcntl.LOCK_UN)
             if not waiting:
                 log.info("Another training uses the GPU; waiting for it")
                 waiting = True
-            time.sleep(0.5)  # polling, so that a cancellation is answered while we wait
-        yield free
+            time.sleep(0.5 + random.random() / 2)  # polling, so that a cancellation is answered while we wait
+        yield held
     finally:
         for descriptor in files.values():
             os.close(descriptor)
+
+
+def _lock_free(files: dict[str, int], count: int) -> list[str]:
+    """At most `count` names whose files nobody had locked, which are ours now."""
+    return list(itertools.islice((name for name, file in files.items() if try_lock(file)), count))
 
 
 def _open(path: Path) -> int:

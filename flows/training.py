@@ -29,17 +29,21 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger(__name__)
 
 
-def train(command: list[str], device: str, progress: Callable[..., None]) -> None:
-    """Run a training command (`modeling.train.command`) to its end, alone on its GPU.
+def train(command: list[str], device: str, processes: int, progress: Callable[..., None]) -> None:
+    """Run a training command (`modeling.train.command`) to its end, alone on its GPUs.
 
     Its progress lines go to `progress`, what it logs to our log.
 
     Raises:
+        FlowError: it wants more GPUs than there are.
         ModelingError: the child said what the user has to put right.
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
     mistake = None
-    with reserved(device) as confined, _child(command, training_environment() | confined) as process:
+    with (
+        reserved(device, processes) as confined,
+        _child(command, training_environment() | confined) as process,
+    ):
         for message in map(json.loads, process.stdout):
             if "error" in message:
                 mistake = message["error"]

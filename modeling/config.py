@@ -174,6 +174,9 @@ class RunConfig(BaseModel, extra="forbid"):
     compile: bool | None = Field(
         None, description="torch.compile; null: on a GPU, where it pays", json_schema_extra=NO_EFFECT
     )
+    processes: int = Field(
+        1, gt=0, description="Processes to train with, one a GPU, started by torchrun", json_schema_extra=NO_EFFECT
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="On several devices: replicate, or shard weights (FSDP2)", json_schema_extra=NO_EFFECT
     )

@@ -32,17 +32,16 @@ from modeling.pretrain import pretrain
 from tokenization.errors import TokenizationError
 
 
-def command(
-    config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path, processes: int = 1
-) -> list[str]:
+def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path) -> list[str]:
     """Arguments that start this module: `origin` is the tokenizer to pretrain with, or the checkpoint to fine-tune.
 
-    More than one process are ranks started by torchrun on this machine, on a free port, and restarted together up to
-    three times if one dies; across machines, call torchrun with its own rendezvous options.
+    More than one of `config.processes` are ranks started by torchrun on this machine, on a free port, and restarted
+    together up to three times if one dies; across machines, call torchrun with its own rendezvous options.
     """
     launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=3"]
+    if config.processes > 1:
+        count = f"--nproc-per-node={config.processes}"
+        launcher += ["-m", "torch.distributed.run", "--standalone", count, "--max-restarts=3"]
     task = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
     paths = ["--tokens", str(tokens), "--origin", str(origin), "--out", str(out)]
     return [*launcher, "-m", "modeling.train", task, "--config", config.model_dump_json(), *paths]

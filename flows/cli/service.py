@@ -69,7 +69,10 @@ def worker(
 
 
 def _until_stopped(serve: Callable[[], None]) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
+    # A service manager's stop is a Ctrl-C. Said of both, because a shell has its background jobs ignore Ctrl-C, and so
+    # would the programs that are started below: a Prefect worker then does not stop at all.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         serve()
     except KeyboardInterrupt:

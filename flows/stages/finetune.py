@@ -10,7 +10,8 @@ def build(job: Job[FinetuneConfig]) -> None:
     from flows.training import train
     from modeling.train import command
 
-    train(command(job.config, job.path("tokens"), job.path("checkpoint"), job.out), job.config.device, job.progress)
+    arguments = command(job.config, job.path("tokens"), job.path("checkpoint"), job.out)
+    train(arguments, job.config.device, job.config.processes, job.progress)
 
 
 finetune = Stage(

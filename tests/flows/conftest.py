@@ -186,8 +186,6 @@ def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractConte
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C must reach it also where the tests run in the background, which ignores it
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         deadline = time.monotonic() + 180
         while "Worker online" not in output.read_text():

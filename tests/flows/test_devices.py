@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from flows.devices import reserved
+from flows.errors import FlowError
 from flows.training import train
 
 # Says which GPU it got, and keeps it until its input ends.
@@ -17,7 +19,7 @@ import logging, sys
 from flows import devices
 logging.basicConfig(level=logging.INFO)
 devices.gpus = lambda: sys.argv[1].split(",")
-with devices.reserved("auto") as confined:
+with devices.reserved("auto", int(sys.argv[2])) as confined:
     print(confined["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
@@ -27,13 +29,13 @@ SHOW_GPU = (
 
 
 @pytest.fixture
-def hold(tmp_path) -> Iterator[Callable[[str], subprocess.Popen]]:
-    """Start a process that holds one of these GPUs; the locks are in a folder of the test's own."""
+def hold(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a process that holds one of these GPUs or more; the locks are in a folder of the test's own."""
     started = []
 
-    def start(gpus: str) -> subprocess.Popen:
+    def start(gpus: str, processes: int = 1) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, gpus],
+            [sys.executable, "-c", HOLDER, gpus, str(processes)],
             env={**os.environ, "TMPDIR": str(tmp_path)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -76,11 +78,30 @@ def test_two_gpus_are_used_at_once_and_the_third_training_gets_the_one_that_is_f
     assert third.stdout.readline() == "3\n"
 
 
+@pytest.mark.slow
+def test_a_training_on_two_gpus_waits_for_both_and_holds_neither_meanwhile(hold):
+    first = hold("0,1")
+    assert first.stdout.readline() == "0\n"
+    wide = hold("0,1", 2)
+    assert "waiting" in wide.stderr.readline()
+    third = hold("0,1")
+    assert third.stdout.readline() == "1\n"
+    first.stdin.close()
+    third.stdin.close()
+    assert wide.stdout.readline() == "0,1\n"
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch):
+    monkeypatch.setattr("flows.devices.gpus", lambda: ["0", "1"])
+    with pytest.raises(FlowError, match="3 processes want a GPU each and there are 2"), reserved("auto", 3):
+        pass
+
+
 @pytest.mark.parametrize(("device", "seen"), [("auto", "GPU-7f"), ("cpu", "any")])
 def test_a_trainings_process_sees_the_gpu_it_holds_and_no_other(monkeypatch, tmp_path, device, seen):
     monkeypatch.setattr("flows.devices.gpus", lambda: ["GPU-7f"])
     monkeypatch.setattr("flows.devices.LOCKS", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = []
-    train([sys.executable, "-c", SHOW_GPU], device, lambda done, total, **figures: told.append(figures["gpu"]))
+    train([sys.executable, "-c", SHOW_GPU], device, 1, lambda done, total, **figures: told.append(figures["gpu"]))
     assert told == [seen]

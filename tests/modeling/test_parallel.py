@@ -25,8 +25,8 @@ def curve(out: Path) -> list[float]:
     return [row.get("loss", row.get("validation_loss")) for row in rows]
 
 
-def launch(config, tokens, tokenizer, out, processes: int) -> None:
-    arguments = command(config, tokens, tokenizer, out, processes)
+def launch(config, tokens, tokenizer, out) -> None:
+    arguments = command(config, tokens, tokenizer, out)
     done = subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -37,7 +37,7 @@ def test_two_ranks_train_as_one_does(how, tokens, tokenizer, tiny, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     pretrain(tokens, tokenizer, tiny(**settings), one, quiet)
-    launch(tiny(**settings, parallel=how, micro_batch=3), tokens, tokenizer, two, processes=2)
+    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer, two)
     assert curve(two) == pytest.approx(curve(one), abs=1e-4)
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
 
@@ -58,13 +58,13 @@ def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer, tiny, tmp
 
     with pytest.raises(Stop):
         pretrain(tokens, tokenizer, tiny(**settings, log_every=1), more, stop_at_7)
-    launch(tiny(**settings), tokens, tokenizer, more, processes=2)
+    launch(tiny(**settings, processes=2), tokens, tokenizer, more)
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
 
 
 def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokenizer, tiny, tmp_path):
     settings = {"precision": "fp32", "steps": 400, "evaluate_every": 400, "checkpoint_every": 10}
-    arguments = command(tiny(**settings), tokens, tokenizer, tmp_path, 2)
+    arguments = command(tiny(**settings, processes=2), tokens, tokenizer, tmp_path)
     child = subprocess.Popen(
         arguments, cwd=Path(__file__).parents[2], start_new_session=True, stderr=subprocess.DEVNULL
     )
@@ -82,10 +82,10 @@ def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokeniz
 def test_a_rank_that_dies_is_started_again_with_the_others_from_their_checkpoint(tokens, tokenizer, tiny, tmp_path):
     settings = {"precision": "fp32", "steps": 120, "evaluate_every": 60, "checkpoint_every": 10}
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    launch(tiny(**settings), tokens, tokenizer, undisturbed, processes=2)
+    launch(tiny(**settings, processes=2), tokens, tokenizer, undisturbed)
     child = subprocess.Popen(
-        command(tiny(**settings), tokens, tokenizer, out, 2), cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        command(tiny(**settings, processes=2), tokens, tokenizer, out),
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     checkpoints = Checkpoints(out / "checkpoints", keep=1)
     deadline = time.monotonic() + 120
