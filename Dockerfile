@@ -3,9 +3,9 @@
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 
-# Which build of the pinned torch: cpu, or one of CUDA (cu126, cu130, …) of those at https://download.pytorch.org/whl/.
-# The package is always the version in constraints.txt, whose pin any of its builds satisfies.
-ARG TORCH=cpu
+# Which build of the pinned torch: the one of pip's own index (on Linux that for CUDA), or that of another index, by its
+# address. The package is always the version in constraints.txt, whose pin any of its builds satisfies.
+ARG TORCH_INDEX=
 # Extras of pyproject.toml beside the packages that everything needs, as pip writes them: [s3,dask]
 ARG EXTRAS=
 
@@ -32,9 +32,9 @@ ENV PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui \
     DO_NOT_TRACK=1
 
 # Packages before code, so that a changed line of code installs nothing again. torch comes first and alone, because its
-# index holds other versions of what it needs; what that is comes from PyPI in the second step.
+# index holds other versions of what it needs; what that is comes from pip's own in the second step.
 COPY constraints.txt pyproject.toml ./
-RUN pip install --no-deps --constraint constraints.txt --index-url "https://download.pytorch.org/whl/${TORCH}" torch \
+RUN pip install --no-deps --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > /tmp/requirements.txt \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \

@@ -100,8 +100,8 @@ def test_the_image_has_a_python_and_a_torch_that_the_project_takes():
     assert torch in (PROJECT / "constraints.txt").read_text().splitlines()
     for build in ("cpu", "cu126"):
         assert f"{torch.partition('==')[2]}+{build}" in SpecifierSet(torch.removeprefix("torch"))
-    assert arguments["TORCH"] == "cpu"
-    assert SERVICES["server"]["build"]["args"] == {"TORCH": "${TORCH:-cpu}", "EXTRAS": "${EXTRAS:-}"}
+    assert arguments["TORCH_INDEX"] == ""
+    assert SERVICES["server"]["build"]["args"] == {"TORCH_INDEX": "${TORCH_INDEX:-}", "EXTRAS": "${EXTRAS:-}"}
 
 
 def test_the_store_of_every_configuration_is_the_volume():
