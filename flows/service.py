@@ -119,6 +119,7 @@ def furnish(client: SyncPrefectClient, trainings: int | None = None) -> None:
         automation = AutomationCore.model_validate(document)
         known = client.read_automations_by_name(automation.name)
         if known:
+            automation.enabled = known[0].enabled  # whoever switched it on or off in the UI meant it
             client.update_automation(known[0].id, automation)
         else:
             client.create_automation(automation)
