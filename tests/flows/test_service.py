@@ -87,12 +87,17 @@ def test_up_furnishes_a_fresh_server(service):
         assert client.read_automations_by_name("textmill-dead-runs")[0].enabled
 
 
-def test_furnishing_again_changes_nothing(service, monkeypatch):
+def test_furnishing_again_changes_nothing_not_even_what_was_switched_on_in_the_ui(service, monkeypatch):
     monkeypatch.chdir(service.folder)
     with service.client() as client:
-        before = [automation.id for automation in client.read_automations()]
+        before = {automation.id: automation.enabled for automation in client.read_automations()}
+        (example,) = client.read_automations_by_name("textmill-worse-model")
+        assert not example.enabled
+        client.resume_automation(example.id)
         furnish(client)
-        assert [automation.id for automation in client.read_automations()] == before
+        after = {automation.id: automation.enabled for automation in client.read_automations()}
+        client.pause_automation(example.id)
+        assert after == before | {example.id: True}
 
 
 def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(service, textmill):
