@@ -176,8 +176,10 @@ def test_a_stage_run_again_from_its_form(service, corpus):
 
 
 def test_a_cancelled_training_saves_a_checkpoint_and_a_retry_continues_there(service, endless):
+    folder = service.store.root / "pretrain"
+    before = set(folder.glob(".work-*"))
     run = endless(seed=2)
-    work = wait_for(lambda: next((service.store.root / "pretrain").glob(".work-*"), None))
+    (work,) = wait_for(lambda: set(folder.glob(".work-*")) - before)
     wait_for(lambda: (work / "metrics.jsonl").exists())
     cancel(service, run)
     assert not service.trainings()
