@@ -77,25 +77,3 @@ def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokeniz
     assert child.wait(timeout=60) != 0
     assert next(checkpoints.usable()) == checkpoints.steps()[-1] < 400
     assert not (tmp_path / "stats.json").exists()
-
-
-def test_a_rank_that_dies_is_started_again_with_the_others_from_their_checkpoint(tokens, tokenizer, tiny, tmp_path):
-    settings = {"precision": "fp32", "steps": 120, "evaluate_every": 60, "checkpoint_every": 10}
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
-    launch(tiny(**settings, processes=2), tokens, tokenizer, undisturbed)
-    child = subprocess.Popen(
-        command(tiny(**settings, processes=2), tokens, tokenizer, out),
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    checkpoints = Checkpoints(out / "checkpoints", keep=1)
-    deadline = time.monotonic() + 120
-    while not checkpoints.steps():
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    ranks = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
-    os.kill(ranks[-1], signal.SIGKILL)
-    told, _ = child.communicate(timeout=180)
-    assert child.returncode == 0, told[-2000:]
-    assert told.count("continuing from step") >= 1
-    assert curve(out) == curve(undisturbed)
