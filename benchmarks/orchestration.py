@@ -58,7 +58,7 @@ def run(quick: bool) -> list[Row]:
                 rows += _shards(kind, child("benchmarks.orchestration", "shards", kind, shards))
         if find_spec("distributed") and not quick:
             corpus = folder / "corpus"
-            _write_corpus(corpus, copies=24)
+            _write_corpus(corpus, copies=40)
             rows.append(_two_workers(child("benchmarks.orchestration", "dask", corpus, repetitions)))
     return rows
 
