@@ -1,124 +1,133 @@
-"""A data set on a Hugging Face hub: a small one on loopback that speaks the hub's protocol, read by the real client."""
+"""Ingesting from the Hugging Face hub, against a small server that answers like it."""
 
 import hashlib
-import http.server
 import json
 import os
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-INGEST = """
+from scraping.ingest import IngestConfig, ingest
+
+COMMIT, LATER = "a" * 40, "b" * 40
+REPOSITORY = "owner/openwebtext"
+
+PROGRAM = """
 import sys
 from pathlib import Path
-from scraping.ingest import IngestConfig, ingest
-ingest(IngestConfig(path=sys.argv[1], workers=1), Path(sys.argv[2]), lambda *_, **__: None)
+from scraping.errors import ScrapingError
+from scraping.ingest import IngestConfig, ingest, ingest_files
+config = IngestConfig(path=sys.argv[1])
+try:
+    assert ingest_files(config) == []
+    ingest(config, Path(sys.argv[2]), lambda *_, **__: None)
+except ScrapingError as error:
+    sys.exit(str(error))
 """
-OLD, NEW = "a" * 40, "b" * 40
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """Two revisions of one data set; `head` is the newest, and `broken` are names that are not to be had."""
-
-    def __init__(self, revisions: dict[str, dict[str, bytes]]):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.revisions, self.head = revisions, OLD
-        self.broken: set[str] = set()
-        self.asked: list[str] = []
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        match self.path.split("?")[0].strip("/").split("/"):
-            case ["api", "datasets", "owner", "texts", *rest]:
-                revision = rest[1] if rest else self.server.head
-                names = self.server.revisions[revision]
-                about = {"id": "owner/texts", "sha": revision, "siblings": [{"rfilename": name} for name in names]}
-                self._send(json.dumps(about).encode(), "application/json", revision)
-            case ["datasets", "owner", "texts", "resolve", revision, name] if name not in self.server.broken:
-                self._send(self.server.revisions[revision][name], "application/octet-stream", revision)
-            case _:
-                self.send_error(404)
-
-    do_HEAD = do_GET
-
-    def _send(self, content: bytes, kind: str, revision: str):
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", revision)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-def parquet(*texts: str) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"text": list(texts)}), sink)
-    return sink.getvalue().to_pybytes()
 
 
 @pytest.fixture
-def hub():
-    old = {
-        "README.md": b"# texts",
-        "train-0.parquet": parquet("one text", "another"),
-        "train-1.parquet": parquet("a third text"),
-    }
-    new = {"train-0.parquet": parquet("something else"), "train-1.parquet": parquet("one text", "a newer text")}
-    server = Hub({OLD: old, NEW: new})
+def state():
+    """What may change about the data set: its newest revision, and the file that is not to be had."""
+    return SimpleNamespace(head=COMMIT, broken=None)
+
+
+@pytest.fixture
+def hub(tmp_path, state):
+    """(URL, folder of the data set's files, log of requested paths)"""
+    files, log = tmp_path / "repository", []
+    (files / "plain_text").mkdir(parents=True)
+    for number in range(2):
+        texts = [f"document {number} {i}" for i in range(50)]
+        pq.write_table(pa.table({"text": texts}), files / f"plain_text/train-{number:05d}-of-00002.parquet")
+    (files / "README.md").write_text("about")
+    (files / "subsets").mkdir()
+    (files / "subsets/urlsf_subset00.tar").write_bytes(b"the same documents in another layout")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            log.append((self.command, self.path))
+            path = self.path.partition("?")[0]
+            if path.startswith(f"/api/datasets/{REPOSITORY}"):
+                names = sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
+                siblings = [{"rfilename": name} for name in names]
+                revision = path.partition("/revision/")[2] or state.head
+                self.answer(json.dumps({"id": REPOSITORY, "sha": revision, "siblings": siblings}).encode())
+            elif state.broken and path.endswith(state.broken):
+                self.answer(b"{}", 404)
+            elif (file := files / path.removeprefix(f"/datasets/{REPOSITORY}/resolve/{COMMIT}/")).is_file():
+                self.answer(file.read_bytes())
+            else:
+                self.answer(b"{}", 404)
+
+        do_HEAD = do_GET
+
+        def answer(self, content: bytes, status: int = 200):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
+    yield f"http://127.0.0.1:{server.server_port}", files, log
     server.shutdown()
     server.server_close()
 
 
-@pytest.fixture
-def ingest(hub, tmp_path):
-    """Ingest from the hub in a process of its own, as the client reads its settings when it is imported."""
-
-    def run() -> subprocess.CompletedProcess:
-        settings = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home")}
-        return subprocess.run(
-            [sys.executable, "-c", INGEST, "hf://datasets/owner/texts", str(tmp_path / "out")],
-            env={**os.environ, **settings, "HF_HUB_OFFLINE": "0"}, capture_output=True, text=True,
-        )  # fmt: skip
-
-    return run
+def run(tmp_path, url, path):
+    environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    command = [sys.executable, "-c", PROGRAM, path, str(tmp_path / "out")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def texts(folder) -> list[str]:
-    return [text for file in sorted(folder.glob("part-*.parquet")) for text in pq.read_table(file)["text"].to_pylist()]
+def test_a_data_set_on_the_hub_is_ingested_like_its_files(hub, tmp_path):
+    url, files, log = hub
+    finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}")
+    assert finished.returncode == 0, finished.stderr
+    ingest(IngestConfig(path=str(files / "plain_text")), tmp_path / "local", lambda *_, **__: None)
+    for name in ("part-00000.parquet", "stats.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    assert not any("subsets" in path for _, path in log if "resolve" in path)
 
 
-def test_a_data_set_is_fetched_file_by_file(hub, ingest, tmp_path):
-    done = ingest()
-    assert done.returncode == 0, done.stderr
-    assert texts(tmp_path / "out") == ["one text", "another", "a third text"]
-    assert json.loads((tmp_path / "out" / "stats.json").read_text())["documents"] == 3
+def test_an_interrupted_job_goes_on_with_the_revision_it_began_with(hub, state, tmp_path):
+    url, files, log = hub
+    state.broken = "train-00001-of-00002.parquet"
+    failed = run(tmp_path, url, f"hf://datasets/{REPOSITORY}")
+    assert failed.returncode == 1
+    assert failed.stderr.strip().startswith(f"cannot fetch hf://datasets/{REPOSITORY}")
+    state.broken, state.head = None, LATER
+    log.clear()
+    finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}")
+    assert finished.returncode == 0, finished.stderr
+    ingest(IngestConfig(path=str(files / "plain_text")), tmp_path / "local", lambda *_, **__: None)
+    for name in ("part-00000.parquet", "stats.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    assert not any(LATER in path for _, path in log)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["part-00000.parquet", "stats.json"]
-    assert not any("README" in path for path in hub.asked)
 
 
-def test_an_interrupted_job_goes_on_with_the_revision_it_began_with(hub, ingest, tmp_path):
-    hub.broken = {"train-1.parquet"}
-    failed = ingest()
-    assert failed.returncode != 0
-    assert "cannot fetch hf://datasets/owner/texts" in failed.stderr
-    hub.broken, hub.head = set(), NEW
-    hub.asked.clear()
-    done = ingest()
-    assert done.returncode == 0, done.stderr
-    assert texts(tmp_path / "out") == ["one text", "another", "a third text"]
-    assert not any(NEW in path for path in hub.asked)
+def test_what_is_missing_or_unreachable_is_one_line(hub, tmp_path):
+    url, _, _ = hub
+    for address, path in ((url, "hf://datasets/owner/missing"), ("http://127.0.0.1:9", f"hf://datasets/{REPOSITORY}")):
+        finished = run(tmp_path, address, path)
+        assert finished.returncode == 1
+        assert finished.stderr.strip().startswith(f"cannot fetch {path}") and finished.stderr.count("\n") == 1
+    finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}/nowhere")
+    assert "holds none of the layouts" in finished.stderr
