@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from flows.report import series, svg_of, template
+from flows.report import metrics, series, svg_of, template
 
 if TYPE_CHECKING:
     from flows.stage import Job
@@ -57,11 +57,10 @@ def _curves(runs: Sequence[tuple[str, int]], results: Sequence[Artifact]) -> str
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     colours: dict[str, str] = {}
     for (variant, _), artifact in zip(runs, results, strict=True):
-        with artifact.open("metrics.jsonl") as lines:
-            rows = [json.loads(line) for line in lines]
         label = variant if variant not in colours else None
         colour = colours.setdefault(variant, f"C{len(colours)}")
-        axes.plot(*series(rows, "validation_loss"), color=colour, marker="o", markersize=3, linewidth=1, label=label)
+        curve = series(metrics(artifact), "validation_loss")
+        axes.plot(*curve, color=colour, marker="o", markersize=3, linewidth=1, label=label)
     axes.set(xlabel="step", ylabel="validation loss, nats a token")
     axes.legend(frameon=False)
     return svg_of(figure)

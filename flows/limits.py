@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
@@ -28,9 +28,14 @@ def slots(names: Iterable[str], *, create: int | None = None) -> Iterator[None]:
     A limit that the server lacks is made with `create` slots, or else left out: Prefect would warn of it each time.
     Outside of a Prefect run, and with the temporary server of a run on this machine alone, nothing is held.
     """
-    if TaskRunContext.get() is None or not PREFECT_API_URL.value():
+    served = TaskRunContext.get() is not None and PREFECT_API_URL.value()
+    known = _known(names, create) if served else []
+    with concurrency(known, lease_duration=LEASE_SECONDS) if known else nullcontext():
         yield
-        return
+
+
+def _known(names: Iterable[str], create: int | None) -> list[str]:
+    """Those of the limits that the server has now, sorted."""
     known = []
     with get_client(sync_client=True) as client:
         for name in names:
@@ -44,8 +49,4 @@ def slots(names: Iterable[str], *, create: int | None = None) -> Iterator[None]:
                 if limit.active_slots >= limit.limit:
                     log.info("Another run holds the limit %r; waiting for it", name)
             known.append(name)
-    if not known:
-        yield
-        return
-    with concurrency(sorted(known), lease_duration=LEASE_SECONDS):
-        yield
+    return sorted(known)

@@ -120,8 +120,7 @@ def loss_figure(artifact: Artifact) -> Markup:
     """Training and validation loss over the steps, with the level that a model without context reaches, as SVG."""
     import matplotlib.pyplot as plt
 
-    with artifact.open("metrics.jsonl") as lines:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    rows = metrics(artifact)
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     axes.plot(*series(rows, "loss"), color="#9db4c8", linewidth=1, label="training loss")
     axes.plot(*series(rows, "validation_loss"), color="#c23b22", marker="o", markersize=3, label="validation loss")
@@ -142,6 +141,12 @@ def svg_of(figure: Figure) -> str:
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
     return svg.getvalue()[svg.getvalue().index("<svg") :]
+
+
+def metrics(artifact: Artifact) -> list[dict[str, Any]]:
+    """The rows of a training's `metrics.jsonl`: a step, and what was measured there."""
+    with artifact.open("metrics.jsonl") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def series(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

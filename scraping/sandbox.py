@@ -77,7 +77,7 @@ class Sandbox:
         for call in calls:
             pending.append((self._threads.submit(self._answer, call), len(call.payload)))
             waiting += len(call.payload)
-            while len(pending) >= _AHEAD_CALLS * len(self._children) or (waiting > _AHEAD_BYTES and pending):
+            while len(pending) >= _AHEAD_CALLS * len(self._children) or waiting > _AHEAD_BYTES:
                 answer, size = pending.popleft()
                 yield answer.result()
                 waiting -= size
