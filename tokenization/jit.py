@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ def _loader(bits, result):
     return load
 
 
-# load8(address) -> int64, load64(address) -> uint64: little-endian, unaligned, unchecked
+# load8(address) -> int64, load32 and load64(address) -> uint64: little-endian, unaligned, unchecked
 load8 = _loader(8, types.int64)
+load32 = _loader(32, types.uint64)
 load64 = _loader(64, types.uint64)
 
 
@@ -156,3 +158,19 @@ def bytes_between(typing_context, address, fold, low, span):
         return builder.bitcast(inside, ir.IntType(64))
 
     return types.uint64(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def lowest_of_64(typing_context, address):
+    """The lowest of the 64 uint32 at an address, as uint64; a few vector operations."""
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(ir.IntType(32), 64)
+        values = builder.load(_pointer(builder, arguments[0], vector))
+        values.align = 4
+        reduce = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.IntType(32), [vector]), "llvm.vector.reduce.umin.v64i32"
+        )
+        return builder.zext(builder.call(reduce, [values]), ir.IntType(64))
+
+    return types.uint64(types.int64), generate

@@ -1,10 +1,10 @@
 """Cut text into words: hand-written scanners, each exactly equal to its split regex.
 
 Every scanner works on two levels. The fast one plays the regex on 64 bytes at once: it keeps a bit mask per character
-class (letters, digits, blanks, …; bit i is byte i of a window that starts at a word), so that the end of a run is a
-shift and a count of trailing zeros. It declines whatever it cannot decide inside the window: runs that leave it,
-characters beyond ASCII, apostrophes. These go to the general level, which steps through code points with the class
-table. Both are tested against the `regex` module.
+class (letters, digits, blanks, …; bit i is byte i of a window that starts at a word), and where words start follows
+from the masks by bit operations, for all words of the window together. It decides nothing that depends on what lies
+beyond the window or on characters beyond ASCII; what it leaves goes to the general level, which steps through code
+points with the class table. Both are tested against the `regex` module.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import numpy as np
 import regex
 
 from tokenization.errors import TokenizationError
-from tokenization.jit import bytes_between, inlined, kernel, leading_zeros, load8, trailing_zeros
+from tokenization.jit import bytes_between, inlined, kernel, load8, trailing_zeros
 from tokenization.patterns import Kind, Pattern
 from tokenization.unicode_classes import (
     LOWER,
@@ -30,9 +30,8 @@ from tokenization.unicode_classes import (
 GPT2, CL100K, CL100K_END, O200K = int(Kind.GPT2), int(Kind.CL100K), int(Kind.CL100K_END), int(Kind.O200K)
 BLOCK_WORDS = 1 << 15
 WINDOW = 64
-REACH = 32  # a window is used while at least this much of it lies ahead
-NONE, ONE = np.uint64(0), np.uint64(1)
-UNDECIDED = -1
+PAUSE = 32  # bytes left to the general level where a window decides nothing
+NONE, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 
 
 # ---- one code point
@@ -241,93 +240,155 @@ def _o200k_end(text, i, stop, classes):
     return _blanks_end(text, i, stop, classes, CL100K)
 
 
-# ---- fast level: a word from the masks; k is its first bit in the window
+# ---- fast level: the starts of words as a mask; a window starts at a word, so nothing before it matters
 
 
 @inlined
-def _run(mask, k):
-    """Length of the run of one bits from bit k on; a run that reaches the end of the window has length >= 64 - k."""
-    return trailing_zeros(~(mask >> np.uint64(k)))
+def _upto(k):
+    """The bits below bit k, for k < 64."""
+    return (ONE << np.uint64(max(k, 0))) - ONE
 
 
 @inlined
-def _bit(mask, k):
-    return (mask >> np.uint64(k)) & ONE != 0
+def _first(mask):
+    """The first bit of every run."""
+    return mask & ~(mask << ONE)
 
 
 @inlined
-def _blanks_fast(k, ahead, blanks, newlines, beyond, kind):
-    run = _run(blanks, k)
-    if k + run >= WINDOW or _bit(beyond, k + run):
-        return UNDECIDED
-    if run == ahead and kind in (CL100K_END, GPT2):
-        return run
-    inside = (newlines >> np.uint64(k)) & ((ONE << np.uint64(run)) - ONE)
-    if kind != GPT2 and inside != 0:
-        return WINDOW - leading_zeros(inside)
-    return run - 1 if run > 1 and run < ahead else run
+def _contraction(at, k, letters, fold):
+    """Length of the contraction whose apostrophe is bit k, a letter following it; 0 if it is none."""
+    bit = 0x20 if fold else 0
+    a = load8(at + k + 1) | bit
+    if a == 115 or a == 100 or a == 109 or a == 116:
+        return 2
+    if (letters >> np.uint64(k)) >> TWO & ONE:
+        b = load8(at + k + 2) | bit
+        if (a == 108 and b == 108) or ((a == 118 or a == 114) and b == 101):
+            return 3
+    return 0
 
 
 @inlined
-def _others_fast(k, lead, others, tail, beyond):
-    run = lead + _run(others, k + lead)
-    if k + run >= WINDOW or _bit(beyond, k + run):
-        return UNDECIDED
-    run += _run(tail, k + run)
-    return run if k + run < WINDOW else UNDECIDED
+def _letter_at(letters, k):
+    """Bit k as a mask, if there is a letter; k may be beyond the window."""
+    return letters & (ONE << np.uint64(k)) if k < WINDOW else NONE
 
 
 @inlined
-def _numbers_fast(k, digits, beyond, limit):
-    run = _run(digits, k)
-    if run >= limit:
-        return limit
-    return UNDECIDED if k + run >= WINDOW or _bit(beyond, k + run) else run
+def _gpt2_starts(at, inside, space, letters, digits, blanks, others, apostrophes):
+    after_space = space << ONE
+    starts = (_first(letters) | _first(digits) | _first(others)) & ~after_space
+    # a run of blanks is a word, but the last blank before something else is in the next word, or one of its own
+    starts |= _first(blanks) | (blanks & ~(blanks >> ONE) & (inside >> ONE))
+    contractions = _first(others) & apostrophes & ~after_space & (letters >> ONE)
+    while contractions:
+        k = trailing_zeros(contractions)
+        contractions &= contractions - ONE
+        size = _contraction(at, k, letters, False)
+        if size:
+            starts = (starts & ~(TWO << np.uint64(k))) | _letter_at(letters, k + size)
+    return starts
 
 
 @inlined
-def _gpt2_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes):
-    if _bit(letters, k + space) or _bit(digits, k + space):
-        run = space + _run(letters if _bit(letters, k + space) else digits, k + space)
-        return run if k + run < WINDOW and not _bit(beyond, k + run) else UNDECIDED
-    if _bit(others & ~apostrophes, k) or (space and _bit(others, k + 1)):
-        return _others_fast(k, space, others, NONE, beyond)
-    if _bit(blanks, k):
-        return _blanks_fast(k, ahead, blanks, newlines, beyond, GPT2)
-    return UNDECIDED
+def _modern_starts(inside, ahead, undecided, space, letters, digits, blanks, newlines, others, kind):
+    """Starts by the rules that cl100k and o200k share, without contractions; (starts, undecided, prefixes)."""
+    plain = blanks & ~newlines
+    # one character of punctuation, or a blank, is the prefix of the letters after it
+    prefixes = _first(others) & ~(others >> ONE) & ~(space << ONE) & (letters >> ONE)
+    starts = _first(letters) & ~((plain | prefixes) << ONE)
+    starts |= _first(others) & ~(space << ONE)
+    third = _first(digits)
+    in_fours = digits & (digits << ONE) & (digits << TWO) & (digits << np.uint64(3))
+    while third:
+        starts |= third
+        third = (third << np.uint64(3)) & in_fours
+    # punctuation takes the newlines after it: adding their first to a run of them carries through the run
+    own = blanks & ~(newlines & ~(newlines + (newlines & (others << ONE))))
+    # the last blank before something else, as with gpt2
+    starts |= _first(own) | (plain & ~(blanks >> ONE) & (inside >> ONE))
+    # blanks are one word up to their last newline; those after it are another
+    after_newline = plain & (newlines << ONE) & ~starts
+    while after_newline:
+        k = trailing_zeros(after_newline)
+        after_newline &= after_newline - ONE
+        end = k + trailing_zeros(~(plain >> np.uint64(k)))
+        if end >= min(undecided, ahead):
+            if undecided <= ahead:
+                undecided = min(undecided, k + 2)
+            elif kind != CL100K_END:
+                starts |= ONE << np.uint64(k)
+        elif not (newlines >> np.uint64(end)) & ONE:
+            starts |= ONE << np.uint64(k)
+    return starts, undecided, prefixes
 
 
 @inlined
-def _cl100k_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes, kind):
-    if not _bit(digits | newlines | beyond | apostrophes, k):
-        run = trailing_zeros(~((letters >> np.uint64(k)) | ONE))
-        if run > 1 or _bit(letters, k):
-            return run if k + run < WINDOW and not _bit(beyond, k + run) else UNDECIDED
-        if _bit(others, k + space):
-            return _others_fast(k, space, others, newlines, beyond)
-    elif _bit(digits, k):
-        return _numbers_fast(k, digits, beyond, 3)
-    if _bit(blanks, k) and not _bit(beyond, k + 1):
-        return _blanks_fast(k, ahead, blanks, newlines, beyond, kind)
-    return UNDECIDED
+def _cl100k_contractions(at, starts, letters, prefixes, apostrophes):
+    """A contraction is a word, and letters that go on after it are another."""
+    contractions = prefixes & apostrophes
+    while contractions:
+        k = trailing_zeros(contractions)
+        contractions &= contractions - ONE
+        size = _contraction(at, k, letters, True)
+        if size:
+            starts |= _letter_at(letters, k + size)
+    return starts
 
 
 @inlined
-def _o200k_fast(k, ahead, space, letters, uppers, digits, blanks, newlines, slashes, others, beyond, apostrophes):
-    if _bit(digits, k):
-        return _numbers_fast(k, digits, beyond, 3)
-    prefix = np.int64(not _bit(letters | newlines | beyond, k))
-    if _bit(letters, k + prefix):
-        run = prefix + _run(uppers, k + prefix)
-        if k + run < WINDOW:
-            run += _run(letters & ~uppers, k + run)
-        # what follows may be a mark, a letter beyond ASCII or a contraction
-        return run if k + run < WINDOW and not _bit(beyond | apostrophes, k + run) else UNDECIDED
-    if _bit(beyond, k) or _bit(beyond, k + 1):
-        return UNDECIDED
-    if _bit(others, k + space):
-        return _others_fast(k, space, others, newlines | slashes, beyond)
-    return _blanks_fast(k, ahead, blanks, newlines, beyond, CL100K)
+def _o200k_contractions(at, starts, letters, apostrophes):
+    """One contraction belongs to the letters before it."""
+    contractions = apostrophes & (letters << ONE) & (letters >> ONE)
+    taken = -1  # where the last one ended: a second one right there is a word
+    while contractions:
+        k = trailing_zeros(contractions)
+        contractions &= contractions - ONE
+        size = _contraction(at, k, letters, True)
+        if size and k != taken:
+            taken = k + size
+            starts = (starts & ~(_upto(size) << np.uint64(k))) | _letter_at(letters, taken)
+    return starts
+
+
+@inlined
+def _starts(at, ahead, kind):
+    """Where words start or end in the 64 bytes at an address: a mask without bit 0, empty if nothing is certain.
+
+    ahead: how much of the document is left; its end is marked if it lies in the window.
+    """
+    inside = ~NONE if ahead >= WINDOW else _upto(ahead)
+    letters = bytes_between(at, 0x20, 97, 26) & inside
+    digits = bytes_between(at, 0, 48, 10) & inside
+    space = bytes_between(at, 0, 32, 1) & inside
+    blanks = space | (bytes_between(at, 0, 9, 5) & inside)
+    beyond = bytes_between(at, 0, 128, 128) & inside
+    others = inside & ~(letters | digits | blanks | beyond)
+    apostrophes = bytes_between(at, 0, 39, 1) & inside
+    undecided = trailing_zeros(beyond)
+    if kind == GPT2:
+        starts = _gpt2_starts(at, inside, space, letters, digits, blanks, others, apostrophes)
+    else:
+        newlines = (bytes_between(at, 0, 10, 1) | bytes_between(at, 0, 13, 1)) & inside
+        starts, undecided, prefixes = _modern_starts(
+            inside, ahead, undecided, space, letters, digits, blanks, newlines, others, kind
+        )
+        if kind == O200K:
+            uppers = bytes_between(at, 0, 65, 26) & inside
+            starts |= uppers & ((letters & ~uppers) << ONE)
+            starts = _o200k_contractions(at, starts, letters, apostrophes)
+            # newlines after punctuation may be followed by slashes that belong to it
+            slashes = bytes_between(at, 0, 47, 1) & (newlines << ONE) & inside
+            undecided = min(undecided, trailing_zeros(slashes) + 2)
+        else:
+            starts = _cl100k_contractions(at, starts, letters, prefixes, apostrophes)
+    if undecided >= WINDOW and ahead < WINDOW:
+        starts |= ONE << np.uint64(ahead)
+    else:
+        # what starts at a byte is decided by the two bytes after it, and by all before it
+        starts &= _upto(min(undecided, WINDOW) - 2)
+    return starts & ~ONE
 
 
 # ---- documents
@@ -338,7 +399,7 @@ def scan(kind, text_array, offsets, document, position, classes, ends):
     """Fill `ends` with the ends of the next words: the byte after each word, in the order of the text.
 
     text_array: uint8[:], valid UTF-8. offsets: int64[documents + 1], document d is the bytes offsets[d]:offsets[d + 1].
-    Begins in `document` at byte `position`; no word crosses the end of a document.
+    Begins in `document` at byte `position`; no word crosses the end of a document. ends: int64[at least WINDOW].
     Returns (number of words, document, position) to go on from; after the last document it is len(offsets) - 1.
     """
     text = np.int64(text_array.ctypes.data)
@@ -346,45 +407,23 @@ def scan(kind, text_array, offsets, document, position, classes, ends):
     documents = offsets.size - 1
     words = 0
     i = position
-    letters = uppers = digits = blanks = newlines = slashes = others = beyond = apostrophes = NONE
     while document < documents:
         stop = offsets[document + 1]
-        window = i - WINDOW  # first byte of the masks; none loaded yet
+        resume = i  # where to try the fast level again
         while i < stop:
-            if words == ends.size:
+            if words + WINDOW > ends.size:
                 return words, document, i
-            k = i - window
-            if k > REACH and i + WINDOW <= readable:
-                window, k = i, 0
-                at = text + i
-                inside = ~NONE if stop - i >= WINDOW else (ONE << np.uint64(stop - i)) - ONE
-                letters = bytes_between(at, 0x20, 97, 26) & inside
-                digits = bytes_between(at, 0, 48, 10) & inside
-                newlines = (bytes_between(at, 0, 10, 1) | bytes_between(at, 0, 13, 1)) & inside
-                blanks = (bytes_between(at, 0, 32, 1) | bytes_between(at, 0, 9, 5)) & inside
-                beyond = bytes_between(at, 0, 128, 128) & inside
-                others = inside & ~(letters | digits | blanks | beyond)
-                apostrophes = bytes_between(at, 0, 39, 1) & inside
-                if kind == O200K:
-                    uppers = bytes_between(at, 0, 65, 26) & inside
-                    slashes = bytes_between(at, 0, 47, 1) & inside
-            size = UNDECIDED
-            if k <= REACH:
-                ahead = stop - i
-                space = np.int64(load8(text + i) == 32)
-                if kind == GPT2:
-                    size = _gpt2_fast(k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes)
-                elif kind == O200K:
-                    size = _o200k_fast(
-                        k, ahead, space, letters, uppers, digits, blanks, newlines, slashes, others, beyond, apostrophes
-                    )
-                else:
-                    size = _cl100k_fast(
-                        k, ahead, space, letters, digits, blanks, newlines, others, beyond, apostrophes, kind
-                    )
-            if size > 0:
-                i += size
-            elif kind == GPT2:
+            if i >= resume and i + WINDOW <= readable:
+                starts = _starts(text + i, stop - i, kind)
+                if starts:
+                    while starts:
+                        ends[words] = i + trailing_zeros(starts)
+                        words += 1
+                        starts &= starts - ONE
+                    i = ends[words - 1]
+                    continue
+                resume = i + PAUSE
+            if kind == GPT2:
                 i = _gpt2_end(text, i, stop, classes)
             elif kind == O200K:
                 i = _o200k_end(text, i, stop, classes)
