@@ -80,3 +80,11 @@ class PretokenizeConfig(BaseModel, extra="forbid"):
         description="Threads that encode",
         json_schema_extra={"affects_output": False},
     )
+
+
+class PairsConfig(BaseModel, extra="forbid"):
+    """How sentences are paired."""
+
+    seed: int = Field(0, ge=0, description="Seed of the choice of strangers")
+    strangers: float = Field(0.5, ge=0, le=1, description="Share of pairs whose second sentence is from elsewhere")
+    least_characters: int = Field(10, ge=1, description="Shorter sentences are left out")

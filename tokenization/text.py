@@ -100,12 +100,7 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     Raises `TokenizationError` if it cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls
     (the message names shard and row).
     """
-    try:
-        # every page is decoded once, in order; buffering whole column chunks would cost their memory
-        file = pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
-        raise TokenizationError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
-    with file:
+    with _opened(shard) as file:
         if column not in file.schema_arrow.names:
             raise TokenizationError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
         kind = file.schema_arrow.field(column).type
@@ -120,6 +115,20 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
             raise TokenizationError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
+
+
+def rows_of(shard: Path) -> int:
+    """The number of documents in a Parquet shard. Raises `TokenizationError` if it cannot be read."""
+    with _opened(shard) as file:
+        return file.metadata.num_rows
+
+
+def _opened(shard: Path) -> pq.ParquetFile:
+    try:
+        # every page is decoded once, in order; buffering whole column chunks would cost their memory
+        return pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
+    except (OSError, pa.ArrowException) as error:
+        raise TokenizationError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
 
 
 def read_any(path: Path) -> Iterator[Documents]:

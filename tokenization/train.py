@@ -14,6 +14,7 @@ from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.merges import learn_merges
 from tokenization.patterns import find_pattern
+from tokenization.progress import quiet
 from tokenization.text import Documents, shards
 from tokenization.tokenizer import Tokenizer
 from tokenization.words import WordCounts
@@ -21,15 +22,11 @@ from tokenization.words import WordCounts
 COUNTS = "word-counts"  # folder of finished counts below the output, removed at the end
 
 
-def _quiet(done: int, total: int | None, **figures) -> None:
-    pass
-
-
 def train_tokenizer(
     corpus: Path,
     config: TokenizerConfig,
     out: Path,
-    progress: Callable[..., None] = _quiet,
+    progress: Callable[..., None] = quiet,
     map_shards: Callable[..., Iterator] | None = None,
 ) -> None:
     """Train on column `text` of corpus/train-*.parquet and write the tokenizer's files and `stats.json` to `out`.
@@ -60,7 +57,7 @@ def train_tokenizer(
 
 
 def train_from_documents(
-    documents: Iterable[Documents], config: TokenizerConfig, progress: Callable[..., None] = _quiet
+    documents: Iterable[Documents], config: TokenizerConfig, progress: Callable[..., None] = quiet
 ) -> tuple[Tokenizer, dict]:
     """Train on batches of documents (`tokenization/text.py` makes them of files and strings): (tokenizer, statistics).
 

@@ -98,6 +98,33 @@ def _config(model: type, **values):
 
 
 @app.command()
+def pairs(
+    corpus: Annotated[Path, typer.Argument(parser=local, help="A corpus folder with train-* and validation-*.parquet")],
+    tokenizer: Annotated[Path, typer.Argument(parser=local, help="A folder of ours")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; what a killed run left there is continued")],
+    seed: Annotated[int, typer.Option(help="Seed of the choice of strangers")] = 0,
+    strangers: Annotated[float, typer.Option(help="Share of pairs whose second sentence is from elsewhere")] = 0.5,
+    least_characters: Annotated[int, typer.Option(help="Shorter sentences are left out")] = 10,
+) -> None:
+    """Pair the sentences of a corpus, as token arrays for fine-tuning."""
+    from rich.progress import Progress
+
+    from tokenization.config import PairsConfig
+    from tokenization.pairs import SentencePairs, make_pairs
+
+    config = _config(PairsConfig, seed=seed, strangers=strangers, least_characters=least_characters)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("pairing", total=None)
+
+        def progress(done: int, total: int | None, *, tokens: int, **figures) -> None:
+            bar.update(task, completed=done, total=total, description=f"{done:,} documents, {tokens:,} tokens")
+
+        make_pairs(corpus, tokenizer, config, out, progress)
+    train, held_out = len(SentencePairs(out)), len(SentencePairs(out, "validation"))
+    typer.echo(f"{out}: {train:,} pairs to train on, {held_out:,} held out")
+
+
+@app.command()
 def encode(
     tokenizer: Source,
     text: Annotated[str | None, typer.Argument(help="The text; standard input if left out")] = None,

@@ -1,11 +1,18 @@
 """`textmill tokenizer`, as a user types it."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli.tokenizer import app
 from tokenization.errors import TokenizationError
 from tokenization.formats import load_tokenizer
+from tokenization.pairs import SentencePairs
 
 TEXT = "Merging pairs, it's 2026!"
 
@@ -27,6 +34,47 @@ def test_train_on_a_corpus_and_on_files(textmill, corpus, trained, tmp_path):
     files = [corpus / "train-00000.parquet", tmp_path / "text.txt"]
     textmill("train", *files, "-o", tmp_path / "b", "--vocab-size", 300, "--special", "<|user|>", "--pattern", "gpt2")
     assert "<|user|>" in load_tokenizer(tmp_path / "b").special_tokens
+
+
+COMMAND = [Path(sys.executable).parent / "textmill", "tokenizer"]
+PLENTY = [" ".join(f"Sentence {s} of document {d} is one of many." for s in range(400)) for d in range(300)]
+
+
+@pytest.mark.slow
+def test_pairs_of_a_killed_run_are_those_of_an_undisturbed_one(make_corpus, trained, tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", [PLENTY[:100], PLENTY[100:200], PLENTY[200:]], PLENTY[:10])
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    command = [*COMMAND, "pairs", corpus, trained]
+    whole = subprocess.run([*command, undisturbed], capture_output=True, text=True, check=True)
+    pairs = SentencePairs(undisturbed)
+    assert f"{len(pairs):,} pairs to train on" in whole.stdout
+    assert len(pairs) == 300 * 399
+    assert 0.49 < pairs.batch(np.arange(0, len(pairs), 7), 8).is_next.mean() < 0.51
+    process = subprocess.Popen([*command, killed], stdout=subprocess.DEVNULL)
+    while not (killed / "train-00000.done").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not (killed / "meta.json").exists()
+    first = (killed / "train-00000.bin").stat().st_mtime_ns
+    subprocess.run([*command, killed], capture_output=True, check=True)
+    assert (killed / "train-00000.bin").stat().st_mtime_ns == first
+    assert {path.name: path.read_bytes() for path in killed.iterdir()} == {
+        path.name: path.read_bytes() for path in undisturbed.iterdir()
+    }
+
+
+def test_a_mistake_about_pairs_is_one_line_and_exit_code_2(corpus, trained, tmp_path):
+    for folder, strangers, message in (
+        (tmp_path, "0.5", "holds no train-*.parquet; run prepare first"),
+        (corpus, "2", "--strangers: Input should be less than or equal to 1"),
+    ):
+        command = [*COMMAND, "pairs", folder, trained, tmp_path / "out", "--strangers", strangers]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 def test_encode_and_decode(textmill, trained, tokenizer):
