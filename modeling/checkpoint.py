@@ -6,6 +6,9 @@
     metrics.jsonl         the curve up to this step
     checksums.json        SHA-256 of each of these
 
+While a model is trained that is spread over ranks, a file of each rank takes the place of the first and the third
+(`modeling.sharded`).
+
 Nothing is pickled: that would run what a stranger's checkpoint says, and its bytes depend on more than the content.
 Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly needs
 beside weights and optimizer.
@@ -117,28 +120,49 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(
-    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
-) -> None:
-    """Write a checkpoint folder beside its place and rename it there."""
-    draft = folder.with_name(f".{folder.name}.tmp")
+def draft_of(folder: Path) -> Path:
+    """Where a checkpoint is written before it is renamed to `folder`."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def started(folder: Path) -> Path:
+    """An empty draft."""
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    fill(draft, weights, description, state, metrics)
-    names = (WEIGHTS, CONFIG, STATE, METRICS)
-    write_file(draft / CHECKSUMS, json.dumps({name: sha256(draft / name) for name in names}, indent=2).encode())
+    return draft
+
+
+def complete(folder: Path, checksums: dict[str, str]) -> None:
+    """Give a draft its checksums, those of the tensors' files being known, and then its name."""
+    draft = draft_of(folder)
+    checksums = checksums | {name: sha256(draft / name) for name in (CONFIG, METRICS)}
+    write_file(draft / CHECKSUMS, json.dumps(checksums, indent=2).encode())
     sync_folder(draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     sync_folder(folder.parent)
 
 
+def write(
+    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
+) -> None:
+    """Write a checkpoint folder beside its place and rename it there."""
+    draft = started(folder)
+    fill(draft, weights, description, state, metrics)
+    complete(folder, {name: sha256(draft / name) for name in (WEIGHTS, STATE)})
+
+
 def fill(
     folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
 ) -> None:
     write_file(folder / WEIGHTS, safetensors.torch.save(weights))
-    write_file(folder / CONFIG, description.to_json().encode())
     write_file(folder / STATE, safetensors.torch.save(state))
+    describe(folder, description, metrics)
+
+
+def describe(folder: Path, description: Description, metrics: str) -> None:
+    write_file(folder / CONFIG, description.to_json().encode())
     write_file(folder / METRICS, metrics.encode())
 
 
@@ -174,12 +198,6 @@ class Checkpoints:
                 yield step
             else:
                 log.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
-
-    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-        """Weights, training state and metrics, on the CPU."""
-        folder = self.path(step)
-        weights, state = (safetensors.torch.load_file(folder / name) for name in (WEIGHTS, STATE))
-        return weights, state, (folder / METRICS).read_text()
 
     def prune(self, also_keep: int | None) -> None:
         """Delete all but the newest `keep` (and the best one)."""

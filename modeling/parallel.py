@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.device import Compute
@@ -38,44 +37,36 @@ def synchronize_gradients(module: nn.Module, now: bool) -> None:
         module.set_requires_gradient_sync(now)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A copy on the CPU, gathered from all ranks if it is sharded (all ranks must call)."""
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).to("cpu", copy=True)
-
-
-def placed_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on the CPU, moved or sharded as `like` is."""
-    value = value.to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
-
-
-def gathered_weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: whole(value) for name, value in model.state_dict().items()}
-
-
 @torch.no_grad()
 def set_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights that are placed as those of the model."""
     for name, value in model.state_dict().items():
-        value.copy_(placed_like(weights[name], value))
+        if name in weights:  # a matrix shared by embedding and head may be named once
+            value.copy_(weights[name])
 
 
-def gathered_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """State tensors as `<parameter>/<key>`: the same whatever the ranks and the order of groups."""
-    state = {}
-    for name, parameter in model.named_parameters():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                state[f"{name}/{key}"] = whole(value)
-    return state
+def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """State tensors as `<parameter>/<key>`: names that depend on neither the ranks nor the order of groups."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for optimizer in optimizers
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def set_optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Tensor]) -> None:
+def make_room(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], contents: dict[str, tuple[torch.Size, torch.dtype]]
+) -> None:
+    """Allocate the optimizer state that `optimizer_state` is to give, to be filled in."""
     parameters = dict(model.named_parameters())
-    owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for path, value in state.items():
+    owners = {p: (o, group) for o in optimizers for group in o.param_groups for p in group["params"]}
+    for path, (shape, dtype) in contents.items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
-        if value.shape == parameter.shape:  # moments follow their parameter, counters stay on the CPU
-            value = placed_like(value, parameter)
-        owners[parameter].state[parameter][key] = value
+        optimizer, group = owners[parameter]
+        if shape == parameter.shape:  # moments are placed as their parameter is
+            room = torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+        else:  # a counter: fused steps read it on the device
+            room = torch.empty(shape, dtype=dtype, device=parameter.device if group.get("fused") else "cpu")
+        optimizer.state[parameter][key] = room

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
-from modeling import checkpoint
+from modeling import checkpoint, sharded
 from modeling.checkpoint import Checkpoints, Description
 from modeling.config import RunConfig
 from modeling.device import Compute
@@ -31,14 +32,7 @@ from modeling.interruption import Interruption
 from modeling.model import GPT
 from modeling.objectives import Objective
 from modeling.optim import multiplier, optimizers, set_learning_rate
-from modeling.parallel import (
-    gathered_optimizer_state,
-    gathered_weights,
-    parallelized,
-    set_optimizer_state,
-    set_weights,
-    synchronize_gradients,
-)  # fmt: skip
+from modeling.parallel import make_room, optimizer_state, parallelized, set_weights, synchronize_gradients
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +40,7 @@ CURVE_POINTS = 1000  # most rows of the loss curve in metrics.jsonl
 CHECKPOINTS = "checkpoints"
 TIMING = "timing.jsonl"
 STATS = "stats.json"
-OPTIMIZER, TRAINED = "optimizer/", "trained/"  # names in the training state
+STEP, OPTIMIZER, TRAINED = "step", "optimizer/", "trained/"  # names in the training state
 
 
 def is_finished(out: Path) -> bool:
@@ -156,9 +150,10 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Figures on the validation windows, with the averaged weights where an average is kept."""
-        trained = gathered_weights(self.model) if self.average is not None else None
-        if trained is not None:
-            set_averaged(self.model, self.average)
+        trained = None
+        if self.average is not None:
+            trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+            set_weights(self.model, self.average)
         self.module.eval()
         with self.compute.autocast():
             figures = self.objective.evaluate(self.module, self.ranks, self.compute.device, self.micro)
@@ -196,36 +191,40 @@ class Trainer:
 
     # -- saving and continuing -----------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Write a checkpoint of this step (rank 0 writes what all ranks hold)."""
-        weights = gathered_weights(self.model)
-        state = {"step": torch.tensor(self.step)}
-        for name, value in gathered_optimizer_state(self.model, self.optimizers).items():
-            state[OPTIMIZER + name] = value
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights to use, and what continuing needs beside them: the run's own tensors, sharded where it is."""
+        weights = checkpoint.untied(self.model.state_dict(), self.model)
+        state = {STEP: torch.tensor(self.step)}
+        state |= {OPTIMIZER + name: value for name, value in optimizer_state(self.model, self.optimizers).items()}
         if self.average is not None:
-            state |= {TRAINED + name: value for name, value in checkpoint.untied(weights, self.model).items()}
-            weights = weights | {name: value.cpu() for name, value in self.average.items()}
+            state |= {TRAINED + name: value for name, value in weights.items()}
+            weights = weights | self.average
+        return weights, state
+
+    def save(self) -> None:
+        """Write a checkpoint of this step: each rank its part of a sharded model, else rank 0 what all ranks hold."""
+        folder = self.checkpoints.path(self.step)
+        weights, state = self.state()
+        if isinstance(self.module, FSDPModule):
+            sharded.write(folder, weights | state, self.description, self.metrics(), self.ranks)
+        elif self.ranks.first:
+            checkpoint.write(folder, weights, self.description, state, self.metrics())
         if self.ranks.first:
-            folder = self.checkpoints.path(self.step)
-            checkpoint.write(folder, checkpoint.untied(weights, self.model), self.description, state, self.metrics())
             self.checkpoints.prune(self.best_step())
         self.ranks.barrier()
 
     def restore(self) -> None:
+        """Continue from the newest intact checkpoint, whatever ranks it is from."""
         self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-        found = next(self.checkpoints.usable(), None)
-        if found is None:
+        newest = next(self.checkpoints.usable(), 0) if self.ranks.first else 0
+        self.step = int(self.ranks.sum(torch.tensor(newest), self.compute.device))
+        if not self.step:
             return
-        weights, state, metrics = self.checkpoints.read(found)
-        weights = checkpoint.tied(weights, self.model)
-        if self.average is not None:
-            for name, value in self.average.items():
-                value.copy_(weights[name])
-            weights = checkpoint.tied(below(state, TRAINED), self.model)
-        set_weights(self.model, weights)
-        set_optimizer_state(self.model, self.optimizers, below(state, OPTIMIZER))
-        self.step = int(state["step"])
-        self.rows = [json.loads(line) for line in metrics.splitlines()]
+        folder = self.checkpoints.path(self.step)
+        make_room(self.model, self.optimizers, below(sharded.contents(folder), OPTIMIZER))
+        weights, state = self.state()
+        sharded.fill(weights | state, folder)
+        self.rows = [json.loads(line) for line in (folder / checkpoint.METRICS).read_text().splitlines()]
         log.info("continuing from step %d of %d", self.step, self.config.steps)
 
     # -- the result ----------------------------------------------------------------------------------------------
@@ -233,7 +232,9 @@ class Trainer:
     def publish(self) -> dict[str, float]:
         """Write the chosen checkpoint's files to `out` itself; its validation figures."""
         step = self.best_step() if self.config.keep == "best" else self.config.steps
-        weights, state, _ = self.checkpoints.read(step)
+        tensors = sharded.read(self.checkpoints.path(step))
+        state = {name: t for name, t in tensors.items() if name == STEP or name.startswith((OPTIMIZER, TRAINED))}
+        weights = {name: t for name, t in tensors.items() if name not in state}
         checkpoint.fill(self.out, weights, self.description, state, self.metrics())
         return next(row for row in reversed(self.rows) if row["step"] == step and "validation_loss" in row)
 
@@ -264,13 +265,8 @@ class Trainer:
             watcher.write(self.step, figures)
 
 
-def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def set_averaged(model: nn.Module, average: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.detach().copy_(average[name])
+def below(named: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
 
 class Clock:
