@@ -10,8 +10,13 @@ SIGTERM saves a checkpoint and ends the process; the same command continues, als
 
 On several machines that share the folders, start this on each, with torchrun's own rendezvous:
 
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \\
     torchrun --nnodes=4 --nproc-per-node=8 --max-restarts=3 --rdzv-backend=c10d --rdzv-endpoint=FIRST-HOST:29500 \\
         -m modeling.train pretrain --config CONFIG.json --tokens TOKENS --origin TOKENIZER --out OUT
+
+The variable matters once a rank dies. Without it torchrun lends the ranks its own key-value store, the same one for
+every restart, and a restarted rank may read there where its peers listened before they died: it fails to connect, or
+waits half an hour for a stranger. With it, each start has a store of its own.
 """
 
 from __future__ import annotations
@@ -26,10 +31,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.distributed import end_with_torchrun
 from modeling.errors import ModelingError
 from modeling.finetune import finetune
 from modeling.pretrain import pretrain
 from tokenization.errors import TokenizationError
+
+FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # for every start of the ranks, see above
 
 
 def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path) -> list[str]:
@@ -41,7 +49,8 @@ def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path,
     launcher = [sys.executable]
     if config.processes > 1:
         count = f"--nproc-per-node={config.processes}"
-        launcher += ["-m", "torch.distributed.run", "--standalone", count, "--max-restarts=3"]
+        torchrun = [*launcher, "-m", "torch.distributed.run"]
+        launcher = ["env", FRESH_STORE, *torchrun, "--standalone", count, "--max-restarts=3"]
     task = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
     paths = ["--tokens", str(tokens), "--origin", str(origin), "--out", str(out)]
     return [*launcher, "-m", "modeling.train", task, "--config", config.model_dump_json(), *paths]
@@ -65,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--origin", required=True, type=Path, help="tokenizer (pretrain) or checkpoint (finetune)")
     parser.add_argument("--out", required=True, type=Path, help="folder to fill; what a killed run left is continued")
     given = parser.parse_args(arguments)
+    end_with_torchrun()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     text = given.config if given.config.lstrip().startswith("{") else Path(given.config).read_text()
     kind: type[BaseModel] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
