@@ -231,6 +231,9 @@ class FinetuneConfig(RunConfig):
     mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
     evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
     shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
+    pair_length: int = Field(
+        128, ge=8, description="Tokens of a row with a pair of sentences, at most the context; longer pairs are cut"
+    )
     sample_blank: str = Field("The [MASK] of the", description="Text whose blank is filled for the report")
 
     @field_validator("sample_blank")

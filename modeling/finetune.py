@@ -1,4 +1,8 @@
-"""Fine-tuning a causal checkpoint into a masked model: the same weights, now seeing both sides of a blank."""
+"""Fine-tuning a causal checkpoint into a masked model: the same weights, now seeing both sides of a blank.
+
+On token arrays of a corpus the rows are windows of running text; on those of sentences that `tokenization.pairs` wrote,
+they are pairs, and the model also learns whether the second sentence follows the first (`modeling.pairs`).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,12 @@ from modeling.device import choose
 from modeling.distributed import local_rank, ranks
 from modeling.errors import ModelingError
 from modeling.objectives import MaskedLM
+from modeling.pairs import PairedLM, PairModel, set_head_apart
 from modeling.pretrain import recipe, token_counts
 from modeling.trainer import Trainer, is_finished
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer
+from tokenization.pairs import SentencePairs, holds_pairs
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +32,8 @@ log = logging.getLogger(__name__)
 def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, progress: Callable[..., None]) -> None:
     """Train the checkpoint's weights on masked text and leave a checkpoint folder in `out`; a second call continues.
 
-    `stats.json` holds the held-out masked accuracy, and that of always guessing the most frequent training token.
+    `stats.json` holds the held-out masked accuracy, and that of always guessing the most frequent training token; after
+    pairs of sentences also the next-sentence accuracy.
 
     Raises ModelingError if `checkpoint` is none, if its vocabulary is not that of the tokens, or as `pretrain` does.
     """
@@ -43,15 +50,22 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     words = load_tokenizer(checkpoint)
     if "[MASK]" not in words.special_tokens:
         raise ModelingError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
-    objective = MaskedLM(train, validation, origin.model.context, config, words.special_tokens)
+    paired = holds_pairs(tokens)
+    if paired:
+        pairs = SentencePairs(tokens, "train"), SentencePairs(tokens, "validation")
+        objective = PairedLM(*pairs, origin.model.context, config, words.special_tokens)
+    else:
+        objective = MaskedLM(train, validation, origin.model.context, config, words.special_tokens)
     description = Description(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
     with ranks(compute.device) as group:
-        model = description.build()
-        model.load_state_dict(base.state_dict())
+        model = PairModel(origin.model, origin.vocab_size) if paired else description.build()
+        model.load_state_dict(model.state_dict() | base.state_dict())
         trainer = Trainer(model, objective, description, config, out, compute, group, progress)
         trainer.run()
         if group.first:
             figures = trainer.publish()
+            if paired:
+                set_head_apart(out)
             words.save(out)
             guess = most_frequent(train, words.special_tokens)
             blank = generate.cropped(config.sample_blank, words, origin.model.context)
@@ -59,11 +73,10 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             stats = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
-                "tokens_seen": config.steps * config.batch * origin.model.context,
-                "validation_loss": figures["validation_loss"],
-                "masked_accuracy": figures["masked_accuracy"],
+                "tokens_seen": config.steps * config.batch * objective.length,
+                **{name: figure for name, figure in figures.items() if name != "step"},
                 "most_frequent_token": words.decode([guess]),
-                "most_frequent_accuracy": (objective.validation_batch.targets == guess).double().mean().item(),
+                "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
                 "sample_blank": blank,
                 "sample_filled": filled.text,
                 "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],

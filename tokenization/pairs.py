@@ -17,7 +17,7 @@ Rows of any length are laid out when a batch is read:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,6 +151,27 @@ class PairBatch:
     is_next: np.ndarray
 
 
+def lay_out(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], length: int, special_tokens: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, segments, attention) of pairs of sentences' ids as rows of `length` tokens, as in `PairBatch`.
+
+    Of pairs too long the longer sentence is cut at its end.
+    """
+    cls, sep, pad = (special_tokens[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
+    ids = np.full((len(pairs), length), pad, np.int64)
+    segments, attention = np.zeros(ids.shape, np.uint8), np.zeros(ids.shape, bool)
+    room = length - 3
+    for row, (a, b) in enumerate(pairs):
+        keep_a = min(len(a), max(room - len(b), (room + 1) // 2))
+        a, b = a[:keep_a], b[: room - keep_a]
+        filled = len(a) + len(b) + 3
+        ids[row, :filled] = np.concatenate([[cls], a, [sep], b, [sep]])
+        segments[row, len(a) + 2 : filled] = 1
+        attention[row, :filled] = True
+    return ids, segments, attention
+
+
 class SentencePairs:
     """The pairs of a split that `make_pairs` wrote; `len()` is their number.
 
@@ -187,18 +208,7 @@ class SentencePairs:
         return self.sentences.document(before + first), self.sentences.document(before + second), bool(label)
 
     def batch(self, indices: np.ndarray, length: int) -> PairBatch:
-        """The given pairs as rows of `length` tokens; of pairs too long the longer sentence is cut at its end."""
-        cls, sep, pad = (self.special_tokens[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
-        ids = np.full((len(indices), length), pad, np.int64)
-        segments, attention = np.zeros(ids.shape, np.uint8), np.zeros(ids.shape, bool)
-        is_next = np.empty(len(indices), bool)
-        for row, index in enumerate(indices):
-            a, b, is_next[row] = self.pair(int(index))
-            room = length - 3
-            keep_a = min(len(a), max(room - len(b), (room + 1) // 2))
-            a, b = a[:keep_a], b[: room - keep_a]
-            filled = len(a) + len(b) + 3
-            ids[row, :filled] = np.concatenate([[cls], a, [sep], b, [sep]])
-            segments[row, len(a) + 2 : filled] = 1
-            attention[row, :filled] = True
-        return PairBatch(ids, segments, attention, is_next)
+        """The given pairs as rows of `length` tokens."""
+        read = [self.pair(index) for index in indices.tolist()]
+        ids, segments, attention = lay_out([(a, b) for a, b, _ in read], length, self.special_tokens)
+        return PairBatch(ids, segments, attention, np.array([is_next for _, _, is_next in read], bool))

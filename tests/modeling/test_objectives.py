@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
 from modeling.distributed import Ranks
-from modeling.objectives import CausalLM, MaskedLM, TrainWindows, ValidationWindows
+from modeling.objectives import CausalLM, MaskedLM, TrainWindows, shares, validation_windows
 from tokenization.arrays import TokenArrays
 
 CPU = torch.device("cpu")
@@ -63,14 +63,14 @@ def test_inputs_and_targets_are_one_token_apart(tokens):
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_an_evaluation_counts_every_validation_window_once(world, batch):
-    windows = ValidationWindows(Counting(16 * 10 + 1), 16, 1, budget=16 * 7)
-    assert len(windows.windows) == 7
+    windows = validation_windows(Counting(16 * 10 + 1), 16, 1, budget=16 * 7)
+    assert len(windows) == 7
     counts = torch.zeros(7, dtype=torch.int64)
     rounds = set()
     for rank in range(world):
-        shares = list(windows.shares(Ranks(rank, world), batch))
-        rounds.add(len(shares))
-        for rows, weight in shares:
+        given = list(shares(len(windows), Ranks(rank, world), batch))
+        rounds.add(len(given))
+        for rows, weight in given:
             assert 0 < len(rows) <= batch
             counts[rows] += weight
     assert (counts == 1).all()
@@ -85,7 +85,7 @@ def test_bits_per_byte_of_a_uniform_guess(tokens, words):
         return torch.tensor(math.log(words.vocab_size))
 
     figures = objective.evaluate(uniform, Ranks(), CPU, batch=3)
-    targets = objective.validation.windows[:, 1:]
+    targets = objective.validation[:, 1:]
     text = words.decode_bytes([i for i in targets.flatten().tolist() if i != words.eot_id])
     assert figures["validation_loss"] == pytest.approx(math.log(words.vocab_size))
     assert figures["bits_per_byte"] == pytest.approx(math.log2(words.vocab_size) * targets.numel() / len(text))
@@ -105,7 +105,7 @@ def test_masks_hide_the_chosen_share_and_leave_special_tokens_alone(masked, word
         assert targets.shape == rows.shape == (8, 8)  # a quarter of 32
         places = rows + 1  # shifted: position i - 1 predicts token i
         assert places.min() >= 1 and (places.diff(dim=1) > 0).all()
-        assert not torch.isin(targets, masked.special).any()
+        assert not torch.isin(targets, masked.masking.special).any()
         shown = ids.gather(1, places)
         hidden += (shown == mask).sum().item()
         kept += (shown == targets).sum().item()
