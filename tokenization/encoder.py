@@ -43,10 +43,11 @@ from tokenization.words import (
     enter_short,
     find_long,
     find_short,
+    larger_long,
+    larger_short,
     long_hash,
-    rehash_long,
-    rehash_short,
     short_key,
+    table_of,
 )
 
 MERGED_AT_ONCE = 64  # bytes of the longest word whose pairs are looked at together
@@ -445,8 +446,8 @@ class Vocabulary:
         self.ids = np.fromiter(tokens.values(), np.int64, len(tokens))
         self.byte_ids = np.empty(256, np.uint32)
         self.byte_pairs = np.empty(1 << 16, np.uint32)
-        self.short = np.zeros((_power_of_two(4 * len(tokens)), 4), np.uint64)
-        self.long = np.zeros((_power_of_two(4 * int((lengths >= INLINE).sum()) + 64), 4), np.uint64)
+        self.short = table_of(_power_of_two(4 * len(tokens)))
+        self.long = table_of(_power_of_two(4 * int((lengths >= INLINE).sum()) + 64))
         self.pairs = np.full(_power_of_two(2 * len(tokens)), NO_PAIR)
         starts, joined = np.empty((2, int(lengths.max()) + 1), np.int64)
         fill_vocabulary(
@@ -469,7 +470,8 @@ class Encoder:
     def __init__(self, vocabulary: Vocabulary, pattern: Pattern):
         self._vocabulary = vocabulary
         self._scanner = Scanner(pattern)
-        self._short, self._long = vocabulary.short.copy(), vocabulary.long.copy()
+        self._short, self._long = table_of(len(vocabulary.short)), table_of(len(vocabulary.long))
+        self._short[:], self._long[:] = vocabulary.short, vocabulary.long
         self._arena = vocabulary.data.copy()
         self._spill = np.empty(CACHED_BYTES, np.uint32)
         long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
@@ -529,13 +531,13 @@ class Encoder:
         while shorts + words // 4 > slots // 2 or shorts + words >= slots:
             slots *= 2
         if slots != len(self._short):
-            self._short = rehash_short(self._short, slots)
+            self._short = larger_short(self._short, slots)
         long_words = min(words, text_bytes // INLINE)
         slots = len(self._long)
         while longs + long_words // 4 > slots // 2 or longs + long_words >= slots:
             slots *= 2
         if slots != len(self._long):
-            self._long = rehash_long(self._long, slots)
+            self._long = larger_long(self._long, slots)
         self._arena = _with_room(self._arena, arena_used, text_bytes)
         self._spill = _with_room(self._spill, spilled, text_bytes)
         return True

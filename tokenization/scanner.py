@@ -30,7 +30,7 @@ from tokenization.unicode_classes import (
 GPT2, CL100K, CL100K_END, O200K = int(Kind.GPT2), int(Kind.CL100K), int(Kind.CL100K_END), int(Kind.O200K)
 BLOCK_WORDS = 1 << 15
 WINDOW = 64
-PAUSE = 32  # bytes left to the general level where a window decides nothing
+PAUSE = 4  # bytes left to the general level where a window decides nothing
 NONE, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 
 

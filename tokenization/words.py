@@ -17,6 +17,10 @@ ENTRY = 32
 M0 = np.uint64(0x9E3779B97F4A7C15)
 M1 = np.uint64(0xC2B2AE3D27D4EB4F)
 M2 = np.uint64(0xBF58476D1CE4E5B9)
+# for each length below INLINE the bytes of the two words of a key that belong to it
+OWN_BYTES = np.array(
+    [(1 << 8 * n) - 1 >> 64 * half & 0xFFFFFFFFFFFFFFFF for n in range(INLINE) for half in (0, 1)], np.uint64
+)
 EIGHT, FIFTY_SIX, ONE, ALL = np.uint64(8), np.uint64(56), np.uint64(1), ~np.uint64(0)
 
 
@@ -25,8 +29,8 @@ def short_key(text, i, length, readable):
     """The bytes i .. i + length (below 16) of a text as two uint64, little-endian, the length in the top byte."""
     if i + INLINE <= readable:
         # whole loads, then the bytes beyond the word are masked away: no branch that the length would mispredict
-        k0 = load64(text + i) & (ALL >> np.uint64(64 - 8 * min(length, 8)))
-        k1 = load64(text + i + 8) & ((ONE << np.uint64(8 * max(length - 8, 0))) - ONE)
+        k0 = load64(text + i) & OWN_BYTES[2 * length]
+        k1 = load64(text + i + 8) & OWN_BYTES[2 * length + 1]
     else:
         k0 = k1 = np.uint64(0)
         for j in range(length - 1, -1, -1):
@@ -38,8 +42,7 @@ def short_key(text, i, length, readable):
 @inlined
 def short_hash(k0, k1):
     """Hash of a short key; take its high bits."""
-    h = k0 * M0 + k1 * M1
-    return (h ^ (h >> np.uint64(29))) * M2
+    return k0 * M0 + k1 * M1
 
 
 @inlined
@@ -184,22 +187,17 @@ def _merge_long(source, source_arena, target_table, arena, used):
 
 
 @kernel
-def rehash_short(source, slots):
-    """The entries of a table of short words in a new one of that many slots."""
-    table = np.zeros((slots, 4), np.uint64)
-    target, mask = address(table), np.uint64(slots - 1)
+def _rehash_short(source, table):
+    target, mask = address(table), np.uint64(table.shape[0] - 1)
     for slot in range(source.shape[0]):
         if source[slot, 1] != 0:
             entry = find_short(target, mask, source[slot, 0], source[slot, 1])
             enter_short(entry, source[slot, 0], source[slot, 1], source[slot, 2])
-    return table
 
 
 @kernel
-def rehash_long(source, slots):
-    """The entries of a table of long words in a new one of that many slots."""
-    table = np.zeros((slots, 4), np.uint64)
-    mask = np.uint64(slots - 1)
+def _rehash_long(source, table):
+    mask = np.uint64(table.shape[0] - 1)
     shift = np.uint64(leading_zeros(mask))
     for slot in range(source.shape[0]):
         if source[slot, 0] != 0:
@@ -207,7 +205,27 @@ def rehash_long(source, slots):
             while table[place, 0] != 0:
                 place = (place + ONE) & mask
             copy_row(table, place, source, slot)
-    return table
+
+
+def table_of(slots: int) -> np.ndarray:
+    """An empty table, uint64[slots, 4]: at a multiple of 64 bytes, so that no entry lies in two cache lines."""
+    room = np.zeros(4 * slots + 8, np.uint64)
+    first = -room.ctypes.data % 64 // 8
+    return room[first : first + 4 * slots].reshape(slots, 4)
+
+
+def larger_short(table: np.ndarray, slots: int) -> np.ndarray:
+    """The entries of a table of short words in a new one of that many slots."""
+    larger = table_of(slots)
+    _rehash_short(table, larger)
+    return larger
+
+
+def larger_long(table: np.ndarray, slots: int) -> np.ndarray:
+    """The entries of a table of long words in a new one of that many slots."""
+    larger = table_of(slots)
+    _rehash_long(table, larger)
+    return larger
 
 
 @kernel
@@ -238,15 +256,11 @@ def _unpack(short, long, arena, data, offsets, counts):
 ONCE = np.empty(0, np.int64)
 
 
-def _table(slots: int) -> np.ndarray:
-    return np.zeros((slots, 4), np.uint64)
-
-
 class WordCounts:
     """How often every word occurs; grows as needed. Counts of several texts or threads are merged with `update`."""
 
     def __init__(self):
-        self._short, self._long = _table(1 << 14), _table(1 << 10)
+        self._short, self._long = table_of(1 << 14), table_of(1 << 10)
         self._arena = np.empty(1 << 16, np.uint8)
         self._shorts = self._longs = self._used = 0
 
@@ -298,12 +312,12 @@ class WordCounts:
         while self._shorts + shorts // 4 > short_slots // 2 or self._shorts + shorts >= short_slots:
             short_slots *= 2
         if short_slots != len(self._short):
-            self._short = rehash_short(self._short, short_slots)
+            self._short = larger_short(self._short, short_slots)
         longs = min(longs, arena_bytes // INLINE)
         while self._longs + longs // 4 > long_slots // 2 or self._longs + longs >= long_slots:
             long_slots *= 2
         if long_slots != len(self._long):
-            self._long = rehash_long(self._long, long_slots)
+            self._long = larger_long(self._long, long_slots)
         if self._used + arena_bytes > len(self._arena):
             arena = np.empty(max(2 * len(self._arena), self._used + arena_bytes), np.uint8)
             arena[: self._used] = self._arena[: self._used]
