@@ -20,7 +20,8 @@ from torch import Tensor
 import modeling
 from modeling.checkpoint import Description, load_model, untied, write_file
 from modeling.errors import ModelingError
-from modeling.model import GPT, NORM_EPS
+from modeling.functional import NORM_EPS
+from modeling.model import GPT
 from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
@@ -159,9 +160,9 @@ def renamed(model: GPT, names: dict[str, str]) -> dict[str, Tensor]:
 
 
 def remote_code() -> str:
-    """The sources of head, model and wrapper as one file without imports from this package."""
+    """The sources of the model and its wrapper as one file without imports from this package."""
     folder = Path(modeling.__file__).parent
-    parts = [(folder / name).read_text() for name in ("head.py", "model.py", "remote_code.py")]
+    parts = [(folder / name).read_text() for name in ("head.py", "functional.py", "model.py", "remote_code.py")]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
     text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n)+", "", text, flags=re.MULTILINE)
     text = re.sub(r"^from modeling\..*\n", "", text, flags=re.MULTILINE)

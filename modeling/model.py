@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.functional import attention, rms_norm, squared_relu
 from modeling.head import cross_entropy
 
 if TYPE_CHECKING:
     from modeling.config import ModelConfig
 
-NORM_EPS = 1e-6
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 
 
@@ -58,7 +58,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.layer_norm:
             return F.layer_norm(x, self.shape, self.weight, self.bias).to(x.dtype)
-        return F.rms_norm(x, self.shape, eps=NORM_EPS)
+        return rms_norm(x)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -93,19 +93,14 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if self.config.qk_norm:
-            q, k = F.rms_norm(q, (q.shape[-1],), eps=NORM_EPS), F.rms_norm(k, (k.shape[-1],), eps=NORM_EPS)
+            q, k = rms_norm(q), rms_norm(k)
         mask = None
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
             if self.causal and 1 < length < k.shape[2]:
                 mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - length)
-        y = F.scaled_dot_product_attention(
-            q, k, v,
-            attn_mask=mask,
-            is_causal=self.causal and length == k.shape[2],
-            dropout_p=self.config.dropout if self.training else 0.0,
-            enable_gqa=k.shape[1] != q.shape[1],
-        )  # fmt: skip
+        dropout = self.config.dropout if self.training else 0.0
+        y = attention(q, k, v, mask, self.causal and length == k.shape[2], dropout)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -123,7 +118,7 @@ class FeedForward(nn.Module):
             case "swiglu":
                 hidden = F.silu(self.gate(x)) * self.up(x)
             case "relu2":
-                hidden = F.relu(self.up(x)).square()
+                hidden = squared_relu(self.up(x))
             case "gelu":
                 hidden = F.gelu(self.up(x), approximate="tanh")
             case "relu":
