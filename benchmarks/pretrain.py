@@ -2,13 +2,13 @@
 
 `NANOGPT=CHECKOUT python -m benchmarks pretrain`: nanoGPT runs from a copy of the given checkout, once as it is (fp32 on
 a CPU) and once given bf16 and our allocator settings, with the settings its README gives for small models. Both sides
-are processes; everything counts from start to exit, imports, evaluation at the end, and checkpoint included. The
-validation loss of both is computed by us, on the same windows, with nanoGPT's own model.
+are processes; everything counts from start to exit: imports, a glance at the validation loss (one batch), and the
+checkpoint included. The validation loss of both is computed afterwards, by the same code on the same windows, each
+with its own model.
 
 Our number of steps is fixed for each horizon (STEPS); if a seed does not reach nanoGPT's loss, the row says so.
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,14 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks import corpus
 from benchmarks.report import Row, compare
+from modeling.checkpoint import load_model
 from modeling.config import PretrainConfig
 from modeling.device import training_environment
 from modeling.distributed import Ranks
@@ -101,14 +104,16 @@ def train(horizon: Horizon, seed: int, tokens: Path, tokenizer: Path, out: Path)
     start = time.perf_counter()
     subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    return seconds, json.loads((out / "stats.json").read_text())["validation_loss"]
+    model, _ = load_model(out)
+    return seconds, validation_loss(model, tokens, horizon)
 
 
 def settings(horizon: Horizon, seed: int) -> dict:
     model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context}
     return {
         "preset": "nano-fast", "model": model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
-        "evaluate_every": horizon.steps, "evaluate_tokens": EVALUATION_TOKENS, "checkpoint_every": horizon.steps,
+        "evaluate_every": horizon.steps, "evaluate_tokens": horizon.batch * horizon.context,
+        "checkpoint_every": horizon.steps,
         "sample_tokens": 0,
     }  # fmt: skip
 
@@ -137,10 +142,11 @@ def peer(
     environment = training_environment() if half else None
     subprocess.run([sys.executable, "train.py", *arguments], cwd=out, check=True, capture_output=True, env=environment)
     seconds = time.perf_counter() - start
-    return seconds, peer_loss(out, tokens, horizon)
+    model = peer_model(out)
+    return seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
 
 
-def peer_loss(folder: Path, tokens: Path, horizon: Horizon) -> float:
+def peer_model(folder: Path) -> nn.Module:
     sys.path.insert(0, str(folder))
     try:
         sys.modules.pop("model", None)
@@ -150,12 +156,12 @@ def peer_loss(folder: Path, tokens: Path, horizon: Horizon) -> float:
     saved = torch.load(folder / "out" / "ckpt.pt", map_location="cpu", weights_only=True)
     model = GPT(GPTConfig(**saved["model_args"]))
     model.load_state_dict({re.sub("^_orig_mod.", "", name): value for name, value in saved["model"].items()})
-    model.eval()
+    return model.eval()
+
+
+@torch.no_grad()
+def validation_loss(loss: Callable[..., Tensor], tokens: Path, horizon: Horizon) -> float:
+    """Nats a token on fixed windows, in fp32. `loss` is called with ids, targets and None, for all rows."""
     validation = TokenArrays(tokens, "validation")
     objective = CausalLM(validation, validation, horizon.context, 0, EVALUATION_TOKENS)
-
-    @torch.no_grad()
-    def loss(ids: torch.Tensor, targets: torch.Tensor, rows: None) -> torch.Tensor:
-        return model(ids, targets.contiguous())[1]
-
     return objective.evaluate(loss, Ranks(), torch.device("cpu"), 16)["validation_loss"]
