@@ -16,6 +16,7 @@ from flows.errors import FlowError
 from flows.stage import Options, Stage
 from flows.stages.finetune import finetune
 from flows.stages.ingest import ingest
+from flows.stages.pairs import pairs
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.pretokenize import pretokenize
 from flows.stages.pretrain import pretrain
@@ -24,7 +25,8 @@ from flows.stages.scrape import scrape
 from flows.stages.train_tokenizer import train_tokenizer
 
 STAGES: dict[str, Stage] = {
-    stage.name: stage for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report)
+    stage.name: stage
+    for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report)
 }
 
 StageName = Literal[tuple(STAGES)]
@@ -47,8 +49,9 @@ def chain(config: PipelineConfig, run: Runner) -> None:
     corpus = run(prepare, reading, pages=pages, documents=documents)
     tokenizer = run(train_tokenizer, config.train_tokenizer, corpus=corpus)
     tokens = run(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
+    tuned_on = run(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
     pretrained = run(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
-    finetuned = run(finetune, config.finetune, checkpoint=pretrained, tokens=tokens) if config.finetune else None
+    finetuned = run(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
     run(
         report, config.report,
         corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,

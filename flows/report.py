@@ -112,6 +112,8 @@ def _work(artifact: Artifact) -> tuple[int, str]:
             return stats.get("corpus_bytes", 0), "bytes"  # none where an encoding was taken as it is
         case "pretokenize":
             return stats["train"]["tokens"] + stats["validation"]["tokens"], "tokens"
+        case "pairs":
+            return stats["train"]["pairs"] + stats["validation"]["pairs"], "pairs"
         case _:
             return stats["tokens_seen"], "tokens"
 

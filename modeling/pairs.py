@@ -30,6 +30,7 @@ from tokenization.arrays import shuffled
 from tokenization.formats import load_tokenizer
 from tokenization.pairs import SentencePairs, lay_out
 
+LEAST_LENGTH = 8  # three special tokens, and something of each sentence
 HEAD = "next_sentence."  # name of the head among the weights
 HEAD_FILE = "next_sentence.safetensors"
 
@@ -88,6 +89,11 @@ class PairedLM:
     ):  # fmt: skip
         self.train, self.config = train, config
         self.length = min(config.pair_length, context)
+        if self.length < LEAST_LENGTH:
+            raise ModelingError(
+                f"a row with a pair of sentences needs at least {LEAST_LENGTH} tokens but the window holds {context}; "
+                "pretrain with a larger model.context"
+            )
         self.masking = Masking(special_tokens, train.sentences.vocab_size, config.shift)
         count = max(1, min(len(validation), config.evaluate_tokens // self.length))
         spread = np.arange(count, dtype=np.int64) * len(validation) // count

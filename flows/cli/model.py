@@ -1,4 +1,4 @@
-"""`textmill generate`, `fill`, `evaluate`, `export`: using a checkpoint; `plan`: what training one would take."""
+"""`textmill generate`, `fill`, `follows`, `evaluate`, `export`: using a checkpoint; `plan`: what training one takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (generate, fill, evaluate, export, plan):
+    for command in (generate, fill, follows, evaluate, export, plan):
         app.command()(command)
 
 
@@ -65,6 +65,18 @@ def fill(
     for number, guesses in enumerate(filled.candidates, start=1):
         shown = "  ".join(f"{token!r} {share:.1%}" for token, share in guesses)
         typer.echo(f"blank {number}: {shown}")
+
+
+def follows(
+    checkpoint: CheckpointPath,
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A sentence")],
+    seconds: Annotated[list[str], typer.Argument(metavar="SECOND...", help="Sentences that may follow it")],
+) -> None:
+    """Say how probably sentences follow another, by a checkpoint that was fine-tuned on pairs."""
+    from modeling.pairs import follows as judge
+
+    for share, second in zip(judge(checkpoint, [(first, second) for second in seconds]), seconds, strict=True):
+        typer.echo(f"{share:6.1%}  {second}")
 
 
 def evaluate(

@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Run a pipeline: build what is not in the store, reuse the rest.
 
-    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pretrain, finetune, report.
+    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report.
     A run that was killed continues where it was when it is started again.
     """
     from flows.chain import Selection

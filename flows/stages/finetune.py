@@ -1,6 +1,9 @@
-"""finetune: a pretrained model -> one that fills blanks, by masked language modelling on the same token arrays."""
+"""finetune: a pretrained model -> one that fills blanks, by masked language modelling on the same token arrays, or on
+pairs of sentences."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flows.stage import Job, Stage
 from modeling.config import FinetuneConfig
@@ -14,14 +17,21 @@ def build(job: Job[FinetuneConfig]) -> None:
     train(arguments, job.config.device, job.config.processes, job.progress)
 
 
+def headline(stats: dict[str, Any]) -> str:
+    follows = stats.get("next_sentence_accuracy")
+    return (
+        f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
+        f"(most frequent token: {stats['most_frequent_accuracy']:.1%}), "
+        + (f"{follows:.1%} of pairs of sentences told apart, " if follows is not None else "")
+        + repr(stats["sample_filled"])
+    )
+
+
 finetune = Stage(
     name="finetune",
     version=1,
     build=build,
     label=lambda config: f"masked, {config.steps:,} steps",
-    headline=lambda stats: (
-        f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
-        f"(most frequent token: {stats['most_frequent_accuracy']:.1%}); {stats['sample_filled']!r}"
-    ),
+    headline=headline,
     records=("timing.jsonl", "tensorboard/*"),
 )

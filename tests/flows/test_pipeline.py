@@ -24,7 +24,7 @@ from flows.store import Store
 from scraping.errors import ScrapingError
 from scraping.ingest import IngestConfig
 
-BUILT = [name for name in STAGES if name != "ingest"]
+BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +164,8 @@ def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allow
 ):
     for path in (str(tmp_path / "nowhere"), "http://127.0.0.1:9/openwebtext.tar.xz"):
         optional = write_config(ingest={"path": path, "required": False})
-        assert {step.stage: step.action for step in plan(load_config(optional))} == {
-            name: "skip" if name == "ingest" else "reuse" for name in STAGES
-        }
+        actions = {step.stage: step.action for step in plan(load_config(optional))}
+        assert actions == {"ingest": "skip"} | dict.fromkeys(BUILT, "reuse")
         assert rebuilt(run(optional)) == []
         assert "is left out" in caplog.text
         caplog.clear()
@@ -190,6 +189,25 @@ def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, writ
     (tmp_path / "here").rename(tmp_path / "there")
     moved = load_config(write_config(ingest={"path": str(tmp_path / "there")}))
     assert next(step.action for step in plan(moved) if step.stage == "ingest") == "reuse"
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_pairs_of_sentences_where_the_configuration_asks_for_it(store, write_config, textmill):
+    paired = write_config(pairs={"strangers": 0.25})
+    assert rebuilt(run(paired)) == ["pairs", "finetune", "report"]
+    assert rebuilt(run(paired)) == []
+    assert rebuilt(run(paired, stage_flow("pairs"), force=True)) == ["pairs"]
+    made, tuned, report = (list(store.artifacts(stage))[-1] for stage in ("pairs", "finetune", "report"))
+    counts = {name: file.count for name, file in made.manifest.files.items()}
+    assert counts["train-00000.pairs"] == made.stats["train"]["pairs"] > 100
+    assert counts["train-00000.idx"] == made.stats["train"]["sentences"]
+    assert counts["train-00000.bin"] == made.stats["train"]["tokens"]
+    assert 0.65 < made.stats["validation"]["next"] / made.stats["validation"]["pairs"] < 0.85
+    assert [entry.stage for entry in tuned.manifest.inputs["tokens"]] == ["pairs"]
+    told = f"{tuned.stats['next_sentence_accuracy']:.4g}"
+    assert told in html.unescape((report.path / "index.html").read_text())
+    judged, _ = textmill("follows", tuned.path, "Lists change.", "They grow.", "Snakes shed skin.").communicate()
+    assert [line.split("%  ")[1] for line in judged.splitlines()] == ["They grow.", "Snakes shed skin."]
 
 
 def test_data_sets_at_different_addresses_are_different_inputs(config, tmp_path):

@@ -33,6 +33,11 @@ def test_fill_writes_the_text_and_its_guesses(finetuned):
     assert second.startswith("blank 1: 's' ") and second.count("%") == 2
 
 
+def test_follows_wants_a_checkpoint_that_was_fine_tuned_on_pairs(finetuned):
+    with pytest.raises(ModelingError, match="was not fine-tuned on pairs of sentences"):
+        textmill("follows", finetuned, "the cat sees rain.", "a dog hears the sea.")
+
+
 def test_evaluate_wants_text_or_tasks(pretrained):
     with pytest.raises(ModelingError, match="give either DATA to measure on, or tasks"):
         textmill("evaluate", pretrained)

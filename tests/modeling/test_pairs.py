@@ -147,7 +147,9 @@ def test_the_loss_is_the_sum_of_both_and_the_mean_over_rows(objective, pretraine
     assert sum(halves).item() / 2 == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_what_was_not_trained_on_pairs_says_so(finetuned, paired, pretrained, tmp_path):
+def test_what_cannot_be_says_so(finetuned, paired, pretrained, words, tmp_path):
+    with pytest.raises(ModelingError, match="needs at least 8 tokens but the window holds 4"):
+        PairedLM(SentencePairs(paired), SentencePairs(paired, "validation"), 4, settings(), words.special_tokens)
     with pytest.raises(ModelingError, match=r"was not fine-tuned on pairs of sentences .* `pairs: \{\}`"):
         follows(finetuned, [("One.", "Two.")])
     (paired / "train-00000.pairs").rename(tmp_path / "elsewhere")
