@@ -105,10 +105,10 @@ class Trainer:
                     break
                 scale = multiplier(self.config.schedule, self.step, self.config.steps)
                 set_learning_rate(self.optimizers, scale)
-                try:
-                    losses.append(self.train_step())
-                except torch.OutOfMemoryError as error:
-                    raise ModelingError(self.too_large()) from error
+                loss = self.train_step_if_it_fits()
+                if loss is None:
+                    raise ModelingError(self.too_large())
+                losses.append(loss)
                 self.step += 1
                 clock.steps += 1
                 curve, line = self.step % curve_every == 0, self.step % self.config.log_every == 0
@@ -147,6 +147,26 @@ class Trainer:
                 self.average[name].lerp_(parameter.detach(), 1 - self.config.ema)
         return total
 
+    def train_step_if_it_fits(self) -> Tensor | None:
+        """None where the device's memory does not suffice for it; the weights are spoilt then."""
+        try:
+            return self.train_step()
+        except RuntimeError as error:
+            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):  # a device, the CPU
+                raise
+        return None
+
+    def too_large(self) -> str:
+        """What to do about a step that did not fit, found by trying smaller ones; all that is left to do is to end."""
+        asked = self.micro
+        if self.ranks.world > 1 and asked > 1:  # ranks would have to try together, and not all of them have failed
+            return f"{asked} windows at once do not fit into memory; set micro_batch to {asked // 2} or less"
+        while self.micro > 1:
+            self.micro //= 2
+            if self.train_step_if_it_fits() is not None:
+                return f"{asked} windows at once do not fit into memory, {self.micro} do; set micro_batch: {self.micro}"
+        return "not even one window fits into memory; lower model.context or model.width, or set parallel: fsdp"
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Figures on the validation windows, with the averaged weights where an average is kept."""
@@ -160,12 +180,6 @@ class Trainer:
         if trained is not None:
             set_weights(self.model, trained)
         return figures
-
-    def too_large(self) -> str:
-        """What to do when a step does not fit into the device's memory."""
-        if self.micro > 1:
-            return f"{self.micro} windows at once do not fit into memory; set micro_batch to {self.micro // 2} or less"
-        return "not even one window fits into memory; lower model.context or model.width, or set parallel: fsdp"
 
     def agreed(self, wish: bool) -> bool:
         """Whether any rank wishes it: all ranks must stop at the same step."""
@@ -221,7 +235,9 @@ class Trainer:
         if not self.step:
             return
         folder = self.checkpoints.path(self.step)
-        make_room(self.model, self.optimizers, below(sharded.contents(folder), OPTIMIZER))
+        saved = sharded.contents(folder).items()
+        moments = {name.removeprefix(OPTIMIZER): size for name, size in saved if name.startswith(OPTIMIZER)}
+        make_room(self.model, self.optimizers, moments)
         weights, state = self.state()
         sharded.fill(weights | state, folder)
         self.rows = [json.loads(line) for line in (folder / checkpoint.METRICS).read_text().splitlines()]
@@ -263,10 +279,6 @@ class Trainer:
         self.progress(self.step, self.config.steps, unit="steps", **figures)
         if watcher is not None:
             watcher.write(self.step, figures)
-
-
-def below(named: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
 
 class Clock:

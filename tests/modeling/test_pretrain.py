@@ -1,8 +1,11 @@
 """Pretraining through its function and its process: results, exact continuation, and mistakes."""
 
+import importlib.util
 import json
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -167,6 +170,54 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tokens, t
         with pytest.raises(ModelingError, match=message):
             pretrain(tokens, tokenizer, wild, tmp_path, quiet)
     assert list(Checkpoints(tmp_path / "checkpoints", keep=1).usable()) == [2, 1]
+
+
+WITH_LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from modeling.train import main
+
+size = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (size + (180 << 20),) * 2)
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_out_of_memory_names_a_micro_batch_that_fits(tokens, tokenizer, tiny, tmp_path):
+    def start(**settings):
+        config = tiny(batch=1024, steps=1, evaluate_every=1, precision="fp32", **settings)
+        arguments = command(config, tokens, tokenizer, tmp_path)
+        arguments[1:3] = ["-c", WITH_LITTLE_MEMORY]
+        return subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+    error = json.loads(start().stdout)["error"]
+    found = re.fullmatch(r"1024 windows at once do not fit into memory, (\d+) do; set micro_batch: \1", error)
+    assert found, error
+    done = start(micro_batch=int(found[1]))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tensorboard_can_read_what_was_reported(tokens, tokenizer, tiny, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs textmill[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pretrain(tokens, tokenizer, tiny(tensorboard=True), tmp_path, quiet)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name, step in {"loss": 10, "validation_loss": 20}.items():
+        reported = {row["step"]: row[name] for row in rows if name in row}
+        shown = {event.step: event.value for event in events.Scalars(name)}
+        assert shown == pytest.approx({at: reported[at] for at in range(step, 41, step)})
+
+
+def test_tensorboard_that_is_not_installed_is_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
+    if importlib.util.find_spec("tensorboard"):
+        pytest.skip("tensorboard is installed")
+    with pytest.raises(ModelingError, match=r"tensorboard is not installed; pip install textmill\[tensorboard\]"):
+        pretrain(tokens, tokenizer, tiny(tensorboard=True), tmp_path, pytest.fail)
 
 
 def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer, tiny, tmp_path):
