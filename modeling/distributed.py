@@ -43,12 +43,16 @@ class Ranks:
             dist.barrier()
 
 
+def under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def end_with_torchrun() -> None:
     """If torchrun is killed outright, its ranks must not go on writing where the next run continues.
 
     They are in sessions of their own, so nothing else ends them.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+    if under_torchrun() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

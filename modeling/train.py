@@ -25,13 +25,14 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
-from modeling.distributed import end_with_torchrun
+from modeling.distributed import end_with_torchrun, local_rank, under_torchrun
 from modeling.errors import ModelingError
 from modeling.finetune import finetune
 from modeling.pretrain import pretrain
@@ -87,12 +88,18 @@ def main(arguments: list[str] | None = None) -> int:
             finetune(given.origin, given.tokens, config, given.out, report)
     except ValidationError as error:
         first = error.errors()[0]
-        say({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
-        return 2
+        return give_up(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except (ModelingError, TokenizationError) as error:
-        say({"error": str(error)})
-        return 2
+        return give_up(str(error))
     return 0
+
+
+def give_up(error: str) -> int:
+    """Say what the user has to put right; the exit status. Ranks started again would only make the same mistake."""
+    say({"error": error})
+    if under_torchrun() and local_rank() == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    return 2
 
 
 if __name__ == "__main__":
