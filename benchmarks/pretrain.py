@@ -9,6 +9,7 @@ with its own model.
 Our number of steps is fixed for each horizon (STEPS); if a seed does not reach nanoGPT's loss, the row says so.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,12 @@ from modeling.train import command
 from tokenization.arrays import TokenArrays
 
 EVALUATION_TOKENS = 131_072
+SPEED_STEPS = 12
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """A model and how long nanoGPT trains it; `steps` is how long we do."""
+    """A model and how long nanoGPT trains it; `steps` is how long we do, with these settings of the optimizer."""
 
     name: str
     layers: int
@@ -48,14 +50,18 @@ class Horizon:
     peer_steps: int
     steps: int
     goals: tuple[str, str]
+    optimizer: dict[str, float]
     context: int = 256
 
 
+# Few large steps want a larger rate and shorter memories than the preset has (modeling/LOG.md)
 HORIZONS = (
-    Horizon("6x384, 655k tokens", 6, 384, 16, 160, 42, ("<= 0.12", "<= 0.22")),
-    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 330, ("<= 0.20", "<= 0.33")),
-)
-QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), context=128)
+    Horizon("6x384, 655k tokens", 6, 384, 16, 160, 31, ("<= 0.12", "<= 0.22"),
+            {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}),
+    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 195, ("<= 0.20", "<= 0.33"),
+            {"matrix_lr": 0.03, "momentum": 0.9}),
+)  # fmt: skip
+QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), {}, context=128)
 
 
 def run(quick: bool) -> list[Row]:
@@ -76,7 +82,27 @@ def run(quick: bool) -> list[Row]:
                 for seed in seeds:
                     peers[half].append(peer(Path(checkout), horizon, seed, half, data, tokens, folder / "peer"))
             rows += report(horizon, ours, peers)
+            if checkout and horizon.layers > 4:
+                rows.append(speed(Path(checkout), horizon, tokens, tokenizer, data, folder))
     return rows
+
+
+def speed(checkout: Path, horizon: Horizon, tokens: Path, tokenizer: Path, data: Path, folder: Path) -> Row:
+    """Tokens a second of nanoGPT's architecture, trained by us and by nanoGPT as shipped: medians over the steps."""
+    model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context,
+             "bias": False}  # fmt: skip
+    config = PretrainConfig.model_validate(
+        {"preset": "gpt2-124m", "model": model, "batch": horizon.batch, "micro_batch": horizon.batch, "log_every": 1,
+         "steps": SPEED_STEPS, "schedule": {"warmup": 1}, "evaluate_tokens": horizon.context, "sample_tokens": 0}
+    )  # fmt: skip
+    out = folder / "classic"
+    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
+    lines = map(json.loads, (out / "timing.jsonl").read_text().splitlines())
+    ours = median(line["tokens_per_second"] for line in lines if "tokens_per_second" in line)
+    log = run_peer(checkout, horizon, 0, False, data, folder / "peer", SPEED_STEPS)
+    theirs = median(float(milliseconds) for milliseconds in re.findall(r"time ([0-9.]+)ms", log))
+    theirs = horizon.batch * horizon.context / theirs * 1000
+    return compare(f"{horizon.name}: its architecture", "tok/s", ours, theirs, "nanoGPT as shipped", goal=">= 2.5")
 
 
 def report(
@@ -113,8 +139,7 @@ def settings(horizon: Horizon, seed: int) -> dict:
     return {
         "preset": "nano-fast", "model": model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
         "evaluate_every": horizon.steps, "evaluate_tokens": horizon.batch * horizon.context,
-        "checkpoint_every": horizon.steps,
-        "sample_tokens": 0,
+        "checkpoint_every": horizon.steps, "optimizer": horizon.optimizer, "sample_tokens": 0,
     }  # fmt: skip
 
 
@@ -122,28 +147,36 @@ def peer(
     checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, tokens: Path, out: Path
 ) -> tuple[float, float]:
     """nanoGPT's seconds from start to exit, and its validation loss on our windows."""
+    start = time.perf_counter()
+    run_peer(checkout, horizon, seed, half, data, out, horizon.peer_steps)
+    seconds = time.perf_counter() - start
+    model = peer_model(out)
+    return seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
+
+
+def run_peer(checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, out: Path, steps: int) -> str:
+    """Train nanoGPT in a copy of its checkout; what it prints."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(checkout, out, ignore=shutil.ignore_patterns(".git", "data"))
-    shutil.copytree(data, out / "data" / "corpus")
+    (out / "data").mkdir()
+    (out / "data" / "corpus").symlink_to(data.absolute())
     script = (out / "train.py").read_text().replace("torch.manual_seed(1337", f"torch.manual_seed({1337 + seed}")
     if half:
         script = script.replace("ctx = nullcontext() if device_type == 'cpu' else", "ctx =")
     (out / "train.py").write_text(script)
     options = {
-        "dataset": "corpus", "device": "cpu", "compile": False, "dtype": "bfloat16",
-        "eval_interval": horizon.peer_steps,
-        "eval_iters": 1, "log_interval": 100, "block_size": horizon.context, "batch_size": horizon.batch,
+        "dataset": "corpus", "device": "cpu", "compile": False, "dtype": "bfloat16", "eval_interval": steps,
+        "eval_iters": 1, "log_interval": 1, "block_size": horizon.context, "batch_size": horizon.batch,
         "gradient_accumulation_steps": 1, "n_layer": horizon.layers, "n_head": horizon.width // 64,
-        "n_embd": horizon.width, "max_iters": horizon.peer_steps, "lr_decay_iters": horizon.peer_steps,
-        "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": horizon.peer_steps // 20,
+        "n_embd": horizon.width, "max_iters": steps, "lr_decay_iters": steps,
+        "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": steps // 20,
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    start = time.perf_counter()
     environment = training_environment() if half else None
-    subprocess.run([sys.executable, "train.py", *arguments], cwd=out, check=True, capture_output=True, env=environment)
-    seconds = time.perf_counter() - start
-    model = peer_model(out)
-    return seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
+    finished = subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=out, check=True, capture_output=True, env=environment, text=True
+    )
+    return finished.stdout
 
 
 def peer_model(folder: Path) -> nn.Module:

@@ -11,7 +11,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modeling.config import OptimizerConfig, ScheduleConfig
 
@@ -63,7 +62,10 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalized(directions.to(self.dtype))
                 length = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, update in zip(params, updates, strict=True):
-                    if isinstance(param, DTensor):
+                    if is_sharded(param):
+                        # imported here: it costs a second that a single process need not wait
+                        from torch.distributed.tensor import distribute_tensor
+
                         update = distribute_tensor(update.float(), param.device_mesh, param.placements)
                     param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-length)
 
@@ -74,7 +76,12 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(param.grad)
         state["momentum"].lerp_(param.grad, 1 - momentum)
         direction = param.grad.lerp(state["momentum"], momentum)
-        return direction.full_tensor() if isinstance(direction, DTensor) else direction
+        return direction.full_tensor() if is_sharded(direction) else direction
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which this rank holds a part."""
+    return hasattr(tensor, "placements")
 
 
 def optimizers(model: nn.Module, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
