@@ -286,10 +286,11 @@ class Clock:
 
     def __init__(self, trainer: Trainer):
         config = trainer.description.model
-        self.tokens_a_step = trainer.config.batch * config.context
-        # 6 FLOPs a weight and token, and attention's 12 x layers x width x context (Chowdhery et al. 2022, appendix B)
+        length = trainer.objective.length
+        self.tokens_a_step = trainer.config.batch * length
+        # 6 FLOPs a weight and token, and attention's 12 x layers x width x length (Chowdhery et al. 2022, appendix B)
         matmul_weights = trainer.model.block_parameters() + trainer.model.head.weight.numel()
-        self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * config.context
+        self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * length
         self.peak = trainer.compute.peak_flops
         self.ranks = trainer.ranks.world
         self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()
