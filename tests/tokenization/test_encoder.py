@@ -39,6 +39,16 @@ def test_equals_tiktoken_for_any_vocabulary(tokenizer, text):
     assert tokenizer.encode_ordinary(text) == to_tiktoken(tokenizer).encode_ordinary(text)
 
 
+@pytest.mark.parametrize("tokenizer", MADE_UP)
+def test_words_of_every_length_equal_tiktoken(tokenizer):
+    """Short ones are their own keys, those of up to 64 bytes merge at once, and beyond 256 none is remembered."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("aab", k=length)) for length in range(1, 300) for _ in range(3)]
+    theirs = to_tiktoken(tokenizer)
+    for _ in range(2):  # met for the first time, and remembered
+        assert [ids.tolist() for ids in tokenizer.encode_batch(words)] == theirs.encode_ordinary_batch(words)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(MADE_UP), st.text("ab", min_size=1, max_size=150).map(str.encode))
 def test_reference_is_what_tiktoken_does(tokenizer, word):
