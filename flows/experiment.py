@@ -17,6 +17,7 @@ from flows.config import PipelineConfig, load_config, merged
 from flows.errors import FlowError
 from flows.pipeline import DEFAULT_CONFIG, NO_CHANGES, Builder, PipelineForm
 from flows.plan import Step, plan
+from flows.runners import check_runner
 from flows.stages.comparison import Comparison, comparison
 from flows.store import Artifact
 
@@ -84,6 +85,7 @@ def experiment(
     log = get_run_logger()
     declared = load(name)
     runs = [run for run, _ in plan_runs(name, Path(config), settings.model_dump(), seeds)]
+    check_runner(runs[0].config.runner)
     results = []
     for number, run in enumerate(runs, 1):
         log.info("Run %d of %d: %s", number, len(runs), run.title)
