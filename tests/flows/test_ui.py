@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,13 @@ def open_form(page, deployment: str) -> None:
 
 def submit(page, service: RunningService) -> str:
     """Start the run and go to its page; its id."""
-    page.get_by_role("button", name="Submit").dispatch_event("click")  # an advertisement may lie over it
-    page.wait_for_url(lambda url: "/run" not in url.partition("deployment/")[2])
+    for patience in (20, 60):  # on a busy machine a click may be lost
+        page.get_by_role("button", name="Submit").dispatch_event("click")  # an advertisement may lie over it
+        with suppress(sync_api.TimeoutError):
+            page.wait_for_url(lambda url: "/run" not in url.partition("deployment/")[2], timeout=patience * SECONDS)
+            break
+    else:
+        pytest.fail("the form was not submitted")
     with service.client() as client:
         runs = client.read_flow_runs(sort="ID_DESC", limit=50)
     newest = max((run for run in runs if not run.auto_scheduled), key=lambda run: run.created)
