@@ -6,7 +6,7 @@ are processes; everything counts from start to exit: imports, a glance at the va
 checkpoint included. The validation loss of both is computed afterwards, by the same code on the same windows, each
 with its own model.
 
-Our number of steps is fixed for each horizon (STEPS); if a seed does not reach nanoGPT's loss, the row says so.
+Our number of steps is fixed for each horizon (HORIZONS); if a seed does not reach nanoGPT's loss, the row says so.
 """
 
 import json

@@ -30,7 +30,7 @@ from prefect.workers.process import ProcessWorker
 from flows.database import check as check_database
 from flows.devices import LIMIT, gpus
 from flows.errors import FlowError
-from flows.training import die_with_parent
+from modeling.interruption import die_with_parent
 
 POOL = "textmill"
 DEPLOYMENTS = Path("prefect.yaml")

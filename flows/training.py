@@ -7,13 +7,11 @@ of its own, so whatever interrupts us must be passed on: Prefect tells only the 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,9 +21,9 @@ from typing import IO
 from flows.devices import reserved
 from modeling.device import training_environment
 from modeling.errors import ModelingError
+from modeling.interruption import die_with_parent
 
 GRACE_SECONDS = 25.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger(__name__)
 
 
@@ -85,12 +83,6 @@ def _child(command: list[str], environment: dict[str, str]) -> Iterator[subproce
             raise
         finally:
             listener.join()  # the stream ends with the process
-
-
-def die_with_parent() -> None:
-    """Runs in the child: if we are killed outright, it must not go on writing where our successor continues."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _relay_log(stream: IO[str]) -> None:

@@ -1,10 +1,15 @@
-"""SIGTERM and SIGINT wait for a safe moment: a run saves what it has, then the signal does what it would have done."""
+"""SIGTERM and SIGINT wait for a safe moment: a run saves what it has, then the signal does what it would have done.
+And a child does not outlive a parent that is killed outright."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Interruption:
@@ -34,3 +39,9 @@ class Interruption:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if self.requested is not None:
             signal.raise_signal(self.requested)
+
+
+def die_with_parent() -> None:
+    """Runs in a child: if its parent is killed outright, it must not go on writing where a successor continues."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

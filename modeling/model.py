@@ -256,19 +256,25 @@ class GPT(nn.Module):
         each row of logits) their mean loss in nats instead, a scalar."""
         x = self.hidden(ids, cache)
         if rows is not None:
-            x = x.gather(1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            x = at_rows(x, rows)
         if targets is None:
-            logits = self.head(x)
-            return (
-                logits
-                if self.config.softcap is None
-                else self.config.softcap * torch.tanh(logits / self.config.softcap)
-            )
+            return self.logits(x)
         return cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Capped logits [..., V] of hidden states [..., W]."""
+        logits = self.head(hidden)
+        softcap = self.config.softcap
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     def block_parameters(self) -> int:
         """Weights in the matrices of the blocks, the number by which models are compared."""
         return sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
+
+
+def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
+    """The hidden states [B, K, W] of [B, T, W] at the positions `rows`, int64 [B, K]."""
+    return hidden.gather(1, rows.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from modeling.config import FinetuneConfig, ModelConfig
 from modeling.distributed import Ranks
 from modeling.errors import ModelingError
 from modeling.head import cross_entropy
-from modeling.model import GPT
+from modeling.model import GPT, at_rows
 from modeling.objectives import Masking, generator_of, moved, shares
 from tokenization.arrays import shuffled
 from tokenization.formats import load_tokenizer
@@ -55,12 +55,10 @@ class PairModel(GPT):
         nats, a scalar; without them logits [B, K, V] of tokens and [B] of following."""
         hidden = self.hidden(ids)
         follows = self.follows(hidden)
-        chosen = hidden.gather(1, rows.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        softcap = self.config.softcap
+        chosen = at_rows(hidden, rows)
         if targets is None:
-            logits = self.head(chosen)
-            return logits if softcap is None else softcap * torch.tanh(logits / softcap), follows
-        tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), softcap)
+            return self.logits(chosen), follows
+        tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
         return tokens + F.binary_cross_entropy_with_logits(follows, is_next.float())
 
 

@@ -32,9 +32,10 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
-from modeling.distributed import end_with_torchrun, local_rank, under_torchrun
+from modeling.distributed import local_rank, under_torchrun
 from modeling.errors import ModelingError
 from modeling.finetune import finetune
+from modeling.interruption import die_with_parent
 from modeling.pretrain import pretrain
 from tokenization.errors import TokenizationError
 
@@ -75,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--origin", required=True, type=Path, help="tokenizer (pretrain) or checkpoint (finetune)")
     parser.add_argument("--out", required=True, type=Path, help="folder to fill; what a killed run left is continued")
     given = parser.parse_args(arguments)
-    end_with_torchrun()
+    if under_torchrun():  # ranks are in sessions of their own: nothing else ends them if torchrun is killed outright
+        die_with_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     text = given.config if given.config.lstrip().startswith("{") else Path(given.config).read_text()
     kind: type[BaseModel] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
