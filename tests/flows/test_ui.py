@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import RunningService
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -60,27 +58,27 @@ def fill_in(page, name: str, value: int) -> None:
     field(page, name).locator("input").fill(str(value))
 
 
+def run_from_form(page, deployment: str, pretrain: dict[str, int]) -> str:
+    """Start a run with these settings of `pretrain` from the deployment's form, and go to its page; its id."""
+    for _ in range(3):  # a busy browser was seen to lose clicks, and with them what the form had been told
+        open_form(page, deployment)
+        page.get_by_text("PretrainConfig", exact=True).click()
+        for name, value in pretrain.items():
+            fill_in(page, name, value)
+        with suppress(sync_api.TimeoutError):
+            with page.expect_response(re.compile("/create_flow_run$"), timeout=30 * SECONDS) as created:
+                page.get_by_role("button", name="Submit").dispatch_event("click")  # an advertisement may lie over it
+            run = created.value.json()["id"]
+            page.goto(f"/runs/flow-run/{run}")
+            return run
+    pytest.fail(f"the form was not submitted; the page says: {page.locator('body').inner_text()}")
+
+
 def open_form(page, deployment: str) -> None:
     page.goto("/deployments")
     page.get_by_role("link", name=deployment, exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
-
-
-def submit(page, service: RunningService) -> str:
-    """Start the run and go to its page; its id."""
-    for patience in (20, 60):  # on a busy machine a click may be lost
-        page.get_by_role("button", name="Submit").dispatch_event("click")  # an advertisement may lie over it
-        with suppress(sync_api.TimeoutError):
-            page.wait_for_url(lambda url: "/run" not in url.partition("deployment/")[2], timeout=patience * SECONDS)
-            break
-    else:
-        pytest.fail("the form was not submitted")
-    with service.client() as client:
-        runs = client.read_flow_runs(sort="ID_DESC", limit=50)
-    newest = max((run for run in runs if not run.auto_scheduled), key=lambda run: run.created)
-    page.goto(f"/runs/flow-run/{newest.id}")
-    return str(newest.id)
 
 
 def open_tab(page, name: str) -> None:
@@ -108,11 +106,7 @@ def test_deployments_are_listed_with_their_schedules(page):
 
 
 def test_a_run_started_from_the_form_leaves_pages_with_figures_and_pictures(page, service):
-    open_form(page, "demo")
-    page.get_by_text("PretrainConfig", exact=True).click()
-    fill_in(page, "Steps", 30)
-    fill_in(page, "Evaluate Every", 5)
-    service.wait(submit(page, service), "Completed")
+    service.wait(run_from_form(page, "demo", {"Steps": 30, "Evaluate Every": 5}), "Completed")
     page.reload()
     open_tab(page, "Artifacts")
     expect_text(page, "run-small")
@@ -151,11 +145,8 @@ def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
 
 
 def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
-    open_form(page, "pretrain")
-    page.get_by_text("PretrainConfig", exact=True).click()
-    for name, value in {"Steps": 1_000_000, "Evaluate Every": 1_000_000, "Checkpoint Every": 500_000}.items():
-        fill_in(page, name, value)
-    run = submit(page, service)
+    endless = {"Steps": 1_000_000, "Evaluate Every": 1_000_000, "Checkpoint Every": 500_000}
+    run = run_from_form(page, "pretrain", endless)
     wanted = re.compile(r"pretrain 1 x 32, 1,000,000 steps: ([\d,]+)/1,000,000 steps")
 
     def steps_done() -> int:
