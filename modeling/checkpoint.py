@@ -166,6 +166,16 @@ def describe(folder: Path, description: Description, metrics: str) -> None:
     write_file(folder / METRICS, metrics.encode())
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's tensors are in one file of weights and one of the training state."""
+    return (folder / WEIGHTS).is_file()
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and training state of a checkpoint that is whole."""
+    return safetensors.torch.load_file(folder / WEIGHTS), safetensors.torch.load_file(folder / STATE)
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.device import Compute
@@ -21,6 +20,9 @@ def parallelized(model: GPT, ranks: Ranks, compute: Compute, how: Literal["ddp",
     if how == "ddp":
         devices = [compute.device] if compute.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # imported here: it costs a second that a single process need not wait
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     # products are done in the autocast dtype anyway; gathering in it halves the traffic
     policy = MixedPrecisionPolicy(param_dtype=compute.dtype if compute.device.type == "cuda" else None)
     for block in model.blocks:
@@ -33,8 +35,13 @@ def synchronize_gradients(module: nn.Module, now: bool) -> None:
     """Whether the next backward pass exchanges gradients: only the last micro-batch of a step needs to."""
     if isinstance(module, DistributedDataParallel):
         module.require_backward_grad_sync = now
-    elif isinstance(module, FSDPModule):
+    elif is_sharded(module):
         module.set_requires_gradient_sync(now)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether each rank holds a part of every parameter (an FSDPModule, not asked by its slow import)."""
+    return hasattr(module, "set_requires_gradient_sync")
 
 
 @torch.no_grad()

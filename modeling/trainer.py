@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
-from modeling import checkpoint, sharded
+from modeling import checkpoint
 from modeling.checkpoint import Checkpoints, Description
 from modeling.config import RunConfig
 from modeling.device import Compute
@@ -32,7 +31,14 @@ from modeling.interruption import Interruption
 from modeling.model import GPT
 from modeling.objectives import Objective
 from modeling.optim import multiplier, optimizers, set_learning_rate
-from modeling.parallel import make_room, optimizer_state, parallelized, set_weights, synchronize_gradients
+from modeling.parallel import (
+    is_sharded,
+    make_room,
+    optimizer_state,
+    parallelized,
+    set_weights,
+    synchronize_gradients,
+)
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +225,9 @@ class Trainer:
         """Write a checkpoint of this step: each rank its part of a sharded model, else rank 0 what all ranks hold."""
         folder = self.checkpoints.path(self.step)
         weights, state = self.state()
-        if isinstance(self.module, FSDPModule):
+        if is_sharded(self.module):
+            from modeling import sharded  # here and below: a second that a single process need not wait
+
             sharded.write(folder, weights | state, self.description, self.metrics(), self.ranks)
         elif self.ranks.first:
             checkpoint.write(folder, weights, self.description, state, self.metrics())
@@ -234,6 +242,8 @@ class Trainer:
         self.step = int(self.ranks.sum(torch.tensor(newest), self.compute.device))
         if not self.step:
             return
+        from modeling import sharded
+
         folder = self.checkpoints.path(self.step)
         saved = sharded.contents(folder).items()
         moments = {name.removeprefix(OPTIMIZER): size for name, size in saved if name.startswith(OPTIMIZER)}
@@ -248,11 +258,19 @@ class Trainer:
     def publish(self) -> dict[str, float]:
         """Write the chosen checkpoint's files to `out` itself; its validation figures."""
         step = self.best_step() if self.config.keep == "best" else self.config.steps
-        tensors = sharded.read(self.checkpoints.path(step))
-        state = {name: t for name, t in tensors.items() if name == STEP or name.startswith((OPTIMIZER, TRAINED))}
-        weights = {name: t for name, t in tensors.items() if name not in state}
+        weights, state = self.saved(self.checkpoints.path(step))
         checkpoint.fill(self.out, weights, self.description, state, self.metrics())
         return next(row for row in reversed(self.rows) if row["step"] == step and "validation_loss" in row)
+
+    def saved(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights and the training state of a checkpoint, whole, on the CPU."""
+        if checkpoint.is_whole(folder):
+            return checkpoint.read(folder)
+        from modeling import sharded
+
+        tensors = sharded.read(folder)
+        state = {name: t for name, t in tensors.items() if name == STEP or name.startswith((OPTIMIZER, TRAINED))}
+        return {name: t for name, t in tensors.items() if name not in state}, state
 
     def finish(self, stats: dict[str, Any]) -> None:
         """Write `stats.json`, which says that the result is whole, and drop the checkpoints of the way."""
