@@ -1,8 +1,8 @@
 """A checkpoint as `transformers` loads it: `AutoModelForCausalLM.from_pretrained(folder)`.
 
 The modern GPT without its extras is `NanoChatForCausalLM`, the classic one `GPT2LMHeadModel`: those need no code of
-ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, masked models) takes one file of code along and is
-loaded with `trust_remote_code=True`.
+ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code along
+and is loaded with `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 REMOTE_CODE = "modeling_textmill.py"
+OPTIONAL_PARTS = ("qk_norm", "value_embeddings", "x0_skip", "smear", "bigrams", "tied")
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
 
@@ -59,7 +60,8 @@ def export(checkpoint: Path, out: Path) -> str:
 def converter(description: Description) -> Callable[[GPT, Description], Converted]:
     """Which class of `transformers` computes the same."""
     model = description.model
-    plain = not (model.value_embeddings or model.x0_skip or model.smear) and description.objective == "causal"
+    extras = (model.value_embeddings, model.x0_skip, model.smear, model.bigrams)
+    plain = not any(extras) and description.objective == "causal"
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat
@@ -134,8 +136,8 @@ def to_remote_code(model: GPT, description: Description) -> Converted:
     head = "TextmillForCausalLM" if description.objective == "causal" else "TextmillForMaskedLM"
     auto = "AutoModelForCausalLM" if description.objective == "causal" else "AutoModelForMaskedLM"
     module = REMOTE_CODE.removesuffix(".py")
-    shapes = {"head_size": description.model.head_size, "hidden_units": description.model.hidden_units}
-    return description.model.model_dump() | shapes | {
+    derived = {name: getattr(description.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
+    return description.model.model_dump() | derived | {
         "architectures": [head],
         "model_type": "textmill",
         "auto_map": {"AutoConfig": f"{module}.TextmillConfig", auto: f"{module}.{head}"},
@@ -180,8 +182,7 @@ def model_card(description: Description, tokenizer: Tokenizer, config: dict[str,
         "Architecture": config["architectures"][0],
         "Size": f"{model.layers} layers, width {model.width}, {model.heads} heads",
         "Parts": f"{model.norm} norm, {model.positions} positions, {model.activation}"
-        + "".join(f", {part.replace('_', ' ')}" for part in ("qk_norm", "value_embeddings", "x0_skip", "smear", "tied")
-                  if getattr(model, part)),
+        + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part)),
         "Context": f"{model.context} tokens",
         "Vocabulary": f"{description.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
         "Parameters": f"{figures['parameters']:,}" if "parameters" in figures else None,

@@ -2,7 +2,8 @@
 
 Notable in the modern form: RMSNorm without weights, also right after the embedding; rotary positions, then queries and
 keys normalised; squared ReLU; output projections that start at zero; logits capped by tanh; an untied head. Optional:
-value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token.
+value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
+embeddings of pairs of tokens, found by hash (Huang et al. 2025, "Over-Tokenized Transformer").
 
 The file knows nothing of devices, precision or parallelism. Shapes: B windows, T tokens, W width, H heads, D head size,
 V vocabulary.
@@ -27,13 +28,14 @@ GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear
 
 
 class KeyValueCache:
-    """Keys, values and the last embedding of the tokens seen so far, for generation one token at a time."""
+    """Keys and values of the tokens seen so far, with the last one's id and embedding, for generation by the token."""
 
     def __init__(self, model: GPT, batch: int):
         config, weight = model.config, model.embed.weight
         shape = (config.layers, batch, config.kv_heads or config.heads, config.context, config.head_size)
         self.keys = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
         self.values = torch.zeros_like(self.keys)
+        self.last_ids: Tensor | None = None
         self.last_embedding: Tensor | None = None
         self.length = 0
 
@@ -162,6 +164,8 @@ class GPT(nn.Module):
         if config.smear:
             self.smear_gate = nn.Linear(GATE_INPUTS, 1, bias=False)
             self.smear_scale = nn.Parameter(torch.zeros(1))
+        if config.bigrams:
+            self.bigram_embed = nn.Embedding(config.bigrams, config.bigram_channels)
         if config.x0_skip:
             self.stream_scale = nn.Parameter(torch.ones(config.layers))
             self.x0_scale = nn.Parameter(torch.full((config.layers,), 0.1))
@@ -184,7 +188,7 @@ class GPT(nn.Module):
     @torch.no_grad()
     def initialize(self) -> None:
         """Weights from torch's global generator. Modern: embeddings of unit variance, matrices uniform with variance
-        1 / width, output projections and gates zero, a head near zero. Classic: Radford et al. 2019."""
+        1 / width, output projections, gates and pairs zero, a head near zero. Classic: Radford et al. 2019."""
         config = self.config
         if not config.zero_init:
             for module in self.modules():
@@ -213,6 +217,8 @@ class GPT(nn.Module):
             nn.init.uniform_(table.weight, -bound, bound)
         if config.smear:
             nn.init.zeros_(self.smear_gate.weight)
+        if config.bigrams:
+            nn.init.zeros_(self.bigram_embed.weight)
 
     def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Ids [B, T] to the normalised last hidden states [B, T, W]."""
@@ -230,6 +236,8 @@ class GPT(nn.Module):
             x = self.embed_norm(x)
         if self.config.smear:
             x = self.smeared(x, cache)
+        if self.config.bigrams:
+            x = self.with_bigrams(x, ids, cache)
         x0 = x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
@@ -248,6 +256,14 @@ class GPT(nn.Module):
             cache.last_embedding = x[:, -1:]
         gate = self.smear_scale * torch.sigmoid(self.smear_gate(x[..., :GATE_INPUTS]))
         return x + (gate * previous).to(x.dtype)
+
+    def with_bigrams(self, x: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+        """Add to each position the embedding of its token and the one before it; the first has no previous one."""
+        seen = ids if cache is None or cache.last_ids is None else torch.cat((cache.last_ids, ids), dim=1)
+        if cache is not None:
+            cache.last_ids = ids[:, -1:]
+        pairs = self.bigram_embed(bigram_rows(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x.dtype)
+        return x + F.pad(pairs, (0, x.shape[2] - pairs.shape[2], x.shape[1] - pairs.shape[1], 0))
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, rows: Tensor | None = None, cache: KeyValueCache | None = None
@@ -270,6 +286,11 @@ class GPT(nn.Module):
     def block_parameters(self) -> int:
         """Weights in the matrices of the blocks, the number by which models are compared."""
         return sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
+
+
+def bigram_rows(previous: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """Rows of a table for pairs of ids: multiplicative hashing of int64, which wraps around alike on every device."""
+    return ((previous * 1_000_003 + ids) * 0x9E3779B1 >> 15) % rows
 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:

@@ -98,5 +98,7 @@ def entropy(counts: np.ndarray) -> float:
 
 def sample(out: Path, config: PretrainConfig) -> str:
     """Text that continues the configured prompt, made on the CPU in fp32."""
+    if not config.sample_tokens:
+        return ""
     settings = generate.Sampling(max_tokens=config.sample_tokens, seed=config.seed)
     return generate.generate(generate.load(out, device="cpu"), [config.sample_prompt], settings)[0]
