@@ -1,6 +1,5 @@
 """The parts that transformers gained since GPT-2 (RMSNorm, rotary positions, normalised queries and keys, ReLU², zero
-initialisation) against the block of the report, at the same width, depth, data and optimizer. One more variant adds
-value embeddings, the skip from the embedding and smearing."""
+initialisation) against the block of the report, at the same width, depth, data and optimizer."""
 
 from experiments import Experiment
 from modeling.config import CLASSIC

@@ -32,7 +32,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
-from modeling.distributed import local_rank, under_torchrun
+from modeling.distributed import under_torchrun
 from modeling.errors import ModelingError
 from modeling.finetune import finetune
 from modeling.interruption import die_with_parent
@@ -59,13 +59,13 @@ def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path,
 
 
 def say(message: dict) -> None:
-    if int(os.environ.get("RANK", 0)) == 0:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 def report(done: int, total: int | None = None, **figures: object) -> None:
-    say({"done": done, "total": total} | figures)
+    if int(os.environ.get("RANK", 0)) == 0:
+        say({"done": done, "total": total} | figures)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,9 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def give_up(error: str) -> int:
-    """Say what the user has to put right; the exit status. Ranks started again would only make the same mistake."""
+    """Say what the user has to put right; the exit status. Ranks started again would only make the same mistake.
+
+    Any rank may be the one that meets it: each has a device and a memory of its own.
+    """
     say({"error": error})
-    if under_torchrun() and local_rank() == 0:
+    if under_torchrun():
         os.kill(os.getppid(), signal.SIGTERM)
     return 2
 

@@ -161,6 +161,22 @@ def test_a_sharded_run_goes_on_in_one_process(sharded_run, interrupted, tokens, 
     assert files(interrupted).keys() == files(whole).keys()
 
 
+def test_a_sharded_run_goes_on_replicated(sharded_run, interrupted, tokens, tokenizer, tiny):
+    settings, whole, _ = sharded_run
+    told = launch(tiny(**settings | {"parallel": "ddp"}, processes=2), tokens, tokenizer, interrupted)
+    assert "continuing from step" in told
+    assert curve(interrupted) == pytest.approx(curve(whole), abs=1e-4)
+
+
+def test_a_users_mistake_ends_all_ranks_at_once(tokens, tokenizer, tiny, tmp_path):
+    wrong = tiny(batch=5, processes=2)
+    done = subprocess.run(command(wrong, tokens, tokenizer, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    told = [json.loads(line)["error"] for line in done.stdout.splitlines()]
+    assert set(told) == {"batch 5 does not divide over 2 ranks; make it a multiple"}
+    assert len(told) <= 2  # not started again
+
+
 def test_a_rank_that_dies_is_started_again_with_the_others(sharded_run, tokens, tokenizer, tiny, tmp_path):
     settings, whole, _ = sharded_run
     out, log = tmp_path / "out", tmp_path / "log"

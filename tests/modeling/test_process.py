@@ -70,3 +70,10 @@ def test_a_users_mistake_is_one_message_and_status_2(tokens, tmp_path):
     done = start(wrong)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"].startswith("steps: ")
+
+
+def test_a_mistake_that_another_rank_meets_is_told_too(tokens, tmp_path):
+    wrong = command(FinetuneConfig(), tokens, tmp_path, tmp_path / "out")
+    done = start(wrong, env=os.environ | {"RANK": "1"})
+    assert done.returncode == 2
+    assert "is not a checkpoint" in json.loads(done.stdout)["error"]
