@@ -58,7 +58,7 @@ class Horizon:
 HORIZONS = (
     Horizon("6x384, 655k tokens", 6, 384, 16, 160, 26, ("<= 0.12", "<= 0.22"),
             {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}),
-    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 178, ("<= 0.20", "<= 0.33"),
+    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 185, ("<= 0.20", "<= 0.33"),
             {"matrix_lr": 0.03, "momentum": 0.9}),
 )  # fmt: skip
 QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), {}, context=128)

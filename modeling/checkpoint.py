@@ -149,16 +149,14 @@ def write(
 ) -> None:
     """Write a checkpoint folder beside its place and rename it there."""
     draft = started(folder)
-    fill(draft, weights, description, state, metrics)
+    write_tensors(draft, weights, state)
+    describe(draft, description, metrics)
     complete(folder, {name: sha256(draft / name) for name in (WEIGHTS, STATE)})
 
 
-def fill(
-    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
-) -> None:
+def write_tensors(folder: Path, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     write_file(folder / WEIGHTS, safetensors.torch.save(weights))
     write_file(folder / STATE, safetensors.torch.save(state))
-    describe(folder, description, metrics)
 
 
 def describe(folder: Path, description: Description, metrics: str) -> None:
@@ -171,9 +169,17 @@ def is_whole(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights and training state of a checkpoint that is whole."""
-    return safetensors.torch.load_file(folder / WEIGHTS), safetensors.torch.load_file(folder / STATE)
+def publish(folder: Path, out: Path) -> None:
+    """Give the tensors' files of a checkpoint a name in `out` too, each whole or not at all."""
+    for name in (WEIGHTS, STATE):
+        temporary = out / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(folder / name)
+        except OSError:  # a file system without links
+            shutil.copyfile(folder / name, temporary)
+        temporary.replace(out / name)
+        temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
 
 
 def sha256(path: Path) -> str:

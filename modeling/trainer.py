@@ -258,19 +258,22 @@ class Trainer:
     def publish(self) -> dict[str, float]:
         """Write the chosen checkpoint's files to `out` itself; its validation figures."""
         step = self.best_step() if self.config.keep == "best" else self.config.steps
-        weights, state = self.saved(self.checkpoints.path(step))
-        checkpoint.fill(self.out, weights, self.description, state, self.metrics())
+        folder = self.checkpoints.path(step)
+        if checkpoint.is_whole(folder):
+            checkpoint.publish(folder, self.out)
+        else:
+            self.gather(folder)
+        checkpoint.describe(self.out, self.description, self.metrics())
         return next(row for row in reversed(self.rows) if row["step"] == step and "validation_loss" in row)
 
-    def saved(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weights and the training state of a checkpoint, whole, on the CPU."""
-        if checkpoint.is_whole(folder):
-            return checkpoint.read(folder)
+    def gather(self, folder: Path) -> None:
+        """Write to `out` what the ranks wrote in parts."""
         from modeling import sharded
 
         tensors = sharded.read(folder)
         state = {name: t for name, t in tensors.items() if name == STEP or name.startswith((OPTIMIZER, TRAINED))}
-        return {name: t for name, t in tensors.items() if name not in state}, state
+        weights = {name: t for name, t in tensors.items() if name not in state}
+        checkpoint.write_tensors(self.out, weights, state)
 
     def finish(self, stats: dict[str, Any]) -> None:
         """Write `stats.json`, which says that the result is whole, and drop the checkpoints of the way."""
