@@ -27,6 +27,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -39,6 +40,7 @@ from modeling.interruption import die_with_parent
 from modeling.pretrain import pretrain
 from tokenization.errors import TokenizationError
 
+SECONDS_FOR_THE_FIRST = 5.0
 FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # for every start of the ranks, see above
 
 
@@ -63,8 +65,12 @@ def say(message: dict) -> None:
     sys.stdout.flush()
 
 
+def is_first() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def report(done: int, total: int | None = None, **figures: object) -> None:
-    if int(os.environ.get("RANK", 0)) == 0:
+    if is_first():
         say({"done": done, "total": total} | figures)
 
 
@@ -99,8 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
 def give_up(error: str) -> int:
     """Say what the user has to put right; the exit status. Ranks started again would only make the same mistake.
 
-    Any rank may be the one that meets it: each has a device and a memory of its own.
+    Any rank may be the one that meets it: each has a device and a memory of its own. Mostly all do, so the others let
+    the first tell it, and are ended meanwhile.
     """
+    if under_torchrun() and not is_first():
+        time.sleep(SECONDS_FOR_THE_FIRST)
     say({"error": error})
     if under_torchrun():
         os.kill(os.getppid(), signal.SIGTERM)
