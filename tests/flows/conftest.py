@@ -120,7 +120,7 @@ class RunningService:
         with self.client() as client:
             return client.read_flow_run(flow_run).state
 
-    def wait(self, flow_run: UUID, *names: str, seconds: float = 120) -> State:
+    def wait(self, flow_run: UUID, *names: str, seconds: float = 240) -> State:
         """Wait until the run's state has one of these names."""
         deadline = time.monotonic() + seconds
         while (state := self.state(flow_run)).name not in names:
@@ -146,7 +146,7 @@ class RunningService:
     def command(self, *arguments: str | Path, address: str | None = None) -> subprocess.CompletedProcess:
         """The same, to its end."""
         process = self.popen(*arguments, address=address)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def trainings(self) -> list[int]:
