@@ -14,6 +14,7 @@ from flows.config import PipelineConfig
 from flows.errors import USER_ERRORS
 from flows.fingerprint import digest
 from flows.stage import Stage, identify
+from flows.stages.comparison import comparison
 from flows.store import Artifact, Garbage, Name, Store
 
 
@@ -44,18 +45,26 @@ class References:
 
 
 def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage]:
-    """Artifacts that neither a run of these configurations nor what it would use was made from, and what interruptions
-    left behind that no run would continue. What is being built on this machine now is left out."""
+    """Artifacts that neither a run of these configurations, nor what it would use, nor the last comparison of an
+    experiment was made from, and what interruptions left behind that no run would continue. What is being built on this
+    machine now is left out."""
     references = References(store)
     for config in configs:
         chain(config, references)
-    kept = set(references.names)
-    kept.update(artifact.name for artifact in _with_origins(store, references.names))
+    wanted = references.names | _last_comparisons(store)
+    kept = wanted | {artifact.name for artifact in _with_origins(store, wanted)}
     for artifact in store.artifacts():
         if artifact.name not in kept and not store.is_locked(*artifact.name):
             why = f"{artifact.manifest.label} of {artifact.manifest.pipeline}".removeprefix(" of ")
             yield Garbage(artifact.location, artifact.manifest.size, why, partial(store.remove, artifact))
     yield from store.leftovers(kept)
+
+
+def _last_comparisons(store: Store) -> set[Name]:
+    """The last comparison of each experiment on each pipeline. No configuration asks for the variants' models, and they
+    are hours of training."""
+    comparisons = (artifact for artifact in store.artifacts() if artifact.manifest.stage == comparison.name)
+    return set({(made.manifest.pipeline, made.manifest.label): made.name for made in comparisons}.values())
 
 
 def _with_origins(store: Store, names: Iterable[Name]) -> Iterator[Artifact]:

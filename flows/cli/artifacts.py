@@ -66,7 +66,7 @@ def gc(
     """Delete the artifacts that no configuration refers to, and what interrupted builds left behind.
 
     Runs with `--set` or a changed form made artifacts of their own: they go too, unless a configuration names the same
-    settings. Use it while nothing runs.
+    settings. The last comparison of each experiment stays, with its models. Use it while nothing runs.
     """
     from rich.console import Console
 

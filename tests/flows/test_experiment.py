@@ -13,6 +13,7 @@ from flows.compare import verdict
 from flows.config import load_config
 from flows.errors import FlowError
 from flows.experiment import experiment, plan_runs, runs_of
+from flows.garbage import garbage
 from flows.store import Store
 
 
@@ -45,6 +46,12 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     again, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
     assert reused
     assert again.path == first.path
+
+    seed_1 = {artifact.location for artifact in trained if artifact.manifest.settings["seed"] == 1}
+    assert list(garbage(store, [])) == []  # no configuration asks for the models, the comparison keeps them
+    latest, _ = experiment("architecture", str(config), seeds=1, return_state=True).result()
+    assert latest.path != first.path
+    assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
 
 
 @pytest.mark.parametrize("name", NAMES)
