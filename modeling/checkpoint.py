@@ -177,7 +177,8 @@ def publish(folder: Path, out: Path) -> None:
         try:
             temporary.hardlink_to(folder / name)
         except OSError:  # a file system without links
-            shutil.copyfile(folder / name, temporary)
+            write_file(out / name, (folder / name).read_bytes())
+            continue
         temporary.replace(out / name)
         temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
 

@@ -26,7 +26,8 @@ from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 REMOTE_CODE = "modeling_textmill.py"
-OPTIONAL_PARTS = ("qk_norm", "value_embeddings", "x0_skip", "smear", "bigrams", "tied")
+EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
+OPTIONAL_PARTS = ("qk_norm", *EXTRAS, "tied")
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
 
@@ -60,8 +61,7 @@ def export(checkpoint: Path, out: Path) -> str:
 def converter(description: Description) -> Callable[[GPT, Description], Converted]:
     """Which class of `transformers` computes the same."""
     model = description.model
-    extras = (model.value_embeddings, model.x0_skip, model.smear, model.bigrams)
-    plain = not any(extras) and description.objective == "causal"
+    plain = not any(getattr(model, part) for part in EXTRAS) and description.objective == "causal"
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat

@@ -2,17 +2,19 @@
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from modeling.checkpoint import Checkpoints, load_model
+from modeling.checkpoint import STATE, WEIGHTS, Checkpoints, load_model, publish
 from modeling.errors import ModelingError
 from modeling.pretrain import entropy, pretrain, token_counts
 from modeling.train import command
@@ -49,6 +51,17 @@ def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, 
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
     assert [row["step"] for row in rows if "validation_loss" in row] == [20, 40, 60, 80, 100, 120]
+
+
+@pytest.mark.parametrize("place", [None, "/dev/shm"])
+def test_a_result_is_published_within_a_file_system_and_across(pretrained, tmp_path, place):
+    if place and not os.access(place, os.W_OK):
+        pytest.skip(f"no {place} here")
+    with tempfile.TemporaryDirectory(dir=place or tmp_path) as out:
+        publish(pretrained, Path(out))
+        tensors = (WEIGHTS, STATE)
+        assert files(Path(out)) == {name: (pretrained / name).read_bytes() for name in tensors}
+        assert (Path(out) / WEIGHTS).stat().st_nlink == (1 if place else 2)
 
 
 def test_a_finished_folder_is_left_alone(pretrained, tokens, tokenizer, tiny):
