@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Self, TypeVar
@@ -42,7 +42,7 @@ from flows.errors import FlowError
 AHEAD = 4  # shards handed out for each worker: some wait at the worker, so that it is never idle
 ATTEMPTS = 4  # how often one shard may lose its worker; Dask's and Ray's own limit
 CONNECT_SECONDS = 10
-WORKER_SECONDS = 60  # for the first worker of a cluster to join
+WORKER_SECONDS = 60  # for the workers of a cluster to join
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -236,6 +236,9 @@ def _open_dask(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
         try:
             yield partial(client.submit, pure=False), sum(client.nthreads().values())
         except KilledWorker as error:
+            if not config.address:  # a worker cannot be stopped while it is being started again
+                with suppress(TimeoutError):
+                    client.wait_for_workers(config.local_workers(), timeout=WORKER_SECONDS)
             raise _lost(config) from error
         except FutureCancelledError as error:
             raise FlowError("the Dask scheduler is gone; what was finished is kept: run again to continue") from error
