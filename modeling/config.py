@@ -46,7 +46,7 @@ class ModelConfig(BaseModel, extra="forbid"):
     value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
     x0_skip: bool = Field(False, description="Every block also sees the normalised embedding, by a learned scale")
     smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
-    ngrams: int = Field(0, ge=0, description="Rows of a hashed table of embeddings of two and three tokens; 0 for none")
+    bigrams: int = Field(0, ge=0, description="Rows of a hashed table of embeddings of token pairs; 0 for none")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
@@ -63,8 +63,8 @@ class ModelConfig(BaseModel, extra="forbid"):
         return self.width // self.heads
 
     @property
-    def ngram_channels(self) -> int:
-        """Leading channels of the stream that the embeddings of n-grams are added to."""
+    def bigram_channels(self) -> int:
+        """Leading channels of the stream that the embeddings of pairs are added to."""
         return min(128, self.width)
 
     @property
@@ -126,7 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nano": {"model": MODERN_TINY, "batch": 16, "steps": 200, "evaluate_every": 50, "evaluate_tokens": 32_768},
     # the same with the parts that need custom code to load elsewhere but learn faster
     "nano-fast": {
-        "model": MODERN_TINY | {"value_embeddings": True, "x0_skip": True, "smear": True, "ngrams": 2**17},
+        "model": MODERN_TINY | {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 2**17},
         "batch": 16, "steps": 300,
     },
     # Radford et al. 2019 as trained by nanoGPT: 491,520 tokens a step

@@ -1,7 +1,7 @@
 """A checkpoint as `transformers` loads it: `AutoModelForCausalLM.from_pretrained(folder)`.
 
 The modern GPT without its extras is `NanoChatForCausalLM`, the classic one `GPT2LMHeadModel`: those need no code of
-ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, ngrams, masked models) takes one file of code along
+ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code along
 and is loaded with `trust_remote_code=True`.
 """
 
@@ -26,7 +26,7 @@ from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 REMOTE_CODE = "modeling_textmill.py"
-EXTRAS = ("value_embeddings", "x0_skip", "smear", "ngrams")  # parts that no class of `transformers` has
+EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
 OPTIONAL_PARTS = ("qk_norm", *EXTRAS, "tied")
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
@@ -136,7 +136,7 @@ def to_remote_code(model: GPT, description: Description) -> Converted:
     head = "TextmillForCausalLM" if description.objective == "causal" else "TextmillForMaskedLM"
     auto = "AutoModelForCausalLM" if description.objective == "causal" else "AutoModelForMaskedLM"
     module = REMOTE_CODE.removesuffix(".py")
-    derived = {name: getattr(description.model, name) for name in ("head_size", "hidden_units", "ngram_channels")}
+    derived = {name: getattr(description.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
     return description.model.model_dump() | derived | {
         "architectures": [head],
         "model_type": "textmill",

@@ -3,7 +3,7 @@
 Notable in the modern form: RMSNorm without weights, also right after the embedding; rotary positions, then queries and
 keys normalised; squared ReLU; output projections that start at zero; logits capped by tanh; an untied head. Optional:
 value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
-embeddings of two and of three tokens in a row, found by hash (Huang et al. 2025, "Over-Tokenized Transformer").
+embeddings of pairs of tokens, found by hash (Huang et al. 2025, "Over-Tokenized Transformer").
 
 The file knows nothing of devices, precision or parallelism. Shapes: B windows, T tokens, W width, H heads, D head size,
 V vocabulary.
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from modeling.config import ModelConfig
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
-NGRAMS = (2, 3)  # lengths of the n-grams that have an embedding; those of all lengths share one table
 
 
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, with the last ids and embedding, for generation by the token."""
+    """Keys and values of the tokens seen so far, with the last one's id and embedding, for generation by the token."""
 
     def __init__(self, model: GPT, batch: int):
         config, weight = model.config, model.embed.weight
@@ -165,8 +164,8 @@ class GPT(nn.Module):
         if config.smear:
             self.smear_gate = nn.Linear(GATE_INPUTS, 1, bias=False)
             self.smear_scale = nn.Parameter(torch.zeros(1))
-        if config.ngrams:
-            self.ngram_embed = nn.Embedding(config.ngrams, config.ngram_channels)
+        if config.bigrams:
+            self.bigram_embed = nn.Embedding(config.bigrams, config.bigram_channels)
         if config.x0_skip:
             self.stream_scale = nn.Parameter(torch.ones(config.layers))
             self.x0_scale = nn.Parameter(torch.full((config.layers,), 0.1))
@@ -218,8 +217,8 @@ class GPT(nn.Module):
             nn.init.uniform_(table.weight, -bound, bound)
         if config.smear:
             nn.init.zeros_(self.smear_gate.weight)
-        if config.ngrams:
-            nn.init.zeros_(self.ngram_embed.weight)
+        if config.bigrams:
+            nn.init.zeros_(self.bigram_embed.weight)
 
     def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Ids [B, T] to the normalised last hidden states [B, T, W]."""
@@ -237,8 +236,8 @@ class GPT(nn.Module):
             x = self.embed_norm(x)
         if self.config.smear:
             x = self.smeared(x, cache)
-        if self.config.ngrams:
-            x = self.with_ngrams(x, ids, cache)
+        if self.config.bigrams:
+            x = self.with_bigrams(x, ids, cache)
         x0 = x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
@@ -258,16 +257,13 @@ class GPT(nn.Module):
         gate = self.smear_scale * torch.sigmoid(self.smear_gate(x[..., :GATE_INPUTS]))
         return x + (gate * previous).to(x.dtype)
 
-    def with_ngrams(self, x: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """Add to each position the embeddings of the n-grams that end there; at the first positions there are none."""
+    def with_bigrams(self, x: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+        """Add to each position the embedding of its token and the one before it; the first has no previous one."""
         seen = ids if cache is None or cache.last_ids is None else torch.cat((cache.last_ids, ids), dim=1)
         if cache is not None:
-            cache.last_ids = seen[:, 1 - max(NGRAMS) :]
-        length = x.shape[1]
-        rows = [ngram_rows(seen, n, self.config.ngrams)[:, -length:] for n in NGRAMS]
-        found = self.ngram_embed(torch.cat(rows, dim=1)).to(x.dtype).split([each.shape[1] for each in rows], dim=1)
-        sums = sum(F.pad(each, (0, 0, length - each.shape[1], 0)) for each in found)
-        return x + F.pad(sums, (0, x.shape[2] - sums.shape[2]))
+            cache.last_ids = ids[:, -1:]
+        pairs = self.bigram_embed(bigram_rows(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x.dtype)
+        return x + F.pad(pairs, (0, x.shape[2] - pairs.shape[2], x.shape[1] - pairs.shape[1], 0))
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, rows: Tensor | None = None, cache: KeyValueCache | None = None
@@ -292,14 +288,9 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
 
 
-def ngram_rows(ids: Tensor, n: int, rows: int) -> Tensor:
-    """Rows of a table for the n-grams of ids, int64 [B, T] -> [B, T - n + 1], by multiplicative hashing in int64, which
-    wraps around alike on every device."""
-    count = max(ids.shape[1] - n + 1, 0)
-    hashed = ids[:, :count]
-    for place in range(1, n):
-        hashed = hashed * 1_000_003 + ids[:, place : place + count]
-    return (hashed * 0x9E3779B1 >> 15) % rows
+def bigram_rows(previous: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """Rows of a table for pairs of ids: multiplicative hashing of int64, which wraps around alike on every device."""
+    return ((previous * 1_000_003 + ids) * 0x9E3779B1 >> 15) % rows
 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:

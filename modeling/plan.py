@@ -75,7 +75,7 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
         total += (2 * model.layers + 1) * model.width * (2 if model.bias else 1)
     if model.value_embeddings:
         total += -(-model.layers // 2) * vocab_size * kv_width
-    total += model.ngrams * model.ngram_channels
+    total += model.bigrams * model.bigram_channels
     return total, blocks, blocks + embedding
 
 

@@ -26,7 +26,7 @@ NATIVE = {
 }
 REMOTE = {
     "swiglu": {"activation": "swiglu"},
-    "fast": {"value_embeddings": True, "x0_skip": True, "smear": True, "ngrams": 97},
+    "fast": {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
     "learned positions, tied": {"positions": "learned", "tied": True},
 }
 

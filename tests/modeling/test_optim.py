@@ -43,7 +43,7 @@ def test_a_muon_step_is_nesterov_momentum_orthogonalized():
     [
         {},
         {"tied": True},
-        {"value_embeddings": True, "smear": True, "x0_skip": True, "ngrams": 97},
+        {"value_embeddings": True, "smear": True, "x0_skip": True, "bigrams": 97},
         {"activation": "swiglu"},
         {"norm": "layer", "positions": "learned", "bias": True},
     ],

@@ -32,7 +32,7 @@ def test_parameters_are_those_of_the_model(fields):
 
 
 def test_value_embeddings_dominate_the_extras():
-    config = ModelConfig(layers=5, width=64, heads=4, value_embeddings=True, x0_skip=True, smear=True, ngrams=97)
+    config = ModelConfig(layers=5, width=64, heads=4, value_embeddings=True, x0_skip=True, smear=True, bigrams=97)
     with torch.device("meta"):
         counted = sum(p.numel() for p in GPT(config, 500).parameters())
     assert parameters(config, 500)[0] == pytest.approx(counted, rel=0.001)
