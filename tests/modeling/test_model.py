@@ -53,6 +53,19 @@ def test_no_position_sees_a_later_token(variant):
     assert difference[9:].min() > 1e-5
 
 
+def test_the_embeddings_of_pairs_are_those_of_the_last_two_tokens():
+    model, tokens = build("fast"), ids(rows=1)
+    nothing = torch.zeros(1, 16, 48)
+    added = model.with_bigrams(nothing, tokens, None)[0]
+    assert (added[0] == 0).all()  # no pair ends at the first token
+    changed = tokens.clone()
+    changed[0, 9] = (changed[0, 9] + 1) % VOCAB
+    differs = (model.with_bigrams(nothing, changed, None)[0] != added).any(dim=1)
+    assert differs.nonzero().flatten().tolist() == [9, 10]
+    shifted = model.with_bigrams(nothing, tokens.roll(5, dims=1), None)[0]
+    assert torch.equal(shifted[6:], added[1:-5])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_without_causality_every_position_sees_every_token(variant):
     model, tokens = build(variant, causal=False), ids()
