@@ -51,19 +51,20 @@ def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage
     references = References(store)
     for config in configs:
         chain(config, references)
-    wanted = references.names | _last_comparisons(store)
+    artifacts = list(store.artifacts())  # of a bucket that is a request for each
+    wanted = references.names | _last_comparisons(artifacts)
     kept = wanted | {artifact.name for artifact in _with_origins(store, wanted)}
-    for artifact in store.artifacts():
+    for artifact in artifacts:
         if artifact.name not in kept and not store.is_locked(*artifact.name):
             why = f"{artifact.manifest.label} of {artifact.manifest.pipeline}".removeprefix(" of ")
             yield Garbage(artifact.location, artifact.manifest.size, why, partial(store.remove, artifact))
     yield from store.leftovers(kept)
 
 
-def _last_comparisons(store: Store) -> set[Name]:
-    """The last comparison of each experiment on each pipeline. No configuration asks for the variants' models, and they
-    are hours of training."""
-    comparisons = (artifact for artifact in store.artifacts() if artifact.manifest.stage == comparison.name)
+def _last_comparisons(artifacts: Iterable[Artifact]) -> set[Name]:
+    """The last comparison of each experiment on each pipeline, of artifacts in the order they were finished. No
+    configuration asks for the variants' models, and they are hours of training."""
+    comparisons = (artifact for artifact in artifacts if artifact.manifest.stage == comparison.name)
     return set({(made.manifest.pipeline, made.manifest.label): made.name for made in comparisons}.values())
 
 

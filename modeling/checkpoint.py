@@ -178,9 +178,9 @@ def publish(folder: Path, out: Path) -> None:
             temporary.hardlink_to(folder / name)
         except OSError:  # a file system without links
             write_file(out / name, (folder / name).read_bytes())
-            continue
-        temporary.replace(out / name)
-        temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
+        else:
+            temporary.replace(out / name)
+            temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
 
 
 def sha256(path: Path) -> str:
