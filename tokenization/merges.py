@@ -2,17 +2,18 @@
 
 Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), over bytes as in
 GPT-2. Of equally frequent pairs the smallest (left id, then right id) is merged first. Works on the distinct words of a
-corpus, weighted by how often they occur. Four ideas make it fast:
+corpus, weighted by how often they occur. What makes it fast:
 
-- Words are linked lists of symbols in one array, and every pair keeps the positions where it occurs, so a merge touches
-  only these. A new pair gets all its positions during the merge that creates its younger symbol, so its list is written
-  once, contiguous, and only ever goes stale; a position is checked when it is used.
-- A merge first adds up, per neighbouring symbol, what it does to the pair counts, in arrays indexed by symbol, and
-  touches the hash table of pairs once per neighbour instead of four times per occurrence.
-- Pairs wait in a heap with the count they had when they were pushed. Counts of existing pairs only fall, so the top is
-  right when its count is still true, and otherwise sinks to its place.
+- The bytes of a word are a row of cells, and a symbol is written in the first and the last of the cells it covers. So
+  both neighbours of a pair are found beside it, and a merge touches a line of memory or two for each of its places.
+- Every pair keeps the places where it occurs. A new pair gets all of them during the merge that creates its younger
+  symbol, so its list is written once, contiguous, and only ever goes stale; a place is checked when it is used.
+- A merge first replaces the pair everywhere, then adds up by neighbouring symbol what this does to the counts, and only
+  then touches the table of pairs, once per neighbour. The loops over places do without branches that depend on the
+  data: a processor guesses these wrong too often, which costs more than the work they would save.
 - Most pairs are too rare to be merged ever. Only pairs above a threshold are tracked; when none is left, the threshold
-  falls, the words are packed without the gaps that merges left, and the pairs are counted afresh.
+  falls, the words are packed to a cell for each symbol, and the pairs are counted afresh.
+- Pairs are counted by sorting: the places by left symbol, then those of each left symbol by right symbol.
 """
 
 import threading
@@ -20,260 +21,297 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tokenization.jit import address, copy_row, inlined, kernel, leading_zeros, prefetch
-from tokenization.words import M0
+from tokenization.candidates import (
+    CLASSES,
+    COUNT,
+    FIRST,
+    KEY,
+    LENGTH,
+    NONE,
+    enter,
+    find,
+    key_of,
+    prefetch_pair,
+    prefetch_slot,
+    put,
+    table_of,
+    take,
+    with_room,
+)
+from tokenization.errors import TokenizationError
+from tokenization.jit import address, inlined, kernel, prefetch
 
-SYMBOL, PREVIOUS, NEXT, WORD = 0, 1, 2, 3  # columns of the cells; a cell that was merged away has symbol NONE
-CELL = 16  # bytes
-NONE = -1
-AHEAD = 10  # how many occurrences ahead their cells are asked for
-KEY, COUNT, FIRST, LENGTH = 0, 1, 2, 3  # columns of the tracked pairs: ids packed, count, slice of the positions
+# A symbol is an id + 1. Words lie in lines of 8 cells (int32), each word from the second cell of a line on: the cell
+# before a word and those after it are EDGE. A cell inside a symbol is NONE. Each line has the weight of its word.
+EDGE = 0
+LINE = 8
+CELL = 4  # bytes
+AHEAD = 12  # how many places ahead their cells are asked for
+BEFORE, AFTER = 0, 1  # sides of a merged pair
 DONE, STOP = 0, 1  # control words shared with the thread that watches
-FALL = 256  # by how much the threshold falls when no tracked pair is left
+FALL = 4096  # by how much the threshold falls when no tracked pair is left
 MIN_COUNT = 2  # a pair that occurs once is no repetition
-
-
-# ---- pairs by key: an open-addressing table of (key, index of the pair), key NONE where empty
-
-
-@inlined
-def _pair_key(left, right):
-    return np.int64(left) << 32 | np.int64(right)
-
-
-@inlined
-def _home(key, table):
-    """Slot where the search for a key begins."""
-    return np.int64((np.uint64(key) * M0) >> np.uint64(leading_zeros(np.uint64(table.shape[0] - 1))))
-
-
-@inlined
-def _find(key, table):
-    """Slot of a pair in the table, or the empty slot where it belongs."""
-    slot = _home(key, table)
-    while table[slot, 0] != NONE and table[slot, 0] != key:
-        slot = (slot + 1) & (table.shape[0] - 1)
-    return slot
-
-
-@inlined
-def _index(key, table):
-    """Index of a pair, or NONE."""
-    slot = _find(key, table)
-    return table[slot, 1] if table[slot, 0] == key else NONE
-
-
-@kernel
-def _table_of(pairs, used, slots):
-    """A table of the first `used` pairs, at most half full."""
-    while slots < 2 * used:
-        slots *= 2
-    table = np.full((slots, 2), NONE, np.int64)
-    for index in range(used):
-        slot = _find(pairs[index, KEY], table)
-        table[slot, 0], table[slot, 1] = pairs[index, KEY], index
-    return table
-
-
-@kernel
-def _with_room(pairs, used):
-    """The pairs, in twice the room if there is none left."""
-    if used < pairs.shape[0]:
-        return pairs
-    larger = np.empty((2 * pairs.shape[0], 4), np.int64)
-    for index in range(used):
-        copy_row(larger, index, pairs, index)
-    return larger
-
-
-# ---- the heap of (count, key), largest count first, then smallest key
-
-
-@inlined
-def _before(count, key, other_count, other_key):
-    return count > other_count or (count == other_count and key < other_key)
-
-
-@inlined
-def _push(heap, size, count, key):
-    """Add an entry to the heap of that size, which must have room."""
-    i = size
-    while i > 0:
-        parent = (i - 1) >> 1
-        if not _before(count, key, heap[parent, 0], heap[parent, 1]):
-            break
-        heap[i, 0], heap[i, 1] = heap[parent, 0], heap[parent, 1]
-        i = parent
-    heap[i, 0], heap[i, 1] = count, key
-
-
-@kernel
-def _sink(heap, size, i, count, key):
-    """Put an entry at position i, below which all is in order, or where it belongs beneath."""
-    while True:
-        child = 2 * i + 1
-        if child >= size:
-            break
-        if child + 1 < size and _before(heap[child + 1, 0], heap[child + 1, 1], heap[child, 0], heap[child, 1]):
-            child += 1
-        if _before(count, key, heap[child, 0], heap[child, 1]):
-            break
-        heap[i, 0], heap[i, 1] = heap[child, 0], heap[child, 1]
-        i = child
-    heap[i, 0], heap[i, 1] = count, key
 
 
 # ---- words
 
 
 @kernel
-def _cells_of(data, offsets, byte_ids):
-    """Every word as a linked list of the symbols of its bytes: int32[bytes, 4]."""
-    cells = np.empty((data.size, 4), np.int32)
-    for word in range(offsets.size - 1):
-        first, last = offsets[word], offsets[word + 1] - 1
-        for i in range(first, last + 1):
-            cells[i, SYMBOL] = byte_ids[data[i]]
-            cells[i, PREVIOUS] = i - 1 if i > first else NONE
-            cells[i, NEXT] = i + 1 if i < last else NONE
-            cells[i, WORD] = word
-    return cells
+def _symbols_of(data, offsets, counts, byte_ids):
+    """The cells of all words of two bytes and more, and the weights of their lines: (int32[cells], int64[lines])."""
+    lines = 0
+    for word in range(counts.size):
+        if offsets[word + 1] - offsets[word] > 1:
+            lines += (offsets[word + 1] - offsets[word]) // LINE + 1
+    symbols, weights = np.empty(lines * LINE + 1, np.int32), np.empty(lines, np.int64)
+    line = np.int64(0)
+    for word in range(counts.size):
+        first, last = offsets[word], offsets[word + 1]
+        if last - first < 2:
+            continue
+        at = line * LINE
+        symbols[at] = EDGE
+        for i in range(first, last):
+            at += 1
+            symbols[at] = byte_ids[data[i]] + 1
+        line = _end_word(symbols, weights, line, at, counts[word])
+    symbols[line * LINE] = EDGE
+    return symbols, weights
+
+
+@inlined
+def _end_word(symbols, weights, line, at, weight):
+    """Weigh the lines of a word from `line` to its last cell, fill up the last; returns the line after it."""
+    after = at // LINE + 1
+    while line < after:
+        weights[line] = weight
+        line += 1
+    while at < line * LINE:
+        at += 1
+        symbols[at] = EDGE
+    return line
 
 
 @kernel
-def _pack(cells, used):
-    """Move the symbols together over the gaps; words of one symbol go too. Returns the number of cells left."""
-    kept = 0
-    i = 0
-    while i < used:
-        if cells[i, SYMBOL] == NONE or (cells[i, PREVIOUS] == NONE and cells[i, NEXT] == NONE):
-            i += 1
-            continue
-        previous = NONE
-        while i != NONE:  # i is the first symbol of a word
-            cells[kept, SYMBOL], cells[kept, WORD] = cells[i, SYMBOL], cells[i, WORD]
-            following = cells[i, NEXT]
-            cells[kept, PREVIOUS] = previous
-            cells[kept, NEXT] = kept + 1 if following != NONE else NONE
-            previous = kept
-            kept += 1
-            last = i
-            i = following
-        i = last + 1
+def _pack(symbols, weights, lines, lengths):
+    """Give every symbol one cell, and leave out words that are one symbol; returns the number of lines left."""
+    kept = line = np.int64(0)
+    while line < lines:
+        weight = weights[line]
+        i, at = line * LINE + 1, kept * LINE
+        symbols[at] = EDGE
+        while symbols[i] != EDGE:
+            symbol = symbols[i]
+            at += 1
+            symbols[at] = symbol
+            i += lengths[symbol]
+        line = (i - 1) // LINE + 1
+        if at > kept * LINE + 1:
+            kept = _end_word(symbols, weights, kept, at, weight)
+    symbols[kept * LINE] = EDGE
+    lengths[:] = 1
     return kept
 
 
 @kernel
-def _count_pairs(cells, used, counts):
-    """All pairs of neighbours: (pairs, number of pairs, index of the pair at every cell or NONE)."""
-    pairs = np.empty((1 << 12, 4), np.int64)
-    table = np.full((1 << 13, 2), NONE, np.int64)
-    at = np.empty(used, np.int32)
-    found = 0
-    for i in range(used):
-        j = cells[i, NEXT]
-        if j == NONE:
-            at[i] = NONE
-            continue
-        key = _pair_key(cells[i, SYMBOL], cells[j, SYMBOL])
-        slot = _find(key, table)
-        index = table[slot, 1]
-        if table[slot, 0] != key:
-            pairs = _with_room(pairs, found)
-            index = found
-            table[slot, 0], table[slot, 1] = key, index
-            pairs[index, KEY], pairs[index, COUNT], pairs[index, FIRST], pairs[index, LENGTH] = key, 0, 0, 0
-            found += 1
-            if 2 * found > table.shape[0]:
-                table = _table_of(pairs, found, 4 * table.shape[0])
-        pairs[index, COUNT] += counts[cells[i, WORD]]
-        pairs[index, LENGTH] += 1
-        at[i] = index
-    return pairs, found, at
+def _count_pairs(symbols, weights, lines, last_symbol, places, by_left, rights):
+    """All pairs of neighbours of packed words: (pairs, how many, used places). A pair's places ascend.
+
+    places, by_left, rights: int32[cells]; the latter two are work space.
+    """
+    starts = np.zeros(last_symbol + 2, np.int32)  # of the places of each left symbol
+    for i in range(lines * LINE):
+        if symbols[i] != EDGE and symbols[i + 1] != EDGE:
+            starts[symbols[i] + 1] += 1
+    for symbol in range(1, last_symbol + 2):
+        starts[symbol] += starts[symbol - 1]
+    for i in range(lines * LINE):
+        left, right = symbols[i], symbols[i + 1]
+        if left != EDGE and right != EDGE:
+            at = np.int64(starts[left])
+            by_left[at], rights[at] = i, right
+            starts[left] = at + 1  # at last where the next symbol's began
+    pairs = np.empty((1 << 12, 5), np.int64)
+    found = placed = begin = np.int64(0)
+    pair_with = np.full(last_symbol + 1, NONE, np.int32)  # index of the pair of this left symbol and a right one
+    for left in range(1, last_symbol + 1):
+        end = np.int64(starts[left])
+        known = found
+        pairs = with_room(pairs, found, min(end - begin, last_symbol))
+        for k in range(begin, end):
+            right = rights[k]
+            index = np.int64(pair_with[right])
+            if index == NONE:
+                index = found
+                found += 1
+                pair_with[right] = index
+                pairs[index, KEY], pairs[index, COUNT], pairs[index, LENGTH] = key_of(left, right), 0, 0
+            rights[k] = index - known
+            pairs[index, COUNT] += weights[by_left[k] // LINE]
+            pairs[index, LENGTH] += 1
+        for index in range(known, found):
+            pairs[index, FIRST] = placed
+            placed += pairs[index, LENGTH]
+            pair_with[pairs[index, KEY] & 0xFFFFFFFF] = NONE
+        for k in range(begin, end):
+            index = known + rights[k]
+            places[pairs[index, FIRST]] = by_left[k]
+            pairs[index, FIRST] += 1
+        for index in range(known, found):
+            pairs[index, FIRST] -= pairs[index, LENGTH]
+        begin = end
+    return pairs, found, placed
 
 
 @kernel
-def _track(pairs, found, at, threshold, positions):
-    """Keep the pairs that occur at least `threshold` times and write down where.
-
-    Returns (pairs, how many, their table, used positions).
-    """
-    renamed = np.full(found, NONE, np.int32)
-    kept = np.empty((found + 1, 4), np.int64)
-    tracked = used = 0
+def _keep_frequent(pairs, found, threshold):
+    """Move the pairs that occur at least `threshold` times to the front; returns how many these are."""
+    kept = 0
     for index in range(found):
         if pairs[index, COUNT] >= threshold:
-            renamed[index] = tracked
-            copy_row(kept, tracked, pairs, index)
-            kept[tracked, FIRST] = used
-            used += pairs[index, LENGTH]
-            kept[tracked, LENGTH] = 0
-            tracked += 1
-    for i in range(at.size):
-        if at[i] != NONE and renamed[at[i]] != NONE:
-            index = renamed[at[i]]
-            positions[kept[index, FIRST] + kept[index, LENGTH]] = i
-            kept[index, LENGTH] += 1
-    return kept, tracked, _table_of(kept, tracked, 1 << 12), used
+            for column in range(LENGTH + 1):
+                pairs[kept, column] = pairs[index, column]
+            kept += 1
+    return kept
+
+
+# ---- one merge
 
 
 @kernel
-def _merge_everywhere(cells, places, left, right, new, counts, neighbours, sums, records):
-    """Replace `left right` by `new` at the given places (ascending), stale ones skipped.
+def _replace(symbols, places, left, right, new, left_length, right_length, merged):
+    """Replace the pair at the given places (ascending) where it still is; returns how many these were.
 
-    neighbours: int32[2, ids], all NONE: for a symbol before (0) or after (1) a merged pair the row of `sums` about it.
-    sums: int64[:, 4], rows of (symbol, side, count of the old pair lost, count of the new pair gained).
-    records: int32[:, 2], (row, position) of every occurrence of a new pair.
-    Returns (rows used, records used).
+    merged: int32[:, 3] gets of each the place and the symbols before and after it.
     """
-    rows = recorded = 0
-    first_cell = address(cells)
+    left, right, new = np.int32(left), np.int32(right), np.int32(new)
+    left_length, right_length = np.int64(left_length), np.int64(right_length)
+    first_cell = address(symbols)
+    n = 0
     for i in range(places.size):
-        t = places[i]
         if i + AHEAD < places.size:
             prefetch(first_cell + CELL * np.int64(places[i + AHEAD]))
-        if cells[t, SYMBOL] != left:
-            continue
-        u = cells[t, NEXT]
-        if u == NONE or cells[u, SYMBOL] != right:
-            continue
-        weight = counts[cells[t, WORD]]
-        before, after = cells[t, PREVIOUS], cells[u, NEXT]
-        cells[t, SYMBOL] = new
-        cells[t, NEXT] = after
-        cells[u, SYMBOL] = NONE
-        if after != NONE:
-            cells[after, PREVIOUS] = t
-        for side in range(2):
-            place = before if side == 0 else after
-            if place == NONE:
-                continue
-            symbol = cells[place, SYMBOL]
-            row = neighbours[side, symbol]
-            if row == NONE:
-                row = rows
-                rows += 1
-                neighbours[side, symbol] = row
-                sums[row, 0], sums[row, 1], sums[row, 2], sums[row, 3] = symbol, side, 0, 0
-            if side == 0 and symbol == new:
-                # `left right left right`: the pair (new, left) just noted is gone again
-                sums[neighbours[1, left], 3] -= weight
-            else:
-                sums[row, 2] += weight
-            sums[row, 3] += weight
-            records[recorded, 0] = row
-            records[recorded, 1] = place if side == 0 else t
-            recorded += 1
-    return rows, recorded
+        place = np.int64(places[i])
+        middle = place + left_length
+        after = middle + right_length
+        there = (symbols[place] == left) & (symbols[middle] == right)
+        merged[n, 0], merged[n, 1], merged[n, 2] = place, symbols[place - 1], symbols[after]
+        # in this order, for these cells are the same where a symbol has only one
+        symbols[middle - 1] = NONE if there else symbols[middle - 1]
+        symbols[middle] = NONE if there else symbols[middle]
+        symbols[place] = new if there else symbols[place]
+        symbols[after - 1] = new if there else symbols[after - 1]
+        n += there
+    return n
+
+
+@kernel
+def _add_up(merged, left, new, lengths, weights, row_at, sums, row_of, place_of):
+    """What replacing a pair at `merged` does, by neighbouring symbol.
+
+    row_at: int32[2, symbols], all NONE: the row of `sums` about a symbol before or after the pair.
+    sums: int64[:, 4], all zero: symbol and side, weight and number of the places, and room for the index of the pair.
+    row_of, place_of: int32[:], for every place two new pairs, as rows of `sums` and where they are.
+    Returns (rows, weight of those places where `left right left right` became `new new`).
+    """
+    rows = twice = np.int64(0)
+    for i in range(merged.shape[0]):
+        place, before, after = merged[i, 0], merged[i, 1], merged[i, 2]
+        weight = weights[place // LINE]
+        rows, row = _row(rows, BEFORE, before, weight, row_at, sums)
+        row_of[2 * i], place_of[2 * i] = row, place - lengths[before]
+        rows, row = _row(rows, AFTER, after, weight, row_at, sums)
+        row_of[2 * i + 1], place_of[2 * i + 1] = row, place
+        if before == new:
+            twice += weight
+    return rows, twice
 
 
 @inlined
-def _prefetch_row(symbol, side, left, right, new, table):
-    """Ask for the table's slots of the old and the new pair of a row of sums."""
-    old = _pair_key(symbol, left) if side == 0 else _pair_key(right, symbol)
-    young = _pair_key(symbol, new) if side == 0 else _pair_key(new, symbol)
-    prefetch(address(table) + 16 * _home(old, table))
-    prefetch(address(table) + 16 * _home(young, table))
+def _row(rows, side, symbol, weight, row_at, sums):
+    """Add a place to the row about a neighbour; returns (rows, row)."""
+    row = np.int64(row_at[side, symbol])
+    fresh = row == NONE
+    row = rows if fresh else row
+    row_at[side, symbol] = row
+    sums[row, 0] = np.int64(symbol) << 1 | side
+    sums[row, 1] += weight
+    sums[row, 2] += 1
+    return rows + fresh, row
+
+
+@inlined
+def _pair_beside(symbol, side, merged_left, merged_right):
+    """Key of the pair of a neighbour and the symbol next to it."""
+    return key_of(symbol, merged_left) if side == BEFORE else key_of(merged_right, symbol)
+
+
+@kernel
+def _find_merged(sums, left, right, new, row_at, pairs, table):
+    """Write into `sums` the index of the pair that each neighbour was in; ask for all that its update needs.
+
+    Leaves `row_at` as it was before the merge.
+    """
+    for row in range(sums.shape[0]):
+        symbol, side = sums[row, 0] >> 1, sums[row, 0] & 1
+        row_at[side, symbol] = NONE
+        prefetch_slot(_pair_beside(symbol, side, left, right), table)
+        prefetch_slot(_pair_beside(symbol, side, new, new), table)
+    for row in range(sums.shape[0]):
+        symbol, side = sums[row, 0] >> 1, sums[row, 0] & 1
+        sums[row, 3] = find(_pair_beside(symbol, side, left, right), table)
+        prefetch_pair(sums[row, 3], pairs)
+
+
+@kernel
+def _update_pairs(sums, left, new, twice, threshold, pairs, tracked, placed, nowhere, table, heads, heap, waiting, top):
+    """Lower the counts of the pairs that were merged into, track the new ones; returns (tracked, placed, waiting).
+
+    Leaves `sums` as it was before the merge, but for where the places of each new pair begin.
+    """
+    for row in range(sums.shape[0]):
+        symbol, side, weight, length = sums[row, 0] >> 1, sums[row, 0] & 1, sums[row, 1], sums[row, 2]
+        sums[row, 0], sums[row, 1], sums[row, 2] = nowhere, 0, 0
+        if symbol == EDGE:
+            continue
+        if side == AFTER or symbol != new:  # a `new left` that became `new new` had not been a pair before
+            old = sums[row, 3]
+            if old != NONE:
+                pairs[old, COUNT] -= weight
+        if side == AFTER and symbol == left:
+            weight -= twice
+        if weight >= threshold:
+            pairs[tracked, KEY], pairs[tracked, COUNT] = _pair_beside(symbol, side, new, new), weight
+            pairs[tracked, FIRST], pairs[tracked, LENGTH] = placed, length
+            enter(pairs[tracked, KEY], tracked, table)
+            waiting = put(tracked, pairs, heads, heap, waiting, top)
+            tracked += 1
+            sums[row, 0] = placed
+            placed += length
+    return tracked, placed, waiting
+
+
+@kernel
+def _write_places(sums, row_of, place_of, places):
+    """Write the places of each new pair side by side."""
+    for r in range(row_of.size):
+        at = sums[row_of[r], 0]
+        places[at] = place_of[r]
+        sums[row_of[r], 0] = at + 1
+
+
+# ---- all merges
+
+
+@kernel
+def _next_threshold(pairs, found, threshold):
+    """How often a pair must occur to be tracked; `threshold` is the one before, or 0."""
+    most = np.int64(0)
+    for index in range(found):
+        most = max(most, pairs[index, COUNT])
+    if threshold == 0:
+        return max(most // FALL, MIN_COUNT)
+    return max(min(threshold // FALL, most // 2), MIN_COUNT)
 
 
 @kernel
@@ -284,88 +322,66 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
     byte_ids: int32[256], the id of every byte, below 256; merge i makes id 256 + i.
     control: int64[2]: DONE is set to the merges made so far; STOP may be set by another thread to end early.
     """
-    cells = _cells_of(data, offsets, byte_ids)
-    used = data.size
-    ids = 256 + merges.shape[0]
-    neighbours = np.full((2, ids), NONE, np.int32)
-    sums = np.empty((2 * ids, 4), np.int64)
+    symbols, weights = _symbols_of(data, offsets, counts, byte_ids)
+    lines = weights.size
+    cells = data.size
+    lengths = np.ones(257 + merges.shape[0], np.int32)  # cells of every symbol
+    row_at = np.full((2, lengths.size), NONE, np.int32)
+    sums = np.zeros((2 * lengths.size, 4), np.int64)
+    # every merge takes a symbol away and places at most two pairs; where those of rare pairs go nobody looks
+    places = np.empty(5 * cells, np.int32)
+    nowhere = 3 * cells
+    merged = np.empty((cells, 3), np.int32)
+    row_of, place_of = np.empty(2 * cells, np.int32), np.empty(2 * cells, np.int32)
     made = 0
-    threshold = np.int64(0)  # decided when the pairs have been counted
+    threshold = np.int64(0)
     while made < merges.shape[0] and threshold != MIN_COUNT and control[STOP] == 0:
-        used = _pack(cells, used)
-        pairs, found, at = _count_pairs(cells, used, counts)
-        top = np.int64(0)
-        for index in range(found):
-            top = max(top, pairs[index, COUNT])
-        threshold = max(top // FALL, MIN_COUNT) if threshold == 0 else max(min(threshold // FALL, top // 2), MIN_COUNT)
-        # every merge takes a cell away and adds at most two positions
-        positions = np.empty(3 * used, np.int32)
-        records = np.empty((2 * used, 2), np.int32)
-        pairs, tracked, table, placed = _track(pairs, found, at, threshold, positions)
-        heap = np.empty((2 * tracked + 1024, 2), np.int64)
-        waiting = tracked
+        if made > 0:
+            lines = _pack(symbols, weights, lines, lengths)
+        pairs, found, placed = _count_pairs(symbols, weights, lines, 256 + made, places, row_of, place_of)
+        threshold = _next_threshold(pairs, found, threshold)
+        tracked = _keep_frequent(pairs, found, threshold)
+        table, in_table = table_of(pairs, tracked, threshold, tracked)
+        heads, heap = np.full(CLASSES, NONE, np.int64), np.empty((1024, 3), np.int64)
+        waiting, top = np.int64(0), np.int64(CLASSES)
         for index in range(tracked):
-            heap[index, 0], heap[index, 1] = pairs[index, COUNT], pairs[index, KEY]
-        for i in range(waiting // 2 - 1, -1, -1):
-            _sink(heap, waiting, i, heap[i, 0], heap[i, 1])
-        while waiting > 0 and made < merges.shape[0] and control[STOP] == 0:
-            count, key = heap[0, 0], heap[0, 1]
-            index = _index(key, table)
-            if pairs[index, COUNT] != count and pairs[index, COUNT] >= threshold:
-                _sink(heap, waiting, 0, pairs[index, COUNT], key)
-                continue
-            waiting -= 1
-            _sink(heap, waiting, 0, heap[waiting, 0], heap[waiting, 1])
-            if pairs[index, COUNT] < threshold:
-                continue
-            left, right, new = key >> 32, key & 0xFFFFFFFF, 256 + made
-            merges[made, 0], merges[made, 1], merge_counts[made] = left, right, count
+            put(index, pairs, heads, heap, waiting, top)
+        while made < merges.shape[0] and control[STOP] == 0:
+            index, heap, waiting, top = take(pairs, heads, heap, waiting, top, threshold)
+            if index == NONE:
+                break
+            left, right, new = pairs[index, KEY] >> 32, pairs[index, KEY] & 0xFFFFFFFF, 257 + made
+            merges[made, 0], merges[made, 1], merge_counts[made] = left - 1, right - 1, pairs[index, COUNT]
             made += 1
             control[DONE] = made
-            first = pairs[index, FIRST]
-            places = positions[first : first + pairs[index, LENGTH]]
-            rows, recorded = _merge_everywhere(cells, places, left, right, new, counts, neighbours, sums, records)
+            lengths[new] = lengths[left] + lengths[right]
+            of_pair = places[pairs[index, FIRST] : pairs[index, FIRST] + pairs[index, LENGTH]]
             pairs[index, COUNT] = 0
-            if waiting + rows > heap.shape[0]:
-                larger = np.empty((2 * (waiting + rows), 2), np.int64)
-                for i in range(waiting):
-                    larger[i, 0], larger[i, 1] = heap[i, 0], heap[i, 1]
-                heap = larger
-            for row in range(rows):
-                _prefetch_row(sums[row, 0], sums[row, 1], left, right, new, table)
-            for row in range(rows):
-                symbol, side, lost, gained = sums[row, 0], sums[row, 1], sums[row, 2], sums[row, 3]
-                neighbours[side, symbol] = NONE
-                old = _index(_pair_key(symbol, left) if side == 0 else _pair_key(right, symbol), table)
-                if old != NONE:
-                    pairs[old, COUNT] -= lost
-                sums[row, 0] = NONE
-                if gained >= threshold:
-                    pairs = _with_room(pairs, tracked)
-                    key = _pair_key(symbol, new) if side == 0 else _pair_key(new, symbol)
-                    pairs[tracked, KEY], pairs[tracked, COUNT], pairs[tracked, LENGTH] = key, gained, 0
-                    slot = _find(key, table)
-                    table[slot, 0], table[slot, 1] = key, tracked
-                    sums[row, 0] = tracked
-                    tracked += 1
-                    if 2 * tracked > table.shape[0]:
-                        table = _table_of(pairs, tracked, 2 * table.shape[0])
-                    _push(heap, waiting, gained, key)
-                    waiting += 1
-            # each new pair's positions side by side: first how many, then where
-            for r in range(recorded):
-                if sums[records[r, 0], 0] != NONE:
-                    pairs[sums[records[r, 0], 0], LENGTH] += 1
-            for row in range(rows):
-                if sums[row, 0] != NONE:
-                    pairs[sums[row, 0], FIRST] = placed
-                    placed += pairs[sums[row, 0], LENGTH]
-                    pairs[sums[row, 0], LENGTH] = 0
-            for r in range(recorded):
-                index = sums[records[r, 0], 0]
-                if index != NONE:
-                    positions[pairs[index, FIRST] + pairs[index, LENGTH]] = records[r, 1]
-                    pairs[index, LENGTH] += 1
+            n = _replace(symbols, of_pair, left, right, new, lengths[left], lengths[right], merged)
+            rows, twice = _add_up(merged[:n], left, new, lengths, weights, row_at, sums, row_of, place_of)
+            pairs, heap = with_room(pairs, tracked, rows), with_room(heap, waiting, rows)
+            if 3 * (in_table + rows) > 2 * table.shape[0]:
+                table, in_table = table_of(pairs, tracked, threshold, rows)
+            _find_merged(sums[:rows], left, right, new, row_at, pairs, table)
+            before = tracked
+            tracked, placed, waiting = _update_pairs(
+                sums[:rows],
+                left,
+                new,
+                twice,
+                threshold,
+                pairs,
+                tracked,
+                placed,
+                nowhere,
+                table,
+                heads,
+                heap,
+                waiting,
+                top,
+            )
+            in_table += tracked - before
+            _write_places(sums, row_of[: 2 * n], place_of[: 2 * n], places)
     return made
 
 
@@ -381,8 +397,11 @@ def learn_merges(
     (int32[256]) decides ties between bytes; a byte's value by default. `progress(done)` is called now and then.
     """
     data, offsets, counts = words
-    if data.size > np.iinfo(np.int32).max // 4:
-        raise ValueError("the distinct words take more than half a gigabyte")
+    if 2 * data.size + LINE * len(counts) > np.iinfo(np.int32).max:
+        raise TokenizationError(
+            f"the {len(counts):,} distinct words take {data.size / 1e9:.1f} GB, more than their places can be numbered "
+            "for; train on a part of the corpus"
+        )
     byte_ids = np.arange(256, dtype=np.int32) if byte_ids is None else byte_ids.astype(np.int32)
     merges, merge_counts = np.empty((n_merges, 2), np.int32), np.empty(n_merges, np.int64)
     control = np.zeros(2, np.int64)
