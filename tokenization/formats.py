@@ -6,8 +6,8 @@
   `transformers` what the special tokens are for.
 """
 
-import base64
 import json
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -88,7 +88,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
-    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in tokens.items()))
+    path.write_bytes(b"".join(b2a_base64(token, newline=False) + b" %d\n" % rank for token, rank in tokens.items()))
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
@@ -99,7 +99,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             continue
         try:
             token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            ranks[a2b_base64(token, strict_mode=True)] = int(rank)
         except ValueError:
             raise TokenizationError(f"{path}, line {number}: not a base64 token and its rank") from None
     if len(set(ranks.values())) != len(ranks):

@@ -8,6 +8,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 logger = logging.getLogger(__name__)
@@ -21,20 +23,35 @@ def _package_digest() -> str:
 PACKAGE_DIGEST = _package_digest()
 
 
+class _KernelCache(FunctionCache):
+    """Numba's cache of machine code, with two differences.
+
+    Kernels contain the code of the kernels they call, in other files too, while Numba looks only at the file of the
+    kernel itself: here a change of any file of the package discards them all. And Numba loads its whole compiler before
+    it loads machine code, for half a second in every process; here only the runtime that the code calls.
+    """
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file._source_stamp = PACKAGE_DIGEST
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
 def kernel(function):
     """Compile `function` without the GIL and cache the machine code beside its source or in NUMBA_CACHE_DIR.
 
     Where neither that folder nor the user's cache folder can be written (a read-only installation), the kernel is
-    compiled in every process instead. Kernels contain the code of the kernels they call, in other files too, while
-    Numba looks only at the file of the kernel itself: here a change of any file of the package discards them all.
+    compiled in every process instead.
     """
-    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    compiled = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
     try:
-        compiled = njit(cache=True, **options)(function)
+        compiled._cache = _KernelCache(function)
     except RuntimeError:
         logger.debug("no writable folder for the machine code of %s; set NUMBA_CACHE_DIR", function.__name__)
-        return njit(**options)(function)
-    compiled._cache._cache_file._source_stamp = PACKAGE_DIGEST
     return compiled
 
 

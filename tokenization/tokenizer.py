@@ -38,12 +38,13 @@ class Tokenizer:
         ids = {*self.tokens.values(), *self.special_tokens.values()}
         if len(ids) != len(self.tokens) + len(self.special_tokens):
             raise TokenizationError("two tokens share an id; every token and special token needs one of its own")
-        self.vocab_size: int = max(ids) + 1
-        self.dtype = token_dtype(self.vocab_size)
         missing = [b for b in range(256) if bytes([b]) not in self.tokens]
         if missing:
             raise TokenizationError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
-        if max(self.tokens.values()) >= ID_LIMIT:
+        last, last_special = _last_id(self.tokens), _last_id(self.special_tokens)
+        self.vocab_size: int = max(last, last_special) + 1
+        self.dtype = token_dtype(self.vocab_size)
+        if last >= ID_LIMIT:
             raise TokenizationError(f"ids of tokens must be below {ID_LIMIT:,}; this vocabulary is larger")
         self._lock = threading.Lock()
         self._vocabulary: Vocabulary | None = None  # built when it is first needed
@@ -185,8 +186,11 @@ class Tokenizer:
 def _by_id(tokens: Mapping) -> dict:
     """The tokens in the order of their ids."""
     ids = list(tokens.values())
-    in_order = all(map(operator.lt, ids, ids[1:]))
-    return dict(tokens if in_order else sorted(tokens.items(), key=operator.itemgetter(1)))
+    return dict(tokens if ids == sorted(ids) else sorted(tokens.items(), key=operator.itemgetter(1)))
+
+
+def _last_id(by_id: dict) -> int:
+    return next(reversed(by_id.values()), -1)
 
 
 def _pieces(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:

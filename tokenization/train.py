@@ -84,7 +84,7 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
     for left, right in zip(*merges.T.tolist(), strict=True):
         tokens.append(tokens[left] + tokens[right])
     stats = {
-        "corpus_bytes": int((np.diff(offsets) * counts).sum()),
+        "corpus_bytes": int(np.diff(offsets) @ counts),
         "corpus_words": int(counts.sum()),
         "distinct_words": len(counts),
         "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
