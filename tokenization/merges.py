@@ -45,7 +45,7 @@ from tokenization.jit import address, inlined, kernel, prefetch
 # before a word and those after it are EDGE. A cell inside a symbol is NONE. Each line has the weight of its word.
 EDGE = 0
 LINE = 8
-CELL = 4  # bytes
+CELL, WEIGHT = 4, 8  # bytes
 AHEAD = 12  # how many places ahead their cells are asked for
 BEFORE, AFTER = 0, 1  # sides of a merged pair
 DONE, STOP = 0, 1  # control words shared with the thread that watches
@@ -114,51 +114,47 @@ def _pack(symbols, weights, lines, lengths):
 
 
 @kernel
-def _count_pairs(symbols, weights, lines, last_symbol, places, by_left, rights):
+def _count_pairs(symbols, weights, lines, last_symbol, places, found_at):
     """All pairs of neighbours of packed words: (pairs, how many, used places). A pair's places ascend.
 
-    places, by_left, rights: int32[cells]; the latter two are work space.
+    places: int32[cells]; found_at: int64[cells + 1], work space.
     """
-    starts = np.zeros(last_symbol + 2, np.int32)  # of the places of each left symbol
+    starts = np.zeros(last_symbol + 2, np.int64)  # of what is found of each left symbol
     for i in range(lines * LINE):
-        if symbols[i] != EDGE and symbols[i + 1] != EDGE:
-            starts[symbols[i] + 1] += 1
+        starts[symbols[i] + 1] += (symbols[i] != EDGE) & (symbols[i + 1] != EDGE)
     for symbol in range(1, last_symbol + 2):
         starts[symbol] += starts[symbol - 1]
     for i in range(lines * LINE):
         left, right = symbols[i], symbols[i + 1]
-        if left != EDGE and right != EDGE:
-            at = np.int64(starts[left])
-            by_left[at], rights[at] = i, right
-            starts[left] = at + 1  # at last where the next symbol's began
-    pairs = np.empty((1 << 12, 5), np.int64)
+        at = starts[left] if (left != EDGE) & (right != EDGE) else found_at.size - 1
+        found_at[at] = i << 32 | right
+        starts[left] += (left != EDGE) & (right != EDGE)  # at last where the next symbol's began
+    pairs = np.empty((starts[last_symbol], 5), np.int64)
     found = placed = begin = np.int64(0)
     pair_with = np.full(last_symbol + 1, NONE, np.int32)  # index of the pair of this left symbol and a right one
     for left in range(1, last_symbol + 1):
-        end = np.int64(starts[left])
+        end = starts[left]
         known = found
-        pairs = with_room(pairs, found, min(end - begin, last_symbol))
         for k in range(begin, end):
-            right = rights[k]
+            place, right = found_at[k] >> 32, found_at[k] & 0xFFFFFFFF
             index = np.int64(pair_with[right])
             if index == NONE:
                 index = found
                 found += 1
                 pair_with[right] = index
                 pairs[index, KEY], pairs[index, COUNT], pairs[index, LENGTH] = key_of(left, right), 0, 0
-            rights[k] = index - known
-            pairs[index, COUNT] += weights[by_left[k] // LINE]
+            pairs[index, COUNT] += weights[place // LINE]
             pairs[index, LENGTH] += 1
         for index in range(known, found):
             pairs[index, FIRST] = placed
             placed += pairs[index, LENGTH]
-            pair_with[pairs[index, KEY] & 0xFFFFFFFF] = NONE
         for k in range(begin, end):
-            index = known + rights[k]
-            places[pairs[index, FIRST]] = by_left[k]
+            index = np.int64(pair_with[found_at[k] & 0xFFFFFFFF])
+            places[pairs[index, FIRST]] = found_at[k] >> 32
             pairs[index, FIRST] += 1
         for index in range(known, found):
             pairs[index, FIRST] -= pairs[index, LENGTH]
+            pair_with[pairs[index, KEY] & 0xFFFFFFFF] = NONE
         begin = end
     return pairs, found, placed
 
@@ -179,18 +175,19 @@ def _keep_frequent(pairs, found, threshold):
 
 
 @kernel
-def _replace(symbols, places, left, right, new, left_length, right_length, merged):
+def _replace(symbols, weights, places, left, right, new, left_length, right_length, merged):
     """Replace the pair at the given places (ascending) where it still is; returns how many these were.
 
     merged: int32[:, 3] gets of each the place and the symbols before and after it.
     """
     left, right, new = np.int32(left), np.int32(right), np.int32(new)
     left_length, right_length = np.int64(left_length), np.int64(right_length)
-    first_cell = address(symbols)
+    first_cell, first_weight = address(symbols), address(weights)
     n = 0
     for i in range(places.size):
         if i + AHEAD < places.size:
             prefetch(first_cell + CELL * np.int64(places[i + AHEAD]))
+            prefetch(first_weight + WEIGHT * np.int64(places[i + AHEAD] // LINE))
         place = np.int64(places[i])
         middle = place + left_length
         after = middle + right_length
@@ -333,12 +330,13 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
     nowhere = 3 * cells
     merged = np.empty((cells, 3), np.int32)
     row_of, place_of = np.empty(2 * cells, np.int32), np.empty(2 * cells, np.int32)
+    found_at = np.empty(cells + 1, np.int64)
     made = 0
     threshold = np.int64(0)
     while made < merges.shape[0] and threshold != MIN_COUNT and control[STOP] == 0:
         if made > 0:
             lines = _pack(symbols, weights, lines, lengths)
-        pairs, found, placed = _count_pairs(symbols, weights, lines, 256 + made, places, row_of, place_of)
+        pairs, found, placed = _count_pairs(symbols, weights, lines, 256 + made, places, found_at)
         threshold = _next_threshold(pairs, found, threshold)
         tracked = _keep_frequent(pairs, found, threshold)
         table, in_table = table_of(pairs, tracked, threshold, tracked)
@@ -357,7 +355,7 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
             lengths[new] = lengths[left] + lengths[right]
             of_pair = places[pairs[index, FIRST] : pairs[index, FIRST] + pairs[index, LENGTH]]
             pairs[index, COUNT] = 0
-            n = _replace(symbols, of_pair, left, right, new, lengths[left], lengths[right], merged)
+            n = _replace(symbols, weights, of_pair, left, right, new, lengths[left], lengths[right], merged)
             rows, twice = _add_up(merged[:n], left, new, lengths, weights, row_at, sums, row_of, place_of)
             pairs, heap = with_room(pairs, tracked, rows), with_room(heap, waiting, rows)
             if 3 * (in_table + rows) > 2 * table.shape[0]:
