@@ -16,8 +16,8 @@ corpus, weighted by how often they occur. What makes it fast:
 - Pairs are counted by sorting: the places by left symbol, then those of each left symbol by right symbol.
 """
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -49,6 +49,7 @@ CELL, WEIGHT = 4, 8  # bytes
 AHEAD = 12  # how many places ahead their cells are asked for
 BEFORE, AFTER = 0, 1  # sides of a merged pair
 DONE, STOP = 0, 1  # control words shared with the thread that watches
+WATCH_SECONDS = 0.02  # from one look at the merges to the next
 FALL = 4096  # by how much the threshold falls when no tracked pair is left
 MIN_COUNT = 2  # a pair that occurs once is no repetition
 
@@ -387,12 +388,13 @@ def learn_merges(
     words: tuple[np.ndarray, np.ndarray, np.ndarray],
     n_merges: int,
     byte_ids: np.ndarray | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    watch: Callable[[np.ndarray], None] = lambda merges: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The merges of these words and the count of each pair when it was merged: (int32[n, 2], int64[n]).
 
     words: what `WordCounts.unpack` returns. There are fewer than `n_merges` if no pair occurs twice any more. byte_ids
-    (int32[256]) decides ties between bytes; a byte's value by default. `progress(done)` is called now and then.
+    (int32[256]) decides ties between bytes; a byte's value by default. `watch` is called now and then with the merges
+    made so far, and with all of them at the end.
     """
     data, offsets, counts = words
     if 2 * data.size + LINE * len(counts) > np.iinfo(np.int32).max:
@@ -403,27 +405,18 @@ def learn_merges(
     byte_ids = np.arange(256, dtype=np.int32) if byte_ids is None else byte_ids.astype(np.int32)
     merges, merge_counts = np.empty((n_merges, 2), np.int32), np.empty(n_merges, np.int64)
     control = np.zeros(2, np.int64)
-    outcome: list = []
-
-    def work():
+    made = 0
+    with ThreadPoolExecutor(1) as pool:
+        # the kernel holds no GIL: this thread watches it meanwhile, and can interrupt it
+        learning = pool.submit(learn, data, offsets, counts, byte_ids, merges, merge_counts, control)
         try:
-            outcome.append(learn(data, offsets, counts, byte_ids, merges, merge_counts, control))
-        except BaseException as error:
-            outcome.append(error)
-
-    # the kernel holds no GIL: this thread watches its progress and can interrupt it
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        while True:
-            thread.join(0.1)
-            progress(int(control[DONE]))
-            if outcome:
-                break
-    finally:
-        control[STOP] = 1
-        thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    made = outcome[0]
+            while not learning.done():
+                watch(merges[:made])
+                # shown only after the pause, for then the merges that it counts can surely be seen by this thread too
+                made = int(control[DONE])
+                wait([learning], WATCH_SECONDS)
+        finally:
+            control[STOP] = 1
+    made = learning.result()
+    watch(merges[:made])
     return merges[:made], merge_counts[:made]

@@ -72,17 +72,22 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
     data, offsets, counts = words.unpack()
     if not len(counts):
         raise TokenizationError("the corpus has no text to train a tokenizer on")
-    merges, merge_counts = learn_merges(
-        (data, offsets, counts), total, progress=lambda done: progress(done, total, unit="merges", step="merging")
-    )
+    spelled = [bytes([b]) for b in range(256)]
+    tokens = dict(zip(spelled, range(256), strict=True))
+
+    def spell(merges: np.ndarray) -> None:  # while more are being learned
+        for left, right in zip(*merges[len(spelled) - 256 :].T.tolist(), strict=True):
+            token = spelled[left] + spelled[right]
+            tokens[token] = len(spelled)
+            spelled.append(token)
+        progress(len(merges), total, unit="merges", step="merging")
+
+    merges, merge_counts = learn_merges((data, offsets, counts), total, watch=spell)
     if len(merges) < total:
         raise TokenizationError(
             f"the corpus supports at most vocab_size {256 + len(merges) + len(names)}: after {len(merges)} merges no "
             f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
         )
-    tokens = [bytes([b]) for b in range(256)]
-    for left, right in zip(*merges.T.tolist(), strict=True):
-        tokens.append(tokens[left] + tokens[right])
     stats = {
         "corpus_bytes": int(np.diff(offsets) @ counts),
         "corpus_words": int(counts.sum()),
@@ -90,7 +95,7 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
         "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
     }
     special = _special_tokens({}, len(tokens), config)
-    return Tokenizer(dict(zip(tokens, range(len(tokens)), strict=True)), config.pattern, special), stats
+    return Tokenizer(tokens, config.pattern, special), stats
 
 
 def _special_tokens(existing: dict[str, int], free: int, config: TokenizerConfig) -> dict[str, int]:

@@ -102,11 +102,12 @@ def test_progress_and_interruption():
     offsets = np.cumsum([0, *map(len, words)], dtype=np.int64)
     packed = np.frombuffer(b"".join(words), np.uint8), offsets, np.array(list(words.values()), np.int64)
     reports = []
-    merges, _ = learn_merges(packed, 500, progress=reports.append)
-    assert reports[-1] == len(merges) == 500
+    merges, _ = learn_merges(packed, 500, watch=lambda made: reports.append(made.tolist()))
+    assert len(merges) == 500 and reports[-1] == merges.tolist()
+    assert all(reports[-1][: len(made)] == made for made in reports)
 
-    def interrupt(done):
+    def interrupt(merges):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn_merges(packed, 500, progress=interrupt)
+        learn_merges(packed, 500, watch=interrupt)
