@@ -81,7 +81,7 @@ def enter(key, index, table):
 
 
 @kernel
-def table_of(pairs, used, threshold, more):
+def table_of_pairs(pairs, used, threshold, more):
     """(table, pairs in it) of those of the first `used` pairs that occur often enough, with room for `more`."""
     frequent = 0
     for index in range(used):

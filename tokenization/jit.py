@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
+
 
 def _package_digest() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))

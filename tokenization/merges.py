@@ -34,19 +34,18 @@ from tokenization.candidates import (
     prefetch_pair,
     prefetch_slot,
     put,
-    table_of,
+    table_of_pairs,
     take,
     with_room,
 )
 from tokenization.errors import TokenizationError
-from tokenization.jit import address, inlined, kernel, prefetch
+from tokenization.jit import AHEAD, address, inlined, kernel, prefetch
 
 # A symbol is an id + 1. Words lie in lines of 8 cells (int32), each word from the second cell of a line on: the cell
 # before a word and those after it are EDGE. A cell inside a symbol is NONE. Each line has the weight of its word.
 EDGE = 0
 LINE = 8
 CELL, WEIGHT = 4, 8  # bytes
-AHEAD = 12  # how many places ahead their cells are asked for
 BEFORE, AFTER = 0, 1  # sides of a merged pair
 DONE, STOP = 0, 1  # control words shared with the thread that watches
 WATCH_SECONDS = 0.02  # from one look at the merges to the next
@@ -127,9 +126,10 @@ def _count_pairs(symbols, weights, lines, last_symbol, places, found_at):
         starts[symbol] += starts[symbol - 1]
     for i in range(lines * LINE):
         left, right = symbols[i], symbols[i + 1]
-        at = starts[left] if (left != EDGE) & (right != EDGE) else found_at.size - 1
+        neighbours = (left != EDGE) & (right != EDGE)
+        at = starts[left] if neighbours else found_at.size - 1
         found_at[at] = i << 32 | right
-        starts[left] += (left != EDGE) & (right != EDGE)  # at last where the next symbol's began
+        starts[left] += neighbours  # at last where the next symbol's began
     pairs = np.empty((starts[last_symbol], 5), np.int64)
     found = placed = begin = np.int64(0)
     pair_with = np.full(last_symbol + 1, NONE, np.int32)  # index of the pair of this left symbol and a right one
@@ -340,7 +340,7 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
         pairs, found, placed = _count_pairs(symbols, weights, lines, 256 + made, places, found_at)
         threshold = _next_threshold(pairs, found, threshold)
         tracked = _keep_frequent(pairs, found, threshold)
-        table, in_table = table_of(pairs, tracked, threshold, tracked)
+        table, in_table = table_of_pairs(pairs, tracked, threshold, tracked)
         heads, heap = np.full(CLASSES, NONE, np.int64), np.empty((1024, 3), np.int64)
         waiting, top = np.int64(0), np.int64(CLASSES)
         for index in range(tracked):
@@ -360,7 +360,7 @@ def learn(data, offsets, counts, byte_ids, merges, merge_counts, control):
             rows, twice = _add_up(merged[:n], left, new, lengths, weights, row_at, sums, row_of, place_of)
             pairs, heap = with_room(pairs, tracked, rows), with_room(heap, waiting, rows)
             if 3 * (in_table + rows) > 2 * table.shape[0]:
-                table, in_table = table_of(pairs, tracked, threshold, rows)
+                table, in_table = table_of_pairs(pairs, tracked, threshold, rows)
             _find_merged(sums[:rows], left, right, new, row_at, pairs, table)
             before = tracked
             tracked, placed, waiting = _update_pairs(

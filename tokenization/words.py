@@ -10,7 +10,7 @@ those that had to go are added to the large table together, its entries being as
 
 import numpy as np
 
-from tokenization.jit import address, copy_row, inlined, kernel, leading_zeros, load8, load64, prefetch, store64
+from tokenization.jit import AHEAD, address, copy_row, inlined, kernel, leading_zeros, load8, load64, prefetch, store64
 
 INLINE = 16  # words shorter than this are keys themselves
 # Both tables are uint64[slots, 4], the number of slots a power of two; a word's value is its count here, its ids in the
@@ -27,7 +27,6 @@ OWN_BYTES = np.array(
 )
 RECENT = 1 << 13  # slots of the small table: 256 kB, half of a small second-level cache
 COUNTED_AT_ONCE = 1 << 15  # words counted at once
-AHEAD = 12  # how many words ahead their entries are asked for
 EIGHT, FIFTY_SIX, ONE, ALL = np.uint64(8), np.uint64(56), np.uint64(1), ~np.uint64(0)
 
 
@@ -74,17 +73,22 @@ def same_bytes(a, b, length):
 
 
 @inlined
-def home(table, mask, k0, k1):
-    """Address of the entry where the search for a short word begins."""
-    return table + np.int64(short_hash(k0, k1) >> np.uint64(leading_zeros(mask))) * ENTRY
+def _home(mask, k0, k1):
+    """Slot where the search for a short word begins."""
+    return short_hash(k0, k1) >> np.uint64(leading_zeros(mask))
+
+
+@inlined
+def _entry(table, slot):
+    return table + np.int64(slot) * ENTRY
 
 
 @inlined
 def find_short(table, mask, k0, k1):
     """Address of the entry of a short word, or of the empty entry where it belongs. table: address; mask: slots - 1."""
-    slot = short_hash(k0, k1) >> np.uint64(leading_zeros(mask))
+    slot = _home(mask, k0, k1)
     while True:
-        entry = table + np.int64(slot) * ENTRY
+        entry = _entry(table, slot)
         found = load64(entry + K1)
         if found == 0 or (found == k1 and load64(entry + K0) == k0):
             return entry
@@ -96,7 +100,7 @@ def find_long(table, mask, arena, h, at, length):
     """Address of the entry of a long word, or of the empty entry where it belongs. h: its hash; at: address of it."""
     slot = h >> np.uint64(leading_zeros(mask))
     while True:
-        entry = table + np.int64(slot) * ENTRY
+        entry = _entry(table, slot)
         found = load64(entry + HASH)
         if found == 0 or (
             found == h
@@ -142,7 +146,7 @@ def _count(text_array, start, ends, counts, recent_table, replaced, short_table,
         count = np.uint64(counts[word]) if counts.size else one
         if length < INLINE:
             k0, k1 = short_key(text, start, length, readable)
-            entry = home(recent, recent_mask, k0, k1)
+            entry = _entry(recent, _home(recent_mask, k0, k1))
             if (load64(entry + K1) == k1) & (load64(entry + K0) == k0):
                 store64(entry + VALUE, load64(entry + VALUE) + count)
             else:
@@ -164,7 +168,7 @@ def _count(text_array, start, ends, counts, recent_table, replaced, short_table,
         start = end
     for i in range(gone):
         if i + AHEAD < gone:
-            prefetch(home(short, short_mask, replaced[i + AHEAD, 0], replaced[i + AHEAD, 1]))
+            prefetch(_entry(short, _home(short_mask, replaced[i + AHEAD, 0], replaced[i + AHEAD, 1])))
         new_short += _add_short(short, short_mask, replaced[i, 0], replaced[i, 1], replaced[i, 2])
     return new_short, new_long, used
 
@@ -348,7 +352,8 @@ class WordCounts:
         self._settle()
         short_bytes = int((self._short[:, 1] >> FIFTY_SIX).sum())
         data = np.empty(short_bytes + self._used, np.uint8)
-        offsets, counts = np.empty(len(self) + 1, np.int64), np.empty(len(self), np.int64)
+        words = self._shorts + self._longs
+        offsets, counts = np.empty(words + 1, np.int64), np.empty(words, np.int64)
         _unpack(self._short, self._long, self._arena, data, offsets, counts)
         return data, offsets, counts
 
