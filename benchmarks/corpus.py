@@ -23,9 +23,9 @@ def texts(limit: int | None = None) -> list[str]:
     return pq.read_table(TEXT, columns=["text"])["text"].to_pylist()[:limit]
 
 
-def build(folder: Path, documents: list[str]) -> tuple[Path, Path, Path]:
+def build(folder: Path, documents: list[str], vocabulary: int = VOCABULARY) -> tuple[Path, Path, Path]:
     """Train a tokenizer and encode; folders of the tokenizer, of token arrays, and of nanoGPT's data set."""
-    words, _ = train_from_documents(batches(documents), TokenizerConfig(vocab_size=VOCABULARY))
+    words, _ = train_from_documents(batches(documents), TokenizerConfig(vocab_size=vocabulary))
     tokenizer, arrays, peer = (folder / name for name in ("tokenizer", "tokens", "nanogpt"))
     for path in (tokenizer, arrays, peer):
         path.mkdir(parents=True)

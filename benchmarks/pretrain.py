@@ -25,7 +25,7 @@ from statistics import mean, median
 import torch
 from torch import Tensor, nn
 
-from benchmarks import corpus
+from benchmarks import corpus, nanogpt
 from benchmarks.report import Row, compare
 from modeling.checkpoint import load_model
 from modeling.config import PretrainConfig
@@ -155,28 +155,17 @@ def peer(
 
 
 def run_peer(checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, out: Path, steps: int) -> str:
-    """Train nanoGPT in a copy of its checkout; what it prints."""
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(checkout, out, ignore=shutil.ignore_patterns(".git", "data"))
-    (out / "data").mkdir()
-    (out / "data" / "corpus").symlink_to(data.absolute())
-    script = (out / "train.py").read_text().replace("torch.manual_seed(1337", f"torch.manual_seed({1337 + seed}")
+    """Train nanoGPT on the CPU; what it prints."""
+    changes = {"torch.manual_seed(1337": f"torch.manual_seed({1337 + seed}"}
     if half:
-        script = script.replace("ctx = nullcontext() if device_type == 'cpu' else", "ctx =")
-    (out / "train.py").write_text(script)
+        changes["ctx = nullcontext() if device_type == 'cpu' else"] = "ctx ="
     options = {
-        "dataset": "corpus", "device": "cpu", "compile": False, "dtype": "bfloat16", "eval_interval": steps,
-        "eval_iters": 1, "log_interval": 1, "block_size": horizon.context, "batch_size": horizon.batch,
-        "gradient_accumulation_steps": 1, "n_layer": horizon.layers, "n_head": horizon.width // 64,
-        "n_embd": horizon.width, "max_iters": steps, "lr_decay_iters": steps,
+        "device": "cpu", "compile": False, "eval_interval": steps, "block_size": horizon.context,
+        "batch_size": horizon.batch, "gradient_accumulation_steps": 1, "n_layer": horizon.layers,
+        "n_head": horizon.width // 64, "n_embd": horizon.width, "max_iters": steps, "lr_decay_iters": steps,
         "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": steps // 20,
     }  # fmt: skip
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    environment = training_environment() if half else None
-    finished = subprocess.run(
-        [sys.executable, "train.py", *arguments], cwd=out, check=True, capture_output=True, env=environment, text=True
-    )
-    return finished.stdout
+    return nanogpt.train(checkout, data, out, options, changes, training_environment() if half else None)
 
 
 def peer_model(folder: Path) -> nn.Module:

@@ -44,6 +44,11 @@ class Compute:
         name = torch.cuda.get_device_name(self.device)
         return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
+    @property
+    def peak_memory(self) -> float | None:
+        """Most GiB of the GPU's memory that tensors have taken so far."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else None
+
 
 def choose(device: str = "auto", precision: str = "auto", local_rank: int = 0) -> Compute:
     """The device asked for, or the best there is; bf16 where it runs on native instructions.

@@ -34,8 +34,10 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x over the root of its mean square along the last axis (Zhang & Sennrich 2019), without weights."""
-    return _RMSNorm.apply(x) if x.device.type == "cpu" else F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
+    """x over the root of its mean square along the last axis (Zhang & Sennrich 2019), without weights; in x's dtype."""
+    if x.device.type == "cpu":
+        return _RMSNorm.apply(x)
+    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS).to(x.dtype)  # autocast has it return fp32
 
 
 class _SquaredReLU(torch.autograd.Function):

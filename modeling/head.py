@@ -29,13 +29,16 @@ class _SlicedCrossEntropy(torch.autograd.Function):
                 capped = logits.div_(softcap).tanh_()
                 logits = capped * softcap
             log_shares = torch.log_softmax(logits, dim=-1)
-            loss -= log_shares.gather(1, target).sum()
+            likelihood = log_shares.gather(1, target)
+            loss -= likelihood.sum()
             if want_grad:
-                grad = log_shares.exp_()
-                grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=grad.dtype))
+                grad, grad_target = log_shares.exp_(), likelihood.exp() - 1
                 if softcap is not None:
-                    grad.addcmul_(grad, capped.square_(), value=-1)
-                grad = grad.to(hidden.dtype)
+                    slope = capped.square_().neg_().add_(1)
+                    grad_target *= slope.gather(1, target)
+                    grad *= slope
+                # set in the dtype of the products: compiled, what precedes is then one pass over the logits
+                grad = grad.to(hidden.dtype).scatter_(1, target, grad_target.to(hidden.dtype))
                 grad_hidden[start : start + rows] = grad @ matrix
                 grad_weight += grad.T @ part
         if want_grad:

@@ -82,7 +82,6 @@ class Trainer:
     def run(self) -> None:
         """Train from the newest intact checkpoint, or from the start, to the last step."""
         self.restore()
-        curve_every = max(1, self.config.steps // CURVE_POINTS)
         saved, clock, losses = self.step, Clock(self), []
         with ExitStack() as stack:
             interruption = stack.enter_context(Interruption())
@@ -94,9 +93,8 @@ class Trainer:
                 evaluate = last or (self.step and self.step % self.config.evaluate_every == 0)
                 stop = self.agreed(interruption.requested is not None)
                 if self.step > saved and (evaluate or stop or self.step % self.config.checkpoint_every == 0):
+                    self.record(losses)
                     with clock.paused("checkpoint"):
-                        self.require_finite(losses)
-                        losses.clear()
                         self.save()
                     saved = self.step
                 if stop:
@@ -109,22 +107,16 @@ class Trainer:
                     self.report(clock, self.rows[-1], watcher)
                 if last:
                     break
-                scale = multiplier(self.config.schedule, self.step, self.config.steps)
-                set_learning_rate(self.optimizers, scale)
+                set_learning_rate(self.optimizers, self.rate_scale(self.step))
                 loss = self.train_step_if_it_fits()
                 if loss is None:
                     raise ModelingError(self.too_large())
                 losses.append(loss)
                 self.step += 1
                 clock.steps += 1
-                curve, line = self.step % curve_every == 0, self.step % self.config.log_every == 0
-                if curve or line:
-                    loss = self.require_finite(losses)
-                    losses.clear()
-                    if curve:
-                        self.rows.append({"step": self.step, "loss": loss, "learning_rate": scale})
-                    if line:
-                        self.report(clock, {"loss": loss, "learning_rate": scale}, watcher)
+                if self.step % self.config.log_every == 0:
+                    figures = {"loss": self.record(losses), "learning_rate": self.rate_scale(self.step - 1)}
+                    self.report(clock, figures, watcher)
         if not last:  # the signal's own handler chose to go on
             raise InterruptedError(f"training was interrupted at step {self.step}; run it again to continue")
 
@@ -188,25 +180,33 @@ class Trainer:
         return figures
 
     def agreed(self, wish: bool) -> bool:
-        """Whether any rank wishes it: all ranks must stop at the same step."""
-        return bool(self.ranks.sum(torch.tensor(float(wish)), self.compute.device).item())
+        """Whether any rank wishes it: all ranks must stop at the same step. Asked by way of the CPU: no GPU waits."""
+        return bool(self.ranks.sum(torch.tensor(float(wish)), torch.device("cpu")).item())
 
-    def require_finite(self, losses: list[Tensor]) -> float | None:
-        """The newest of the given losses of consecutive steps up to now, as a mean over ranks.
+    def rate_scale(self, step: int) -> float:
+        """What the learning rates of this step are multiplied by."""
+        return multiplier(self.config.schedule, step, self.config.steps)
 
-        Raises ModelingError, naming the step, if one is not finite.
+    def record(self, losses: list[Tensor]) -> float | None:
+        """Put the losses of the last steps on the curve and empty the list; the newest, as a mean over ranks.
+
+        Only here a GPU is waited for, so that it always has the next step's work before it. Raises ModelingError,
+        naming the step, for a loss that is not finite.
         """
         if not losses:
             return None
         values = (self.ranks.sum(torch.stack(losses).cpu(), self.compute.device) / self.ranks.world).tolist()
-        for place, value in enumerate(values):
+        losses.clear()
+        curve_every = max(1, self.config.steps // CURVE_POINTS)
+        for step, value in enumerate(values, self.step - len(values) + 1):
             if not math.isfinite(value):
-                step = self.step - len(values) + place + 1
                 good = self.checkpoints.steps()
                 kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
                 raise ModelingError(
                     f"the loss became {value} at step {step} ({kept}); lower the learning rates of `optimizer`"
                 )
+            if step % curve_every == 0:
+                self.rows.append({"step": step, "loss": value, "learning_rate": self.rate_scale(step - 1)})
         return values[-1]
 
     # -- saving and continuing -----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class Clock:
         # 6 FLOPs a weight and token, and attention's 12 x layers x width x length (Chowdhery et al. 2022, appendix B)
         matmul_weights = trainer.model.block_parameters() + trainer.model.head.weight.numel()
         self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * length
-        self.peak = trainer.compute.peak_flops
+        self.compute = trainer.compute
         self.ranks = trainer.ranks.world
         self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()
         self.spent: dict[str, float] = {}
@@ -327,8 +327,10 @@ class Clock:
         if self.steps and seconds > 0:
             rate = self.steps * self.tokens_a_step / seconds
             figures["tokens_per_second"] = rate
-            if self.peak:
-                figures["mfu"] = rate * self.flops_a_token / (self.peak * self.ranks)
+            if self.compute.peak_flops:
+                figures["mfu"] = rate * self.flops_a_token / (self.compute.peak_flops * self.ranks)
+            if self.compute.peak_memory:
+                figures["gpu_gib"] = self.compute.peak_memory
         self.steps, self.pause, self.since, self.spent = 0, 0.0, now, {}
         return figures
 
