@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Logits of one slice: what fits a CPU cache, and enough to keep a GPU busy (measured on CPU: benchmarks/RESULTS.md)
-SLICE_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
+# Logits of one slice: what fits a CPU cache, and enough to keep a GPU busy (measured: modeling/LOG.md)
+SLICE_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 
 
 class _SlicedCrossEntropy(torch.autograd.Function):
