@@ -130,11 +130,11 @@ def nanochat_loop(data: str, settings: str) -> None:
     optimizer = model.setup_optimizer(weight_decay=0.2)
     compiled = torch.compile(model, dynamic=False)
     passes = config.batch // config.micro_batch
-    rates = []
-    for step in range(STEPS):
+    rates, generator = [], np.random.default_rng(0)
+    for _ in range(STEPS):
         start = time.perf_counter()
         for _ in range(passes):
-            starts = np.random.default_rng(step).integers(0, len(tokens) - length, config.micro_batch)
+            starts = generator.integers(0, len(tokens) - length, config.micro_batch)
             windows = np.stack([tokens[first : first + length + 1] for first in starts]).astype(np.int64)
             windows = torch.from_numpy(windows).pin_memory().to("cuda", non_blocking=True)
             loss = compiled(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())

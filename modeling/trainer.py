@@ -312,7 +312,7 @@ class Clock:
         # 6 FLOPs a weight and token, and attention's 12 x layers x width x length (Chowdhery et al. 2022, appendix B)
         matmul_weights = trainer.model.block_parameters() + trainer.model.head.weight.numel()
         self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * length
-        self.compute = trainer.compute
+        self.compute, self.peak = trainer.compute, trainer.compute.peak_flops
         self.ranks = trainer.ranks.world
         self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()
         self.spent: dict[str, float] = {}
@@ -327,8 +327,8 @@ class Clock:
         if self.steps and seconds > 0:
             rate = self.steps * self.tokens_a_step / seconds
             figures["tokens_per_second"] = rate
-            if self.compute.peak_flops:
-                figures["mfu"] = rate * self.flops_a_token / (self.compute.peak_flops * self.ranks)
+            if self.peak:
+                figures["mfu"] = rate * self.flops_a_token / (self.peak * self.ranks)
             if self.compute.peak_memory:
                 figures["gpu_gib"] = self.compute.peak_memory
         self.steps, self.pause, self.since, self.spent = 0, 0.0, now, {}
