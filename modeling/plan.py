@@ -1,8 +1,8 @@
 """Scaling on paper: what a training run needs and takes, before any GPU is rented.
 
 Formulas: weights of a decoder counted from its matrices; 6 FLOPs a matrix weight and token, and 12 x layers x width x
-context a token for attention (Chowdhery et al. 2022, PaLM, appendix B); activations of a layer 34 x tokens x width
-bytes with fused attention in 16 bits (Korthikanti et al. 2022, equation 2 without its attention term).
+context a token for attention (Chowdhery et al. 2022, PaLM, appendix B); activations counted as Korthikanti et al. 2022
+(section 4.1) do it, one by one as the backward pass needs them, for these blocks with fused attention.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.errors import ModelingError
+from modeling.head import SLICE_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,25 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
     return total, blocks, blocks + embedding
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
-    """Forward and backward."""
-    return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * model.context
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None) -> int:
+    """Forward and backward, in windows of `length` tokens (default: the context)."""
+    return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * (length or model.context)
+
+
+def activation_bytes(model: ModelConfig) -> int:
+    """What a layer keeps of a token for the backward pass, in bytes, the stream and all products in 16 bits."""
+    kv_width = (model.kv_heads or model.heads) * model.head_size
+    values = 4 * model.width  # what goes into and comes out of both norms
+    values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
+    values += (3 if model.activation == "swiglu" else 2) * model.hidden_units  # before and after the nonlinearity
+    if model.qk_norm:
+        values += model.width + kv_width
+    if model.value_embeddings:
+        values += kv_width // 2  # on every other layer
+    if model.x0_skip:
+        values += model.width
+    masks = 2 * model.width if model.dropout else 0
+    return 2 * values + masks
 
 
 def plan(
@@ -109,7 +126,9 @@ def plan(
     state = 4 * (2 * total + moments) + 2 * total  # and a bf16 copy for the products
     if config.parallel == "fsdp":
         state /= devices
-    activations = 34 * model.layers * windows * model.context * model.width
+    rows = windows * model.context
+    activations = rows * model.layers * activation_bytes(model)
+    activations += 4 * min(SLICE_ELEMENTS["cuda"], rows * vocab_size)  # a slice of the loss head's logits
     seconds = tokens * per_token / (devices * gpu.peak * mfu)
     return Plan(
         parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=tokens * per_token,

@@ -39,6 +39,7 @@ from modeling.parallel import (
     set_weights,
     synchronize_gradients,
 )
+from modeling.plan import flops_per_token
 
 log = logging.getLogger(__name__)
 
@@ -306,12 +307,9 @@ class Clock:
     """Rates of the steps since the last figures were taken; evaluations and checkpoints are timed apart."""
 
     def __init__(self, trainer: Trainer):
-        config = trainer.description.model
-        length = trainer.objective.length
+        length, description = trainer.objective.length, trainer.description
         self.tokens_a_step = trainer.config.batch * length
-        # 6 FLOPs a weight and token, and attention's 12 x layers x width x length (Chowdhery et al. 2022, appendix B)
-        matmul_weights = trainer.model.block_parameters() + trainer.model.head.weight.numel()
-        self.flops_a_token = 6 * matmul_weights + 12 * config.layers * config.width * length
+        self.flops_a_token = flops_per_token(description.model, description.vocab_size, length)
         self.compute, self.peak = trainer.compute, trainer.compute.peak_flops
         self.ranks = trainer.ranks.world
         self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()

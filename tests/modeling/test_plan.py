@@ -72,6 +72,27 @@ def test_gpt3_175b():
     assert one.state_memory == pytest.approx(512 * made.state_memory)
 
 
+@pytest.mark.parametrize(
+    ("settings", "vocabulary", "gibibytes"),
+    [
+        ({"preset": "gpt2-124m", "model": {"bias": False}, "batch": 128, "micro_batch": 32}, 50_304, 12.7),
+        (
+            {
+                "depth": 12, "batch": 64, "micro_batch": 16,
+                "model": {"value_embeddings": True, "x0_skip": True, "smear": True, "softcap": 15.0, "heads": 6,
+                          "context": 2048},
+            },
+            32_768,
+            17.1,
+        ),
+    ],
+)  # fmt: skip
+def test_memory_is_what_a_gpu_measured(settings, vocabulary, gibibytes):
+    # benchmarks/RESULTS.md, "On one GPU": the most that tensors took on an H200
+    made = plan(PretrainConfig.model_validate(settings), vocabulary, "1xH200")
+    assert made.memory / 2**30 == pytest.approx(gibibytes, rel=0.06)
+
+
 def test_more_devices_are_faster_at_the_same_cost():
     config = PretrainConfig(depth=12)
     one, eight = plan(config, 32_768, "H100"), plan(config, 32_768, "8xH100")
