@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flows.stages.comparison import Comparison
     from flows.store import Artifact
 
+ENOUGH_SEEDS = 3
+
 
 def write_comparison(job: Job[Comparison]) -> None:
     """Write `index.html`, `curves.svg` and `stats.json` into `job.out`."""
@@ -39,14 +41,16 @@ def write_comparison(job: Job[Comparison]) -> None:
 
 
 def verdict(figures: Mapping[str, Sequence[float]], favoured: str, *, lower_is_better: bool) -> str:
-    """What the figures (of each variant, one a seed) say: the favoured variant has to win with every seed."""
+    """What the figures (of each variant, one a seed) say: the favoured variant has to win with every seed, and of
+    fewer than three seeds a win may be luck."""
     sign = 1 if lower_is_better else -1
     others = [values for name, values in figures.items() if name != favoured]
     by_seed = zip(figures[favoured], *others, strict=True)
     wins = [all(sign * own < sign * other for other in rest) for own, *rest in by_seed]
     told = f"with {sum(wins)} of {len(wins)} seeds"
     if all(wins):
-        return f"holds ({told})"
+        few = "" if len(wins) >= ENOUGH_SEEDS else f"; fewer than {ENOUGH_SEEDS} may be luck: --seeds {ENOUGH_SEEDS}"
+        return f"holds ({told}{few})"
     return f"is undecided ({told})" if any(wins) else f"does not hold ({told})"
 
 

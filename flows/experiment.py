@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,15 +37,27 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
 
-def runs_of(experiment: Experiment, config: Path, settings: Mapping[str, Any], seeds: int) -> Iterator[Run]:
+def runs_of(experiment: Experiment, config: Path, settings: Mapping[str, Any], seeds: int) -> list[Run]:
     """The runs of an experiment on a configuration: every variant with the seeds 0, 1, … What makes the variants wins
-    over `settings`, which are for all of them."""
+    over `settings`, which are for all of them.
+
+    Raises:
+        FlowError: a mistake in the configuration, or two runs that would be the same on it.
+    """
+    runs: dict[str, Run] = {}
     for seed in range(seeds):
         seeded: dict[str, Any] = {"pretrain": {"seed": seed}}
         if experiment.stage == "finetune":
             seeded["finetune"] = {"seed": seed}
         for variant, changes in experiment.variants.items():
-            yield Run(variant, seed, load_config(config, merged(merged(settings, seeded), changes)))
+            run = Run(variant, seed, load_config(config, merged(merged(settings, seeded), changes)))
+            same = runs.setdefault(run.config.model_dump_json(), run)
+            if same is not run:
+                raise FlowError(
+                    f"on this configuration {same.title} and {run.title} would be the same run; leave what they differ "
+                    "in to the experiment, and give another configuration"
+                )
+    return list(runs.values())
 
 
 def plan_runs(name: str, config: Path, settings: Mapping[str, Any], seeds: int) -> list[tuple[Run, list[Step]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
@@ -16,6 +18,8 @@ from flows.experiment import experiment, plan_runs, runs_of
 from flows.garbage import garbage
 from flows.store import Store
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def built(store: Store) -> list[str]:
     return sorted(artifact.manifest.stage for artifact in store.artifacts())
@@ -27,8 +31,8 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     first, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
     assert not reused
     shared = ["prepare", "pretokenize", "scrape", "train_tokenizer"]
-    assert built(store) == sorted([*shared, *["pretrain"] * 4, "comparison"])
-    assert first.stats["variants"].keys() == {"modern", "classic"}
+    assert built(store) == sorted([*shared, *["pretrain"] * 8, "comparison"])
+    assert first.stats["variants"].keys() == {"modern", "classic 0.01", "classic 0.02", "classic 0.04"}
     trained = [artifact for artifact in store.artifacts() if artifact.manifest.stage == "pretrain"]
     losses = [artifact.stats["bits_per_byte"] for artifact in trained]
     told = [value for variant in first.stats["variants"].values() for value in variant["seeds"]]
@@ -54,11 +58,13 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
 
 
+@pytest.mark.parametrize("shipped", ["demo", "chimera"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_is_a_configuration_of_its_own(name, config):
+def test_every_variant_is_a_configuration_of_its_own(name, shipped):
     declared = load(name)
     assert declared.stage in STAGES
-    runs = list(runs_of(declared, config, {"finetune": {"steps": 7}}, seeds=2))
+    config = CONFIGS / f"{shipped}.yaml"
+    runs = runs_of(declared, config, {"finetune": {"steps": 7}}, seeds=2)
     assert len(runs) == 2 * len(declared.variants)
     settled = [run.config.model_dump_json() for run in runs]
     assert len(set(settled)) == len(settled)
@@ -74,14 +80,35 @@ def test_what_makes_a_variant_wins_over_settings_for_all(config):
 @pytest.mark.parametrize(
     ("favoured", "other", "lower_is_better", "said"),
     [
-        ([1.0, 1.1], [1.2, 1.3], True, "holds (with 2 of 2 seeds)"),
+        ([1.0, 1.1], [1.2, 1.3], True, "holds (with 2 of 2 seeds; fewer than 3 may be luck: --seeds 3)"),
         ([1.0, 1.4], [1.2, 1.3], True, "is undecided (with 1 of 2 seeds)"),
         ([1.0], [1.0], True, "does not hold (with 0 of 1 seeds)"),
-        ([0.2], [0.1], False, "holds (with 1 of 1 seeds)"),
+        ([0.2], [0.1], False, "holds (with 1 of 1 seeds; fewer than 3 may be luck: --seeds 3)"),
+        ([1.0, 1.1, 1.0], [1.2, 1.3, 1.4], True, "holds (with 3 of 3 seeds)"),
     ],
 )
 def test_a_claim_holds_only_if_its_variant_wins_with_every_seed(favoured, other, lower_is_better, said):
     assert verdict({"x": other, "ours": favoured}, "ours", lower_is_better=lower_is_better) == said
+
+
+@pytest.mark.parametrize("shipped", ["demo", "chimera"])
+def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(shipped):
+    config = CONFIGS / f"{shipped}.yaml"
+    runs = {name: {r.variant: r.config for r in runs_of(load(name), config, {}, 1)} for name in NAMES}
+    for vocabulary, run in runs["vocabulary"].items():
+        assert (run.train_tokenizer.vocab_size, run.train_tokenizer.encoding) == (int(vocabulary), None)
+    blocks = {variant: run.pretrain.model for variant, run in runs["architecture"].items()}
+    assert blocks["modern"].norm == "rms"
+    assert {block.norm for variant, block in blocks.items() if variant != "modern"} == {"layer"}
+    optimizers = {run.pretrain.optimizer.name for variant, run in runs["optimizer"].items() if variant != "muon"}
+    assert (runs["optimizer"]["muon"].pretrain.optimizer.name, optimizers) == ("muon", {"adamw"})
+
+
+def test_variants_that_come_to_the_same_are_refused(config, monkeypatch):
+    same = Experiment(claim="c", favoured="a", variants={"a": {}, "b": {"pretrain": {"seed": 0}}})
+    monkeypatch.setattr("flows.experiment.load", lambda name: same)
+    with pytest.raises(FlowError, match="a, seed 0 and b, seed 0 would be the same run"):
+        plan_runs("architecture", config, {}, 1)
 
 
 def test_mistakes_are_told_before_anything_runs(config):
