@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from flows.errors import FlowError
 from flows.runners import RunnerConfig
@@ -71,6 +71,13 @@ class PipelineConfig(BaseModel, extra="forbid"):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
     report: ReportConfig = Field(default_factory=ReportConfig)
+
+    @model_validator(mode="after")
+    def _optimizer_fits_the_model(self) -> PipelineConfig:
+        """Fine-tuning goes on with the optimizer that the model was pretrained with, unless it is given its own."""
+        if self.finetune is not None and "optimizer" not in self.finetune.model_fields_set:
+            self.finetune.optimizer = self.pretrain.optimizer.model_copy()
+        return self
 
 
 def load_config(path: Path, settings: Mapping[str, Any] | None = None) -> PipelineConfig:

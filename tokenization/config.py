@@ -11,6 +11,9 @@ from tokenization.patterns import NAMED, find_pattern
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
 
+# Ids of tiktoken's encodings with their special tokens, of which the end of text is one of ours
+ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
+
 
 class TokenizerConfig(BaseModel, extra="forbid"):
     """How the tokenizer is made."""
@@ -65,6 +68,16 @@ class TokenizerConfig(BaseModel, extra="forbid"):
                 f"need at least {least}"
             )
         return self
+
+    def planned_size(self) -> int | None:
+        """How many ids the tokenizer is going to have; None for an encoding that is not known here."""
+        if self.encoding is None:
+            size = self.vocab_size
+        elif self.encoding in ENCODING_SIZES:
+            size = ENCODING_SIZES[self.encoding] + len(self.special_names()) - 1
+        else:
+            return None
+        return -(-size // self.multiple_of) * self.multiple_of
 
     def special_names(self) -> list[str]:
         """Special and reserved tokens, in the order of their ids."""

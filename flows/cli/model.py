@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -71,11 +71,13 @@ def follows(
     checkpoint: CheckpointPath,
     first: Annotated[str, typer.Argument(metavar="FIRST", help="A sentence")],
     seconds: Annotated[list[str], typer.Argument(metavar="SECOND...", help="Sentences that may follow it")],
+    device: Device = "auto",
 ) -> None:
     """Say how probably sentences follow another, by a checkpoint that was fine-tuned on pairs."""
     from modeling.pairs import follows as judge
 
-    for share, second in zip(judge(checkpoint, [(first, second) for second in seconds]), seconds, strict=True):
+    shares = judge(checkpoint, [(first, second) for second in seconds], device)
+    for share, second in zip(shares, seconds, strict=True):
         typer.echo(f"{share:6.1%}  {second}")
 
 
@@ -87,7 +89,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the token arrays")] = "validation",
     stride: Annotated[
-        int | None, typer.Option(help="Tokens between windows; fewer than the context give each more to go by")
+        int | None, typer.Option(min=1, help="Tokens between windows; fewer than the context give each more to go by")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Tokens, or examples of a task, at most")] = None,
     tasks: Annotated[
@@ -130,14 +132,11 @@ def _evaluate_tasks(
 def export(
     checkpoint: CheckpointPath,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder")],
-    format: Annotated[str, typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
+    format: Annotated[Literal["hf"], typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
 ) -> None:
     """Convert a checkpoint for other programs, with tokenizer and model card."""
     from modeling import export as exporting
-    from modeling.errors import ModelingError
 
-    if format != "hf":
-        raise ModelingError(f"there is no export format {format!r}; use hf")
     architecture = exporting.export(checkpoint, out)
     note = "" if not (out / exporting.REMOTE_CODE).exists() else "; load it with trust_remote_code=True"
     typer.echo(f"{out}: {architecture}{note}")
@@ -154,16 +153,25 @@ def plan(
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
     from flows.config import load_config, parse_settings
+    from modeling.errors import ModelingError
     from modeling.plan import plan as estimate
+    from tokenization.config import ENCODING_SIZES
 
     loaded = load_config(config, parse_settings(settings))
     run, model = loaded.pretrain, loaded.pretrain.model
-    made = estimate(run, loaded.train_tokenizer.vocab_size, gpus, mfu, price)
+    vocab_size = loaded.train_tokenizer.planned_size()
+    if vocab_size is None:
+        raise ModelingError(
+            f"the size of the encoding {loaded.train_tokenizer.encoding!r} is not known here; plan with one of "
+            f"{', '.join(ENCODING_SIZES)}, or with --set train_tokenizer.encoding=null and a vocab_size"
+        )
+    made = estimate(run, vocab_size, gpus, mfu, price)
     verdict = "fits" if made.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
     step = run.batch * model.context
     gigabytes = 1e9
     lines = {
-        "model": f"{model.layers} layers, width {model.width}, {model.heads} heads, context {model.context}",
+        "model": f"{model.layers} layers, width {model.width}, {model.heads} heads, context {model.context}, "
+        f"vocabulary {vocab_size:,}",
         "parameters": f"{made.parameters:,} ({made.block_parameters:,} in blocks)",
         "training": f"{run.steps:,} steps of {step:,} tokens = {made.tokens:,} tokens, "
         f"{made.tokens / made.parameters:.1f} a parameter",

@@ -46,8 +46,17 @@ def test_evaluate_wants_text_or_tasks(pretrained):
 def test_evaluate_and_export(pretrained, tokens, tmp_path):
     assert "bits per byte" in textmill("evaluate", pretrained, tokens, "--limit", 500, "--device", "cpu")
     assert "NanoChatForCausalLM" in textmill("export", pretrained, tmp_path / "hf")
-    with pytest.raises(ModelingError, match="no export format 'gguf'"):
-        textmill("export", pretrained, tmp_path / "other", "--format", "gguf")
+    wrong = CliRunner().invoke(app, ["export", str(pretrained), str(tmp_path / "other"), "--format", "gguf"])
+    assert wrong.exit_code == 2
+    assert "'gguf' is not one of 'hf'" in wrong.output
+
+
+def test_plan_knows_the_size_of_an_encoding(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("pretrain: {preset: chimera}\ntrain_tokenizer: {encoding: o200k_base, multiple_of: 64}\n")
+    assert "vocabulary 200,064" in textmill("plan", config)  # 200,019 and [MASK] and the like
+    with pytest.raises(ModelingError, match="size of the encoding 'r50k_base' is not known here"):
+        textmill("plan", config, "--set", "train_tokenizer.encoding=r50k_base")
 
 
 def test_plan_reads_a_pipelines_configuration(tmp_path):
