@@ -42,7 +42,7 @@ def evaluate(
             "this checkpoint fills blanks, perplexity needs one that continues text; give a pretrained one"
         )
     context = loaded.model.config.context
-    stride = stride or context
+    stride = context if stride is None else stride
     if not 0 < stride <= context:
         raise ModelingError(f"stride must lie between 1 and the context {context}, not {stride}")
     ids = read(loaded, data, split, limit)

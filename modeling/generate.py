@@ -150,9 +150,9 @@ def continuations(
     place, start, memory = min(lengths), 0, None
     context = model.config.context
     while active:
-        if place - start >= context or memory is None:
-            if place - start >= context:
-                start = place - context // 2 if context > 1 else place - 1
+        if place - start > context or memory is None:
+            if place - start > context:
+                start = place - max(1, context // 2)
             memory = KeyValueCache(model, len(rows))
             window = slice(start, place)
         else:

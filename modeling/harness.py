@@ -85,8 +85,13 @@ class HarnessModel(TemplateLM):
         answers: list[str] = []
         for options, group in groupby((request.args for request in requests), key=lambda arguments: arguments[1]):
             sampling = _sampling(options)
-            for prompts in _batches([context for context, _ in group], self.batch):
-                answers += generate(self.checkpoint, prompts, sampling)
+            prompts = [context for context, _ in group]
+            found: dict[int, str] = {}
+            order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+            for rows in _batches(order, self.batch):  # a batch advances from its shortest prompt's end
+                continued = generate(self.checkpoint, [prompts[row] for row in rows], sampling)
+                found |= zip(rows, continued, strict=True)
+            answers += [found[row] for row in range(len(prompts))]
         return answers
 
     def _loglikelihood_tokens(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
 def moved(tensors: Iterable[Tensor | None], device: torch.device) -> Iterable[Tensor | None]:
     """The tensors of a batch on the device that computes with it."""
     if device.type != "cuda":
-        return tensors
+        return (t if t is None else t.to(device) for t in tensors)
     return (t if t is None else t.pin_memory().to(device, non_blocking=True) for t in tensors)
 
 
@@ -131,7 +132,7 @@ class CausalLM:
         for rows, weight in shares(len(self.validation), ranks, batch):
             windows = self.validation[rows]
             data = Batch(windows[:, :-1], windows[:, 1:]).to(device)
-            nats += model(*data).double().cpu() * data.targets.numel() * weight
+            nats += model(*data).cpu().double() * data.targets.numel() * weight
         total = ranks.sum(nats, device).item()
         targets = self.validation[:, 1:]
         return {
@@ -193,12 +194,15 @@ class MaskedLM:
         self.validation_targets = self.validation_batch.targets
 
     def train_batch(self, step: int, batch: int, rows: range) -> Batch:
-        # masks are drawn for the global batch: a rank's rows do not depend on the number of ranks
+        return Batch(*(tensor[rows.start : rows.stop] for tensor in self.whole_batch(step, batch)))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
+    def whole_batch(self, step: int, batch: int) -> Batch:
+        """The global batch, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
         windows = torch.from_numpy(self.train.read(step * batch, range(batch)))
         config = self.config
         generator = generator_of(config.seed, step)
-        whole = self.masked(windows, config.mask_rate, config.mask_random, config.mask_keep, generator)
-        return Batch(*(tensor[rows.start : rows.stop] for tensor in whole))
+        return self.masked(windows, config.mask_rate, config.mask_random, config.mask_keep, generator)
 
     def masked(self, windows: Tensor, rate: float, random: float, keep: float, generator: torch.Generator) -> Batch:
         counts = torch.full((len(windows),), max(1, round(rate * self.length)))
@@ -213,7 +217,7 @@ class MaskedLM:
             logits = model(ids, rows=places).float().flatten(0, 1)
             nats = F.cross_entropy(logits, targets.flatten(), reduction="sum")
             right = (logits.argmax(dim=-1) == targets.flatten()).sum()
-            sums += torch.stack((nats, right)).double().cpu() * weight
+            sums += torch.stack((nats, right)).cpu().double() * weight
         nats, right = ranks.sum(sums, device).tolist()
         masked = self.validation_targets.numel()
         return {"validation_loss": nats / masked, "masked_accuracy": right / masked}

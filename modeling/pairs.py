@@ -10,6 +10,7 @@ that the model learns to pass over; a mask of its own for every row would take a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from modeling.checkpoint import WEIGHTS, load_model, write_file
 from modeling.config import FinetuneConfig, ModelConfig
+from modeling.device import choose
 from modeling.distributed import Ranks
 from modeling.errors import ModelingError
 from modeling.head import cross_entropy
@@ -102,7 +104,11 @@ class PairedLM:
         self.validation_targets = self.validation_batch.targets[self.counted]
 
     def train_batch(self, step: int, batch: int, rows: range) -> PairedBatch:
-        # rows are laid out for the global batch: a rank's do not depend on the number of ranks
+        return PairedBatch(*(tensor[rows.start : rows.stop] for tensor in self.whole_batch(step, batch)))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
+    def whole_batch(self, step: int, batch: int) -> PairedBatch:
+        """The global batch, for which rows are laid out: a rank's do not depend on the number of ranks."""
         config = self.config
         numbers = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
         epochs, places = np.divmod(numbers, len(self.train))
@@ -111,8 +117,7 @@ class PairedLM:
             chosen = epochs == epoch
             indices[chosen] = shuffled(places[chosen], len(self.train), config.seed, int(epoch))
         generator = generator_of(config.seed, step)
-        whole, _ = self.masked(self.train, indices, config.mask_rate, config.mask_random, config.mask_keep, generator)
-        return PairedBatch(*(tensor[rows.start : rows.stop] for tensor in whole))
+        return self.masked(self.train, indices, config.mask_rate, config.mask_random, config.mask_keep, generator)[0]
 
     def masked(
         self, pairs: SentencePairs, indices: np.ndarray, rate: float, random: float, keep: float,
@@ -142,7 +147,7 @@ class PairedLM:
                 F.binary_cross_entropy_with_logits(follows, is_next.float(), reduction="sum"),
                 ((follows > 0) == is_next).sum(),
             )
-            sums += torch.stack(figures).double().cpu() * weight
+            sums += torch.stack(figures).cpu().double() * weight
         sums = ranks.sum(sums, device)
         token_loss, accuracy = (sums[:2] / len(self.validation_targets)).tolist()
         pair_loss, pair_accuracy = (sums[2:] / total).tolist()
@@ -164,10 +169,10 @@ def set_head_apart(checkpoint: Path) -> None:
 
 
 @torch.inference_mode()
-def follows(checkpoint: Path, pairs: list[tuple[str, str]]) -> list[float]:
+def follows(checkpoint: Path, pairs: list[tuple[str, str]], device: str = "auto") -> list[float]:
     """For each pair of sentences the probability that the second follows the first.
 
-    Raises ModelingError if the checkpoint is none, or was not fine-tuned on pairs.
+    Raises ModelingError if the checkpoint is none, was not fine-tuned on pairs, or the device is not there.
     """
     base, description = load_model(checkpoint)
     if not (checkpoint / HEAD_FILE).is_file():
@@ -181,4 +186,5 @@ def follows(checkpoint: Path, pairs: list[tuple[str, str]]) -> list[float]:
     encoded = [tuple(np.array(words.encode_ordinary(text), np.int64) for text in pair) for pair in pairs]
     length = min(description.run["pair_length"], description.model.context)
     ids, _, _ = lay_out(encoded, length, words.special_tokens)
-    return model.follows(model.hidden(torch.from_numpy(ids))).sigmoid().tolist()
+    place = choose(device, "fp32").device
+    return model.to(place).follows(model.hidden(torch.from_numpy(ids).to(place))).sigmoid().tolist()

@@ -47,6 +47,18 @@ def test_prompts_of_different_lengths_in_one_batch_give_what_each_gives_alone(ca
     assert all(0 < len(text) <= 12 for text in together)
 
 
+def test_a_prompt_that_fills_the_window_is_read_whole(causal):
+    prompt = "the cat sees a tree. a dog hears"  # 32 tokens of a byte each
+    assert len(causal.tokenizer.encode_ordinary(prompt)) == causal.model.config.context
+    ids = torch.tensor([causal.tokenizer.encode_ordinary(prompt)])
+    logits = causal.model(ids)[:, -1].masked_fill(causal.forbidden(causal.tokenizer.eot_id), -torch.inf)
+    next_token = causal.tokenizer.decode([int(logits.argmax())])
+    read = []
+    with causal.model.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].shape[1])):
+        assert generate(causal, [prompt], Sampling(max_tokens=1, temperature=0)) == [next_token]
+    assert read == [32]
+
+
 def test_a_seed_decides_the_sample(causal):
     one, again, other = (generate(causal, ["the "], Sampling(max_tokens=40, seed=seed))[0] for seed in (1, 1, 2))
     assert one == again != other

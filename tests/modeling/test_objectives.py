@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
 from modeling.distributed import Ranks
-from modeling.objectives import CausalLM, MaskedLM, TrainWindows, shares, validation_windows
+from modeling.objectives import Batch, CausalLM, MaskedLM, TrainWindows, shares, validation_windows
 from tokenization.arrays import TokenArrays
 
 CPU = torch.device("cpu")
@@ -121,6 +121,15 @@ def test_the_masked_rows_of_two_ranks_are_the_global_batch(masked):
     for part in (range(4), range(4, 8)):
         for ours, all_rows in zip(masked.train_batch(5, 8, part), whole, strict=True):
             assert (ours == all_rows[part.start : part.stop]).all()
+
+
+def test_the_micro_batches_of_a_step_draw_its_masks_once(masked, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(masked.masking, "hide", lambda ids, *rest: drawn.append(len(ids)) or Batch(ids, ids, ids))
+    for step in (100, 101):
+        for start in range(0, 8, 2):
+            masked.train_batch(step, 8, range(start, start + 2))
+    assert drawn == [8, 8]
 
 
 def test_masked_accuracy_is_counted_on_blanks_hidden_for_good(masked, words):

@@ -20,7 +20,9 @@ def test_orthogonalized_matrices_keep_directions_and_level_sizes(shape, dtype):
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(3, *shape), full_matrices=False)
     sizes = torch.logspace(0, -2, min(shape))
-    result = orthogonalized((u * sizes) @ v @ torch.eye(shape[1]).to(dtype).float()).to(dtype).float()
+    result = orthogonalized(((u * sizes) @ v).to(dtype))
+    assert result.dtype == dtype
+    result = result.float()
     values = torch.linalg.svdvals(result)
     assert 0.7 < values.min() < values.max() < 1.3
     exact = u @ v
