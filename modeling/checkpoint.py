@@ -55,6 +55,16 @@ class Description:
     def build(self) -> GPT:
         return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
 
+    def differences(self, other: Description) -> list[str]:
+        """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there"."""
+        own, others = flat(json.loads(self.to_json())), flat(json.loads(other.to_json()))
+        names = sorted(own.keys() | others.keys())
+        return [
+            f"{name}: {own.get(name)} here, {others.get(name)} there"
+            for name in names
+            if own.get(name) != others.get(name)
+        ]
+
     def to_json(self) -> str:
         fields = {
             "format": FORMAT, "objective": self.objective, "shift": self.shift, "vocab_size": self.vocab_size,
@@ -78,6 +88,14 @@ class Description:
         except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise ModelingError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
+
+
+def flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return result
 
 
 def load_model(checkpoint: Path) -> tuple[GPT, Description]:

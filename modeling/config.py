@@ -110,6 +110,8 @@ CLASSIC: dict[str, Any] = {
     "activation": "relu", "norm": "layer", "positions": "learned", "qk_norm": False, "bias": True,
     "zero_init": False,
 }  # fmt: skip
+MODERN: dict[str, Any] = {name: ModelConfig.model_fields[name].default for name in CLASSIC}
+MUON: dict[str, Any] = OptimizerConfig().model_dump(exclude={"lr"})
 ADAMW: dict[str, Any] = {"name": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip": 1.0}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -176,6 +178,9 @@ class RunConfig(BaseModel, extra="forbid"):
         json_schema_extra=NO_EFFECT,
     )
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints", json_schema_extra=NO_EFFECT)
+    checkpoint_minutes: float = Field(
+        30.0, gt=0, description="Minutes after which one is due however few the steps", json_schema_extra=NO_EFFECT
+    )
     keep_checkpoints: int = Field(2, gt=0, description="Checkpoints kept while training", json_schema_extra=NO_EFFECT)
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device", json_schema_extra=NO_EFFECT)
     compile: bool | None = Field(
@@ -193,9 +198,11 @@ class RunConfig(BaseModel, extra="forbid"):
     )
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> RunConfig:
+    def _fits_together(self) -> RunConfig:
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"schedule.warmup {self.schedule.warmup} leaves nothing of steps {self.steps}; lower it")
+        if self.batch % self.processes:
+            raise ValueError(f"batch {self.batch} does not divide over processes {self.processes}; make it a multiple")
         return self
 
 
@@ -208,6 +215,11 @@ class PretrainConfig(RunConfig):
         None, gt=0, description="One dial: derives width, heads, batch, steps, rates", json_schema_extra=NO_EFFECT
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
+    grow_at: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, from the start, that train grow_from layers; the others join "
+        "them then, as the identity (Bu et al. 2025, Deep Progressive Training). 0: all layers from the start"
+    )  # fmt: skip
+    grow_from: int = Field(1, ge=0, description="Layers that are trained at first where grow_at is above 0")
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
 
@@ -220,6 +232,19 @@ class PretrainConfig(RunConfig):
         depth = given.get("depth")
         dial = derive(depth) if isinstance(depth, int) and depth > 0 else {}
         return merged(PRESETS.get(preset, {}), dial, given)
+
+    @model_validator(mode="after")
+    def _grows_from_the_identity(self) -> PretrainConfig:
+        if self.grow_at and not self.model.zero_init:
+            raise ValueError(
+                "layers can join later only if they start as the identity; set model.zero_init, or grow_at: 0"
+            )
+        return self
+
+    @property
+    def growing_steps(self) -> int:
+        """Steps that train fewer layers than there are."""
+        return round(self.grow_at * self.steps) if self.grow_from < self.model.layers else 0
 
     @field_validator("preset")
     @classmethod

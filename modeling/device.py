@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,10 +21,35 @@ GLIBC_TUNABLES = {
     "glibc.malloc.top_pad": 64 << 20,
 }
 
-# Peak dense bf16 FLOP/s by device name, from the makers' data sheets (without sparsity)
-PEAK_FLOPS = {
-    "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L4": 121e12, "4090": 165e12,
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak dense bf16 FLOP/s (without sparsity) and memory in bytes from the maker's data sheet; a usual price of an
+    hour in dollars (2025)."""
+
+    peak: float
+    memory: float
+    price: float
+
+
+GPUS = {
+    "A100": Gpu(312e12, 80e9, 1.8),
+    "A100-40GB": Gpu(312e12, 40e9, 1.5),
+    "H100": Gpu(989e12, 80e9, 3.0),
+    "H100-PCIE": Gpu(756e12, 80e9, 2.5),
+    "H200": Gpu(989e12, 141e9, 3.8),
+    "B200": Gpu(2250e12, 180e9, 5.5),
+    "L4": Gpu(121e12, 24e9, 0.8),
+    "L40S": Gpu(362e12, 48e9, 1.2),
+    "4090": Gpu(165e12, 24e9, 0.5),
+}
+
+
+def gpu_called(name: str) -> Gpu | None:
+    """What is known of the device that its driver calls `name`, such as "NVIDIA A100-SXM4-40GB"."""
+    words = set(re.split(r"[^A-Z0-9]+", name.upper()))
+    fitting = [known for known in GPUS if words.issuperset(known.split("-"))]
+    return GPUS[max(fitting, key=len)] if fitting else None
 
 
 @dataclass(frozen=True)
@@ -41,8 +67,8 @@ class Compute:
         """Known peak of the device in FLOP/s, for the share of it that training reaches (MFU)."""
         if self.device.type != "cuda":
             return None
-        name = torch.cuda.get_device_name(self.device)
-        return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+        known = gpu_called(torch.cuda.get_device_name(self.device))
+        return known.peak if known else None
 
     @property
     def peak_memory(self) -> float | None:
@@ -58,6 +84,8 @@ def choose(device: str = "auto", precision: str = "auto", local_rank: int = 0) -
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, there in available.items() if there)
+    elif device not in available:
+        raise ModelingError(f"there is no device {device!r}; use auto, {', '.join(available)}")
     elif not available[device]:
         raise ModelingError(f"device {device!r} is not available here; use device: auto or cpu")
     if precision == "auto":

@@ -1,9 +1,10 @@
 """A transformer that reads top to bottom; modern GPT and classic GPT are the same blocks by config.
 
 Notable in the modern form: RMSNorm without weights, also right after the embedding; rotary positions, then queries and
-keys normalised; squared ReLU; output projections that start at zero; logits capped by tanh; an untied head. Optional:
+keys normalised; squared ReLU; output projections that start at zero; an untied head. Optional: logits capped by tanh,
 value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
-embeddings of pairs of tokens, found by hash (Huang et al. 2025, "Over-Tokenized Transformer").
+embeddings of pairs of tokens, found by hash (Huang et al. 2025, "Over-Tokenized Transformer"). A model whose blocks
+start as the identity can be shallow at first: the others join when they are asked to (`uses`).
 
 The file knows nothing of devices, precision or parallelism. Shapes: B windows, T tokens, W width, H heads, D head size,
 V vocabulary.
@@ -153,6 +154,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, causal: bool = True):
         super().__init__()
         self.config, self.vocab_size, self.causal = config, vocab_size, causal
+        self.shallow: int | None = None  # how many blocks are in use, where not all are
         self.embed = nn.Embedding(vocab_size, config.width)
         self.embed_norm = Norm(config) if config.norm == "rms" else None
         if config.positions == "learned":
@@ -242,11 +244,20 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
                 x = (self.stream_scale[layer] * x + self.x0_scale[layer] * x0).to(x0.dtype)
+            if not self.uses(layer):
+                continue
             value = self.value_embeds[str(layer)](ids).to(x.dtype) if str(layer) in self.value_embeds else None
             x = block(x, rotary, value, cache)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)
+
+    def uses(self, layer: int) -> bool:
+        """Whether a block is in use. Those of a shallow model are evenly spaced, the last block among them; a block
+        whose output projections are still zero is the identity, so that the others may join at any time."""
+        if self.shallow is None:
+            return True
+        return (layer + 1) * self.shallow // self.config.layers > layer * self.shallow // self.config.layers
 
     def smeared(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
         """Add a gated share of the previous token's embedding to each position; the first has no previous one."""

@@ -13,21 +13,29 @@ from modeling.distributed import Ranks
 from modeling.model import GPT
 
 
-def parallelized(model: GPT, ranks: Ranks, compute: Compute, how: Literal["ddp", "fsdp"]) -> nn.Module:
-    """The module to call in place of `model`; whose parameters stay those of `model`."""
+def parallelized(
+    model: GPT, ranks: Ranks, compute: Compute, how: Literal["ddp", "fsdp"], grows: bool = False
+) -> nn.Module:
+    """The module to call in place of `model`; whose parameters stay those of `model`. One that `grows` has parameters
+    that some steps do not use."""
     if ranks.world == 1:
         return model
     if how == "ddp":
         devices = [compute.device] if compute.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=grows)
     # imported here: it costs a second that a single process need not wait
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    # products are done in the autocast dtype anyway; gathering in it halves the traffic
-    policy = MixedPrecisionPolicy(param_dtype=compute.dtype if compute.device.type == "cuda" else None)
+    # products are done in the autocast dtype anyway: gathering in it halves the traffic; gradients are summed in fp32
+    half = compute.dtype if compute.device.type == "cuda" else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     for block in model.blocks:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
+    if grows:  # the backward pass looks for room that a block gets when it is gathered first
+        for block in model.blocks:
+            block.unshard()
+            block.reshard()
     return model
 
 

@@ -11,28 +11,10 @@ import re
 from dataclasses import dataclass
 
 from modeling.config import ModelConfig, PretrainConfig
+from modeling.device import GPUS
 from modeling.errors import ModelingError
 from modeling.head import SLICE_ELEMENTS
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """Peak dense bf16 FLOP/s and memory in bytes from the data sheet; a usual price of an hour in dollars (2025)."""
-
-    peak: float
-    memory: float
-    price: float
-
-
-GPUS = {
-    "A100": Gpu(312e12, 80e9, 1.8),
-    "A100-40GB": Gpu(312e12, 40e9, 1.5),
-    "H100": Gpu(989e12, 80e9, 3.0),
-    "H200": Gpu(989e12, 141e9, 3.8),
-    "B200": Gpu(2250e12, 180e9, 5.5),
-    "L4": Gpu(121e12, 24e9, 0.8),
-    "4090": Gpu(165e12, 24e9, 0.5),
-}
 USUAL_MFU = 0.40  # nanochat reaches 0.40-0.46 on H100, nanoGPT about 0.3 on A100
 
 
@@ -80,8 +62,10 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
     return total, blocks, blocks + embedding
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None) -> int:
-    """Forward and backward, in windows of `length` tokens (default: the context)."""
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
+    """Forward and backward, in windows of `length` tokens (default: the context), through `layers` (default: all)."""
+    if layers is not None:
+        model = model.model_copy(update={"layers": layers})
     return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * (length or model.context)
 
 
@@ -108,7 +92,7 @@ def plan(
 
     Raises ModelingError for GPUs it does not know or a batch that does not divide over them.
     """
-    match = re.fullmatch(r"(?:(\d+)x)?(.+)", gpus)
+    match = re.fullmatch(r"(?:(\d+)x)?(.*)", gpus)
     devices, name = int(match[1] or 1), match[2].upper()
     if name not in GPUS or not devices:
         raise ModelingError(f"unknown GPUs {gpus!r}; write 8xH100 or the like, with one of {', '.join(GPUS)}")
@@ -123,15 +107,18 @@ def plan(
     windows = min(config.micro_batch or config.batch, config.batch // devices)
     # fp32 weights and gradients; AdamW keeps two moments of a weight, Muon one for the blocks' matrices
     moments = 2 * total - (blocks if config.optimizer.name == "muon" else 0)
-    state = 4 * (2 * total + moments) + 2 * total  # and a bf16 copy for the products
+    averages = total if config.ema else 0
+    state = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
     if config.parallel == "fsdp":
         state /= devices
     rows = windows * model.context
     activations = rows * model.layers * activation_bytes(model)
     activations += 4 * min(SLICE_ELEMENTS["cuda"], rows * vocab_size)  # a slice of the loss head's logits
-    seconds = tokens * per_token / (devices * gpu.peak * mfu)
+    shallow = config.growing_steps * config.batch * model.context
+    flops = (tokens - shallow) * per_token + shallow * flops_per_token(model, vocab_size, layers=config.grow_from)
+    seconds = flops / (devices * gpu.peak * mfu)
     return Plan(
-        parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=tokens * per_token,
+        parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=flops,
         devices=devices, gpu=name, windows_per_device=windows, state_memory=state, activation_memory=activations,
         memory=state + activations, device_memory=gpu.memory, seconds=seconds,
         cost=seconds / 3600 * devices * (gpu.price if price is None else price),

@@ -50,7 +50,8 @@ def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, p
     description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
-        trainer = Trainer(description.build(), objective, description, config, out, compute, group, progress)
+        shallow = config.growing_steps, config.grow_from
+        trainer = Trainer(description.build(), objective, description, config, out, compute, group, progress, shallow)
         trainer.run()
         if group.first:
             figures = trainer.publish()

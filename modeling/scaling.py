@@ -7,11 +7,13 @@ constant: Bergsma et al. 2025, "Power Lines".
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 TOKENS_PER_PARAMETER = 20
 REFERENCE_DEPTH = 12
 REFERENCE_BATCH = 2**18  # tokens a step that suit depth 12
+PASS = 2**15  # tokens at once: enough to keep a GPU busy, and little enough for its memory
 
 
 def block_parameters(depth: int) -> int:
@@ -26,7 +28,7 @@ def derive(depth: int) -> dict[str, Any]:
     context = min(2048, max(256, 2 ** (5 + (depth + 1) // 2)))
     tokens = TOKENS_PER_PARAMETER * block_parameters(depth)
     tokens_relative = tokens / (TOKENS_PER_PARAMETER * block_parameters(REFERENCE_DEPTH))
-    batch = max(1, 2 ** round_log2(REFERENCE_BATCH * tokens_relative**0.383 / context))
+    batch = 2 ** round_log2(REFERENCE_BATCH * tokens_relative**0.383 / context)
     batch_relative = batch * context / REFERENCE_BATCH
     steps = max(1, round(tokens / (batch * context)))
     rate = batch_relative**0.5
@@ -34,6 +36,7 @@ def derive(depth: int) -> dict[str, Any]:
     return {
         "model": {"layers": depth, "width": width, "heads": width // head_size, "context": context},
         "batch": batch,
+        "micro_batch": min(batch, max(1, PASS // context)),
         "steps": steps,
         "optimizer": {
             "matrix_lr": rounded(0.02 * rate),
@@ -48,7 +51,8 @@ def derive(depth: int) -> dict[str, Any]:
 
 
 def round_log2(value: float) -> int:
-    return max(0, round(value).bit_length() - 1)
+    """The power of two nearest to a value, on a scale of powers, and no fraction."""
+    return max(0, round(math.log2(value)))
 
 
 def rounded(value: float) -> float:

@@ -30,6 +30,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
@@ -85,10 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
     if under_torchrun():  # ranks are in sessions of their own: nothing else ends them if torchrun is killed outright
         die_with_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    text = given.config if given.config.lstrip().startswith("{") else Path(given.config).read_text()
     kind: type[BaseModel] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
     try:
-        config = kind.model_validate_json(text)
+        config = kind.model_validate_json(settings(given.config))
         given.out.mkdir(parents=True, exist_ok=True)
         if given.task == "pretrain":
             pretrain(given.tokens, given.origin, config, given.out, report)
@@ -99,7 +99,19 @@ def main(arguments: list[str] | None = None) -> int:
         return give_up(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except (ModelingError, TokenizationError) as error:
         return give_up(str(error))
+    except torch.OutOfMemoryError as error:  # outside of a step, which says what would fit
+        return give_up(f"the device's memory does not suffice ({str(error).splitlines()[0]}); set micro_batch lower")
     return 0
+
+
+def settings(given: str) -> str:
+    """The JSON that was given, or that the file holds which was."""
+    if given.lstrip().startswith("{"):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelingError(f"--config {given} cannot be read ({error}); give JSON, or a file that holds it") from error
 
 
 def give_up(error: str) -> int:

@@ -51,8 +51,11 @@ STEP, OPTIMIZER, TRAINED = "step", "optimizer/", "trained/"  # names in the trai
 
 
 def is_finished(out: Path) -> bool:
-    """Whether an earlier call came to its end in this folder."""
-    return (out / STATS).is_file() and not (out / CHECKPOINTS).exists()
+    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now."""
+    finished = (out / STATS).is_file()
+    if finished:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return finished
 
 
 class Trainer:
@@ -60,8 +63,9 @@ class Trainer:
 
     def __init__(
         self, model: GPT, objective: Objective, description: Description, config: RunConfig, out: Path,
-        compute: Compute, ranks: Ranks, progress: Callable[..., None],
+        compute: Compute, ranks: Ranks, progress: Callable[..., None], shallow: tuple[int, int] = (0, 0),
     ):  # fmt: skip
+        """`shallow`: how many steps train how many layers only, before all of them."""
         if config.batch % ranks.world:
             raise ModelingError(f"batch {config.batch} does not divide over {ranks.world} ranks; make it a multiple")
         self.objective, self.description, self.config, self.out = objective, description, config, out
@@ -69,7 +73,8 @@ class Trainer:
         self.model = model.to(compute.device)
         if config.compile if config.compile is not None else compute.device.type == "cuda":
             self.model.compile()
-        self.module: nn.Module = parallelized(self.model, ranks, compute, config.parallel)
+        self.shallow_steps, self.shallow_layers = shallow
+        self.module: nn.Module = parallelized(self.model, ranks, compute, config.parallel, grows=self.shallow_steps > 0)
         self.optimizers = optimizers(self.model, config.optimizer, compute.dtype)
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if config.ema else None
         self.checkpoints = Checkpoints(out / CHECKPOINTS, config.keep_checkpoints)
@@ -83,7 +88,7 @@ class Trainer:
     def run(self) -> None:
         """Train from the newest intact checkpoint, or from the start, to the last step."""
         self.restore()
-        saved, clock, losses = self.step, Clock(self), []
+        saved, saved_at, clock, losses = self.step, time.monotonic(), Clock(self), []
         with ExitStack() as stack:
             interruption = stack.enter_context(Interruption())
             watcher = (
@@ -92,12 +97,14 @@ class Trainer:
             while True:
                 last = self.step == self.config.steps
                 evaluate = last or (self.step and self.step % self.config.evaluate_every == 0)
-                stop = self.agreed(interruption.requested is not None)
-                if self.step > saved and (evaluate or stop or self.step % self.config.checkpoint_every == 0):
+                overdue = time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes
+                stop, overdue = self.agreed(interruption.requested is not None, overdue)
+                due = evaluate or stop or overdue or self.step % self.config.checkpoint_every == 0
+                if due and self.step > saved:
                     self.record(losses)
                     with clock.paused("checkpoint"):
                         self.save()
-                    saved = self.step
+                    saved, saved_at = self.step, time.monotonic()
                 if stop:
                     log.info("interrupted: saved a checkpoint at step %d", self.step)
                     break
@@ -113,8 +120,8 @@ class Trainer:
                 if loss is None:
                     raise ModelingError(self.too_large())
                 losses.append(loss)
+                clock.count(self.model.shallow)
                 self.step += 1
-                clock.steps += 1
                 if self.step % self.config.log_every == 0:
                     figures = {"loss": self.record(losses), "learning_rate": self.rate_scale(self.step - 1)}
                     self.report(clock, figures, watcher)
@@ -126,6 +133,7 @@ class Trainer:
         seed = np.random.SeedSequence([self.config.seed, self.step, self.ranks.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> np.uint64(1)))  # dropout: a function of (seed, step, rank)
         self.module.train()
+        self.model.shallow = self.shallow_layers if self.step < self.shallow_steps else None
         total = torch.zeros((), device=self.compute.device)
         stop = self.rank_rows.stop
         for start in range(self.rank_rows.start, stop, self.micro):
@@ -142,8 +150,10 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
+            # an average over few steps forgets sooner, or the initial weights would stay in it for long
+            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
             for name, parameter in self.model.named_parameters():
-                self.average[name].lerp_(parameter.detach(), 1 - self.config.ema)
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
         return total
 
     def train_step_if_it_fits(self) -> Tensor | None:
@@ -168,7 +178,10 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Figures on the validation windows, with the averaged weights where an average is kept."""
+        """Figures on the validation windows, with the averaged weights where an average is kept.
+
+        Raises ModelingError for weights that give none, and drops their checkpoint: the one before it is the last good.
+        """
         trained = None
         if self.average is not None:
             trained = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -178,11 +191,16 @@ class Trainer:
             figures = self.objective.evaluate(self.module, self.ranks, self.compute.device, self.micro)
         if trained is not None:
             set_weights(self.model, trained)
+        if not all(map(math.isfinite, figures.values())):
+            if self.ranks.first:
+                shutil.rmtree(self.checkpoints.path(self.step))
+            raise self.diverged("validation loss", figures["validation_loss"], self.step)
         return figures
 
-    def agreed(self, wish: bool) -> bool:
-        """Whether any rank wishes it: all ranks must stop at the same step. Asked by way of the CPU: no GPU waits."""
-        return bool(self.ranks.sum(torch.tensor(float(wish)), torch.device("cpu")).item())
+    def agreed(self, *wishes: bool) -> list[bool]:
+        """Whether any rank wishes each: all must save and stop at the same step. Asked by way of the CPU: no GPU waits.
+        """
+        return self.ranks.sum(torch.tensor(wishes, dtype=torch.float32), torch.device("cpu")).bool().tolist()
 
     def rate_scale(self, step: int) -> float:
         """What the learning rates of this step are multiplied by."""
@@ -201,14 +219,17 @@ class Trainer:
         curve_every = max(1, self.config.steps // CURVE_POINTS)
         for step, value in enumerate(values, self.step - len(values) + 1):
             if not math.isfinite(value):
-                good = self.checkpoints.steps()
-                kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
-                raise ModelingError(
-                    f"the loss became {value} at step {step} ({kept}); lower the learning rates of `optimizer`"
-                )
+                raise self.diverged("loss", value, step)
             if step % curve_every == 0:
                 self.rows.append({"step": step, "loss": value, "learning_rate": self.rate_scale(step - 1)})
         return values[-1]
+
+    def diverged(self, what: str, value: float, step: int) -> ModelingError:
+        good = self.checkpoints.steps()
+        kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
+        return ModelingError(
+            f"the {what} became {value} at step {step} ({kept}); lower the learning rates of `optimizer`"
+        )
 
     # -- saving and continuing -----------------------------------------------------------------------------------
 
@@ -237,7 +258,10 @@ class Trainer:
         self.ranks.barrier()
 
     def restore(self) -> None:
-        """Continue from the newest intact checkpoint, whatever ranks it is from."""
+        """Continue from the newest intact checkpoint, whatever ranks it is from.
+
+        Raises ModelingError if it is of a run with other settings.
+        """
         self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
         newest = next(self.checkpoints.usable(), 0) if self.ranks.first else 0
         self.step = int(self.ranks.sum(torch.tensor(newest), self.compute.device))
@@ -246,6 +270,11 @@ class Trainer:
         from modeling import sharded
 
         folder = self.checkpoints.path(self.step)
+        if differences := self.description.differences(Description.read(folder)):
+            raise ModelingError(
+                f"{self.out} holds an unfinished run with other settings ({'; '.join(differences)}); continue it with "
+                "its own, or give another folder"
+            )
         saved = sharded.contents(folder).items()
         moments = {name.removeprefix(OPTIMIZER): size for name, size in saved if name.startswith(OPTIMIZER)}
         make_room(self.model, self.optimizers, moments)
@@ -307,13 +336,18 @@ class Clock:
     """Rates of the steps since the last figures were taken; evaluations and checkpoints are timed apart."""
 
     def __init__(self, trainer: Trainer):
-        length, description = trainer.objective.length, trainer.description
-        self.tokens_a_step = trainer.config.batch * length
-        self.flops_a_token = flops_per_token(description.model, description.vocab_size, length)
+        self.length, self.description = trainer.objective.length, trainer.description
+        self.tokens_a_step = trainer.config.batch * self.length
         self.compute, self.peak = trainer.compute, trainer.compute.peak_flops
         self.ranks = trainer.ranks.world
-        self.steps, self.pause, self.since = 0, 0.0, time.perf_counter()
+        self.steps, self.flops, self.pause, self.since = 0, 0, 0.0, time.perf_counter()
         self.spent: dict[str, float] = {}
+
+    def count(self, layers: int | None) -> None:
+        """A step has been taken, with so many layers."""
+        per_token = flops_per_token(self.description.model, self.description.vocab_size, self.length, layers)
+        self.flops += self.tokens_a_step * per_token
+        self.steps += 1
 
     def paused(self, what: str) -> Pause:
         return Pause(self, what)
@@ -323,13 +357,12 @@ class Clock:
         seconds = now - self.since - self.pause
         figures = {f"{what}_seconds": spent for what, spent in self.spent.items()}
         if self.steps and seconds > 0:
-            rate = self.steps * self.tokens_a_step / seconds
-            figures["tokens_per_second"] = rate
+            figures["tokens_per_second"] = self.steps * self.tokens_a_step / seconds
             if self.peak:
-                figures["mfu"] = rate * self.flops_a_token / (self.peak * self.ranks)
+                figures["mfu"] = self.flops / seconds / (self.peak * self.ranks)
             if self.compute.peak_memory:
                 figures["gpu_gib"] = self.compute.peak_memory
-        self.steps, self.pause, self.since, self.spent = 0, 0.0, now, {}
+        self.steps, self.flops, self.pause, self.since, self.spent = 0, 0, 0.0, now, {}
         return figures
 
 

@@ -171,6 +171,25 @@ def test_one_dial_derives_the_rest_and_yields_to_explicit_keys():
     assert PretrainConfig(depth=12, steps=5, model={"heads": 12}).model.heads == 12
 
 
+def test_the_dials_batch_is_the_nearest_power_of_two():
+    # nanochat's speedrun at depth 20 takes 524,288 tokens a step
+    tokens = {
+        depth: config.batch * config.model.context for depth in (6, 12, 20) if (config := PretrainConfig(depth=depth))
+    }
+    assert tokens == {6: 2**17, 12: 2**18, 20: 2**19}
+
+
+@pytest.mark.parametrize(("shallow", "used"), [(0, []), (1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])])
+def test_a_shallow_model_is_the_new_one_with_some_blocks_left_out(shallow, used):
+    torch.manual_seed(0)
+    fields = SMALL | {"layers": 6, "value_embeddings": True, "x0_skip": True, "smear": True}
+    model = GPT(ModelConfig(**fields), VOCAB).eval()
+    whole = model(ids())
+    model.shallow = shallow
+    assert [layer for layer in range(6) if model.uses(layer)] == used
+    assert torch.equal(model(ids()), whole)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -182,6 +201,8 @@ def test_one_dial_derives_the_rest_and_yields_to_explicit_keys():
         ({"stepz": 10}, "Extra inputs"),
         ({"steps": 0}, "greater than 0"),
         ({"seed": -1}, "greater than or equal to 0"),
+        ({"batch": 9, "processes": 2}, "batch 9 does not divide over processes 2"),
+        ({"preset": "chimera", "grow_at": 0.5}, "set model.zero_init, or grow_at: 0"),
     ],
 )
 def test_senseless_settings_are_errors(wrong, message):

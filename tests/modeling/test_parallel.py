@@ -40,9 +40,13 @@ def launch(config, tokens, tokenizer, out) -> str:
     return done.stderr
 
 
+@pytest.mark.parametrize("grow_at", [0.0, 0.5])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_ranks_train_as_one_does(how, tokens, tokenizer, tiny, tmp_path):
-    settings = {"precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}}
+def test_two_ranks_train_as_one_does(how, grow_at, tokens, tokenizer, tiny, tmp_path):
+    settings = {
+        "precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}, "grow_at": grow_at,
+        "preset": "nano-fast" if grow_at else "nano",
+    }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     pretrain(tokens, tokenizer, tiny(**settings), one, quiet)

@@ -93,6 +93,14 @@ def test_memory_is_what_a_gpu_measured(settings, vocabulary, gibibytes):
     assert made.memory / 2**30 == pytest.approx(gibibytes, rel=0.06)
 
 
+def test_a_run_that_grows_takes_less():
+    config = PretrainConfig.model_validate({"model": {"layers": 8}, "grow_at": 0.5, "grow_from": 2, "steps": 100})
+    made, whole = plan(config, 1000), plan(config.model_copy(update={"grow_at": 0.0}), 1000)
+    quarter = plan(PretrainConfig.model_validate({"model": {"layers": 2}, "steps": 100}), 1000)
+    assert made.flops == pytest.approx((whole.flops + quarter.flops) / 2)
+    assert made.flops_per_token == whole.flops_per_token
+
+
 def test_more_devices_are_faster_at_the_same_cost():
     config = PretrainConfig(depth=12)
     one, eight = plan(config, 32_768, "H100"), plan(config, 32_768, "8xH100")
@@ -104,7 +112,12 @@ def test_more_devices_are_faster_at_the_same_cost():
 
 @pytest.mark.parametrize(
     ("gpus", "message"),
-    [("8xTPU", "unknown GPUs '8xTPU'; write 8xH100"), ("7xH100", "does not divide"), ("0xH100", "unknown GPUs")],
+    [
+        ("8xTPU", "unknown GPUs '8xTPU'; write 8xH100"),
+        ("7xH100", "does not divide"),
+        ("0xH100", "unknown GPUs"),
+        ("", "unknown GPUs ''"),
+    ],
 )
 def test_senseless_plans_are_errors(gpus, message):
     with pytest.raises(ModelingError, match=message):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modeling.config import FinetuneConfig
-from modeling.device import choose, fast_bf16, training_environment
+from modeling.device import GPUS, choose, fast_bf16, gpu_called, training_environment
 from modeling.errors import ModelingError
 from modeling.train import command
 
@@ -37,6 +37,26 @@ def test_auto_takes_the_best_device_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelingError, match="'cuda' is not available here; use device: auto or cpu"):
         choose("cuda")
+    with pytest.raises(ModelingError, match="there is no device 'tpu'; use auto, cuda, mps, cpu"):
+        choose("tpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100-PCIE"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA GeForce RTX 4090", "4090"),
+        ("NVIDIA L40", None),
+        ("Tesla T4", None),
+    ],
+)
+def test_a_gpu_is_known_by_the_words_of_its_name(name, known):
+    assert gpu_called(name) is GPUS.get(known)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's tunables")
@@ -70,6 +90,10 @@ def test_a_users_mistake_is_one_message_and_status_2(tokens, tmp_path):
     done = start(wrong)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"].startswith("steps: ")
+    wrong[wrong.index("--config") + 1] = str(tmp_path / "none.json")
+    done = start(wrong)
+    assert done.returncode == 2
+    assert "none.json cannot be read" in json.loads(done.stdout)["error"]
 
 
 def test_a_mistake_that_another_rank_meets_is_told_too(tokens, tmp_path):
