@@ -57,11 +57,9 @@ def evaluate(
         windows = [ids[start : start + context + 1] for start in starts[first : first + batch]]
         longest = max(map(len, windows))
         padded = torch.stack([torch.nn.functional.pad(window, (0, longest - len(window))) for window in windows])
+        padded = padded.to(compute.device)
         with torch.inference_mode(), compute.autocast():
-            logits = loaded.model(padded[:, :-1].to(compute.device)).float()
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), padded[:, 1:].to(compute.device), reduction="none"
-        ).cpu()
+            losses = loaded.model.likelihoods(padded[:, :-1], padded[:, 1:])[0].cpu()
         for row, window in enumerate(windows):
             seen = context - stride if first + row else 0  # counted in the window before
             nats += losses[row, seen : len(window) - 1].double().sum().item()

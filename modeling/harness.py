@@ -121,14 +121,12 @@ class HarnessModel(TemplateLM):
         for rows in _batches(order, self.batch):  # of about equal length, so that little is padding
             windows = [torch.tensor((pairs[row][0] + pairs[row][1])[-self.context - 1 :]) for row in rows]
             padded = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
-            device = self.checkpoint.model.embed.weight.device
-            logits = self.checkpoint.model(padded[:, :-1].to(device)).float().cpu()
-            for row, window, scored in zip(rows, windows, logits, strict=True):
-                count = len(pairs[row][1])
-                targets = window[len(window) - count :]
-                predicted = scored[len(window) - 1 - count : len(window) - 1]
-                nats = predicted.log_softmax(-1).gather(1, targets[:, None]).double().sum()
-                scores[row] = torch.stack([nats, (predicted.argmax(-1) == targets).all().double()])
+            padded = padded.to(self.checkpoint.model.embed.weight.device)
+            nats, greedy = self.checkpoint.model.likelihoods(padded[:, :-1], padded[:, 1:])
+            for row, window, lost, right in zip(rows, windows, nats.cpu(), greedy.cpu(), strict=True):
+                end = len(window) - 1
+                answer = slice(end - len(pairs[row][1]), end)
+                scores[row] = torch.stack([-lost[answer].double().sum(), right[answer].all().double()])
         return scores
 
 

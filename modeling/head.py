@@ -8,16 +8,22 @@ cross-entropy, Hsu et al. 2024), so that nothing of the vocabulary's size is kep
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Logits of one slice: what fits a CPU cache, and enough to keep a GPU busy (measured: modeling/LOG.md)
 SLICE_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 
 
+def slice_rows(hidden: Tensor, weight: Tensor) -> int:
+    """How many rows of `hidden` have their logits at once."""
+    return max(1, SLICE_ELEMENTS.get(hidden.device.type, 2**24) // weight.shape[0])
+
+
 class _SlicedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, want_grad: bool) -> Tensor:
-        rows = max(1, SLICE_ELEMENTS.get(hidden.device.type, 2**24) // weight.shape[0])
+        rows = slice_rows(hidden, weight)
         matrix = weight.to(hidden.dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         if want_grad:
@@ -59,3 +65,20 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: floa
     """
     want_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     return _SlicedCrossEntropy.apply(hidden, weight, targets, softcap, want_grad)
+
+
+@torch.no_grad()
+def likelihoods(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> tuple[Tensor, Tensor]:
+    """Of each target its negative log likelihood in nats (fp32 [N]), and whether it is the most likely one (bool [N]).
+
+    Arguments as in `cross_entropy`.
+    """
+    rows, matrix = slice_rows(hidden, weight), weight.to(hidden.dtype)
+    nats, greedy = [], []
+    for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = (part @ matrix.T).float()
+        if softcap is not None:
+            logits = logits.div_(softcap).tanh_().mul_(softcap)
+        nats.append(F.cross_entropy(logits, target, reduction="none"))
+        greedy.append(logits.argmax(dim=-1) == target)
+    return torch.cat(nats), torch.cat(greedy)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.functional import attention, rms_norm, squared_relu
-from modeling.head import cross_entropy
+from modeling.head import cross_entropy, likelihoods
 
 if TYPE_CHECKING:
     from modeling.config import ModelConfig
@@ -287,6 +287,13 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(x)
         return cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
+
+    def likelihoods(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every target [B, T] its negative log likelihood in nats (fp32), and whether it is the most likely one."""
+        nats, greedy = likelihoods(
+            self.hidden(ids).flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap
+        )
+        return nats.view(targets.shape), greedy.view(targets.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Capped logits [..., V] of hidden states [..., W]."""

@@ -67,10 +67,20 @@ class _Textmill(PreTrainedModel):
 class TextmillForCausalLM(_Textmill, GenerationMixin):
     """Logits [B, T, V] for the next token; keeps no cache, so generation recomputes the text at every step."""
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **_: object) -> dict[str, Tensor]:
-        return {"input_ids": input_ids[:, -self.config.context :]}
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: object
+    ) -> dict[str, Tensor | None]:
+        window = slice(-self.config.context, None)
+        return {
+            "input_ids": input_ids[:, window],
+            "attention_mask": None if attention_mask is None else attention_mask[:, window],
+        }
 
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: object) -> CausalLMOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
+    ) -> CausalLMOutput:
+        if attention_mask is not None and (attention_mask.diff(dim=1) > 0).any():
+            raise ValueError("padding on the left would be read as text; pad on the right, or give one text at a time")
         logits = self.gpt(input_ids)
         loss = None
         if labels is not None:
@@ -81,7 +91,11 @@ class TextmillForCausalLM(_Textmill, GenerationMixin):
 class TextmillForMaskedLM(_Textmill):
     """Logits [B, T, V] for the token at each position; with `shift`, the first position has none to predict it."""
 
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_: object) -> MaskedLMOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
+    ) -> MaskedLMOutput:
+        if attention_mask is not None and not attention_mask.all():
+            raise ValueError("padding would be read as text; give texts of one length at a time")
         logits = self.gpt(input_ids)
         if self.config.shift:
             logits = torch.cat((torch.zeros_like(logits[:, :1]), logits[:, :-1]), dim=1)

@@ -73,6 +73,11 @@ model = auto.from_pretrained(folder, trust_remote_code=True).eval()
 torch.save(model(torch.load(folder + "/ids.pt")).logits, folder + "/logits.pt")
 if kind == "causal":
     print(model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, do_sample=False).tolist())
+    model(torch.tensor([[5, 6, 0]]), attention_mask=torch.tensor([[1, 1, 0]]))  # no token before it sees the padding
+try:
+    model(torch.tensor([[0, 5, 6]]), attention_mask=torch.tensor([[0, 1, 1]]))
+except ValueError as error:
+    print(error)
 """
 
 
@@ -85,6 +90,7 @@ def test_other_architectures_take_their_code_along(name, objective, words, tmp_p
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     done = subprocess.run([sys.executable, "-c", PROGRAM, out, objective], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "would be read as text" in done.stdout
     with torch.no_grad():
         expected = model(ids(words))
     logits = torch.load(out / "logits.pt")

@@ -97,6 +97,18 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_the_likelihoods_are_those_of_the_logits(variant, monkeypatch):
+    monkeypatch.setitem(SLICE_ELEMENTS, "cpu", 3 * VOCAB)  # the last slice is not full
+    model, tokens = build(variant), ids()
+    targets = ids(2, 16).roll(3)
+    targets[0, :9] = model(tokens).argmax(-1)[0, :9]
+    nats, greedy = model.likelihoods(tokens, targets)
+    expected = F.cross_entropy(model(tokens).transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(nats, expected)
+    assert torch.equal(greedy, model(tokens).argmax(-1) == targets)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
     torch.manual_seed(0)
     model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB)
