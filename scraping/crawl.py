@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from scraping import python_docs
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.fetch import Fetcher, Resolver
 from scraping.frontier import Body, Found, Frontier, remove_frontier
 from scraping.report import GIVEN_UP, URLS_PASSED_OVER, write_report
@@ -26,7 +26,7 @@ from scraping.scope import Budgets, Scope
 from scraping.shards import remove_temporary
 from scraping.snapshot import Known, Snapshot
 from scraping.source import Source
-from scraping.worker import HostWorker
+from scraping.worker import HostGivenUp, HostRefused, HostWorker
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Pa
         previous: the last finished snapshot; its pages are asked for conditionally, and compared with.
 
     Raises:
-        ScrapingError: no contact is set, the site cannot be reached, or no page could be stored.
+        Unavailable: the site cannot be reached.
+        ScrapingError: no contact is set, or no page could be stored.
     """
     user_agent = source.user_agent_header()
     if (out / "stats.json").exists():  # the last thing to be written
@@ -74,7 +75,7 @@ class Crawl:
     def __init__(self, source: Source, frontier: Frontier, fetcher: Fetcher, last: Snapshot):
         self.source, self.frontier, self.fetcher, self.last = source, frontier, fetcher, last
         self.scope, self.budgets = Scope(source), Budgets(source)
-        self.given_up: dict[str, str] = {}
+        self.given_up: dict[str, HostGivenUp] = {}
         self._lock = threading.Lock()
         self._seen: set[int] = set()  # hashes: a site's pages link to the same URLs over and over
         for url in frontier.known():
@@ -108,12 +109,13 @@ class Crawl:
         frontier = self.frontier
         if self.given_up and not frontier.stored_any():
             host, reason = next(iter(self.given_up.items()))
-            raise ScrapingError(
+            kind = ScrapingError if isinstance(reason, HostRefused) else Unavailable
+            raise kind(
                 f"source {self.source.name}: {host} could not be crawled ({reason}): "
                 "check its URLs and the network, then run again."
             )
         for host, reason in self.given_up.items():
-            frontier.note(f"{GIVEN_UP}{host}", reason)
+            frontier.note(f"{GIVEN_UP}{host}", str(reason))
             self._keep_last(host)
             frontier.close_waiting("failed", "host given up", host)
         frontier.close_waiting("skipped", "page limit")

@@ -118,4 +118,4 @@ def _ask(url: str, headers: dict[str, str]) -> requests.Response:
     response.close()
     if response.status_code >= 500 or response.status_code == 429:
         raise requests.ConnectionError(f"the server answered {response.status_code}")  # may pass
-    raise requests.HTTPError(f"the server answered {response.status_code}")
+    raise requests.HTTPError(f"the server answered {response.status_code}", response=response)

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field, field_validator
 
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.openwebtext import Batch, Damaged, Unit, is_data, normalize, units
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, atomic_write, remove_temporary, shards
 
@@ -87,7 +87,7 @@ def is_remote(path: str) -> bool:
 def ingest_files(config: IngestConfig) -> list[Path]:
     """The local files that `ingest` will read, in order; none if the collection is elsewhere.
 
-    Raises `ScrapingError` if there is nothing there, or if it cannot be reached.
+    Raises `ScrapingError` if there is nothing there, `Unavailable` if it cannot be reached.
     """
     if is_remote(config.path):
         _reach(config.path)
@@ -121,7 +121,7 @@ def ingest(
     limit it is not used, as what is read ahead would mostly be thrown away.
 
     Damaged files are reported in the log and in the figures, and give what was whole; `ScrapingError` if that is
-    nothing.
+    nothing, `Unavailable` if a remote collection cannot be had now.
     """
     journal, downloads, pieces = _Journal(out / ".journal.json"), out / ".downloads", out / ".pieces"
     if (out / "stats.json").exists():  # written last: only the tidying up was cut short
@@ -453,8 +453,11 @@ def _hub_downloads(path: str, pinned: Path) -> Iterator[Path]:
 
 
 def _unreachable(path: str, error: Exception) -> ScrapingError:
+    """What to raise where a remote collection could not be had; `Unavailable` unless its server refuses it."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    kind = ScrapingError if 400 <= status < 500 and status not in (408, 429) else Unavailable
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ScrapingError(
+    return kind(
         f"cannot fetch {path} ({reason}): go online, or set the path to a folder with the files, "
         "or set required: false to go on without it."
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from selectolax.lexbor import LexborHTMLParser
 
 from scraping.crawl import served
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.extract import ArticleExtractor, Extracted, MainExtractor, decode, extract
 from scraping.fetch import AddressRefused, Fetcher, FetchError, Response
 from scraping.page import read_page, refusal
@@ -79,7 +79,8 @@ class Survey:
         """The conditions of the first start URL's host.
 
         Raises:
-            ScrapingError: robots.txt cannot be had: a crawl would fetch nothing.
+            Unavailable: robots.txt cannot be had: a crawl would fetch nothing.
+            ScrapingError: the host has an address that the source may not contact.
         """
         url = self.source.start[0]
         origin = origin_of(url)
@@ -88,7 +89,7 @@ class Survey:
         except AddressRefused as error:
             raise ScrapingError(f"{error} (on the command line, --private).") from error
         except FetchError as error:
-            raise ScrapingError(
+            raise Unavailable(
                 f"{origin} cannot be asked ({error}): check the URL and the network, then try again."
             ) from error
         named = robots.sitemaps(origin)

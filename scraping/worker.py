@@ -32,6 +32,10 @@ class HostGivenUp(Exception):
     """No more is asked of this host in this crawl."""
 
 
+class HostRefused(HostGivenUp):
+    """The host has an address that the source may not contact: asking later would not help."""
+
+
 class HostWorker:
     """Asks one host for its pages, one after the other."""
 
@@ -55,7 +59,7 @@ class HostWorker:
             log.info("%s: stopped", self.host)
         except HostGivenUp as error:
             log.warning("source %s: giving up %s: %s", self.source.name, self.host, error)
-            self.crawl.given_up[self.host] = str(error)
+            self.crawl.given_up[self.host] = error
         finally:
             self.fetcher.leave(self.host)
 
@@ -158,7 +162,7 @@ class HostWorker:
             try:
                 robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay)
             except AddressRefused as error:
-                raise HostGivenUp(str(error)) from error
+                raise HostRefused(str(error)) from error
             self.failures, self.answered = 0, True
             self.robots[origin] = robots
             self._seed_sitemaps(origin, robots)

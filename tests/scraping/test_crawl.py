@@ -15,7 +15,7 @@ import pytest
 
 from scraping import crawl as crawl_module
 from scraping.crawl import crawl
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.frontier import Frontier
 
 
@@ -482,7 +482,7 @@ def test_robots_failures_allow_nothing_and_recover(site, page, answer, make_sour
 def test_robots_that_never_recover(site, page, answer, make_source, run_crawl):
     site.routes["/robots.txt"] = answer(status=503)
     site.routes["/"] = page()
-    with pytest.raises(ScrapingError, match=r"127.* could not be crawled \(robots.txt: answered 503\)"):
+    with pytest.raises(Unavailable, match=r"127.* could not be crawled \(robots.txt: answered 503\)"):
         run_crawl(make_source())
     assert site.paths() == []
     site.routes["/robots.txt"] = ""
@@ -572,6 +572,16 @@ def test_an_unreachable_site_and_a_site_without_pages(site, page, answer, make_s
         run_crawl(make_source(), "refused")
     site.routes["/robots.txt"], site.routes["/"] = "", page()
     assert len(run_crawl(make_source(), "refused")) == 1
+
+
+def test_only_what_may_pass_is_unavailable(make_source, run_crawl):
+    with pytest.raises(Unavailable, match="could not be crawled"):
+        run_crawl(make_source(start=["http://no-such-host.invalid/"]), "unreachable")
+    with pytest.raises(ScrapingError, match="could not be crawled") as private:
+        run_crawl(make_source(private_addresses=False), "private")
+    with pytest.raises(ScrapingError, match="no page could be stored") as missing:
+        run_crawl(make_source(), "missing")
+    assert not isinstance(private.value, Unavailable) and not isinstance(missing.value, Unavailable)
 
 
 def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(

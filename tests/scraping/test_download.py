@@ -14,7 +14,7 @@ import requests
 
 from scraping import download as download_module
 from scraping.download import download
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.ingest import IngestConfig, ingest, ingest_files, is_remote
 
 
@@ -132,7 +132,7 @@ def test_trouble_passes_or_ends(site, tmp_path):
     with pytest.raises(requests.ConnectionError, match="answered 503"):
         download(server.url, tmp_path / "other", quiet)
     assert len(server.failures) == 15
-    with pytest.raises(ScrapingError, match=r"cannot fetch .*a\.txt \(the server answered 503\): go online"):
+    with pytest.raises(Unavailable, match=r"cannot fetch .*a\.txt \(the server answered 503\): go online"):
         ingest(IngestConfig(path=server.url), tmp_path / "out", quiet)
     assert len(server.failures) == 14, "trouble at the start is told at once"
 
@@ -149,6 +149,12 @@ def test_what_cannot_be_had_is_one_line(site, tmp_path):
         assert "\n" not in str(error.value)
         with pytest.raises(ScrapingError, match=message):
             ingest(IngestConfig(path=url), tmp_path / "out", quiet)
+
+
+def test_a_file_that_its_server_refuses_is_a_mistake_and_not_an_outage(site):
+    with pytest.raises(ScrapingError, match="answered 404") as error:
+        ingest_files(IngestConfig(path=site.url("/missing.parquet")))
+    assert not isinstance(error.value, Unavailable)
 
 
 PROGRAM = """

@@ -28,6 +28,7 @@ try:
     assert ingest_files(config) == []
     ingest(config, Path(sys.argv[2]), lambda *_, **__: None)
 except ScrapingError as error:
+    print(type(error).__name__)
     sys.exit(str(error))
 """
 
@@ -125,8 +126,12 @@ def test_an_interrupted_job_goes_on_with_the_revision_it_began_with(hub, state, 
 
 def test_what_is_missing_or_unreachable_is_one_line(hub, tmp_path):
     url, _, _ = hub
-    for address, path in ((url, "hf://datasets/owner/missing"), ("http://127.0.0.1:9", f"hf://datasets/{REPOSITORY}")):
+    for address, path, kind in (
+        (url, "hf://datasets/owner/missing", "ScrapingError"),
+        ("http://127.0.0.1:9", f"hf://datasets/{REPOSITORY}", "Unavailable"),
+    ):
         finished = run(tmp_path, address, path)
+        assert finished.stdout.strip() == kind
         assert finished.returncode == 1
         assert finished.stderr.strip().startswith(f"cannot fetch {path}") and finished.stderr.count("\n") == 1
     finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}/nowhere")
