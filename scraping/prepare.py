@@ -121,7 +121,7 @@ def prepare(
     inputs = [_Input(item.documents, True) for item in extracted] + [_Input(shard, False) for shard in ingested]
     if not inputs:
         raise ScrapingError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
-    templates = _learn_templates(inputs, config.template, work / "templates.npz", progress)
+    templates = _learn_templates(inputs, config.template, work / "site-templates.npz", progress)
     refined = _refine_all(inputs, templates, config, work / "refined", progress, map_shards)
     duplicates = _find_duplicates(refined, config.dedup, work, progress)
     figures = write_corpus(
@@ -333,7 +333,7 @@ class _Input(NamedTuple):
 
 
 def _learn_templates(inputs: list[_Input], config: TemplateConfig, path: Path, progress: Callable[..., None]) -> Path:
-    """Write the template of each site to `path`, an .npz file with one array a site."""
+    """Write the template of each site to `path`, an .npz file with one array a site; none if they are to stay."""
     if path.exists():
         return path
     progress(0, None, unit="sites", phase="learning templates")
@@ -349,9 +349,14 @@ def _learn_templates(inputs: list[_Input], config: TemplateConfig, path: Path, p
         _, rows, sites = zip(*places, strict=True)
         for site, document in zip(sites, read_at(inputs[number].shard, rows, ["text"]), strict=True):
             learners[site].add(clean(document["text"]))
-    templates = {site: learner.template(config.share, config.min_pages) for site, learner in learners.items()}
+    templates = {_key(site): learner.template(config.share, config.min_pages) for site, learner in learners.items()}
     _save_arrays(path, templates)
     return path
+
+
+def _key(site: str) -> str:
+    """What a site's array is called: `np.savez` has parameters that sites may be named like, such as `file`."""
+    return f"site:{site}"
 
 
 # --- refine -----------------------------------------------------------------------------------------------------------
@@ -449,7 +454,8 @@ def refine(
         for row in read_groups(item.shard, groups):
             text = row["text"] if item.crawled else clean(row["text"])
             figures["characters_before_template_removal"] += len(text)
-            text = remove_template(text, template_of[item.site(row["source"], row["url"])])
+            if config.template.enabled:
+                text = remove_template(text, template_of[_key(item.site(row["source"], row["url"]))])
             figures["characters_after_template_removal"] += len(text)
             verdict = judge(text, config.filters)
             if verdict.reason:
@@ -514,7 +520,8 @@ def _write_records(parts: list[Path], folder: Path) -> None:
     remove_temporary(folder)
     for source, records in by_source.items():
         folder.mkdir(exist_ok=True)
-        table = pa.Table.from_pylist(records)
+        names = dict.fromkeys(name for record in records for name in record)  # a record may leave out what another has
+        table = pa.table({name: [record.get(name) for record in records] for name in names})
         write_shard(folder / f"{source}.parquet", records, table.schema)
 
 

@@ -126,6 +126,20 @@ def test_templates_are_gone_and_page_text_is_whole(built):
     assert all(prose(number) in rows[f"http://site.example/{number}"] for number in range(60) if number not in (3, 30))
 
 
+def test_templates_stay_where_they_are_wanted(tmp_path):
+    pages = crawl(tmp_path / "pages", [page(i, prose(i)) for i in range(30)])
+    out = build(tmp_path / "out", [pages], template={"enabled": False})
+    assert all("Skip to main content" in row["text"] for row in corpus(out)) and len(corpus(out)) == 30
+    figures = stats(out)
+    assert figures["characters_before_template_removal"] == figures["characters_after_template_removal"] > 0
+
+
+def test_a_site_may_be_called_file(tmp_path):
+    pages = crawl(tmp_path / "pages", [page(i, prose(i), url=f"http://file/{i}") for i in range(30)])
+    rows = corpus(build(tmp_path / "out", [pages]))
+    assert len(rows) == 30 and not any("Skip to main content" in row["text"] for row in rows)
+
+
 def test_everything_dropped_has_its_reason_and_the_counts_add_up(built):
     dropped = {row["url"] or row["source"]: row for row in read_rows([built / "dropped/part-00000.parquet"])}
     assert dropped["http://site.example/101"]["reason"] == "HTTP status"
@@ -239,7 +253,8 @@ def test_pages_that_are_too_much_cost_only_themselves(tmp_path):
 class Reader:
     def records(self, html, url):
         for number in range(int(html)):
-            yield {"id": f"c{number}", "name": f"Course {number}", "sessions": [{"day": "Mon"}]}
+            optional = {"credits": 3} if number == 2 else {}
+            yield {"id": f"c{number}", "name": f"Course {number}", "sessions": [{"day": "Mon"}], **optional}
 
     def title(self, record):
         return record["name"]
@@ -259,6 +274,16 @@ def test_records_are_documents_and_a_table(tmp_path, monkeypatch):
     assert sorted(row["name"] for row in table) == ["Course 0", "Course 1", "Course 2"]
     assert table[0]["sessions"] == [{"day": "Mon"}]
     assert stats(out)["candidates"] == 4
+
+
+def test_a_field_that_only_some_records_have_is_a_column(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    pages = crawl(tmp_path / "pages", [page(1, "", source="courses", body=b"4")])
+    out = build(tmp_path / "out", [pages], extractors={"courses": RecordsExtractor(reader="test_prepare:Reader")})
+    table = pq.read_table(out / "records/courses.parquet").to_pylist()
+    assert {row["name"]: row["credits"] for row in table} == {
+        "Course 0": None, "Course 1": None, "Course 2": 3, "Course 3": None,
+    }  # fmt: skip
 
 
 def test_user_mistakes(tmp_path):
