@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 from scraping import python_docs
@@ -32,10 +33,12 @@ log = logging.getLogger(__name__)
 
 SHARD_BYTES = 250_000_000
 MAX_HOSTS_AT_ONCE = 16
+LONGEST_BREAK = timedelta(days=1)  # or the source's max_age; after that, a cut off crawl has aged
 
 
 def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Path | None = None) -> None:
-    """Fetch the pages of `source` into `out`, politely; go on where an earlier call was cut off.
+    """Fetch the pages of `source` into `out`, politely; go on where an earlier call was cut off, unless that is too
+    long ago: the snapshot counts as fresh from its end on, and so would the pages from before the break.
 
     Args:
         source: where to begin, how far to go, how to behave.
@@ -48,6 +51,10 @@ def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Pa
         ScrapingError: no contact is set, or no page could be stored.
     """
     user_agent = source.user_agent_header()
+    if _has_aged(source, out):
+        log.info("source %s: what an earlier crawl left is too old to go on from; beginning anew", source.name)
+        (out / "stats.json").unlink(missing_ok=True)
+        remove_frontier(out)  # shards that no frontier knows are thrown away
     if (out / "stats.json").exists():  # the last thing to be written
         remove_frontier(out)
         return
@@ -62,6 +69,15 @@ def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Pa
         run.run(progress)
         run.finish(out)
     remove_frontier(out)
+
+
+def _has_aged(source: Source, out: Path) -> bool:
+    """Whether a crawl was cut off here and nothing was done about it since for too long.
+
+    The break counts, not the start: where a site asks for long delays a crawl takes days, and may be cut off on each.
+    """
+    touched = max((file.stat().st_mtime for file in out.iterdir()), default=time.time())
+    return time.time() - touched > min(source.max_age, LONGEST_BREAK).total_seconds()
 
 
 def served(source: Source) -> AbstractContextManager[Resolver | None]:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -603,6 +604,33 @@ def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("host")]  # the crawl's workers
     assert len(run_crawl(make_source())) == 21
     assert Counter(site.paths()).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize(("max_age", "hours", "goes_on"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False)])
+@pytest.mark.parametrize("finished", [False, True], ids=["in the middle", "before sealing"])
+def test_a_crawl_that_was_cut_off_long_ago_begins_anew(
+    site, page, make_source, run_crawl, monkeypatch, tmp_path, max_age, hours, goes_on, finished
+):
+    monkeypatch.setattr(crawl_module, "SHARD_BYTES", 100)
+    site.routes["/"] = page(*(f"/{n}" for n in range(20)))
+    site.fallback = lambda path: page(text="before")
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interrupt(done, *_, **__):
+        if done > 3 and not finished:
+            raise KeyboardInterrupt
+
+    with nullcontext() if finished else pytest.raises(KeyboardInterrupt):
+        crawl(make_source(delay=0.05), out, interrupt)
+    for file in out.iterdir():
+        os.utime(file, times=(time.time() - hours * 3600,) * 2)
+    asked = len(site.paths())
+    site.fallback = lambda path: page(text="after")
+    pages = run_crawl(make_source(max_age=max_age))
+    assert len(pages) == 21
+    assert len(site.paths()) - asked == (21 - asked if goes_on else 21)
+    assert any(b"before" in row["body"] for row in pages.values()) == goes_on
 
 
 @pytest.mark.parametrize("shard_bytes", [crawl_module.SHARD_BYTES, 1_000], ids=["one shard", "many shards"])
