@@ -36,11 +36,15 @@ class ScrapeSection(BaseModel, extra="forbid"):
     @field_validator("sources")
     @classmethod
     def _known(cls, sources: list[str]) -> list[str]:
-        for name in sources:
+        declared: dict[str, str] = {}  # by the source's name, which tells its pages and extractor from others'
+        for entry in sources:
             try:
-                load_source(name)
+                name = load_source(entry).name
             except ScrapingError as error:
                 raise ValueError(str(error)) from error
+            if name in declared:
+                raise ValueError(f"{declared[name]} and {entry} are both called {name}: give one another `name`")
+            declared[name] = entry
         return sources
 
     def load(self) -> list[Source]:

@@ -99,7 +99,10 @@ def ingest_files(config: IngestConfig) -> list[Path]:
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
         parent = Path(path.anchor) if path.is_absolute() else Path()
-        found = sorted(file for file in parent.glob(str(path.relative_to(parent))) if file.is_file())
+        try:
+            found = sorted(file for file in parent.glob(str(path.relative_to(parent))) if file.is_file())
+        except ValueError as error:
+            raise ScrapingError(f"{config.path} is not a glob ({error}): write one such as data/*.parquet.") from error
     files = _one_layout(found)
     if not files:
         raise ScrapingError(

@@ -74,6 +74,17 @@ def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, exp
         load_config(write(text), parse_settings(settings))
 
 
+def test_two_sources_of_one_name_are_refused(write, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "docs.yaml").write_text("start: [http://example.org]\ncontact: me@example.org\n")
+    entries = [str(tmp_path / folder / "docs.yaml") for folder in ("a", "b")]
+    with pytest.raises(FlowError, match=r"scrape.sources: \S*a/docs.yaml and \S*b/docs.yaml are both called docs"):
+        load_config(write(""), {"scrape": {"sources": entries}})
+    (tmp_path / "b/docs.yaml").write_text("name: others\nstart: [http://example.org]\ncontact: me@example.org\n")
+    assert load_config(write(""), {"scrape": {"sources": entries}}).scrape.sources == entries
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FlowError, match=r"nowhere.yaml: No such file.*give the path of a YAML file"):
         load_config(Path("nowhere.yaml"))

@@ -400,6 +400,12 @@ def test_nothing_there(tmp_path):
             ingest_files(IngestConfig(path=str(path)))
 
 
+def test_a_broken_glob_is_one_line(tmp_path):
+    with pytest.raises(ScrapingError, match=r"\*\*\.parquet is not a glob \(.*\): write one such as") as error:
+        ingest_files(IngestConfig(path=str(tmp_path / "**.parquet")))
+    assert "\n" not in str(error.value)
+
+
 def test_wrong_column(tmp_path):
     pq.write_table(pa.table({"content": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ScrapingError, match=r"no column 'text' \(it has: content\)"):
