@@ -2,7 +2,7 @@
 
     model.safetensors     the weights to use
     config.json           architecture, vocabulary size, objective, the run's settings
-    training.safetensors  step and optimizer state
+    training.safetensors  step and optimizer state; of the last step only its number, as nothing continues from it
     metrics.jsonl         the curve up to this step
     checksums.json        SHA-256 of each of these
 
@@ -22,6 +22,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,10 +123,22 @@ def untied(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
 
 def write_file(path: Path, content: bytes) -> None:
     """Whole or not at all, and on the disk when this returns."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Likewise, in the safetensors format."""
+    with whole(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under; leaving puts it on the disk and then in its place."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    yield temporary
+    with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
 
@@ -167,14 +180,10 @@ def write(
 ) -> None:
     """Write a checkpoint folder beside its place and rename it there."""
     draft = started(folder)
-    write_tensors(draft, weights, state)
+    write_tensors(draft / WEIGHTS, weights)
+    write_tensors(draft / STATE, state)
     describe(draft, description, metrics)
     complete(folder, {name: sha256(draft / name) for name in (WEIGHTS, STATE)})
-
-
-def write_tensors(folder: Path, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    write_file(folder / WEIGHTS, safetensors.torch.save(weights))
-    write_file(folder / STATE, safetensors.torch.save(state))
 
 
 def describe(folder: Path, description: Description, metrics: str) -> None:
@@ -188,17 +197,16 @@ def is_whole(folder: Path) -> bool:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Give the tensors' files of a checkpoint a name in `out` too, each whole or not at all."""
-    for name in (WEIGHTS, STATE):
-        temporary = out / f".{name}.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            temporary.hardlink_to(folder / name)
-        except OSError:  # a file system without links
-            write_file(out / name, (folder / name).read_bytes())
-        else:
-            temporary.replace(out / name)
-            temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
+    """Give the weights of a checkpoint a name in `out` too, whole or not at all."""
+    temporary = out / f".{WEIGHTS}.tmp"
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(folder / WEIGHTS)
+    except OSError:  # a file system without links
+        write_file(out / WEIGHTS, (folder / WEIGHTS).read_bytes())
+    else:
+        temporary.replace(out / WEIGHTS)
+        temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
 
 
 def sha256(path: Path) -> str:

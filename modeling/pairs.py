@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.checkpoint import WEIGHTS, load_model, write_file
+from modeling.checkpoint import WEIGHTS, load_model, write_tensors
 from modeling.config import FinetuneConfig, ModelConfig
 from modeling.device import choose
 from modeling.distributed import Ranks
@@ -164,8 +164,8 @@ def set_head_apart(checkpoint: Path) -> None:
     """Move the head into a file of its own: what is left is a masked model like any other, for `fill` and `export`."""
     weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
     head = {name: weights.pop(name) for name in list(weights) if name.startswith(HEAD)}
-    write_file(checkpoint / HEAD_FILE, safetensors.torch.save(head))
-    write_file(checkpoint / WEIGHTS, safetensors.torch.save(weights))
+    write_tensors(checkpoint / HEAD_FILE, head)
+    write_tensors(checkpoint / WEIGHTS, weights)
 
 
 @torch.inference_mode()

@@ -237,11 +237,11 @@ class Trainer:
         """The weights to use, and what continuing needs beside them: the run's own tensors, sharded where it is."""
         weights = checkpoint.untied(self.model.state_dict(), self.model)
         state = {STEP: torch.tensor(self.step)}
-        state |= {OPTIMIZER + name: value for name, value in optimizer_state(self.model, self.optimizers).items()}
-        if self.average is not None:
-            state |= {TRAINED + name: value for name, value in weights.items()}
-            weights = weights | self.average
-        return weights, state
+        if self.step < self.config.steps:
+            state |= {OPTIMIZER + name: value for name, value in optimizer_state(self.model, self.optimizers).items()}
+            if self.average is not None:
+                state |= {TRAINED + name: value for name, value in weights.items()}
+        return weights | (self.average or {}), state
 
     def save(self) -> None:
         """Write a checkpoint of this step: each rank its part of a sharded model, else rank 0 what all ranks hold."""
@@ -301,9 +301,8 @@ class Trainer:
         from modeling import sharded
 
         tensors = sharded.read(folder)
-        state = {name: t for name, t in tensors.items() if name == STEP or name.startswith((OPTIMIZER, TRAINED))}
-        weights = {name: t for name, t in tensors.items() if name not in state}
-        checkpoint.write_tensors(self.out, weights, state)
+        weights = {n: t for n, t in tensors.items() if n != STEP and not n.startswith((OPTIMIZER, TRAINED))}
+        checkpoint.write_tensors(self.out / checkpoint.WEIGHTS, weights)
 
     def finish(self, stats: dict[str, Any]) -> None:
         """Write `stats.json`, which says that the result is whole, and drop the checkpoints of the way."""

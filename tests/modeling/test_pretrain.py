@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from modeling.checkpoint import STATE, WEIGHTS, Checkpoints, load_model, publish
+from modeling.checkpoint import WEIGHTS, Checkpoints, load_model, publish
 from modeling.errors import ModelingError
 from modeling.pretrain import entropy, pretrain, token_counts
 from modeling.train import command
@@ -48,7 +48,7 @@ def test_it_learns_more_than_the_frequencies_of_tokens(pretrained, tokens):
 
 
 def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer):
-    ours = {"model.safetensors", "config.json", "training.safetensors", "metrics.jsonl", "timing.jsonl", "stats.json"}
+    ours = {"model.safetensors", "config.json", "metrics.jsonl", "timing.jsonl", "stats.json"}
     assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer.iterdir()}
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
@@ -61,8 +61,7 @@ def test_a_result_is_published_within_a_file_system_and_across(pretrained, tmp_p
         pytest.skip(f"no {place} here")
     with tempfile.TemporaryDirectory(dir=place or tmp_path) as out:
         publish(pretrained, Path(out))
-        tensors = (WEIGHTS, STATE)
-        assert files(Path(out)) == {name: (pretrained / name).read_bytes() for name in tensors}
+        assert files(Path(out)) == {WEIGHTS: (pretrained / WEIGHTS).read_bytes()}
         assert (Path(out) / WEIGHTS).stat().st_nlink == (1 if place else 2)
 
 
