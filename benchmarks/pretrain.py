@@ -76,10 +76,10 @@ def run(quick: bool) -> list[Row]:
         for horizon in (QUICK,) if quick else HORIZONS:
             if chosen and chosen not in horizon.name:
                 continue
-            ours = [train(horizon, seed, tokens, tokenizer, folder / "ours") for seed in seeds]
-            peers = {False: [], True: []}
-            for half in peers if checkout else ():
-                for seed in seeds:
+            ours, peers = [], {False: [], True: []}
+            for seed in seeds:  # in turn, so that a machine that drifts does so for all
+                ours.append(train(horizon, seed, tokens, tokenizer, folder / "ours"))
+                for half in peers if checkout else ():
                     peers[half].append(peer(Path(checkout), horizon, seed, half, data, tokens, folder / "peer"))
             rows += report(horizon, ours, peers)
             if checkout and horizon.layers > 4:

@@ -33,7 +33,7 @@ def run(quick: bool) -> list[Row]:
         steps, saves, restores = [], [], []
         for _ in range(STEPS):
             start = time.perf_counter()
-            trainer.train_step()
+            trainer.train_step().item()  # waits for a GPU
             steps.append(time.perf_counter() - start)
             trainer.step += 1
         for _ in range(3 if quick else 7):
