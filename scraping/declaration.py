@@ -73,7 +73,8 @@ def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str |
         return f"{name}: missing" + (f": {described}" if described else "")
     message = mistake["msg"].removeprefix("Value error, ")
     given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
-    return f"{name}: {message[0].lower() + message[1:]}{given}"
+    told = f"{message[0].lower() + message[1:]}{given}"
+    return f"{name}: {told}" if name else told  # what several keys are to blame for has no name
 
 
 def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:

@@ -1,11 +1,16 @@
 """Which URLs belong to a source, and which look like traps: decided from the URL alone, with a reason."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from scraping.source import Source
 from scraping.urls import host_of
+
+if TYPE_CHECKING:
+    from scraping.source import Source
 
 _FILES = re.compile(
     r"\.(?:7z|aac|ai|apk|avi|bin|bmp|bz2|css|csv|dmg|docx?|dtd|eot|epub|exe|flv|gif|gz|ico|ics|iso|jar|jpe?g|js|json|m4[av]|mid"

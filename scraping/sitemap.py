@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from scraping.fetch import Fetcher, FetchError
 from scraping.politeness import Stopped
-from scraping.urls import normalise
+from scraping.urls import normalise, resolve
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,19 @@ def read_sitemaps(
         except FetchError as error:
             log.warning("sitemap %s: %s", url, error)
             continue
-        if response.status != 200:
+        if response.location is not None:
+            target = resolve(url, response.location)
+            if target and target not in seen:
+                seen.add(target)
+                waiting.insert(0, target)
+            continue
+        if response.status != 200:  # the usual place of a sitemap is asked for on suspicion
+            log.log(
+                logging.INFO if response.status == 404 else logging.WARNING,
+                "sitemap %s: status %d",
+                url,
+                response.status,
+            )
             continue
         entries, index = parse(response.body)
         yield from entries

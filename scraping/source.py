@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from scraping.declaration import explain, line_of, place_of, read_yaml
 from scraping.errors import ScrapingError
 from scraping.extract import ArticleExtractor, Extractor
+from scraping.scope import Scope
 from scraping.urls import host_of, normalise
 
 VERSION = "0.1"
@@ -121,10 +122,15 @@ class Source(BaseModel, extra="forbid"):
     @field_validator("hosts")
     @classmethod
     def _hosts(cls, hosts: list[str]) -> list[str]:
+        """As `urls.host_of` gives them, so that any spelling matches; a port that is usual means the host as such."""
+        spelled = []
         for host in hosts:
-            if "/" in host or normalise(f"http://{host.removeprefix('*.')}/") is None:
+            wildcard = "*." if host.startswith("*.") else ""
+            url = normalise(f"http://{host.removeprefix('*.')}/")
+            if url is None or set("/\\?#") & set(host):
                 raise ValueError(f"{host!r} is not a host name: write one such as www.example.org or *.example.org")
-        return [host.lower() for host in hosts]
+            spelled.append(wildcard + host_of(url).removesuffix(":443"))
+        return spelled
 
     @field_validator("allow", "deny")
     @classmethod
@@ -144,6 +150,14 @@ class Source(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _default_hosts(self) -> "Source":
         self.hosts = self.hosts or list(dict.fromkeys(host_of(url) for url in self.start))
+        return self
+
+    @model_validator(mode="after")
+    def _start_in_scope(self) -> "Source":
+        scope = Scope(self)
+        for url in self.start:
+            if reason := scope.refuses(url):
+                raise ValueError(f"the start URL {url} is not fetched ({reason}): correct start, hosts, allow or deny")
         return self
 
     def user_agent_header(self) -> str:

@@ -73,6 +73,21 @@ def test_an_index_leads_to_its_sitemaps_once(site, answer):
     assert [hit.path for hit in site.log] == ["/index.xml", "/1.xml.gz", "/2.xml"]
 
 
+def test_a_sitemap_may_have_moved_within_the_scope(site, answer, caplog):
+    site.routes["/old.xml"] = answer(status=301, headers={"Location": "/new.xml"})
+    site.routes["/new.xml"] = answer(urlset(entry(site.url("/a"))), content_type="text/xml")
+    site.routes["/away.xml"] = answer(status=302, headers={"Location": "/no/3.xml"})
+    site.routes["/round.xml"] = answer(status=302, headers={"Location": "/round.xml"})
+    site.routes["/broken.xml"] = answer(status=500)
+    starts = [site.url(path) for path in ("/old.xml", "/away.xml", "/round.xml", "/broken.xml")]
+    fetcher = Fetcher("textmill/test", private_addresses=True)
+    found = list(read_sitemaps(starts, fetcher, lambda url: None if "/no/" in url else 0))
+    fetcher.close()
+    assert [entry.url for entry in found] == [site.url("/a")]
+    assert [hit.path for hit in site.log] == ["/old.xml", "/new.xml", "/away.xml", "/round.xml", "/broken.xml"]
+    assert "/broken.xml: status 500" in caplog.text
+
+
 def test_an_endless_index_ends(site, answer):
     site.fallback = lambda path: answer(
         f"<sitemapindex {NS}><sitemap><loc>{site.url(path + '1')}</loc></sitemap></sitemapindex>"

@@ -62,6 +62,8 @@ def test_defaults(write):
         (GOOD + "schedule: {cron: '* * * * *', timezone: Mars/Base}\n", r"mine\.yaml:3: .*not a time zone"),
         (GOOD + "allow: [news]\n", r"mine\.yaml:3: allow: 'news' does not begin with / or \*"),
         (GOOD + "hosts: ['http://a.org']\n", r"mine\.yaml:3: hosts: .*not a host name"),
+        (GOOD + "hosts: [a.org]\n", r"mine\.yaml:1: the start URL http://example\.org/ is not fetched \(other host\)"),
+        (GOOD + "deny: [/]\n", r"mine\.yaml:1: the start URL .* \(denied path\): correct start, hosts, allow or deny"),
         ("start: [a.org]\ncontact: me@example.org\n", r"mine\.yaml:1: start: 'a\.org' is not an http or https URL"),
         ("start: [http://a.org]\ncontact: me\n", r"mine\.yaml:2: contact: 'me' is neither"),
         ("start: [http://a.org\ncontact: x@y.z\n", r"mine\.yaml:2: not valid YAML"),
@@ -129,15 +131,33 @@ def make(**settings) -> Source:
 def test_scope(url, reason):
     source = make(
         hosts=["a.org", "*.b.org"], allow=["/news/", "/*.html$"], deny=["/news/print/", "/*?print="],
-        limits={"url_length": 100, "path_segments": 6},
+        limits={"url_length": 100, "path_segments": 6}, start=["http://a.org/news/"],
     )  # fmt: skip
     assert Scope(source).refuses(url) == reason
 
 
 def test_a_host_with_a_port_means_that_port():
-    scope = Scope(make(hosts=["a.org:8080"]))
+    scope = Scope(make(start=["http://a.org:8080/"], hosts=["a.org:8080"]))
     assert scope.refuses("http://a.org:8080/") is None
     assert scope.refuses("http://a.org/") == "other host"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("müller.de", "http://müller.de/"),
+        ("MÜLLER.de", "https://xn--mller-kva.de/"),
+        ("*.müller.de", "https://www.müller.de/"),
+        ("A.org.", "http://a.org/"),
+        ("*.a.org.", "http://b.a.org/"),
+        ("a.org:443", "https://a.org/"),
+        ("a.org:80", "http://a.org:80/"),
+        ("[::1]:443", "https://[::1]/"),
+    ],
+)
+def test_any_spelling_of_a_host_means_it(host, url):
+    source = make(start=[url], hosts=[host])
+    assert Scope(source).refuses(source.start[0]) is None
 
 
 def test_families_have_budgets():
