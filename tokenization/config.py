@@ -6,7 +6,7 @@ import os
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tokenization.errors import TokenizationError
-from tokenization.patterns import NAMED, find_pattern
+from tokenization.patterns import NAMED, check_covers, find_pattern
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
@@ -45,7 +45,7 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     @classmethod
     def _known_pattern(cls, value: str) -> str:
         try:
-            find_pattern(value)
+            check_covers(find_pattern(value))
         except TokenizationError as error:
             raise ValueError(str(error)) from error
         return value

@@ -16,7 +16,10 @@ from tokenization.words import WordCounts
 
 
 def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1) -> WordCounts:
-    """How often every word of these documents occurs; the same whatever the number of threads."""
+    """How often every word of these documents occurs; the same whatever the number of threads.
+
+    Raises `TokenizationError` if a regular expression leaves out a part of a document.
+    """
     pieces = _pieces(batches, BATCH_BYTES // 4)
     if threads == 1:
         return _count(pieces, pattern)
@@ -32,9 +35,13 @@ def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1
 
     with ThreadPoolExecutor(threads) as pool:
         counts = [pool.submit(_count, waiting(), pattern) for _ in range(threads)]
+        for count in counts:
+            count.add_done_callback(lambda _: room.put(None))  # one that failed takes no piece any more: do not wait
         try:
             for piece in pieces:
                 room.get()
+                if any(count.done() for count in counts):
+                    break
                 queue.put(piece)
         finally:
             for _ in range(threads):

@@ -5,6 +5,8 @@ The four named patterns are recognised in every spelling in which they circulate
 """
 
 import enum
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import regex
@@ -76,6 +78,8 @@ _SPELLINGS = {pattern.regex: pattern for pattern in NAMED.values()} | {
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s": Pattern(CL100K_END, Kind.CL100K_END),
 }
 
+SAMPLE = "Yes, 12 of them.\nGo on!\n"  # what any text may have in it
+
 
 def find_pattern(name_or_regex: str) -> Pattern:
     """The pattern with that name, or for that regular expression.
@@ -95,3 +99,29 @@ def find_pattern(name_or_regex: str) -> Pattern:
     except regex.error as error:
         raise TokenizationError(f"the split pattern is not a valid regular expression: {error}") from error
     return Pattern(name_or_regex, Kind.REGEX)
+
+
+def split(expression: regex.Pattern, text: str) -> Iterator[str]:
+    """The words of a text, in order.
+
+    Raises `TokenizationError` if the expression leaves out a part of it.
+    """
+    end = 0
+    for match in expression.finditer(text):
+        first, last = match.span()
+        if first == last:
+            continue
+        if first != end:
+            break
+        end = last
+        yield match.group()
+    if end != len(text):
+        raise TokenizationError(
+            f"the split pattern leaves out {text[end : end + 20]!r}; end it with an alternative for the rest: |\\s+|."
+        )
+
+
+def check_covers(pattern: Pattern) -> None:
+    """Raise `TokenizationError` if a pattern leaves out a part of ordinary text: better now than after a crawl."""
+    if pattern.kind == Kind.REGEX:
+        deque(split(regex.compile(pattern.regex), SAMPLE), maxlen=0)

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import regex
 
-from tokenization.errors import TokenizationError
 from tokenization.jit import bytes_between, inlined, kernel, load8, trailing_zeros
-from tokenization.patterns import Kind, Pattern
+from tokenization.patterns import Kind, Pattern, split
 from tokenization.unicode_classes import (
     LOWER,
     MARK,
@@ -464,20 +463,8 @@ class Scanner:
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             document = text[start:stop].tobytes().decode()
             position, ends = start, []
-            expected = 0
-            for match in self._regex.finditer(document):
-                first, last = match.span()
-                if first == last:
-                    continue
-                if first != expected:
-                    break
-                expected = last
-                position += len(match.group().encode())
+            for word in split(self._regex, document):
+                position += len(word.encode())
                 ends.append(position)
-            if expected != len(document):
-                excerpt = document[expected : expected + 20]
-                raise TokenizationError(
-                    f"the split pattern leaves out {excerpt!r}; end it with an alternative for the rest: |\\s+|."
-                )
             for i in range(0, len(ends), BLOCK_WORDS):
                 yield np.array(ends[i : i + BLOCK_WORDS], np.int64)

@@ -97,6 +97,7 @@ def test_a_vocabulary_larger_than_the_corpus_supports(texts):
         ({"vocab_size": 260}, "vocab_size 260 is too small.*at least 261"),
         ({"vocab_size": 262, "reserved": 2}, "at least 263"),
         ({"pattern": "gpt5"}, "unknown split pattern 'gpt5'"),
+        ({"pattern": r"\w"}, r"the split pattern leaves out ', 12.*end it with an alternative for the rest"),
         ({"special_tokens": ["[MASK]"]}, "leave out"),
         ({"special_tokens": [""]}, "needs a name"),
     ],

@@ -1,5 +1,6 @@
 """Word counts against collections.Counter."""
 
+import signal
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenization import counting
 from tokenization.counting import count_words, load_counts, save_counts
+from tokenization.errors import TokenizationError
 from tokenization.patterns import find_pattern
 from tokenization.text import batches
 from tokenization.words import WordCounts
@@ -69,3 +72,31 @@ def test_an_error_while_reading_ends_the_threads():
 
     with pytest.raises(OSError, match="the disk is gone"):
         count_words(failing(), find_pattern("cl100k"), threads=2)
+
+
+@pytest.fixture
+def soon():
+    """Fail a test that hangs."""
+
+    def give_up(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_error_while_counting_ends_the_reading(monkeypatch):
+    monkeypatch.setattr(counting, "BATCH_BYTES", 400)
+    read = []
+
+    def endless():
+        while len(read) < 100_000:
+            read.append(1)
+            yield from batches(["some words"] * 10)
+
+    with pytest.raises(TokenizationError, match="leaves out ' words'"):
+        count_words(endless(), find_pattern(r"\w"), threads=2)
+    assert len(read) < 100
