@@ -19,6 +19,7 @@ from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.declaration import explain, line_of, place_of, read_yaml
 from scraping.errors import ScrapingError
+from scraping.extract import RecordsExtractor, load_reader
 from scraping.ingest import IngestConfig
 from scraping.prepare import PrepareConfig
 from scraping.source import Source, load_source
@@ -39,12 +40,16 @@ class ScrapeSection(BaseModel, extra="forbid"):
         declared: dict[str, str] = {}  # by the source's name, which tells its pages and extractor from others'
         for entry in sources:
             try:
-                name = load_source(entry).name
+                source = load_source(entry)
+                if isinstance(source.extractor, RecordsExtractor):
+                    load_reader(source.extractor)  # a wrong one shows now, not after the crawl
             except ScrapingError as error:
                 raise ValueError(str(error)) from error
-            if name in declared:
-                raise ValueError(f"{declared[name]} and {entry} are both called {name}: give one another `name`")
-            declared[name] = entry
+            if source.name in declared:
+                raise ValueError(
+                    f"{declared[source.name]} and {entry} are both called {source.name}: give one another `name`"
+                )
+            declared[source.name] = entry
         return sources
 
     def load(self) -> list[Source]:

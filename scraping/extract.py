@@ -11,9 +11,12 @@ A page is decoded once, by the order browsers use, and handed to the extractor i
 slow or die on hostile input; `scraping.sandbox` runs it in children with limits.
 """
 
+import hashlib
 import importlib
+import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import lxml.html
@@ -271,14 +274,21 @@ def _outermost(nodes: list[LexborNode]) -> list[LexborNode]:
 
 
 def load_reader(extractor: RecordsExtractor) -> RecordReader:
-    """The record reader that the settings name; `ScrapingError` if there is no such class."""
+    """The record reader that the settings name; `ScrapingError` if there is none, or it does not come up."""
     module, _, name = extractor.reader.partition(":")
     try:
         return getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's own code may raise
         raise ScrapingError(
-            f"no record reader {extractor.reader} ({error}): correct `reader` in the source."
+            f"no record reader {extractor.reader} ({type(error).__name__}: {error}): correct `reader` in the source, or"
+            " the class."
         ) from error
+
+
+def reader_digest(extractor: RecordsExtractor) -> str:
+    """SHA-256 of the file that the reader's class is in."""
+    file = inspect.getfile(type(load_reader(extractor)))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _records(html: str, url: str, reader: RecordReader) -> Iterable[Extracted]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from flows.stage import Job, Stage
-from scraping.extract import Extractor
+from flows.store import Store
+from scraping.extract import Extractor, RecordsExtractor, reader_digest
 from scraping.prepare import PrepareConfig
 
 
@@ -32,10 +35,18 @@ def build(job: Job[PrepareSettings]) -> None:
     )
 
 
+def identity(settings: PrepareSettings, store: Store) -> Any:
+    """The settings, and the code of the readers of records that they name."""
+    extractors = settings.extractors.items()
+    readers = {name: reader_digest(chosen) for name, chosen in extractors if isinstance(chosen, RecordsExtractor)}
+    return {"settings": settings, "readers": readers} if readers else settings
+
+
 prepare = Stage(
     name="prepare",
     version=1,
     build=build,
+    identity=identity,
     headline=lambda stats: (
         f"{stats['documents']:,} documents, {sum(stats['dropped'].values()):,} dropped "
         f"({', '.join(f'{reason} {count:,}' for reason, count in sorted(stats['dropped'].items())) or 'none'})"

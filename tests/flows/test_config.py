@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from flows.config import PipelineConfig, load_config, parse_settings
 from flows.errors import FlowError
 from flows.form import form_of
+from flows.stages.prepare import PrepareSettings, prepare
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -83,6 +84,26 @@ def test_two_sources_of_one_name_are_refused(write, tmp_path):
         load_config(write(""), {"scrape": {"sources": entries}})
     (tmp_path / "b/docs.yaml").write_text("name: others\nstart: [http://example.org]\ncontact: me@example.org\n")
     assert load_config(write(""), {"scrape": {"sources": entries}}).scrape.sources == entries
+
+
+def test_the_code_of_a_record_reader_decides_what_is_prepared(write, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    reader, site = tmp_path / "reader_of_this_test.py", tmp_path / "site.yaml"
+    site.write_text(
+        "start: [http://example.org/]\ncontact: a@example.org\n"
+        "extractor: {kind: records, reader: 'reader_of_this_test:Reader'}\n"
+    )
+    config = write(f"scrape: {{sources: ['{site}']}}\n")
+    with pytest.raises(FlowError, match="no record reader reader_of_this_test:Reader"):
+        load_config(config)
+    reader.write_text("class Reader:\n    pass\n")
+    [source] = load_config(config).scrape.load()
+    settings = PrepareSettings(extractors={source.name: source.extractor})
+    before = prepare.identity(settings, None)
+    reader.write_text("class Reader:\n    pass  # reads better\n")
+    assert prepare.identity(settings, None) != before
+    plain = PrepareSettings()
+    assert prepare.identity(plain, None) is plain
 
 
 def test_a_missing_file_is_named():

@@ -222,3 +222,12 @@ def test_records(monkeypatch):
     for reader in ("records_of_this_test:Missing", "no.such.module:Reader"):
         with pytest.raises(ScrapingError, match="no record reader"):
             load_reader(RecordsExtractor(reader=reader))
+
+
+def test_a_reader_that_does_not_come_up_is_an_error_of_the_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_written_reader.py").write_text("class Reader:\n    def records(self, html, url):\n")
+    (tmp_path / "demanding_reader.py").write_text("class Reader:\n    def __init__(self, key): ...\n")
+    for module in ("half_written_reader", "demanding_reader"):
+        with pytest.raises(ScrapingError, match=r"no record reader .*: correct `reader` in the source, or the class"):
+            load_reader(RecordsExtractor(reader=f"{module}:Reader"))
