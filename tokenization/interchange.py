@@ -91,11 +91,17 @@ def from_legacy(path: Path) -> Tokenizer:
     """The tokenizer of a `bpetokenizer v1` text file: a version line, the split pattern, the number of special tokens,
     a line for each (name and id), then a pair of ids for every merge; merge i makes id 256 + i.
 
-    Raises `TokenizationError` with the line that does not fit.
+    Raises `TokenizationError` if it is another kind of file, or with the line that does not fit.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        lines = [""]
     if lines[0].strip() != LEGACY_HEADER:
-        raise TokenizationError(f"{path} does not begin with the line {LEGACY_HEADER!r}")
+        raise TokenizationError(
+            f"{path} is no tokenizer: give a folder of train_tokenizer, a tokenizer.json, a .tiktoken file, or a text "
+            f"file that begins with the line {LEGACY_HEADER!r}"
+        )
     number = 2
     try:
         count = int(lines[2])

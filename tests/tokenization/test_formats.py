@@ -122,6 +122,13 @@ def test_load_any(trained, tokenizer, tmp_path):
         load_any("nowhere")
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"some text\n", b""])
+def test_a_file_that_is_no_tokenizer_is_refused_with_what_to_give(tmp_path, content):
+    (tmp_path / "some.png").write_bytes(content)
+    with pytest.raises(TokenizationError, match=r"some\.png is no tokenizer: give a folder of train_tokenizer"):
+        load_any(str(tmp_path / "some.png"))
+
+
 def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
     """tiktoken checks the cached files' SHA-256, so that offline only their absence can be shown."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
