@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 SHARD_BYTES = 250_000_000
 MAX_HOSTS_AT_ONCE = 16
-LONGEST_BREAK = timedelta(days=1)  # or the source's max_age; after that, a cut off crawl has aged
+# After the source's max_age, but within these bounds, a crawl that was cut off is too old to go on
+SHORTEST_BREAK, LONGEST_BREAK = timedelta(hours=1), timedelta(days=1)
 
 
 def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Path | None = None) -> None:
@@ -77,7 +78,7 @@ def _has_aged(source: Source, out: Path) -> bool:
     The break counts, not the start: where a site asks for long delays a crawl takes days, and may be cut off on each.
     """
     touched = max((file.stat().st_mtime for file in out.iterdir()), default=time.time())
-    return time.time() - touched > min(source.max_age, LONGEST_BREAK).total_seconds()
+    return time.time() - touched > sorted((SHORTEST_BREAK, source.max_age, LONGEST_BREAK))[1].total_seconds()
 
 
 def served(source: Source) -> AbstractContextManager[Resolver | None]:

@@ -606,7 +606,9 @@ def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(
     assert Counter(site.paths()).most_common(1)[0][1] == 1
 
 
-@pytest.mark.parametrize(("max_age", "hours", "goes_on"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False)])
+@pytest.mark.parametrize(
+    ("max_age", "hours", "goes_on"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False), ("1s", 0.5, True)]
+)
 @pytest.mark.parametrize("finished", [False, True], ids=["in the middle", "before sealing"])
 def test_a_crawl_that_was_cut_off_long_ago_begins_anew(
     site, page, make_source, run_crawl, monkeypatch, tmp_path, max_age, hours, goes_on, finished
