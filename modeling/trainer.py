@@ -58,6 +58,10 @@ def is_finished(out: Path) -> bool:
     return finished
 
 
+class StepAbandoned(Exception):
+    """The run is to stop, and the step that was on its way is left off between two passes: a step may take minutes."""
+
+
 class Trainer:
     """One run: a model, an objective, and the folder its checkpoints go to."""
 
@@ -78,6 +82,7 @@ class Trainer:
         self.optimizers = optimizers(self.model, config.optimizer, compute.dtype)
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if config.ema else None
         self.checkpoints = Checkpoints(out / CHECKPOINTS, config.keep_checkpoints)
+        self.interruption = Interruption()
         self.rows: list[dict[str, Any]] = []
         self.step = 0
         self.rank_rows = ranks.share(config.batch)
@@ -90,7 +95,7 @@ class Trainer:
         self.restore()
         saved, saved_at, clock, losses = self.step, time.monotonic(), Clock(self), []
         with ExitStack() as stack:
-            interruption = stack.enter_context(Interruption())
+            stack.enter_context(self.interruption)
             watcher = (
                 stack.enter_context(TensorBoard(self.out)) if self.config.tensorboard and self.ranks.first else None
             )
@@ -98,7 +103,7 @@ class Trainer:
                 last = self.step == self.config.steps
                 evaluate = last or (self.step and self.step % self.config.evaluate_every == 0)
                 overdue = time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes
-                stop, overdue = self.agreed(interruption.requested is not None, overdue)
+                stop, overdue = self.agreed(self.interruption.requested is not None, overdue)
                 due = evaluate or stop or overdue or self.step % self.config.checkpoint_every == 0
                 if due and self.step > saved:
                     self.record(losses)
@@ -116,7 +121,10 @@ class Trainer:
                 if last:
                     break
                 set_learning_rate(self.optimizers, self.rate_scale(self.step))
-                loss = self.train_step_if_it_fits()
+                try:
+                    loss = self.train_step_if_it_fits()
+                except StepAbandoned:
+                    continue
                 if loss is None:
                     raise ModelingError(self.too_large())
                 losses.append(loss)
@@ -129,7 +137,10 @@ class Trainer:
             raise InterruptedError(f"training was interrupted at step {self.step}; run it again to continue")
 
     def train_step(self) -> Tensor:
-        """One optimizer step over this rank's rows of the global batch; its mean loss (scalar, still on the device)."""
+        """One optimizer step over this rank's rows of the global batch; its mean loss (scalar, still on the device).
+
+        Raises StepAbandoned, with everything as it was before, where a lone process is asked to stop meanwhile.
+        """
         seed = np.random.SeedSequence([self.config.seed, self.step, self.ranks.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> np.uint64(1)))  # dropout: a function of (seed, step, rank)
         self.module.train()
@@ -144,6 +155,10 @@ class Trainer:
                 loss = self.module(*batch) * (len(rows) / len(self.rank_rows))
             loss.backward()
             total += loss.detach()
+            if self.interruption.requested is not None and self.ranks.world == 1 and rows.stop < stop:
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                raise StepAbandoned
         if self.config.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
         for optimizer in self.optimizers:

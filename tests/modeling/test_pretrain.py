@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from modeling.checkpoint import WEIGHTS, Checkpoints, load_model, publish
 from modeling.errors import ModelingError
+from modeling.objectives import CausalLM
 from modeling.pretrain import entropy, pretrain, token_counts
 from modeling.train import command
 from tokenization.arrays import TokenArrays
@@ -188,6 +189,37 @@ def test_an_orchestrators_handler_gets_its_signal_after_the_checkpoint(
     assert Checkpoints(tmp_path / "checkpoints", keep=1).steps()[-1] == 12
     pretrain(tokens, tokenizer, tiny(), tmp_path, quiet)
     assert files(tmp_path) == uninterrupted
+
+
+def test_a_step_is_left_off_between_two_passes(tokens, tokenizer, tiny, tmp_path, monkeypatch):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for out in (whole, part):
+        out.mkdir()
+    passes = tiny(micro_batch=2)
+    pretrain(tokens, tokenizer, passes, whole, quiet)
+    made, original = [], CausalLM.train_batch
+
+    def signalled(self, step, batch, rows):
+        made.append((step, rows.start))
+        if (step, rows.start) == (12, 2):
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, step, batch, rows)
+
+    def handler(number, frame):
+        raise Cancelled
+
+    monkeypatch.setattr(CausalLM, "train_batch", signalled)
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Cancelled):
+            pretrain(tokens, tokenizer, passes, part, quiet)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert made[-1] == (12, 2)
+    assert Checkpoints(part / "checkpoints", keep=1).steps()[-1] == 12
+    monkeypatch.undo()
+    pretrain(tokens, tokenizer, passes, part, quiet)
+    assert files(part) == files(whole)
 
 
 def interrupted_at(step: int, tokens, tokenizer, config, out) -> None:
