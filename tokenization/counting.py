@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from secrets import token_hex
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from tokenization.patterns import Pattern
+from tokenization.resume import sync, whole_files
 from tokenization.scanner import Scanner
 from tokenization.text import BATCH_BYTES, Documents, read_shard
 from tokenization.words import WordCounts
@@ -82,7 +83,7 @@ def count_shards(
     one thread; otherwise `threads` share each shard.
     """
     work.mkdir(parents=True, exist_ok=True)
-    kept = {path.stem for path in work.glob("*.npz")}
+    kept = {path.stem for path in work.glob("*.npz") if _is_whole(path)}
     missing = [shard for shard in shards if shard.stem not in kept]
     counted = map_shards(partial(_count_alone, pattern=pattern, work=work), missing) if map_shards else None
     total = WordCounts()
@@ -111,12 +112,20 @@ def _kept(work: Path, shard: Path) -> Path:
     return work / f"{shard.stem}.npz"
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether kept counts can be read: a damaged file is counted anew."""
+    try:
+        with ZipFile(path) as file:
+            return file.testzip() is None
+    except (BadZipFile, EOFError):
+        return False
+
+
 def save_counts(counts: WordCounts, path: Path) -> None:
     data, offsets, numbers = counts.unpack()
-    unfinished = path.with_suffix(f".{token_hex(4)}.tmp")  # a cluster may count a shard twice at once
-    with unfinished.open("wb") as file:
+    with whole_files(path.parent, path, "npz") as (unfinished,), unfinished.open("wb") as file:
         np.savez(file, data=data, offsets=offsets, counts=numbers)
-    unfinished.rename(path)
+    sync(path.parent, path.name)
 
 
 def load_counts(path: Path) -> WordCounts:

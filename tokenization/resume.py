@@ -1,12 +1,14 @@
 """A corpus into token arrays shard by shard, in order; a killed run continues after the shards that were finished.
 
-The files of a shard get their names when they are whole, and last of all a note says that they are, and what they were
-made with: a note of other settings counts for nothing.
+The files of a shard get their names when they are whole. Once they are on the disk a note says so, and what they were
+made with: a note of other settings, or of files that are not there in these sizes, counts for nothing.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -23,6 +25,7 @@ from tokenization.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
 Report = Callable[[int, int], None]  # called with the documents and tokens of a shard so far
+Note = Callable[[Path, TokenFile], None]  # writes down that a shard's files are finished
 Encode = Callable[[Path, Report], TokenFile]  # writes a shard's files (`write_shard`)
 
 
@@ -67,8 +70,11 @@ def encode_shards(
     def report(more_documents: int, more_tokens: int) -> None:
         progress(done + more_documents, total, unit="documents", tokens=tokens + more_tokens)
 
-    work = partial(_encode_and_note, encode=encode, out=out, recipe=recipe)
-    encoded = map_shards(work, missing) if map_shards else (work(shard, report) for shard in missing)
+    note = partial(_note, out=out, recipe=recipe)
+    if map_shards:
+        encoded = map_shards(partial(_encode_and_note, encode=encode, note=note), missing)
+    else:
+        encoded = _encode_here(missing, report, encode, note)
     for shard, file in zip(missing, encoded, strict=True):
         finished[shard] = file
         done += rows[shard]
@@ -84,24 +90,51 @@ def _recipe(tokenizer: Path, settings: str) -> str:
     return digest.hexdigest()
 
 
-def _encode_and_note(shard: Path, report: Report = _unheard, *, encode: Encode, out: Path, recipe: str) -> TokenFile:
-    file = encode(shard, report)
-    with whole_files(out, shard, "done") as (note,):
-        note.write_text(json.dumps({"made_with": _made_with(shard, recipe), "file": asdict(file)}))
+def _encode_and_note(shard: Path, *, encode: Encode, note: Note) -> TokenFile:
+    """What a mapped call does."""
+    file = encode(shard, _unheard)
+    note(shard, file)
     return file
+
+
+def _encode_here(missing: list[Path], report: Report, encode: Encode, note: Note) -> Iterator[TokenFile]:
+    """Encode shards in this process; the disk is waited for while the next shard is encoded."""
+    noted: Future | None = None
+    with ThreadPoolExecutor(1) as background:
+        for shard in missing:
+            file = encode(shard, report)
+            if noted:
+                noted.result()
+            noted = background.submit(note, shard, file)
+            yield file
+        if noted:
+            noted.result()
+
+
+def _note(shard: Path, file: TokenFile, *, out: Path, recipe: str) -> None:
+    sizes = _sizes(out, shard)
+    sync(out, *sizes)
+    with whole_files(out, shard, "done") as (note,):
+        note.write_text(json.dumps({"made_with": _made_with(shard, recipe), "file": asdict(file), "sizes": sizes}))
 
 
 def _finished(out: Path, shard: Path, recipe: str) -> TokenFile | None:
     """What the note of a killed run says about a shard, if it was made just so."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         note = json.loads((out / f"{shard.stem}.done").read_text())
-        if note["made_with"] == _made_with(shard, recipe):
+        if note["made_with"] == _made_with(shard, recipe) and note["sizes"] == _sizes(out, shard):
             return TokenFile(**note["file"])
     return None
 
 
 def _made_with(shard: Path, recipe: str) -> dict:
     return {"recipe": recipe, "shard_bytes": shard.stat().st_size}
+
+
+def _sizes(out: Path, shard: Path) -> dict[str, int]:
+    """Bytes of each file that was written for a shard."""
+    found = [path for path in out.glob(f"{shard.stem}.*") if path.suffix not in (".done", ".tmp")]
+    return {path.name: path.stat().st_size for path in found}
 
 
 def load_once(tokenizer: Path) -> Tokenizer:
@@ -153,3 +186,13 @@ def whole_files(out: Path, shard: Path, *kinds: str) -> Iterator[list[Path]]:
     yield list(unfinished.values())
     for kind, path in unfinished.items():
         path.rename(out / f"{shard.stem}.{kind}")
+
+
+def sync(folder: Path, *names: str) -> None:
+    """Have these files of a folder on the disk, and then their names."""
+    for path in (*(folder / name for name in names), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

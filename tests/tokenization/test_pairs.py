@@ -120,6 +120,16 @@ def test_a_killed_run_goes_on_after_its_finished_shards(pairs, trained, tmp_path
     assert reports[-1] == (61, 61, "documents")
 
 
+def test_a_shard_whose_pairs_were_lost_is_done_again(pairs, trained, tmp_path, monkeypatch):
+    begun = interrupt(monkeypatch, "train-00001")
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+    (tmp_path / "train-00000.pairs").write_bytes(b"")
+    make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+    assert begun.count("train-00000") == 2
+    assert content(tmp_path) == content(pairs / "out")
+
+
 def test_what_was_made_with_other_settings_is_not_continued(pairs, trained, tmp_path, monkeypatch):
     begun = interrupt(monkeypatch, "train-00001")
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,8 @@
 """Corpus to token arrays."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -71,6 +73,45 @@ def test_a_killed_run_goes_on_after_its_finished_shards(corpus, trained, tokens,
     pretokenize(corpus, trained, PretokenizeConfig(), tmp_path)
     assert encoded == ["train-00000.parquet", "train-00001.parquet", "train-00001.parquet", "validation-00000.parquet"]
     assert content(tmp_path) == content(tokens)
+
+
+def interrupted(monkeypatch, corpus, trained, out):
+    """A run that dies after its first shard."""
+
+    def dying(shard):
+        if shard.stem == "train-00001":
+            raise KeyboardInterrupt
+        return read_shard(shard)
+
+    read_shard = module.read_shard
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "read_shard", dying)
+        pretokenize(corpus, trained, PretokenizeConfig(), out)
+
+
+@pytest.mark.parametrize("lost", ["train-00000.bin", "train-00000.idx"])
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"")])
+def test_a_shard_whose_files_were_lost_is_encoded_again(corpus, trained, tokens, tmp_path, monkeypatch, lost, harm):
+    interrupted(monkeypatch, corpus, trained, tmp_path)
+    harm(tmp_path / lost)
+    pretokenize(corpus, trained, PretokenizeConfig(), tmp_path)
+    assert content(tmp_path) == content(tokens)
+
+
+def test_files_are_on_the_disk_before_the_note_that_they_are_finished(corpus, trained, tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def recording(descriptor):
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        assert not list(tmp_path.glob("*.done"))
+
+    monkeypatch.setattr(os, "fsync", recording)
+    interrupted(monkeypatch, corpus, trained, tmp_path)
+    assert synced[-1] == tmp_path
+    assert {file.name for file in synced[:-1]} == {"train-00000.bin", "train-00000.idx"}
+    assert (tmp_path / "train-00000.done").exists()
 
 
 def test_progress_by_documents(corpus, trained, tmp_path):

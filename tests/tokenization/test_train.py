@@ -55,6 +55,23 @@ def test_a_killed_count_goes_on_where_it_was(corpus, trained, tmp_path, monkeypa
     assert content(tmp_path) == content(trained)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_damaged_count_is_made_again(corpus, trained, tmp_path, monkeypatch, half):
+    monkeypatch.setattr(counting, "load_counts", lambda path: pytest.fail(f"{path} was read"))
+    keep = counting.save_counts
+
+    def dying(counts, path):
+        keep(counts, path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if half else b"")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(counting, "save_counts", dying)
+        train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    assert content(tmp_path) == content(trained)
+
+
 def test_special_reserved_and_padded_ids(corpus, tmp_path):
     config = TokenizerConfig(vocab_size=300, special_tokens=["<|user|>"], reserved=2, multiple_of=64)
     train_tokenizer(corpus, config, tmp_path)
