@@ -16,25 +16,28 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.errors import FlowError
 
-def canonical(value: Any) -> Any:
+
+def canonical(value: Any, key: str = "") -> Any:
     """Reduce `value` to JSON types that are equal exactly when they would produce the same output.
 
     Model fields marked `json_schema_extra={"affects_output": False}` (workers, log intervals, schedules) are left out.
+    `key` is what the value is called in the configuration, for the error.
 
     Raises:
         TypeError: for a value without a stable form, such as a path, a clock, a set or an arbitrary object.
-        ValueError: for a number that JSON cannot hold (NaN, infinity).
+        FlowError: for a number that JSON cannot hold (NaN, infinity), which a configuration can.
     """
     match value:
         case BaseModel():
             return {
-                name: canonical(getattr(value, name))
+                name: canonical(getattr(value, name), _below(key, name))
                 for name, field in type(value).model_fields.items()
                 if (field.json_schema_extra or {}).get("affects_output", True)
             }
         case Enum():
-            return canonical(value.value)
+            return canonical(value.value, key)
         case None | bool() | int() | str():
             return value
         case float() if value.is_integer():  # 20 in a field of floats and the 20.0 that a file gives are the same
@@ -42,17 +45,21 @@ def canonical(value: Any) -> Any:
         case float() if math.isfinite(value):
             return value
         case float():
-            raise ValueError(f"{value} has no canonical form")
+            raise FlowError(f"{key or 'a setting'} is {value}: give a finite number")
         case timedelta():
-            return canonical(value.total_seconds())
+            return canonical(value.total_seconds(), key)
         case Mapping():
-            if not all(isinstance(key, str) for key in value):
+            if not all(isinstance(name, str) for name in value):
                 raise TypeError("a mapping with keys other than strings has no canonical form")
-            return {key: canonical(item) for key, item in value.items()}
+            return {name: canonical(item, _below(key, name)) for name, item in value.items()}
         case list() | tuple():
-            return [canonical(item) for item in value]
+            return [canonical(item, key) for item in value]
         case _:
             raise TypeError(f"{type(value).__name__} {value!r} has no canonical form, so it cannot be in a fingerprint")
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
 
 
 def digest(value: Any) -> str:

@@ -117,7 +117,7 @@ def identify(stage: Stage[Config], config: Config, inputs: Inputs, store: Store)
     return {
         "stage": stage.name,
         "version": stage.version,
-        "settings": canonical(stage.identity(config, store)),
+        "settings": canonical(stage.identity(config, store), stage.name),
         "inputs": {name: [artifact.digest for artifact in given] for name, given in _listed(inputs)},
     }
 
