@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from flows.errors import FlowError
 from flows.fingerprint import digest
@@ -58,11 +58,11 @@ class InputEntry(BaseModel):
 class Manifest(BaseModel):
     """What an artifact is: what made it, from what, when, and every file in it."""
 
-    stage: str
+    stage: str = Field(pattern=r"^[\w-]+$")  # these two name folders, and may come from a stranger's bucket
     version: int
     label: str
     pipeline: str
-    fingerprint: str
+    fingerprint: str = Field(pattern=r"^[\w-]+$")
     identity: Any
     settings: dict[str, Any]
     inputs: dict[str, list[InputEntry]]
@@ -178,7 +178,7 @@ class Store:
             FlowError: we are not allowed to look.
         """
         try:
-            return Artifact(self, self._manifest(stage, fingerprint))
+            artifact = Artifact(self, self._manifest(stage, fingerprint))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError as error:
@@ -186,6 +186,10 @@ class Store:
         except ValidationError:
             log.warning("The manifest of %s %s is damaged; it counts as absent", stage, fingerprint)
             return None
+        if artifact.name != (stage, fingerprint):  # as in a copied folder; its files would be sought in the other's
+            log.warning("The manifest of %s %s is of %s %s; it counts as absent", stage, fingerprint, *artifact.name)
+            return None
+        return artifact
 
     def artifacts(self, stage: str = "*") -> Iterator[Artifact]:
         """Every sealed artifact (of one stage), oldest first."""

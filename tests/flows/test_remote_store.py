@@ -220,6 +220,22 @@ def test_altered_bytes_of_the_same_size_are_refused_when_downloaded_and_found_wi
     assert (mended.fetch() / "words.txt").read_text().split() == Words().text.split()
 
 
+def test_a_manifest_that_names_another_place_writes_nothing_there(machine, tmp_path):
+    """As a stranger's might, in a bucket that one was asked to look at."""
+    artifact, _ = materialize(words, Words(), {}, machine("a"))
+    store = machine("b")
+    victim = tmp_path / "home"
+    manifest = artifact.manifest.model_copy(update={"stage": str(victim)})
+    name = artifact.name[1]
+    for file in manifest.files:
+        place = f"{store.prefix}/{victim}/{name}/{manifest.upload}/{file}"
+        store.fs.pipe_file(place, (artifact.path / file).read_bytes())
+    store.fs.pipe_file(f"{store.prefix}/words/{name}.json", manifest.model_dump_json().encode())
+    with pytest.raises(FlowError, match="is no artifact"):
+        open_artifact(f"{store.location}/words/{name}").fetch()
+    assert not victim.exists()
+
+
 def test_a_copy_that_lost_a_file_is_downloaded_again(machine):
     source, _ = materialize(words, Words(), {}, machine("a"))
     (source.path / "words.txt").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,26 @@ def test_an_unreadable_manifest_counts_as_absent(store):
     artifact, _ = materialize(words, Words(), {}, store)
     (artifact.path / "manifest.json").write_text('{"stage": "words"')
     assert materialize(words, Words(), {}, store)[1] is False
+
+
+def test_a_copy_under_another_name_counts_as_absent(store):
+    artifact, _ = materialize(words, Words(), {}, store)
+    name = assess(words, Words(text="other"), {}, store).fingerprint
+    shutil.copytree(artifact.path, artifact.path.with_name(name))
+    assert list(store.artifacts()) == [artifact]
+    other, reused = materialize(words, Words(text="other"), {}, store)
+    assert not reused
+    assert (other.path / "words.txt").read_text() == "other"
+    assert artifact.damage(verify=True) is None
+
+
+def test_a_manifest_that_names_a_place_outside_of_the_store_counts_as_absent(store):
+    artifact, _ = materialize(words, Words(), {}, store)
+    outside = store.root.parent / "outside" / artifact.name[1]
+    shutil.copytree(artifact.path, outside)
+    manifest = outside / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"stage": "words"', '"stage": "../outside"'))
+    assert store.find("../outside", artifact.name[1]) is None
 
 
 # Two processes, and kill -9: the stage writes one line per step, slowly, continuing where the file ends.
