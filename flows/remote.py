@@ -133,6 +133,10 @@ class RemoteStore(Store):
     def open(self, artifact: Artifact, name: str) -> BinaryIO:
         return self.fs.open(f"{self._files_path(artifact.manifest)}/{name}", "rb")
 
+    def in_place_of(self, artifact: Artifact) -> Artifact:
+        """Itself: a rebuild is uploaded, and copied, to a place of its own."""
+        return artifact
+
     def sizes(self, artifact: Artifact) -> dict[str, int]:
         base = self._files_path(artifact.manifest)
         found = self.fs.find(base, detail=True)
@@ -149,6 +153,10 @@ class RemoteStore(Store):
         with self.lock(stage, f"fetch-{fingerprint}"):
             if not _is_whole(artifact):
                 self._download(artifact, progress)
+
+    def has_replaced(self, artifact: Artifact) -> bool:
+        """Never: a rebuild has a prefix, and a copy, of its own."""
+        return False
 
     def _download(self, artifact: Artifact, progress: Callable[..., None]) -> None:
         staged = artifact.path.parent / f".fetch-{artifact.path.name}"

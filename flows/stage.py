@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from flows.errors import FlowError
 from flows.fingerprint import canonical, digest
 from flows.runners import MapShards
 from flows.store import Artifact, Manifest, Store, count_rows, describe_files, now
@@ -154,6 +156,9 @@ def materialize(
 
     Whoever is killed in the middle leaves a work folder, and the next call continues in it. Two calls for the same
     artifact build it once. An exception of `stage.build` passes through; the work folder stays.
+
+    Raises:
+        FlowError: another run rebuilt or removed an input while this one read it.
     """
     verdict = assess(stage, config, inputs, store, options)
     if verdict.artifact:
@@ -173,7 +178,8 @@ def materialize(
         announce(f"Building {stage.title(config)} ({verdict.reason}{continued})")
         out.mkdir(exist_ok=True)
         started, clock = now(), time.perf_counter()
-        stage.build(Job(config, inputs, out.absolute(), progress, verdict.stale, store, map_shards))
+        with _inputs_that_stay(inputs, out):
+            stage.build(Job(config, inputs, out.absolute(), progress, verdict.stale, store, map_shards))
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
@@ -190,6 +196,31 @@ def materialize(
             seconds=time.perf_counter() - clock,
         )
         return store.seal(out, manifest, progress), False
+
+
+@contextmanager
+def _inputs_that_stay(inputs: Inputs, out: Path) -> Iterator[None]:
+    """Accept what was built in `out`, or why it could not be, only if every input is still the one that was given.
+
+    Raises:
+        FlowError: another run rebuilt or removed an input. What was made of a mix must not be continued, so it goes.
+    """
+    try:
+        yield
+    except Exception as error:
+        _check_inputs(inputs, out, error)
+        raise
+    _check_inputs(inputs, out)
+
+
+def _check_inputs(inputs: Inputs, out: Path, cause: Exception | None = None) -> None:
+    for artifact in [artifact for _, given in _listed(inputs) for artifact in given]:
+        found = artifact.store.in_place_of(artifact)
+        if found is None:
+            raise FlowError(f"{artifact.location} was removed while it was read; run again") from cause
+        if found.digest != artifact.digest:
+            shutil.rmtree(out)
+            raise FlowError(f"{artifact.location} was rebuilt by another run while it was read; run again") from cause
 
 
 @cache

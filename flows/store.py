@@ -215,9 +215,18 @@ class Store:
     def open(self, artifact: Artifact, name: str) -> BinaryIO:
         return (artifact.path / name).open("rb")
 
+    def in_place_of(self, artifact: Artifact) -> Artifact | None:
+        """What is where its files were: itself, what a rebuild put there, or nothing."""
+        return self.find(*artifact.name)
+
     def sizes(self, artifact: Artifact) -> dict[str, int]:
         """Bytes of the files that are there, by name."""
         return {name: (artifact.path / name).stat().st_size for name in files_below(artifact.path)}
+
+    def has_replaced(self, artifact: Artifact) -> bool:
+        """Whether who read this artifact may have met other files than its own: a rebuild takes the place of it."""
+        found = self.find(*artifact.name)
+        return found is None or found.digest != artifact.digest
 
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large

@@ -244,6 +244,25 @@ def test_a_copy_that_lost_a_file_is_downloaded_again(machine):
     assert source.damage(verify=True) is None
 
 
+def test_who_reads_keeps_what_it_was_given_while_it_is_rebuilt(machine):
+    store = machine("a")
+    given = ["old words"]
+    stage = Stage(
+        name="words", version=1, build=lambda job: (job.out / "words.txt").write_text(given[-1]), headline=str
+    )
+    source, _ = materialize(stage, Words(), {}, store)
+
+    def build(job):
+        given.append("three new words")
+        materialize(stage, Words(), {}, store, FORCE)
+        count_words(job)
+
+    counted, _ = materialize(
+        Stage(name="count", version=1, build=build, headline=str), Count(), {"words": source}, store
+    )
+    assert (counted.path / "count.txt").read_text() == "2"
+
+
 def test_two_machines_that_build_the_same_leave_one_whole_artifact(machine, monkeypatch):
     """The second begins before the first has sealed, and seals after it."""
     first = machine("a")

@@ -167,6 +167,67 @@ def test_a_failed_build_keeps_its_work_and_the_next_one_continues(store):
     assert list(artifact.manifest.files) == ["whole.txt"]
 
 
+@pytest.fixture
+def snapshot():
+    """A stage that comes out as what `world` holds at the time, like a crawl."""
+    world = {"words.txt": "old words"}
+
+    def build(job):
+        for name, text in world.items():
+            (job.out / name).write_text(text)
+
+    return Stage(name="snapshot", version=1, build=build, headline=str), world
+
+
+@pytest.mark.parametrize("name", ["words.txt", "other.txt"])  # a mix is read, or nothing is there to read
+def test_an_input_that_is_rebuilt_while_it_is_read_is_an_error_and_nothing_is_sealed(store, snapshot, name):
+    stage, world = snapshot
+    source, _ = materialize(stage, Words(), {}, store)
+
+    def build(job):
+        first = (job.path("words") / "words.txt").read_text()
+        if first == "old words":
+            world.clear()
+            world[name] = "new words"
+            materialize(stage, Words(), {}, store, FORCE)
+        (job.out / "both.txt").write_text(first + (job.path("words") / "words.txt").read_text())
+
+    reader = Stage(name="reader", version=1, build=build, headline=str)
+    with pytest.raises(FlowError, match=rf"{source.location} was rebuilt by another run .* run again"):
+        materialize(reader, Count(), {"words": source}, store)
+    assert list(store.artifacts("reader")) == []
+    assert not list(store.root.glob("reader/.work-*"))  # not to be continued, should the old content come back
+    world["words.txt"] = "new words"
+    again, _ = materialize(stage, Words(), {}, store, FORCE)
+    result, _ = materialize(reader, Count(), {"words": again}, store)
+    assert (result.path / "both.txt").read_text() == "new words" * 2
+
+
+def test_an_input_that_is_rebuilt_and_comes_out_the_same_is_no_error(store, snapshot):
+    stage, _ = snapshot
+    source, _ = materialize(stage, Words(), {}, store)
+    reader = Stage(
+        name="reader",
+        version=1,
+        build=lambda job: (count_words(job), materialize(stage, Words(), {}, store, FORCE)),
+        headline=str,
+    )
+    assert materialize(reader, Count(), {"words": source}, store)[0].damage(verify=True) is None
+
+
+def test_an_input_that_is_removed_while_it_is_read_is_an_error_and_the_work_is_kept(store):
+    source, _ = materialize(words, Words(), {}, store)
+
+    def build(job):
+        (job.out / "half.txt").write_text("half")
+        store.remove(source)
+        count_words(job)
+
+    with pytest.raises(FlowError, match=r"was removed while it was read; run again"):
+        materialize(Stage(name="reader", version=1, build=build, headline=str), Count(), {"words": source}, store)
+    assert [file.name for file in store.root.glob("reader/.work-*/*")] == ["half.txt"]
+
+
 def test_a_kill_between_sealing_and_renaming_loses_nothing(store):
     artifact, _ = materialize(words, Words(), {}, store)
     artifact.path.rename(store.workdir("words", artifact.manifest.fingerprint))  # where a kill would leave it
