@@ -154,10 +154,6 @@ class RemoteStore(Store):
             if not _is_whole(artifact):
                 self._download(artifact, progress)
 
-    def has_replaced(self, artifact: Artifact) -> bool:
-        """Never: a rebuild has a prefix, and a copy, of its own."""
-        return False
-
     def _download(self, artifact: Artifact, progress: Callable[..., None]) -> None:
         staged = artifact.path.parent / f".fetch-{artifact.path.name}"
         log.info("Downloading %s, %.1f MB", artifact.location, artifact.manifest.size / 1e6)

@@ -223,11 +223,6 @@ class Store:
         """Bytes of the files that are there, by name."""
         return {name: (artifact.path / name).stat().st_size for name in files_below(artifact.path)}
 
-    def has_replaced(self, artifact: Artifact) -> bool:
-        """Whether who read this artifact may have met other files than its own: a rebuild takes the place of it."""
-        found = self.find(*artifact.name)
-        return found is None or found.digest != artifact.digest
-
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large
         archive is read once and not on every run."""
