@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from flows.config import load_config
+from flows.garbage import garbage
 from flows.pipeline import PipelineForm, pipeline, stage_flow
 from flows.plan import plan
 from flows.store import Store
@@ -75,6 +76,32 @@ def test_a_snapshot_that_is_out_of_date_is_still_referred_to(trained, command, t
     code, out, _ = command("gc", config, "--dry-run")
     assert code == 0
     assert "scrape" not in out
+
+
+def without(trained: Path, path: str) -> Path:
+    """The configuration whose chain was made while the optional data set at `path` was away."""
+    document = {**yaml.safe_load(trained.read_text()), "ingest": {"path": path, "required": False}}
+    config = trained.with_name("optional.yaml")
+    config.write_text(yaml.safe_dump(document))
+    return config
+
+
+@pytest.mark.parametrize("path", ["hf://datasets/nobody/nothing", "nowhere/*.parquet"])
+def test_gc_keeps_what_was_built_while_an_optional_data_set_was_away(trained, path):
+    config = load_config(without(trained, path))
+    (wanted, *_), (report, *_) = artifacts(trained, "pretrain"), artifacts(trained, "report")
+    doomed = {item.location for item in garbage(Store(trained.parent / "store"), [config])}
+    assert not doomed & {wanted.location, report.location}
+
+
+def test_gc_keeps_what_was_built_with_an_optional_data_set_that_is_away_now(write_config, prefect_server, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "facts.txt").write_text("\n".join(f"{i} times {i} is {i * i}." * 20 for i in range(40)))
+    config = write_config(ingest={"path": str(tmp_path / "disk"), "required": False})
+    for stage in ("scrape", "ingest", "prepare", "train_tokenizer"):
+        stage_flow(stage)(str(config), return_state=True).result()
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    assert not list(garbage(Store(tmp_path / "store"), [load_config(config)]))
 
 
 def test_gc_wants_to_know_what_to_keep_for(command):
