@@ -24,11 +24,12 @@ from flows.errors import USER_ERRORS
 from flows.events import announce
 from flows.form import form_of
 from flows.plan import plan
-from flows.progress import StageProgress
+from flows.progress import StageProgress, Teller
 from flows.runners import RunnerConfig, check_runner, open_runner
 from flows.stage import Inputs, Options, Stage, assess, materialize
 from flows.store import Artifact, Store, open_store
 from flows.ui import publish, publish_run
+from scraping.errors import Unavailable
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
@@ -86,27 +87,39 @@ def stage_task(
     there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
     log = get_run_logger()
     title = stage.title(config)
-    try:
-        with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
-            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
-    except USER_ERRORS as error:
-        if not stage.optional(config):
-            raise
-        log.warning("%s is left out: %s", title, error)
-        return Completed(name="Skipped", message=str(error), data=None)
+    if missing := _missing_input(stage, config, inputs, store, options):
+        log.warning("%s is left out: %s", title, missing)
+        return Completed(name="Skipped", message=str(missing), data=None)
+    with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
+        artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
     headline = stage.headline(artifact.stats)
     if reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
         return Completed(name="Cached", message=message, data=(artifact, True))
-    publish(artifact, headline)
-    announce(artifact, headline, store)
+    tell = Teller(log)
+    tell(publish, artifact, headline)
+    tell(announce, artifact, headline, store)
     message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=(artifact, False))
 
 
+def _missing_input(stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options) -> Exception | None:
+    """Why an optional stage is left out. A build that fails half-way is no reason: its corpus would silently be
+    another."""
+    if not stage.optional(config):
+        return None
+    try:
+        if not assess(stage, config, inputs, store, options).artifact:
+            stage.available(config)
+    except USER_ERRORS as error:
+        return error
+    return None
+
+
 def outside_world_failed(task: Task, task_run: TaskRun, state: State) -> bool:
     """Whether trying again may help: not after a user's mistake."""
-    return not isinstance(state.data.result if isinstance(state.data, ResultRecord) else state.data, USER_ERRORS)
+    error = state.data.result if isinstance(state.data, ResultRecord) else state.data
+    return isinstance(error, Unavailable) or not isinstance(error, USER_ERRORS)
 
 
 def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[Artifact, bool]]]:
@@ -122,9 +135,8 @@ def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[
         check_runner(config.runner)
     builder = Builder(config, selection)
     chain(config, builder)
-    publish_run(
-        config.name, [(made, STAGES[made.manifest.stage].headline(made.stats), hit) for made, hit in builder.outcomes]
-    )
+    shown = [(made, STAGES[made.manifest.stage].headline(made.stats), hit) for made, hit in builder.outcomes]
+    Teller(log)(publish_run, config.name, shown)
     reused = sum(hit for _, hit in builder.outcomes)
     return Completed(message=f"{len(builder.outcomes) - reused} built, {reused} reused", data=builder.outcomes)
 

@@ -5,20 +5,44 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import TaskRunContext
+from prefect.exceptions import PrefectException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LOG_SECONDS = 15.0
 PAGE_SECONDS = 5.0
+
+Log = logging.Logger | logging.LoggerAdapter
+
+
+class Teller:
+    """Tells the Prefect server what no work should fail for. If it cannot be told, one line of the log says so, and the
+    next one only after it could be again."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.away = False
+
+    def __call__(self, tell: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            tell(*arguments)
+            self.away = False
+        except (httpx.HTTPError, PrefectException) as error:
+            if not self.away:
+                reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+                self.log.warning("The Prefect server cannot be told how it stands (%s); the work goes on", reason)
+            self.away = True
 
 
 class StageProgress:
@@ -28,12 +52,13 @@ class StageProgress:
     context manager, so that the bar is taken away and the last state is told.
     """
 
-    def __init__(self, title: str, log: logging.Logger | logging.LoggerAdapter) -> None:
+    def __init__(self, title: str, log: Log) -> None:
         self.title = title
         self.log = log
         self.started = time.monotonic()
         self.logged = self.shown = self.started
         self.percentage: UUID | None = None  # the artifact that shows how much of a known total is done
+        self.tell = Teller(log)
         self.note: UUID | None = None  # the one that says where work of an unknown total stands
         self.bar: Progress | None = None
         if sys.stderr.isatty():
@@ -60,7 +85,7 @@ class StageProgress:
         if self.bar:
             self.bar.stop()
         if kind is None and self.percentage:
-            update_progress_artifact(self.percentage, 100.0)
+            self.tell(update_progress_artifact, self.percentage, 100.0)
 
     def __call__(self, done: float, total: float | None = None, *, unit: str = "", **figures: Any) -> None:
         now = time.monotonic()
@@ -75,11 +100,12 @@ class StageProgress:
             if not self.bar:
                 self.log.info("%s%s", details, self._eta(now, done, total))
         if now - self.shown >= PAGE_SECONDS and TaskRunContext.get():
-            self.shown = now
             if total:
-                self._show_percentage(100.0 * done / total, f"{self.title}: {details}{self._eta(now, done, total)}")
+                description = f"{self.title}: {details}{self._eta(now, done, total)}"
+                self.tell(self._show_percentage, 100.0 * done / total, description)
             else:
-                self._show_note(details)
+                self.tell(self._show_note, details)
+            self.shown = time.monotonic()  # not `now`: a server that is away may take long to say so
 
     def _show_percentage(self, percent: float, description: str) -> None:
         if self.percentage is None:

@@ -21,8 +21,9 @@ from flows.pipeline import Builder, pipeline, stage_flow
 from flows.plan import plan
 from flows.stage import Stage, identify
 from flows.store import Store
-from scraping.errors import ScrapingError
+from scraping.errors import ScrapingError, Unavailable
 from scraping.ingest import IngestConfig
+from scraping.source import Source
 
 BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
 
@@ -174,6 +175,18 @@ def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allow
         run(required)
 
 
+def test_an_optional_data_set_that_is_there_but_cannot_be_read_is_not_left_out(config, prefect_server, tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"text": "A line that anybody can read."}\n')
+    settings = IngestConfig(path=str(tmp_path / "lines.jsonl"), text_column="body", required=False)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(STAGES["ingest"], settings)
+
+    with pytest.raises(ScrapingError, match="body"):
+        one_stage()
+
+
 def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, write_config, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -228,6 +241,33 @@ def test_figures_of_a_finished_stage_are_on_its_page(store, config):
 
 class Nothing(BaseModel):
     pass
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ingest", IngestConfig(path="http://127.0.0.1:9/openwebtext.tar.xz")),
+        (
+            "scrape",
+            Source(
+                name="gone", start=["http://127.0.0.1:9/"], contact="me@example.org", private_addresses=True,
+                delay=0, backoff=0.05,
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_a_site_or_a_data_set_that_cannot_be_reached_is_tried_again(
+    config, prefect_server, monkeypatch, caplog, name, settings
+):
+    monkeypatch.setattr("flows.pipeline.RETRY_SECONDS", 0.05)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(STAGES[name], settings)
+
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+        one_stage()
+    assert [f"Retry {number}/2" in caplog.text for number in (1, 2)] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack, contextmanager
 
+import httpx
 import pytest
 from prefect import flow, get_run_logger, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
 from prefect.client.schemas.objects import Artifact
 from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.progress import StageProgress
 
@@ -26,6 +29,18 @@ def shown() -> list[Artifact]:
     of_task = ArtifactFilterTaskRunId(any_=[TaskRunContext.get().task_run.id])
     with get_client(sync_client=True) as client:
         return client.read_artifacts(artifact_filter=ArtifactFilter(task_run_id=of_task))
+
+
+@contextmanager
+def server_away():
+    """Connections to the server are refused."""
+
+    def refuse(transport: httpx.HTTPTransport, request: httpx.Request) -> None:
+        raise httpx.ConnectError("connection refused", request=request)
+
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        patch.setattr(httpx.HTTPTransport, "handle_request", refuse)
+        yield
 
 
 def in_a_task(work):
@@ -83,6 +98,36 @@ def test_work_that_fails_keeps_showing_how_far_it_came(prefect_server):
 
     in_a_task(train)
     assert [artifact.data for artifact in page] == [25.0]
+
+
+@pytest.mark.parametrize("total", [4, None])
+def test_a_server_that_is_away_for_a_while_stops_no_work_and_is_told_again(prefect_server, caplog, total):
+    def train():
+        with StageProgress("pretrain small", get_run_logger()) as progress:
+            progress(1, total, unit="steps")
+            with server_away():
+                progress(2, total, unit="steps")
+                progress(2, total, unit="steps")
+            progress(3, total, unit="steps")
+            return shown()
+
+    (page,) = in_a_task(train)
+    assert "3/4 steps" in page.description if total else "3 steps" in page.data
+    assert caplog.text.count("the work goes on") == 1
+
+
+def test_a_server_that_is_away_when_the_work_is_done_fails_nothing(prefect_server, caplog):
+    def train():
+        progress = StageProgress("pretrain small", get_run_logger())
+        with ExitStack() as around:
+            outage = around.enter_context(ExitStack())
+            around.enter_context(progress)
+            progress(1, 4, unit="steps")
+            outage.enter_context(server_away())
+        return "done"
+
+    assert in_a_task(train) == "done"
+    assert "the work goes on" in caplog.text
 
 
 def test_outside_of_a_run_progress_goes_to_the_log_alone(caplog):
