@@ -80,6 +80,8 @@ class Selection:
         for name in [*self.force, self.start, self.only, self.until]:
             if name and name not in STAGES:
                 raise FlowError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
+            if name and self.only and name != self.only and name != self.until:
+                raise FlowError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
 
     def skips(self, stage: Stage) -> bool:
         last = self.only or self.until

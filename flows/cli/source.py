@@ -73,6 +73,8 @@ def new(
 
     if output and output.exists():
         raise ScrapingError(f"{output} exists already: choose another file.")
+    if output and not output.parent.is_dir():
+        raise ScrapingError(f"there is no folder {output.parent}: create it, or choose another file.")
     text = declare(url, contact, str(output or "FILE.yaml"), private_addresses=private)
     if output:
         output.write_text(text)

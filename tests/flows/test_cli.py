@@ -67,6 +67,9 @@ def pages_stored(store: Store) -> int:
         (["run", "CONFIG", "--set", "ingest.path=missing/*.parquet"], "missing/*.parquet"),
         (["run", "CONFIG", "--only", "pretrain"], "which is not in the store (not built yet)"),
         (["run", "CONFIG", "--force", "pretraining"], "there is no stage 'pretraining'"),
+        (["run", "CONFIG", "--only", "pretrain", "--force", "pretokenize"], "pretokenize cannot be built again"),
+        (["run", "CONFIG", "--only", "pretrain", "--from", "prepare"], "prepare cannot be built again"),
+        (["source", "new", "http://127.0.0.1:9/", "-o", "missing/x.yaml"], "there is no folder missing"),
         (["generate", ".", "Hello"], "checkpoint"),
         (["source", "check", "umb-cources"], "did you mean umb-courses?"),
     ],
@@ -102,6 +105,7 @@ def test_a_mistake_that_only_the_data_shows_loses_nothing(textmill, write_config
     assert "reuse" in out
 
 
+@pytest.mark.slow  # it is tried again
 def test_an_unreachable_site_is_one_line(textmill, write_config, tmp_path):
     site = tmp_path / "gone.yaml"
     site.write_text(
