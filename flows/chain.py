@@ -80,12 +80,23 @@ class Selection:
         for name in [*self.force, self.start, self.only, self.until]:
             if name and name not in STAGES:
                 raise FlowError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
-            if name and self.only and name != self.only and name != self.until:
+        for name in [*self.force, self.start]:
+            if name and self.only and name != self.only:
                 raise FlowError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
 
-    def skips(self, stage: Stage) -> bool:
-        last = self.only or self.until
-        return last is not None and _position(stage.name) > _position(last)
+    def concerns(self, config: PipelineConfig) -> frozenset[str]:
+        """The stages that are run, or whose artifacts these need.
+
+        Raises:
+            FlowError: the configuration leaves out the one that is to run alone.
+        """
+        if self.only:
+            needs = _needs(config)
+            if self.only not in needs:
+                raise FlowError(f"the configuration has no {self.only}: give it a section `{self.only}`")
+            return needs[self.only]
+        last = self.until or list(STAGES)[-1]
+        return frozenset(name for name in STAGES if _position(name) <= _position(last))
 
     def takes_from_store(self, stage: Stage) -> bool:
         return self.only is not None and _position(stage.name) < _position(self.only)
@@ -98,6 +109,21 @@ class Selection:
             accept_expired=self.takes_from_store(stage),
             pipeline=pipeline,
         )
+
+
+def _needs(config: PipelineConfig) -> dict[str, frozenset[str]]:
+    """For each stage of the pipeline itself and all that it is made from."""
+    needs: dict[str, frozenset[str]] = {}
+
+    def note(
+        stage: Stage, settings: BaseModel, **inputs: frozenset[str] | list[frozenset[str]] | None
+    ) -> frozenset[str]:
+        given = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value]) if item]
+        needs[stage.name] = frozenset({stage.name}).union(*given)
+        return needs[stage.name]
+
+    chain(config, note)
+    return needs
 
 
 def _position(name: str) -> int:

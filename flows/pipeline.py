@@ -47,9 +47,10 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.store = open_store(self.config.store)
+        self.concerned = self.selection.concerns(self.config)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | None:
-        if self.selection.skips(stage):
+        if stage.name in STAGES and stage.name not in self.concerned:
             return None
         options = self.selection.options(stage, self.config.name)
         if self.selection.takes_from_store(stage):

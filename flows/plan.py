@@ -48,9 +48,10 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.store = open_store(self.config.store)
+        self.concerned = self.selection.concerns(self.config)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
-        if self.selection.skips(stage):
+        if stage.name not in self.concerned:
             return None
         step = self._step(stage, config, inputs)
         self.steps.append(step)
@@ -78,7 +79,8 @@ class Planner:
             verdict = assess(stage, config, inputs, self.store, options)
             if verdict.artifact:
                 return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
-            stage.available(config)
+            if not self.selection.takes_from_store(stage):
+                stage.available(config)
         except USER_ERRORS as error:
             if stage.optional(config):
                 return Step(stage.name, title, "skip", str(error))
@@ -101,8 +103,6 @@ def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Ste
     Raises:
         FlowError, ScrapingError: an input from outside is missing, or a stage is to run alone on what was never built.
     """
-    for source in config.scrape.load():
-        source.user_agent_header()  # a crawl without a contact is refused before anything else is done
     planner = Planner(config, selection)
     chain(config, planner)
     return planner.steps

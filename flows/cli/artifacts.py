@@ -31,6 +31,7 @@ def reproduce(
     from flows.chain import STAGES
     from flows.cli.pipeline import print_steps
     from flows.config import load_config
+    from flows.errors import USER_ERRORS
     from flows.plan import plan
     from flows.reproduce import write_configuration
     from flows.stage import code_version
@@ -39,9 +40,13 @@ def reproduce(
     found = open_artifact(artifact)
     stage, made_by = found.manifest.stage, found.manifest.code
     configuration = write_configuration(found, out or Path(f"reproduced-{found.manifest.fingerprint}"))
-    loaded = load_config(configuration)
-    up_to = list(STAGES)[: list(STAGES).index(stage) + 1]
-    steps = [step for step in plan(loaded) if step.stage in up_to]
+    try:
+        loaded = load_config(configuration)
+        up_to = list(STAGES)[: list(STAGES).index(stage) + 1]
+        steps = [step for step in plan(loaded) if step.stage in up_to]
+    except USER_ERRORS as error:
+        typer.echo(f"Wrote {configuration}. Before it can be run: {error}")
+        return
     print_steps(steps, loaded.name)
     if made_by != code_version():
         typer.echo(f"It was made by textmill {made_by}; this is {code_version()}.")
@@ -69,6 +74,7 @@ def gc(
     settings. The last comparison of each experiment stays, with its models. Use it while nothing runs.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from flows.config import load_config
     from flows.errors import FlowError
@@ -88,7 +94,7 @@ def gc(
     for store, keeping in stores.values():
         for item in list(garbage(store, keeping)):
             freed += item.size
-            console.print(f"{item.location}  {item.size / 1e6:,.1f} MB  [dim]{item.why}[/]")
+            console.print(f"{escape(str(item.location))}  {item.size / 1e6:,.1f} MB  [dim]{escape(item.why)}[/]")
             if not dry_run:
                 item.remove()
     done = "would be freed" if dry_run else "freed"

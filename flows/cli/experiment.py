@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.pipeline import Settings, print_steps
@@ -50,12 +51,12 @@ def _list() -> None:
 
     table = Table("experiment", "claim", box=None)
     for name in NAMES:
-        table.add_row(name, load(name).claim)
+        table.add_row(name, escape(load(name).claim))
     Console().print(table)
 
 
 def _print_result(stats: dict) -> None:
-    table = Table(title=f"{stats['claim']}\nThe claim {stats['verdict']}.", title_justify="left")
+    table = Table(title=escape(f"{stats['claim']}\nThe claim {stats['verdict']}."), title_justify="left")
     table.add_column("variant")
     for column in (stats["figure"].replace("_", " "), "seed by seed"):
         table.add_column(column, justify="right")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -114,23 +115,25 @@ def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
         manifest = artifact.manifest
         action = "[green]reused[/]" if reused else "[yellow]built[/]"
         headline = STAGES[manifest.stage].headline(artifact.stats)
-        table.add_row(f"{manifest.stage} {manifest.label}".strip(), action, f"{manifest.seconds:,.1f}", headline)
+        title = f"{manifest.stage} {manifest.label}".strip()
+        table.add_row(escape(title), action, f"{manifest.seconds:,.1f}", escape(headline))
     console = Console()
     console.print(table)
     for artifact, _ in built:
         if "index.html" in artifact.manifest.files:
             page = artifact.path / "index.html"
-            console.print(f"Report: {page if page.exists() else f'textmill fetch {artifact.location}'}", soft_wrap=True)
+            where = page if page.exists() else f"textmill fetch {artifact.location}"
+            console.print(f"Report: {where}", soft_wrap=True, markup=False)
 
 
 def print_steps(steps: Iterable[Step], name: str) -> None:
-    table = Table(title=f"Plan of {name}", title_justify="left")
+    table = Table(title=escape(f"Plan of {name}"), title_justify="left")
     for column in ("stage", "action", "why", "fingerprint"):
         table.add_column(column, overflow="fold")
     for step in steps:
         colour = COLOURS[step.action]
         fingerprint = step.artifact.manifest.fingerprint if step.artifact else ""
-        table.add_row(step.title, f"[{colour}]{step.action}[/]", step.reason, fingerprint)
+        table.add_row(escape(step.title), f"[{colour}]{step.action}[/]", escape(step.reason), fingerprint)
     Console().print(table)
 
 
@@ -146,11 +149,11 @@ def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Name], *, marked
     for artifact in artifacts:
         manifest = artifact.manifest
         row = [
-            f"{manifest.stage} {manifest.label}".strip(), manifest.pipeline, manifest.fingerprint,
+            escape(f"{manifest.stage} {manifest.label}".strip()), escape(manifest.pipeline), manifest.fingerprint,
             f"{manifest.size / 1e6:,.1f}", f"{manifest.finished:%Y-%m-%d %H:%M}", f"{manifest.seconds:,.1f}",
         ]  # fmt: skip
         if marked:
             damage = artifact.damage()
-            row.append(f"[red]{damage}[/]" if damage else "[green]reused[/]" if artifact.name in reused else "")
+            row.append(f"[red]{escape(damage)}[/]" if damage else "[green]reused[/]" if artifact.name in reused else "")
         table.add_row(*row)
     Console().print(table)

@@ -23,6 +23,7 @@ Private = Annotated[bool, typer.Option("--private", help="Also connect to addres
 def list_sources() -> None:
     """List the sources that come with Textmill."""
     from rich.console import Console
+    from rich.markup import escape
 
     from scraping.source import load_source, shipped_sources
 
@@ -30,7 +31,7 @@ def list_sources() -> None:
     for name in shipped_sources():
         source = load_source(name)
         schedule = f"crawled at {source.schedule.cron} {source.schedule.timezone}" if source.schedule else "no schedule"
-        console.print(f"[bold]{name}[/bold]  {source.description}")
+        console.print(f"[bold]{name}[/bold]  {escape(source.description)}")
         console.print(
             f"    {', '.join(source.hosts)}; extractor {source.extractor.kind}; {source.delay:g} s between requests; "
             f"fresh for {source.max_age.total_seconds() / 86400:g} days; {schedule}"

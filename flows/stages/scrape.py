@@ -36,6 +36,7 @@ scrape = Stage(
     build=build,
     label=lambda source: source.name,
     headline=lambda stats: f"{stats['pages']:,} pages",
+    available=Source.user_agent_header,  # a crawl without a contact is refused before anything else is done
     expired=expired,
     retries=2,
 )

@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.pipeline import print_steps
+from flows.plan import Step
 from flows.store import Artifact, Store
 
 
@@ -179,3 +181,10 @@ def test_status_and_dry_run_tell_what_is_there_and_what_would_be_done(textmill, 
     assert code == 0
     assert "forced" in out
     assert "only if train_tokenizer comes out different" in out
+
+
+def test_brackets_in_what_is_told_are_no_markup(capsys):
+    print_steps([Step("prepare", "prepare [docs]", "build", "pattern: [a-z]+ → [/x]")], "a [b]")
+    out = capsys.readouterr().out
+    for told in ("prepare [docs]", "[a-z]+ → [/x]", "Plan of a [b]"):
+        assert told in out

@@ -159,11 +159,11 @@ def alone(small_config, tmp_path) -> Callable[[str], dict[str, Artifact]]:
     """Build every stage up to this one in this process, in a folder; the artifacts by stage."""
 
     def build(last: str) -> dict[str, Artifact]:
-        config, made, selection = load_config(small_config(tmp_path)), {}, Selection(only=last)
-        store = Store(Path(config.store))
+        config, made = load_config(small_config(tmp_path)), {}
+        store, wanted = Store(Path(config.store)), Selection(only=last).concerns(config)
 
         def run(stage: Stage, settings, **inputs) -> Artifact | None:
-            if selection.skips(stage):
+            if stage.name not in wanted:
                 return None
             made[stage.name], _ = materialize(stage, settings, inputs, store)
             return made[stage.name]

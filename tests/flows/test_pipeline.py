@@ -9,6 +9,7 @@ import shutil
 import time
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from flows.chain import STAGES, Selection
 from flows.config import load_config
+from flows.errors import FlowError
 from flows.fingerprint import digest
 from flows.pipeline import Builder, pipeline, stage_flow
 from flows.plan import plan
@@ -23,7 +25,7 @@ from flows.stage import Stage, identify
 from flows.store import Store
 from scraping.errors import ScrapingError, Unavailable
 from scraping.ingest import IngestConfig
-from scraping.source import Source
+from scraping.source import Source, load_source
 
 BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
 
@@ -149,6 +151,34 @@ def test_one_stage_alone_uses_what_is_in_the_store(store, config):
     changed = {"train_tokenizer": {"vocab_size": 500}}
     assert rebuilt(run(config, stage_flow("train_tokenizer"), changed)) == ["train_tokenizer"]
     assert run(config, stage_flow("pretrain"), force=True) == {"pretrain": "built"}
+
+
+def test_a_stage_alone_asks_for_what_it_is_made_from_and_nothing_else(store, write_config, tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"text": "A line that anybody can read."}\n')
+    pairs = {"pairs": {}, "ingest": {"path": str(tmp_path / "lines.jsonl"), "required": False}}
+    config = load_config(write_config(**pairs, store=str(tmp_path / "empty")))
+    assert [step.stage for step in plan(config, Selection(only="ingest"))] == ["ingest"]
+    with pytest.raises(FlowError, match="prepare alone needs scrape python-docs, which is not in the store"):
+        plan(config, Selection(only="prepare"))
+    asked = [step.stage for step in plan(load_config(write_config(pairs={})), Selection(only="pretrain"))]
+    assert asked == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
+    with pytest.raises(FlowError, match="the configuration has no pairs: give it a section `pairs`"):
+        plan(load_config(write_config()), Selection(only="pairs"))
+
+
+def test_a_contact_is_asked_for_only_where_something_is_crawled(store, write_config, tmp_path, monkeypatch):
+    monkeypatch.delenv("TEXTMILL_CONTACT", raising=False)
+    declared = load_source("python-docs").model_dump(mode="json")
+    site = tmp_path / "python-docs.yaml"
+    site.write_text(yaml.safe_dump(declared))
+    config = load_config(write_config(scrape={"sources": [str(site)]}))
+    assert {step.action for step in plan(config)} == {"reuse"}
+    site.write_text(yaml.safe_dump(declared | {"contact": "$TEXTMILL_CONTACT"}))
+    anonymous = load_config(write_config(scrape={"sources": [str(site)]}, store=str(tmp_path / "empty")))
+    with pytest.raises(ScrapingError, match="set TEXTMILL_CONTACT"):
+        plan(anonymous)
+    with pytest.raises(FlowError, match="pretrain alone needs scrape"):
+        plan(anonymous, Selection(only="pretrain"))
 
 
 def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(store, config, monkeypatch):
