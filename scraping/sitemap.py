@@ -30,7 +30,7 @@ class Entry:
 def read_sitemaps(
     urls: list[str], fetcher: Fetcher, delay_of: Callable[[str], float | None], max_files: int = MAX_FILES
 ) -> Iterator[Entry]:
-    """Entries of the sitemaps at `urls` and of those that they index; a broken one gives what was whole.
+    """Entries of the sitemaps at `urls` and of those that they index or lead to; a broken one gives what was whole.
 
     `delay_of(url)` is asked before each file: the seconds of quiet that its host wants, or None if it may not be
     fetched, for scope and robots.txt hold for sitemaps too.
@@ -56,13 +56,9 @@ def read_sitemaps(
                 seen.add(target)
                 waiting.insert(0, target)
             continue
-        if response.status != 200:  # the usual place of a sitemap is asked for on suspicion
-            log.log(
-                logging.INFO if response.status == 404 else logging.WARNING,
-                "sitemap %s: status %d",
-                url,
-                response.status,
-            )
+        if response.status != 200:
+            level = logging.INFO if response.status == 404 else logging.WARNING  # many a site simply has none
+            log.log(level, "sitemap %s: status %d", url, response.status)
             continue
         entries, index = parse(response.body)
         yield from entries
