@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from flows.config import PipelineConfig
 from flows.errors import FlowError
-from flows.stage import Options, Stage
+from flows.stage import Options, Stage, each_of
 from flows.stages.finetune import finetune
 from flows.stages.ingest import ingest
 from flows.stages.pairs import pairs
@@ -84,8 +84,8 @@ class Selection:
             if name and self.only and name != self.only:
                 raise FlowError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
 
-    def concerns(self, config: PipelineConfig) -> frozenset[str]:
-        """The stages that are run, or whose artifacts these need.
+    def leaves_out(self, config: PipelineConfig) -> frozenset[str]:
+        """The stages of the pipeline that are neither run nor needed by those that are.
 
         Raises:
             FlowError: the configuration leaves out the one that is to run alone.
@@ -94,17 +94,17 @@ class Selection:
             needs = _needs(config)
             if self.only not in needs:
                 raise FlowError(f"the configuration has no {self.only}: give it a section `{self.only}`")
-            return needs[self.only]
-        last = self.until or list(STAGES)[-1]
-        return frozenset(name for name in STAGES if _position(name) <= _position(last))
+            return frozenset(STAGES) - needs[self.only]
+        return frozenset(name for name in STAGES if self.until and _position(name) > _position(self.until))
 
     def takes_from_store(self, stage: Stage) -> bool:
-        return self.only is not None and _position(stage.name) < _position(self.only)
+        """Whether a stage that is not left out is only there for the one that runs alone."""
+        return self.only is not None and stage.name != self.only
 
     def options(self, stage: Stage, pipeline: str) -> Options:
         follows_start = self.start is not None and _position(stage.name) >= _position(self.start)
         return Options(
-            force=(stage.name in self.force or follows_start) and not self.takes_from_store(stage),
+            force=stage.name in self.force or follows_start,
             verify=self.verify,
             accept_expired=self.takes_from_store(stage),
             pipeline=pipeline,
@@ -118,8 +118,7 @@ def _needs(config: PipelineConfig) -> dict[str, frozenset[str]]:
     def note(
         stage: Stage, settings: BaseModel, **inputs: frozenset[str] | list[frozenset[str]] | None
     ) -> frozenset[str]:
-        given = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value]) if item]
-        needs[stage.name] = frozenset({stage.name}).union(*given)
+        needs[stage.name] = frozenset({stage.name}).union(*each_of(inputs))
         return needs[stage.name]
 
     chain(config, note)

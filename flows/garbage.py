@@ -13,7 +13,7 @@ from flows.chain import chain
 from flows.config import PipelineConfig
 from flows.errors import USER_ERRORS
 from flows.fingerprint import digest
-from flows.stage import Stage, identify
+from flows.stage import Stage, each_of, identify
 from flows.stages.comparison import comparison
 from flows.store import Artifact, Garbage, Name, Store
 
@@ -39,8 +39,7 @@ class References:
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Unknown | None:
         if stage.name in self.settled:
             return self.settled[stage.name]
-        given = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
-        if any(isinstance(item, Unknown) for item in given):
+        if any(isinstance(item, Unknown) for item in each_of(inputs)):
             return Unknown()
         try:
             outcomes: list[Any] = [self._identified(stage, config, inputs)]

@@ -26,7 +26,7 @@ from flows.form import form_of
 from flows.plan import plan
 from flows.progress import StageProgress, Teller
 from flows.runners import RunnerConfig, check_runner, open_runner
-from flows.stage import Inputs, Options, Stage, assess, materialize
+from flows.stage import Inputs, NotThere, Options, Stage, assess, materialize
 from flows.store import Artifact, Store, open_store
 from flows.ui import publish, publish_run
 from scraping.errors import Unavailable
@@ -47,10 +47,10 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.store = open_store(self.config.store)
-        self.concerned = self.selection.concerns(self.config)
+        self.left_out = self.selection.leaves_out(self.config)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | None:
-        if stage.name in STAGES and stage.name not in self.concerned:
+        if stage.name in self.left_out:
             return None
         options = self.selection.options(stage, self.config.name)
         if self.selection.takes_from_store(stage):
@@ -74,10 +74,8 @@ class Builder:
         """What a stage that runs alone takes as given; the plan has made sure that it is there."""
         try:
             return assess(stage, config, inputs, self.store, options).artifact
-        except USER_ERRORS:
-            if stage.optional(config):
-                return None
-            raise
+        except NotThere:
+            return None
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -88,11 +86,12 @@ def stage_task(
     there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
     log = get_run_logger()
     title = stage.title(config)
-    if missing := _missing_input(stage, config, inputs, store, options):
+    try:
+        with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
+            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
+    except NotThere as missing:
         log.warning("%s is left out: %s", title, missing)
         return Completed(name="Skipped", message=str(missing), data=None)
-    with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
-        artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
     headline = stage.headline(artifact.stats)
     if reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
@@ -102,19 +101,6 @@ def stage_task(
     tell(announce, artifact, headline, store)
     message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=(artifact, False))
-
-
-def _missing_input(stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options) -> Exception | None:
-    """Why an optional stage is left out. A build that fails half-way is no reason: its corpus would silently be
-    another."""
-    if not stage.optional(config):
-        return None
-    try:
-        if not assess(stage, config, inputs, store, options).artifact:
-            stage.available(config)
-    except USER_ERRORS as error:
-        return error
-    return None
 
 
 def outside_world_failed(task: Task, task_run: TaskRun, state: State) -> bool:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from flows.chain import Selection, chain
 from flows.config import PipelineConfig
-from flows.errors import USER_ERRORS, FlowError
-from flows.stage import Stage, assess, what_changed
+from flows.errors import FlowError
+from flows.stage import NotThere, Stage, assess, check_available, each_of, what_changed
 from flows.store import Artifact, open_store
 
 Action = Literal["reuse", "build", "build?", "skip"]
@@ -48,10 +48,10 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.store = open_store(self.config.store)
-        self.concerned = self.selection.concerns(self.config)
+        self.left_out = self.selection.leaves_out(self.config)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
-        if stage.name not in self.concerned:
+        if stage.name in self.left_out:
             return None
         step = self._step(stage, config, inputs)
         self.steps.append(step)
@@ -62,12 +62,7 @@ class Planner:
     def _step(self, stage: Stage, config: BaseModel, inputs: dict[str, Any]) -> Step:
         title = stage.title(config)
         options = self.selection.options(stage, self.config.name)
-        pending = [
-            item.stage
-            for given in inputs.values()
-            for item in (given if isinstance(given, list) else [given])
-            if isinstance(item, Pending)
-        ]
+        pending = [item.stage for item in each_of(inputs) if isinstance(item, Pending)]
         if pending:
             if options.force:
                 return Step(stage.name, title, "build", "forced")
@@ -80,11 +75,9 @@ class Planner:
             if verdict.artifact:
                 return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
             if not self.selection.takes_from_store(stage):
-                stage.available(config)
-        except USER_ERRORS as error:
-            if stage.optional(config):
-                return Step(stage.name, title, "skip", str(error))
-            raise
+                check_available(stage, config)
+        except NotThere as error:
+            return Step(stage.name, title, "skip", str(error))
         if self.selection.takes_from_store(stage):
             if stage.optional(config):
                 return Step(stage.name, title, "skip", verdict.reason)

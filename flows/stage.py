@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from flows.errors import FlowError
+from flows.errors import USER_ERRORS, FlowError
 from flows.fingerprint import canonical, digest
 from flows.runners import MapShards
 from flows.store import Artifact, Manifest, Store, count_rows, describe_files, now
@@ -124,11 +124,30 @@ def identify(stage: Stage[Config], config: Config, inputs: Inputs, store: Store)
     }
 
 
+class NotThere(FlowError):
+    """What an optional stage reads from outside is not there: it is left out."""
+
+
+@contextmanager
+def _or_left_out(stage: Stage[Config], config: Config) -> Iterator[None]:
+    try:
+        yield
+    except USER_ERRORS as error:
+        if stage.optional(config):
+            raise NotThere(str(error)) from error
+        raise
+
+
 def assess(stage: Stage[Config], config: Config, inputs: Inputs, store: Store, options: Options = Options()) -> Verdict:
-    """Reuse or build, and why. Reads only manifests and sizes (contents too with `options.verify`)."""
-    identity = identify(stage, config, inputs, store)
-    fingerprint = digest(identity)[:16]
-    found = store.find(stage.name, fingerprint)
+    """Reuse or build, and why. Reads only manifests and sizes (contents too with `options.verify`).
+
+    Raises:
+        NotThere: the stage is optional, and what it reads from outside is not there.
+    """
+    with _or_left_out(stage, config):
+        identity = identify(stage, config, inputs, store)
+        fingerprint = digest(identity)[:16]
+        found = store.find(stage.name, fingerprint)
     if found is None:
         return Verdict(identity, fingerprint, None, _what_changed(stage, identity, store))
     if damage := found.damage(options.verify):
@@ -140,6 +159,12 @@ def assess(stage: Stage[Config], config: Config, inputs: Inputs, store: Store, o
     else:
         return Verdict(identity, fingerprint, found, f"built {found.manifest.finished:%Y-%m-%d %H:%M} UTC")
     return Verdict(identity, fingerprint, None, reason, stale=found)
+
+
+def check_available(stage: Stage[Config], config: Config) -> None:
+    """Raise a user's mistake where what the stage is to be built from is not there; NotThere where it is optional."""
+    with _or_left_out(stage, config):
+        stage.available(config)
 
 
 def materialize(
@@ -158,6 +183,8 @@ def materialize(
     artifact build it once. An exception of `stage.build` passes through; the work folder stays.
 
     Raises:
+        NotThere: the stage is optional, and what it reads from outside is not there. A build that fails half-way is no
+            reason to leave it out: what follows would silently be another.
         FlowError: another run rebuilt or removed an input while this one read it.
     """
     verdict = assess(stage, config, inputs, store, options)
@@ -172,7 +199,7 @@ def materialize(
             if verdict.artifact:
                 return verdict.artifact, True
 
-        stage.available(config)
+        check_available(stage, config)
         out = store.workdir(stage.name, verdict.fingerprint)
         continued = ", continuing an interrupted build" if out.exists() else ""
         announce(f"Building {stage.title(config)} ({verdict.reason}{continued})")
@@ -214,7 +241,7 @@ def _inputs_that_stay(inputs: Inputs, out: Path) -> Iterator[None]:
 
 
 def _check_inputs(inputs: Inputs, out: Path, cause: Exception | None = None) -> None:
-    for artifact in [artifact for _, given in _listed(inputs) for artifact in given]:
+    for artifact in each_of(inputs):
         found = artifact.store.in_place_of(artifact)
         if found is None:
             raise FlowError(f"{artifact.location} was removed while it was read; run again") from cause
@@ -236,6 +263,12 @@ def code_version() -> str:
         check=False,
     ).stdout.strip()
     return f"{version}+{commit}" if commit else version
+
+
+def each_of(inputs: Mapping[str, Any]) -> Iterator[Any]:
+    """Every input that is there, or what stands for it, whatever its name."""
+    for _, given in _listed(inputs):
+        yield from given
 
 
 def _listed(inputs: Inputs) -> Iterator[tuple[str, list[Artifact]]]:

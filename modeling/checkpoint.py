@@ -138,12 +138,12 @@ def whole(path: Path) -> Iterator[Path]:
     """A name to write a file under; leaving puts it on the disk and then in its place."""
     temporary = path.with_name(f".{path.name}.tmp")
     yield temporary
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     temporary.replace(path)
 
 
-def sync_folder(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -169,10 +169,10 @@ def complete(folder: Path, checksums: dict[str, str]) -> None:
     draft = draft_of(folder)
     checksums = checksums | {name: sha256(draft / name) for name in (CONFIG, METRICS)}
     write_file(draft / CHECKSUMS, json.dumps(checksums, indent=2).encode())
-    sync_folder(draft)
+    sync(draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def write(

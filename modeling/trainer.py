@@ -322,7 +322,7 @@ class Trainer:
     def finish(self, stats: dict[str, Any]) -> None:
         """Write `stats.json`, which says that the result is whole, and drop the checkpoints of the way."""
         checkpoint.write_file(self.out / STATS, (json.dumps(stats, indent=2, sort_keys=True) + "\n").encode())
-        checkpoint.sync_folder(self.out)
+        checkpoint.sync(self.out)
         shutil.rmtree(self.checkpoints.folder)
 
     def best_step(self) -> int | None:

@@ -160,10 +160,10 @@ def alone(small_config, tmp_path) -> Callable[[str], dict[str, Artifact]]:
 
     def build(last: str) -> dict[str, Artifact]:
         config, made = load_config(small_config(tmp_path)), {}
-        store, wanted = Store(Path(config.store)), Selection(only=last).concerns(config)
+        store, left_out = Store(Path(config.store)), Selection(only=last).leaves_out(config)
 
         def run(stage: Stage, settings, **inputs) -> Artifact | None:
-            if stage.name not in wanted:
+            if stage.name in left_out:
                 return None
             made[stage.name], _ = materialize(stage, settings, inputs, store)
             return made[stage.name]
