@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from tokenization.errors import TokenizationError
 from tokenization.jit import kernel
@@ -76,34 +75,33 @@ class MappedFile:
         self.dtype = dtype
         self.length = length
         self._touched = 0
-        self._windows: dict[int, np.ndarray] = {}
-        self._map = None
+        self._map, self._values = None, np.empty(0, dtype)
         if length:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._values = np.frombuffer(self._map, dtype)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Copy of the values in [start, stop)."""
         if stop <= start:
             return np.empty(0, self.dtype)
-        values = np.frombuffer(self._map, self.dtype, stop - start, start * self.dtype.itemsize).copy()
+        values = self._values[start:stop].copy()
         self._count_touched(max(values.nbytes, mmap.PAGESIZE))
         return values
 
-    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Copy of the windows of `length` values at `starts`, all inside the file: [len(starts), length]."""
-        view = self._windows.get(length)
-        if view is None:  # making the view costs more than a batch
-            view = self._windows[length] = sliding_window_view(np.frombuffer(self._map, self.dtype), length)
-        values = view[starts]
-        self._count_touched(max(values.nbytes, mmap.PAGESIZE * len(starts)))
-        return values
+    def gather(self, starts: np.ndarray, windows: np.ndarray) -> bool:
+        """Fill windows, int64 [len(starts), length], with the values from each of `starts` on; whether all were there.
+
+        Where one reaches outside the file, those from it on are left as they were.
+        """
+        self._count_touched(max(windows.shape[1] * self.dtype.itemsize, mmap.PAGESIZE) * len(starts))
+        return _gather(self._values, starts, windows)
 
     def _count_touched(self, nbytes: int) -> None:
         self._touched += nbytes
         if self._touched > RESIDENT_BYTES:
             self._touched = 0
-            if hasattr(mmap, "MADV_DONTNEED"):
+            if self._map and hasattr(mmap, "MADV_DONTNEED"):
                 self._map.madvise(mmap.MADV_DONTNEED)
 
 
@@ -164,16 +162,18 @@ class TokenArrays:
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """A batch: int64[len(starts), length], row i the tokens from starts[i] on."""
         starts = np.ascontiguousarray(starts, np.int64)
-        # The common case by itself, as it costs less than looking for files; as unsigned, what is negative is large.
-        if len(self._tokens) == 1 and len(starts) and 0 < length <= len(self) - int(starts.view(np.uint64).max()):
-            return self._tokens[0].gather(starts, length).astype(np.int64)
-        files = np.searchsorted(self._token_starts, starts, side="right") - 1
         batch = np.empty((len(starts), length), np.int64)
+        # The common case by itself, as it costs less than looking for files
+        if len(self._tokens) == 1 and self._tokens[0].gather(starts, batch):
+            return batch
+        files = np.searchsorted(self._token_starts, starts, side="right") - 1
         whole = starts + length <= self._token_starts[np.minimum(files + 1, len(self._tokens))]
         whole &= (files >= 0) & (length > 0)
         for file in np.unique(files[whole]):
             rows = np.flatnonzero(whole & (files == file))
-            batch[rows] = self._tokens[file].gather(starts[rows] - self._token_starts[file], length)
+            inside = np.empty((len(rows), length), np.int64)
+            self._tokens[file].gather(starts[rows] - self._token_starts[file], inside)
+            batch[rows] = inside
         for row in np.flatnonzero(~whole):  # crossing from one file to the next, or outside, which raises
             batch[row] = self.window(int(starts[row]), length)
         return batch
@@ -215,6 +215,20 @@ def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarr
     result = np.empty(indices.size, np.int64)
     _permute(indices.ravel(), np.uint64(n), half, keys, result)
     return result.reshape(indices.shape)
+
+
+@kernel
+def _gather(values, starts, windows):
+    """windows[i] = the values from starts[i] on, widened on the way; False from the first that is not all there."""
+    length = windows.shape[1]
+    for i in range(len(starts)):
+        start = starts[i]
+        if start < 0 or start > len(values) - length:
+            return False
+        source, window = values[start : start + length], windows[i]
+        for j in range(length):
+            window[j] = source[j]
+    return True
 
 
 @kernel

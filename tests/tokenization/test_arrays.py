@@ -40,18 +40,25 @@ def test_windows_and_documents_cross_shards(tmp_path, vocab_size):
     for start in range(12):
         for length in range(13 - start):
             assert read.window(start, length).tolist() == FLAT[start : start + length]
-    assert read.windows(np.array([0, 5]), 4).tolist() == [FLAT[0:4], FLAT[5:9]]
+    for length in range(1, 13):
+        starts = np.arange(13 - length)[::-1]
+        assert read.windows(starts, length).tolist() == [FLAT[start : start + length] for start in starts]
     assert [read.document(i).tolist() for i in range(5)] == [[1, 2, 3, 9], [4, 9], [9], [5, 6, 9], [7, 9]]
     assert read.document_ends().tolist() == [4, 6, 7, 10, 12]
     assert pickle.loads(pickle.dumps(read)).window(3, 2).tolist() == [9, 4]
     assert len(TokenArrays(tmp_path, "validation")) == 0
 
 
-def test_outside_the_arrays(tmp_path):
-    read = write_arrays(tmp_path, SHARDS)
-    for start, length in ((-1, 2), (11, 2), (13, 0)):
+@pytest.mark.parametrize("shards", [SHARDS, [[[1, 2, 3, 9, 4, 9, 9, 5, 6, 9, 7]]]], ids=["four files", "one file"])
+def test_outside_the_arrays(tmp_path, shards):
+    read = write_arrays(tmp_path, shards)
+    assert len(read) == 12
+    assert read.windows(np.array([11, 0]), 1).tolist() == [[9], [1]]
+    for start, length in ((-1, 2), (11, 2), (13, 0), (2**62, 1), (0, 13)):
         with pytest.raises(IndexError):
             read.window(start, length)
+        with pytest.raises(IndexError):
+            read.windows(np.array([0, start]), length)
     with pytest.raises(IndexError):
         read.document(5)
 
