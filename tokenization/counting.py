@@ -1,10 +1,10 @@
 """Count the words of a corpus, shard by shard, in parallel; a killed count continues after its finished shards."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Lock
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -21,36 +21,36 @@ def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1
 
     Raises `TokenizationError` if a regular expression leaves out a part of a document.
     """
-    pieces = _pieces(batches, BATCH_BYTES // 4)
-    if threads == 1:
-        return _count(pieces, pattern)
-    queue: SimpleQueue[Documents | None] = SimpleQueue()
-    room: SimpleQueue[None] = SimpleQueue()
-    for _ in range(4 * threads):  # so many pieces may wait: reading runs ahead a little, memory stays bounded
-        room.put(None)
-
-    def waiting() -> Iterator[Documents]:
-        while (piece := queue.get()) is not None:
-            yield piece
-            room.put(None)
-
+    pieces = _Shared(_pieces(batches, BATCH_BYTES // 4))
     with ThreadPoolExecutor(threads) as pool:
-        counts = [pool.submit(_count, waiting(), pattern) for _ in range(threads)]
-        for count in counts:
-            count.add_done_callback(lambda _: room.put(None))  # one that failed takes no piece any more: do not wait
+        counts = [pool.submit(_count, pieces, pattern) for _ in range(threads)]
         try:
-            for piece in pieces:
-                room.get()
-                if any(count.done() for count in counts):
-                    break
-                queue.put(piece)
+            wait(counts, return_when=FIRST_EXCEPTION)
         finally:
-            for _ in range(threads):
-                queue.put(None)
+            pieces.end()
         total, *others = [count.result() for count in counts]
     for other in others:
         total.update(other)
     return total
+
+
+class _Shared:
+    """An iterator that threads take from in turn; the one that takes an item is the one that makes it."""
+
+    def __init__(self, items: Iterable[Documents]):
+        self._items, self._lock = iter(items), Lock()
+
+    def __iter__(self) -> Iterator[Documents]:
+        return self
+
+    def __next__(self) -> Documents:
+        with self._lock:
+            return next(self._items)
+
+    def end(self) -> None:
+        """Have no more items."""
+        with self._lock:
+            self._items = iter(())
 
 
 def _pieces(batches: Iterable[Documents], size: int) -> Iterator[Documents]:
