@@ -36,7 +36,7 @@ from modeling.train import command
 from tokenization.arrays import TokenArrays
 
 EVALUATION_TOKENS = 131_072
-SPEED_STEPS = 12
+SPEED_STEPS, SPEED_RUNS = 12, 3
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ def run(quick: bool) -> list[Row]:
                 ours.append(train(horizon, seed, tokens, tokenizer, folder / "ours"))
                 for half in peers if checkout else ():
                     peers[half].append(peer(Path(checkout), horizon, seed, half, data, tokens, folder / "peer"))
+                last = [ours[-1], *(runs[-1] for runs in peers.values() if runs)]
+                told = "; ".join(f"{seconds:.1f} s to {loss:.4f}" for seconds, loss in last)
+                print(f"{horizon.name}, seed {seed}: {told}", file=sys.stderr)
             rows += report(horizon, ours, peers)
             if checkout and horizon.layers > 4:
                 rows.append(speed(Path(checkout), horizon, tokens, tokenizer, data, folder))
@@ -90,21 +93,25 @@ def run(quick: bool) -> list[Row]:
 
 
 def speed(checkout: Path, horizon: Horizon, tokens: Path, tokenizer: Path, data: Path, folder: Path) -> Row:
-    """Tokens a second of nanoGPT's architecture, trained by us and by nanoGPT as shipped: medians over the steps."""
+    """Tokens a second of nanoGPT's architecture, trained by us and by nanoGPT as shipped, in turn: medians over the
+    steps of SPEED_RUNS runs."""
     model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context,
              "bias": False}  # fmt: skip
     config = PretrainConfig.model_validate(
         {"preset": "gpt2-124m", "model": model, "batch": horizon.batch, "micro_batch": horizon.batch, "log_every": 1,
          "steps": SPEED_STEPS, "schedule": {"warmup": 1}, "evaluate_tokens": horizon.context, "sample_tokens": 0}
     )  # fmt: skip
-    out = folder / "classic"
-    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
-    lines = map(json.loads, (out / "timing.jsonl").read_text().splitlines())
-    ours = median(line["tokens_per_second"] for line in lines if "tokens_per_second" in line)
-    log = run_peer(checkout, horizon, 0, False, data, folder / "peer", SPEED_STEPS)
-    theirs = median(float(milliseconds) for milliseconds in re.findall(r"time ([0-9.]+)ms", log))
-    theirs = horizon.batch * horizon.context / theirs * 1000
-    return compare(f"{horizon.name}: its architecture", "tok/s", ours, theirs, "nanoGPT as shipped", goal=">= 2.5")
+    ours, theirs = [], []
+    for _ in range(SPEED_RUNS):
+        trained(config, tokens, tokenizer, folder / "ours")
+        lines = map(json.loads, (folder / "ours" / "timing.jsonl").read_text().splitlines())
+        ours += [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+        log = run_peer(checkout, horizon, 0, False, data, folder / "peer", SPEED_STEPS)
+        times = map(float, re.findall(r"time ([0-9.]+)ms", log))
+        theirs += [horizon.batch * horizon.context / time * 1000 for time in times]
+    return compare(
+        f"{horizon.name}: its architecture", "tok/s", median(ours), median(theirs), "nanoGPT as shipped", goal=">= 2.5"
+    )
 
 
 def report(
@@ -127,13 +134,17 @@ def report(
 
 def train(horizon: Horizon, seed: int, tokens: Path, tokenizer: Path, out: Path) -> tuple[float, float]:
     """Seconds from start to exit, and the validation loss."""
-    shutil.rmtree(out, ignore_errors=True)
-    config = PretrainConfig.model_validate(settings(horizon, seed))
-    start = time.perf_counter()
-    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
-    seconds = time.perf_counter() - start
+    seconds = trained(PretrainConfig.model_validate(settings(horizon, seed)), tokens, tokenizer, out)
     model, _ = load_model(out)
     return seconds, validation_loss(model, tokens, horizon)
+
+
+def trained(config: PretrainConfig, tokens: Path, tokenizer: Path, out: Path) -> float:
+    """Train in a process of its own, into an `out` without anything from before; its seconds from start to exit."""
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.perf_counter()
+    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def settings(horizon: Horizon, seed: int) -> dict:
