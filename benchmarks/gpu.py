@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from benchmarks import corpus
+from benchmarks.nanogpt import step_milliseconds
 from benchmarks.nanogpt import train as train_nanogpt
+from benchmarks.pretrain import trained
 from benchmarks.report import Row, compare
 from modeling.config import PretrainConfig
 from modeling.device import choose, training_environment
@@ -84,7 +86,7 @@ def throughput(settings: dict, data: tuple[Path, Path, Path], folder: Path, chec
 
 def train(config: PretrainConfig, tokens: Path, tokenizer: Path, out: Path) -> tuple[float, float]:
     """Tokens a second, and GiB."""
-    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
+    trained(config, tokens, tokenizer, out)
     lines = [json.loads(line) for line in (out / "timing.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "tokens_per_second" in line and "validation_loss" not in line]
     return median(line["tokens_per_second"] for line in lines[COMPILING:]), lines[-1]["gpu_gib"]
@@ -100,7 +102,7 @@ def nanogpt(checkout: Path, config: PretrainConfig, data: Path, out: Path) -> tu
     tell = "if ddp:\n    destroy_process_group()"
     changes = {tell: f"print('most memory', torch.cuda.max_memory_allocated())\n{tell}"}
     log = train_nanogpt(checkout, data, out, options, changes)
-    milliseconds = [float(time) for time in re.findall(r"time ([0-9.]+)ms", log)][COMPILING:]
+    milliseconds = step_milliseconds(log)[COMPILING:]
     memory = int(re.search(r"most memory (\d+)", log)[1]) / 2**30
     return config.batch * config.model.context * 1000 / median(milliseconds), memory
 

@@ -1,5 +1,6 @@
 """nanoGPT's training script, run from a copy of a checkout that is given by its path."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -27,3 +28,8 @@ def train(
     arguments = [f"--{name}={value}" for name, value in (usual | options).items()]
     command = [sys.executable, "train.py", *arguments]
     return subprocess.run(command, cwd=out, check=True, capture_output=True, env=environment, text=True).stdout
+
+
+def step_milliseconds(log: str) -> list[float]:
+    """What each step took, of what the script prints."""
+    return [float(milliseconds) for milliseconds in re.findall(r"time ([0-9.]+)ms", log)]

@@ -107,8 +107,7 @@ def speed(checkout: Path, horizon: Horizon, tokens: Path, tokenizer: Path, data:
         lines = map(json.loads, (folder / "ours" / "timing.jsonl").read_text().splitlines())
         ours += [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
         log = run_peer(checkout, horizon, 0, False, data, folder / "peer", SPEED_STEPS)
-        times = map(float, re.findall(r"time ([0-9.]+)ms", log))
-        theirs += [horizon.batch * horizon.context / time * 1000 for time in times]
+        theirs += [horizon.batch * horizon.context / ms * 1000 for ms in nanogpt.step_milliseconds(log)]
     return compare(
         f"{horizon.name}: its architecture", "tok/s", median(ours), median(theirs), "nanoGPT as shipped", goal=">= 2.5"
     )
