@@ -43,13 +43,14 @@ RUN pip install --no-deps --constraint constraints.txt ${TORCH_INDEX:+--index-ur
 # Here and not in site-packages: the deployments name this folder, and a run imports the code that lies in it.
 COPY README.md LICENSE prefect.yaml automations.yaml ./
 COPY configs configs
+COPY textmill textmill
 COPY tokenization tokenization
 COPY scraping scraping
 COPY modeling modeling
 COPY experiments experiments
 COPY flows flows
 RUN pip install --constraint constraints.txt --editable ".${EXTRAS}" \
-    && python -m compileall -q tokenization scraping modeling experiments flows
+    && python -m compileall -q textmill tokenization scraping modeling experiments flows
 
 USER 1000
 VOLUME /textmill/store

@@ -17,9 +17,9 @@ from benchmarks import corpus
 from benchmarks.report import Row, compare
 from modeling.config import PretrainConfig
 from modeling.device import choose
-from modeling.model import GPT
-from modeling.objectives import CausalLM
-from modeling.optim import optimizers
+from modeling.networks.transformer import GPT
+from modeling.training.objectives import CausalLM
+from modeling.training.optim import optimizers
 from tokenization.arrays import TokenArrays
 
 SHAPES = ((16, 256), (12, 1024), (64, 256))

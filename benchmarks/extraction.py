@@ -18,8 +18,8 @@ from statistics import mean, median
 
 from benchmarks.report import Row, compare
 from benchmarks.sites import site_folder
-from scraping.extract import ArticleExtractor, Extractor, MainExtractor, extract
-from scraping.sandbox import Call, Sandbox
+from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor, extract
+from scraping.extraction.sandbox import Call, Sandbox
 
 # How each site says where its text is, and what its pages' author would call the text.
 _EXTRACTORS = {
@@ -115,7 +115,7 @@ def _scaling(bodies: list[bytes], repetitions: int) -> list[Row]:
 def _sandboxed(bodies: list[bytes], workers: int) -> float:
     arguments = {"url": "http://site/", "content_type": "text/html", "extractor": {"kind": "article"}}
     calls = [Call(arguments, body) for body in bodies]
-    with Sandbox("scraping.extract:extract_page", workers, cpu_seconds=60) as sandbox:
+    with Sandbox("scraping.extraction.extract:extract_page", workers, cpu_seconds=60) as sandbox:
         list(sandbox.run(calls[: 2 * workers]))  # start-up is not counted
         start = time.perf_counter()
         list(sandbox.run(calls))

@@ -25,9 +25,9 @@ from benchmarks.nanogpt import train as train_nanogpt
 from benchmarks.pretrain import trained
 from benchmarks.report import Row, compare
 from modeling.config import PretrainConfig
+from modeling.cost import flops_per_token, plan
 from modeling.device import choose, training_environment
-from modeling.plan import flops_per_token, plan
-from modeling.train import command
+from modeling.training.process import command
 from tokenization.arrays import TokenArrays
 
 STEPS, COMPILING = 16, 4

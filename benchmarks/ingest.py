@@ -129,7 +129,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 # pyarrow imports pandas by itself where a peer has installed it.
 _IMPORTS = {
-    "ours": ["scraping.ingest", *(["pandas"] if importlib.util.find_spec("pandas") else [])],
+    "ours": ["scraping.collections.ingest", *(["pandas"] if importlib.util.find_spec("pandas") else [])],
     "datatrove": ["datatrove.pipeline.readers", "datatrove.pipeline.writers", "pandas"],
 }
 
@@ -138,7 +138,7 @@ _IMPORTS = {
 
 
 def ours(folder: str, out: Path) -> None:
-    from scraping.ingest import IngestConfig, ingest
+    from scraping.collections.ingest import IngestConfig, ingest
 
     ingest(IngestConfig(path=folder), out, lambda *_, **__: None)
 

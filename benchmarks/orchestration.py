@@ -211,10 +211,10 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
     """Inside of one flow run: all stages reused, and one that is built quickly, by the stage and by its function."""
     from prefect import flow
 
-    from flows.chain import Selection, chain
-    from flows.config import load_config
-    from flows.pipeline import Builder
-    from flows.stage import Job
+    from flows.engine.stage import Job
+    from flows.pipeline.chain import Selection, chain
+    from flows.pipeline.config import load_config
+    from flows.service.flows import Builder
     from flows.stages.pretokenize import pretokenize
 
     loaded = load_config(Path(config))
@@ -247,7 +247,7 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
 
 def measure_shards(kind: str, count: str) -> dict[str, float]:
     """Each shard writes an empty file: seconds, and peak memory in MB over what a tenth of them takes."""
-    from flows.runners import RunnerConfig, open_runner
+    from flows.engine.executors import RunnerConfig, open_runner
 
     shards = int(count)
     with tempfile.TemporaryDirectory() as temporary, open_runner(RunnerConfig(kind=kind, workers=2)) as map_shards:
@@ -269,7 +269,7 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
     """Seconds with one and with two workers, in turn, that are there already and know the tokenizer."""
     from contextlib import ExitStack
 
-    from flows.runners import RunnerConfig, open_runner
+    from flows.engine.executors import RunnerConfig, open_runner
     from tokenization.pretokenize import PretokenizeConfig, pretokenize
     from tokenization.text import batches
     from tokenization.train import TokenizerConfig, train_from_documents

@@ -30,9 +30,9 @@ from benchmarks.report import Row, compare
 from modeling.checkpoint import load_model
 from modeling.config import PretrainConfig
 from modeling.device import training_environment
-from modeling.distributed import Ranks
-from modeling.objectives import CausalLM
-from modeling.train import command
+from modeling.training.distributed import Ranks
+from modeling.training.objectives import CausalLM
+from modeling.training.process import command
 from tokenization.arrays import TokenArrays
 
 EVALUATION_TOKENS = 131_072

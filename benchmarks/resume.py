@@ -14,10 +14,10 @@ from benchmarks.report import Row
 from modeling.checkpoint import Description
 from modeling.config import PretrainConfig
 from modeling.device import choose
-from modeling.distributed import Ranks
-from modeling.objectives import CausalLM
-from modeling.pretrain import pretrain, recipe
-from modeling.trainer import TIMING, Trainer
+from modeling.training.distributed import Ranks
+from modeling.training.objectives import CausalLM
+from modeling.training.pretrain import pretrain, recipe
+from modeling.training.trainer import TIMING, Trainer
 from tokenization.arrays import TokenArrays
 
 STEPS = 8  # timed; a checkpoint's share at the default interval is worked out from them

@@ -96,9 +96,9 @@ def serve(folder: str) -> None:
 
 
 def ours(start: str) -> dict:
-    from scraping.crawl import crawl
+    from scraping.crawling.crawl import crawl
+    from scraping.crawling.source import Source
     from scraping.shards import read_rows, shards
-    from scraping.source import Source
 
     source = Source(
         name="site", start=[start], contact="bench@localhost", delay=0, private_addresses=True, sitemaps=False

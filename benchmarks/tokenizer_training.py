@@ -79,13 +79,13 @@ def contestants(texts: list[str], vocab_size: int) -> dict:
 
 def largest(texts: list[str], vocab_size: int) -> int:
     """The vocabulary size, or the largest that the corpus supports."""
-    from tokenization.errors import TokenizationError
+    from textmill.errors import UserError
     from tokenization.text import batches
     from tokenization.train import TokenizerConfig, train_from_documents
 
     try:
         train_from_documents(batches(texts), TokenizerConfig(vocab_size=vocab_size))
-    except TokenizationError as error:
+    except UserError as error:
         return int(str(error).split("vocab_size ")[1].split(":")[0])
     return vocab_size
 

@@ -1,8 +1,8 @@
 """The project's claims, each as an experiment that anyone can run again: `textmill experiment NAME`.
 
 One module a claim, which declares an `EXPERIMENT`: variants of one configuration, and the figure that decides between
-them. `flows/experiment.py` runs them through the pipeline, so that what the variants have in common is built once, and
-what another experiment has built already is not built again.
+them. `flows/service/experiment.py` runs them through the pipeline, so that what the variants have in common is built
+once, and what another experiment has built already is not built again.
 """
 
 from __future__ import annotations

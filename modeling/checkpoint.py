@@ -7,7 +7,7 @@
     checksums.json        SHA-256 of each of these
 
 While a model is trained that is spread over ranks, a file of each rank takes the place of the first and the third
-(`modeling.sharded`).
+(`modeling.training.sharded`).
 
 Nothing is pickled: that would run what a stranger's checkpoint says, and its bytes depend on more than the content.
 Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly needs
@@ -32,8 +32,8 @@ import safetensors.torch
 from torch import Tensor
 
 from modeling.config import ModelConfig
-from modeling.errors import ModelingError
-from modeling.model import GPT
+from modeling.networks.transformer import GPT
+from textmill.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,11 @@ class Description:
 
     @classmethod
     def read(cls, checkpoint: Path) -> Description:
-        """Raises ModelingError if the folder is no checkpoint of this format."""
+        """Raises UserError if the folder is no checkpoint of this format."""
         path = checkpoint / CONFIG
         hint = "give the folder that pretrain or finetune wrote"
         if not path.is_file():
-            raise ModelingError(f"{checkpoint} is not a checkpoint ({CONFIG} is missing); {hint}")
+            raise UserError(f"{checkpoint} is not a checkpoint ({CONFIG} is missing); {hint}")
         try:
             fields = json.loads(path.read_text())
             if fields.get("format") != FORMAT:
@@ -88,7 +88,7 @@ class Description:
             return cls(model, fields["vocab_size"], fields["objective"], fields["shift"], fields["run"])
         except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelingError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
+            raise UserError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
 
 
 def flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -108,7 +108,7 @@ def load_model(checkpoint: Path) -> tuple[GPT, Description]:
         model.load_state_dict(tied(weights, model))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelingError(f"{checkpoint / WEIGHTS} cannot be read ({reason}); restore it or train again") from error
+        raise UserError(f"{checkpoint / WEIGHTS} cannot be read ({reason}); restore it or train again") from error
     return model.eval(), description
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from modeling.scaling import derive
+from textmill.settings import execution_only
 
 MAX_SEED = 2**63 - 1
-NO_EFFECT: dict[str, Any] = {"affects_output": False}
 
 
 def _hide_defaults(schema: dict[str, Any]) -> None:
@@ -171,31 +171,22 @@ class RunConfig(BaseModel, extra="forbid"):
     evaluate_tokens: int = Field(65_536, gt=0, description="Validation tokens of an evaluation (fixed windows)")
     keep: Literal["last", "best"] = Field("last", description="Weights of the result: last, or best evaluation")
     # what follows changes speed, memory or safety, never the recipe
-    micro_batch: int | None = Field(
-        None,
-        gt=0,
-        description="Windows a forward pass on one device; smaller needs less memory",
-        json_schema_extra=NO_EFFECT,
+    micro_batch: int | None = execution_only(
+        None, gt=0, description="Windows a forward pass on one device; smaller needs less memory"
     )
-    checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints", json_schema_extra=NO_EFFECT)
-    checkpoint_minutes: float = Field(
-        30.0, gt=0, description="Minutes after which one is due however few the steps", json_schema_extra=NO_EFFECT
+    checkpoint_every: int = execution_only(100, gt=0, description="Steps between checkpoints")
+    checkpoint_minutes: float = execution_only(
+        30.0, gt=0, description="Minutes after which one is due however few the steps"
     )
-    keep_checkpoints: int = Field(2, gt=0, description="Checkpoints kept while training", json_schema_extra=NO_EFFECT)
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device", json_schema_extra=NO_EFFECT)
-    compile: bool | None = Field(
-        None, description="torch.compile; null: on a GPU, where it pays", json_schema_extra=NO_EFFECT
+    keep_checkpoints: int = execution_only(2, gt=0, description="Checkpoints kept while training")
+    device: Literal["auto", "cpu", "cuda", "mps"] = execution_only("auto", description="Device")
+    compile: bool | None = execution_only(None, description="torch.compile; null: on a GPU, where it pays")
+    processes: int = execution_only(1, gt=0, description="Processes to train with, one a GPU, started by torchrun")
+    parallel: Literal["ddp", "fsdp"] = execution_only(
+        "ddp", description="On several devices: replicate, or shard weights (FSDP2)"
     )
-    processes: int = Field(
-        1, gt=0, description="Processes to train with, one a GPU, started by torchrun", json_schema_extra=NO_EFFECT
-    )
-    parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="On several devices: replicate, or shard weights (FSDP2)", json_schema_extra=NO_EFFECT
-    )
-    log_every: int = Field(10, gt=0, description="Steps between lines of the log", json_schema_extra=NO_EFFECT)
-    tensorboard: bool = Field(
-        False, description="Also write TensorBoard events (needs textmill[tensorboard])", json_schema_extra=NO_EFFECT
-    )
+    log_every: int = execution_only(10, gt=0, description="Steps between lines of the log")
+    tensorboard: bool = execution_only(False, description="Also write TensorBoard events (needs textmill[tensorboard])")
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -209,11 +200,12 @@ class RunConfig(BaseModel, extra="forbid"):
 class PretrainConfig(RunConfig):
     """Pretraining from scratch: `preset` or `depth` decide what is not given."""
 
-    preset: str = Field("nano", description="Where values come from that are not given: " + ", ".join(PRESETS),
-                        json_schema_extra=NO_EFFECT | {"enum": list(PRESETS)})  # fmt: skip
-    depth: int | None = Field(
-        None, gt=0, description="One dial: derives width, heads, batch, steps, rates", json_schema_extra=NO_EFFECT
+    preset: str = execution_only(
+        "nano",
+        description="Where values come from that are not given: " + ", ".join(PRESETS),
+        json_schema_extra={"enum": list(PRESETS)},
     )
+    depth: int | None = execution_only(None, gt=0, description="One dial: derives width, heads, batch, steps, rates")
     model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
     grow_at: float = Field(
         0.0, ge=0, lt=1, description="Share of the steps, from the start, that train grow_from layers; the others join "

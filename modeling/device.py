@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from modeling.errors import ModelingError
+from textmill.errors import UserError
 
 # A step frees and allocates the same large blocks again; by default glibc returns them to the kernel each time, and
 # page faults were measured as 30 % of a step on CPU. glibc reads this once, before main().
@@ -79,15 +79,15 @@ class Compute:
 def choose(device: str = "auto", precision: str = "auto", local_rank: int = 0) -> Compute:
     """The device asked for, or the best there is; bf16 where it runs on native instructions.
 
-    Raises ModelingError for a device that this machine lacks.
+    Raises UserError for a device that this machine lacks.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, there in available.items() if there)
     elif device not in available:
-        raise ModelingError(f"there is no device {device!r}; use auto, {', '.join(available)}")
+        raise UserError(f"there is no device {device!r}; use auto, {', '.join(available)}")
     elif not available[device]:
-        raise ModelingError(f"device {device!r} is not available here; use device: auto or cpu")
+        raise UserError(f"device {device!r} is not available here; use device: auto or cpu")
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
     place = torch.device(device, local_rank) if device == "cuda" else torch.device(device)

@@ -13,7 +13,7 @@ from secrets import token_hex
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scraping.errors import ScrapingError
+from textmill.errors import UserError
 
 ROW_GROUP_ROWS = 1_000
 ROW_GROUP_BYTES = 32 << 20
@@ -244,11 +244,11 @@ def shards(folder: Path, prefix: str = "part") -> list[Path]:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file for streaming; a damaged one is a `ScrapingError` that names it."""
+    """Open a Parquet file for streaming; a damaged one is a `UserError` that names it."""
     try:
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ScrapingError(f"{path} is not a readable Parquet file ({_first_line(error)}): fetch it again.") from error
+        raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}): fetch it again.") from error
 
 
 def read_groups(path: Path, groups: list[int], columns: list[str] | None = None) -> Iterator[dict]:

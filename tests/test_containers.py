@@ -26,10 +26,10 @@ from prefect.settings.legacy import _get_settings_fields
 from prefect.settings.models.root import Settings
 from prefect.utilities.templating import find_placeholders
 
-from flows import service
 from flows.cli import app
-from flows.config import load_config
-from flows.training import GRACE_SECONDS
+from flows.engine.training import GRACE_SECONDS
+from flows.pipeline.config import load_config
+from flows.service import server as service
 
 PROJECT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())

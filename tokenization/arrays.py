@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenization.errors import TokenizationError
-from tokenization.jit import kernel
+from textmill.errors import UserError
+from tokenization.kernels.jit import kernel
 
 META = "meta.json"
 TOKEN_BYTES = "token_bytes.npy"
@@ -71,7 +71,7 @@ class MappedFile:
         found = path.stat().st_size if path.exists() else None
         if found != expected:
             state = "is missing" if found is None else f"has {found:,} bytes instead of {expected:,}"
-            raise TokenizationError(f"{path} {state}; run pretokenize again")
+            raise UserError(f"{path} {state}; run pretokenize again")
         self.dtype = dtype
         self.length = length
         self._touched = 0
@@ -111,7 +111,7 @@ class TokenArrays:
     `len()` is the number of tokens, `documents` the number of documents. Nothing is loaded: files are mapped, and the
     resident memory stays bounded however much is read. Instances may be pickled to worker processes.
 
-    Raises `TokenizationError` if the folder holds no token arrays, lacks the split, or a file is missing or truncated.
+    Raises `UserError` if the folder holds no token arrays, lacks the split, or a file is missing or truncated.
     """
 
     def __init__(self, path: Path, split: str = "train"):
@@ -119,10 +119,10 @@ class TokenArrays:
         self.split = split
         meta_path = self.path / META
         if not meta_path.is_file():
-            raise TokenizationError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
+            raise UserError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
         self.meta: dict = json.loads(meta_path.read_text())
         if split not in self.meta["splits"]:
-            raise TokenizationError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
+            raise UserError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
         self.dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
         self.vocab_size: int = self.meta["vocab_size"]
         self.eot_id: int = self.meta["eot_id"]

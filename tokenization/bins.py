@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from textmill.errors import UserError
 from tokenization.arrays import TokenArrays, TokenFile, token_dtype, write_meta
-from tokenization.errors import TokenizationError
 
 HEADER_BYTES = 1024
 # magic number → (version, dtype): GPT-2's and Llama 3's tokens in llm.c; modded-nanogpt writes the first
@@ -31,7 +31,7 @@ class Bin:
 def open_bin(path: Path, dtype: str = "uint16") -> Bin:
     """Open a token file; a header is recognised, a bare file holds integers of `dtype`.
 
-    Raises `TokenizationError` if the file is truncated or of an unknown version.
+    Raises `UserError` if the file is truncated or of an unknown version.
     """
     size = path.stat().st_size
     if size >= HEADER_BYTES:
@@ -40,13 +40,13 @@ def open_bin(path: Path, dtype: str = "uint16") -> Bin:
             version, kind = HEADERS[int(header[0])]
             count = int(header[2])
             if header[1] != version:
-                raise TokenizationError(f"{path} has version {header[1]} of its format; only {version} can be read")
+                raise UserError(f"{path} has version {header[1]} of its format; only {version} can be read")
             if size != HEADER_BYTES + count * kind.itemsize:
-                raise TokenizationError(f"{path} should hold {count:,} tokens but has {size:,} bytes; fetch it again")
+                raise UserError(f"{path} should hold {count:,} tokens but has {size:,} bytes; fetch it again")
             return Bin(_mapped(path, kind, HEADER_BYTES, count), leading_eot=True)
     kind = np.dtype(dtype).newbyteorder("<")
     if size % kind.itemsize:
-        raise TokenizationError(f"{path} has {size:,} bytes, which is no whole number of {dtype}; give its dtype")
+        raise UserError(f"{path} has {size:,} bytes, which is no whole number of {dtype}; give its dtype")
     return Bin(_mapped(path, kind, 0, size // kind.itemsize), leading_eot=False)
 
 
@@ -103,16 +103,16 @@ def _trailing_eot(source: Bin, eot_id: int) -> Iterator[np.ndarray]:
 def write_nanogpt(tokens: Path, out: Path, progress: Callable[..., None] = lambda done, total, **figures: None) -> None:
     """Write token arrays as nanoGPT's `train.bin` and `val.bin`.
 
-    Raises `TokenizationError` if the vocabulary does not fit nanoGPT's uint16.
+    Raises `UserError` if the vocabulary does not fit nanoGPT's uint16.
     """
     out.mkdir(parents=True, exist_ok=True)
     for split, name in (("train", "train.bin"), ("validation", "val.bin")):
         arrays = TokenArrays(tokens, split)
         if arrays.dtype.itemsize != 2:
-            raise TokenizationError(
+            raise UserError(
                 f"nanoGPT reads uint16, but {tokens} has {arrays.vocab_size:,} ids; use a vocabulary of 65,536 or fewer"
             )
         with (out / name).open("wb") as file:
             for start in range(0, len(arrays), BLOCK):
                 file.write(arrays.window(start, min(BLOCK, len(arrays) - start)))
-                progress(start, len(arrays), unit="tokens", step=name)
+                progress(start, len(arrays), unit="tokens", phase=name)

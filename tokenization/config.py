@@ -5,7 +5,8 @@ import os
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
+from textmill.settings import execution_only
 from tokenization.patterns import NAMED, check_covers, find_pattern
 
 END_OF_TEXT = "<|endoftext|>"
@@ -34,11 +35,8 @@ class TokenizerConfig(BaseModel, extra="forbid"):
         description="Take the vocabulary and pattern of this tiktoken encoding (gpt2, cl100k_base, o200k_base) "
         "instead of training",
     )
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        gt=0,
-        description="Threads that count words",
-        json_schema_extra={"affects_output": False},
+    threads: int = execution_only(
+        default_factory=lambda: os.cpu_count() or 1, gt=0, description="Threads that count words"
     )
 
     @field_validator("pattern")
@@ -46,7 +44,7 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     def _known_pattern(cls, value: str) -> str:
         try:
             check_covers(find_pattern(value))
-        except TokenizationError as error:
+        except UserError as error:
             raise ValueError(str(error)) from error
         return value
 
@@ -87,12 +85,7 @@ class TokenizerConfig(BaseModel, extra="forbid"):
 class PretokenizeConfig(BaseModel, extra="forbid"):
     """How a corpus becomes token arrays."""
 
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        gt=0,
-        description="Threads that encode",
-        json_schema_extra={"affects_output": False},
-    )
+    threads: int = execution_only(default_factory=lambda: os.cpu_count() or 1, gt=0, description="Threads that encode")
 
 
 class PairsConfig(BaseModel, extra="forbid"):

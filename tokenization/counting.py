@@ -9,17 +9,17 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from tokenization.kernels.scanner import Scanner
+from tokenization.kernels.word_table import WordCounts
 from tokenization.patterns import Pattern
-from tokenization.resume import sync, whole_files
-from tokenization.scanner import Scanner
+from tokenization.shard_writer import sync, whole_files
 from tokenization.text import BATCH_BYTES, Documents, read_shard
-from tokenization.words import WordCounts
 
 
 def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1) -> WordCounts:
     """How often every word of these documents occurs; the same whatever the number of threads.
 
-    Raises `TokenizationError` if a regular expression leaves out a part of a document.
+    Raises `UserError` if a regular expression leaves out a part of a document.
     """
     pieces = _Shared(_pieces(batches, BATCH_BYTES // 4))
     with ThreadPoolExecutor(threads) as pool:
@@ -88,7 +88,7 @@ def count_shards(
     counted = map_shards(partial(_count_alone, pattern=pattern, work=work), missing) if map_shards else None
     total = WordCounts()
     for done, shard in enumerate(shards):
-        progress(done, len(shards), unit="shards", step="counting words", words=len(total))
+        progress(done, len(shards), unit="shards", phase="counting words", words=len(total))
         if shard.stem in kept:
             counts = load_counts(_kept(work, shard))
         elif counted:
@@ -98,7 +98,7 @@ def count_shards(
             if len(shards) > 1:
                 save_counts(counts, _kept(work, shard))
         total.update(counts) if len(total) else (total := counts)
-    progress(len(shards), len(shards), unit="shards", step="counting words", words=len(total))
+    progress(len(shards), len(shards), unit="shards", phase="counting words", words=len(total))
     return total
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from textmill.errors import UserError
 from tokenization.config import END_OF_TEXT
-from tokenization.errors import TokenizationError
 from tokenization.tokenizer import Tokenizer
 
 RANKS = "ranks.tiktoken"
@@ -70,17 +70,17 @@ def _roles(tokenizer: Tokenizer) -> dict:
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a folder that holds `ranks.tiktoken` and `tokenizer.yaml`, such as an artifact or a checkpoint.
 
-    Raises `TokenizationError` if it does not, or if the files are damaged.
+    Raises `UserError` if it does not, or if the files are damaged.
     """
     path = Path(path)
     for name in (RANKS, SETTINGS):
         if not (path / name).is_file():
-            raise TokenizationError(f"{path} holds no tokenizer ({name} is missing); give a folder of train_tokenizer")
+            raise UserError(f"{path} holds no tokenizer ({name} is missing); give a folder of train_tokenizer")
     try:
         settings = yaml.safe_load((path / SETTINGS).read_text(encoding="utf-8"))
         pattern, special_tokens = settings["pattern"], settings["special_tokens"]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise TokenizationError(f"{path / SETTINGS} is damaged; it needs the keys pattern and special_tokens") from None
+        raise UserError(f"{path / SETTINGS} is damaged; it needs the keys pattern and special_tokens") from None
     return Tokenizer(read_ranks(path / RANKS), pattern, special_tokens)
 
 
@@ -92,7 +92,7 @@ def write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """bytes → rank. Raises `TokenizationError` at a line that is no token and rank, or a duplicate."""
+    """bytes → rank. Raises `UserError` at a line that is no token and rank, or a duplicate."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line:
@@ -101,9 +101,9 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[a2b_base64(token, strict_mode=True)] = int(rank)
         except ValueError:
-            raise TokenizationError(f"{path}, line {number}: not a base64 token and its rank") from None
+            raise UserError(f"{path}, line {number}: not a base64 token and its rank") from None
     if len(set(ranks.values())) != len(ranks):
-        raise TokenizationError(f"{path} gives one rank to two tokens; it is not a file of tiktoken ranks")
+        raise UserError(f"{path} gives one rank to two tokens; it is not a file of tiktoken ranks")
     return ranks
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import requests
 import tiktoken
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 from tokenization.formats import HUGGING_FACE, RANKS, byte_characters, load_tokenizer, read_ranks
 from tokenization.patterns import GPT2
 from tokenization.tokenizer import Tokenizer
@@ -18,18 +18,18 @@ LEGACY_HEADER = "bpetokenizer v1"
 def from_tiktoken(name: str) -> Tokenizer:
     """The tokenizer of a named tiktoken encoding, from tiktoken's cache folder (TIKTOKEN_CACHE_DIR) or the internet.
 
-    Raises `TokenizationError` if there is no such encoding, or if it is neither cached nor reachable.
+    Raises `UserError` if there is no such encoding, or if it is neither cached nor reachable.
     """
     try:
         encoding = tiktoken.get_encoding(name)
     except requests.RequestException as error:
-        raise TokenizationError(
+        raise UserError(
             f"the tiktoken encoding {name} is not in tiktoken's cache and cannot be downloaded: go online once, or set "
             "TIKTOKEN_CACHE_DIR to a folder that has it"
         ) from error
     except ValueError as error:
         known = ", ".join(tiktoken.list_encoding_names())
-        raise TokenizationError(f"no usable tiktoken encoding {name!r} ({known}): {error}".split("\n")[0]) from error
+        raise UserError(f"no usable tiktoken encoding {name!r} ({known}): {error}".split("\n")[0]) from error
     return Tokenizer(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)
 
 
@@ -46,22 +46,22 @@ def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encodi
 def from_hugging_face(path: Path) -> Tokenizer:
     """The tokenizer of a byte-level BPE `tokenizer.json`.
 
-    Raises `TokenizationError` if it is of another kind: not BPE over bytes, with a normalizer, or with merges that are
+    Raises `UserError` if it is of another kind: not BPE over bytes, with a normalizer, or with merges that are
     not in the order of the ids (then merging by rank would give other ids).
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         model, pre_tokenizer = content["model"], content["pre_tokenizer"]
     except (ValueError, KeyError, TypeError):
-        raise TokenizationError(f"{path} is not a tokenizer.json of Hugging Face tokenizers") from None
+        raise UserError(f"{path} is not a tokenizer.json of Hugging Face tokenizers") from None
     if model.get("type") != "BPE" or content.get("normalizer"):
-        raise TokenizationError(f"{path} is not plain byte-level BPE without a normalizer; only that can be read")
+        raise UserError(f"{path} is not plain byte-level BPE without a normalizer; only that can be read")
     byte_of = {character: b for b, character in enumerate(byte_characters())}
     added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
     try:
         tokens = {bytes(byte_of[c] for c in t): i for t, i in model["vocab"].items() if t not in added}
     except KeyError as error:
-        raise TokenizationError(f"{path} has the character {error} in a token, so it is not byte-level BPE") from None
+        raise UserError(f"{path} has the character {error} in a token, so it is not byte-level BPE") from None
     _check_merge_order(model["merges"], model["vocab"], path)
     return Tokenizer(tokens, _split_pattern(pre_tokenizer, path), added)
 
@@ -71,7 +71,7 @@ def _check_merge_order(merges: list, vocab: dict[str, int], path: Path) -> None:
     for merge in merges:
         made = vocab.get("".join(merge.split(" ") if isinstance(merge, str) else merge), -1)
         if made < last:
-            raise TokenizationError(f"{path} merges in another order than that of its ids; it cannot be read by rank")
+            raise UserError(f"{path} merges in another order than that of its ids; it cannot be read by rank")
         last = made
 
 
@@ -84,21 +84,21 @@ def _split_pattern(pre_tokenizer: dict, path: Path) -> str:
             return split[0]["pattern"]["Regex"]
         if not split and byte_level[0]["use_regex"]:
             return GPT2
-    raise TokenizationError(f"{path} splits text otherwise than by one pattern; only Split and ByteLevel can be read")
+    raise UserError(f"{path} splits text otherwise than by one pattern; only Split and ByteLevel can be read")
 
 
 def from_legacy(path: Path) -> Tokenizer:
     """The tokenizer of a `bpetokenizer v1` text file: a version line, the split pattern, the number of special tokens,
     a line for each (name and id), then a pair of ids for every merge; merge i makes id 256 + i.
 
-    Raises `TokenizationError` if it is another kind of file, or with the line that does not fit.
+    Raises `UserError` if it is another kind of file, or with the line that does not fit.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
         lines = [""]
     if lines[0].strip() != LEGACY_HEADER:
-        raise TokenizationError(
+        raise UserError(
             f"{path} is no tokenizer: give a folder of train_tokenizer, a tokenizer.json, a .tiktoken file, or a text "
             f"file that begins with the line {LEGACY_HEADER!r}"
         )
@@ -115,7 +115,7 @@ def from_legacy(path: Path) -> Tokenizer:
                 left, right = map(int, lines[number].split())
                 tokens.append(tokens[left] + tokens[right])
     except (ValueError, IndexError):
-        raise TokenizationError(f"{path}, line {number + 1}: not what {LEGACY_HEADER} has there") from None
+        raise UserError(f"{path}, line {number + 1}: not what {LEGACY_HEADER} has there") from None
     ranks = {token: i for i, token in reversed(list(enumerate(tokens)))}
     return Tokenizer(ranks, lines[1], special)
 
@@ -123,11 +123,11 @@ def from_legacy(path: Path) -> Tokenizer:
 def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
     """Write a `bpetokenizer v1` file. Needs ids that begin with the bytes in order and go on with one merge each.
 
-    Raises `TokenizationError` for another vocabulary.
+    Raises `UserError` for another vocabulary.
     """
     tokens = list(tokenizer.tokens)
     if list(tokenizer.tokens.values()) != list(range(len(tokens))) or tokens[:256] != [bytes([b]) for b in range(256)]:
-        raise TokenizationError("only a vocabulary that begins with the 256 bytes in order can be written that way")
+        raise UserError("only a vocabulary that begins with the 256 bytes in order can be written that way")
     lines = [LEGACY_HEADER, tokenizer.pattern.regex, str(len(tokenizer.special_tokens))]
     lines += [f"{name} {token_id}" for name, token_id in tokenizer.special_tokens.items()]
     lines += [f"{left} {right}" for left, right in merges_of(tokenizer)]
@@ -137,7 +137,7 @@ def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
 def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """The pair of ids that makes each token after the bytes: what is left of it when only earlier tokens may be used.
 
-    Raises `TokenizationError` if a token cannot be made from two earlier ones.
+    Raises `UserError` if a token cannot be made from two earlier ones.
     """
     ranks = tokenizer.tokens
     pairs = []
@@ -146,7 +146,7 @@ def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
             continue
         parts = _parts_below(token, ranks, rank)
         if len(parts) != 2:
-            raise TokenizationError(f"token {rank} ({token!r}) is no merge of two earlier tokens")
+            raise UserError(f"token {rank} ({token!r}) is no merge of two earlier tokens")
         pairs.append((ranks[parts[0]], ranks[parts[1]]))
     return pairs
 
@@ -180,4 +180,4 @@ def load_any(source: str) -> Tokenizer:
     if source in tiktoken.list_encoding_names():
         return from_tiktoken(source)
     known = ", ".join(tiktoken.list_encoding_names())
-    raise TokenizationError(f"{source} is neither a tokenizer's folder or file nor a tiktoken encoding ({known})")
+    raise UserError(f"{source} is neither a tokenizer's folder or file nor a tiktoken encoding ({known})")

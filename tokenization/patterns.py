@@ -1,7 +1,7 @@
 """Split patterns: the regular expressions that cut text into words before byte pairs are merged.
 
 The four named patterns are recognised in every spelling in which they circulate, and scanned by hand-written kernels
-(`tokenization/scanner.py`); any other pattern goes through the `regex` module.
+(`tokenization/kernels/scanner.py`); any other pattern goes through the `regex` module.
 """
 
 import enum
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import regex
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 
 
 class Kind(enum.IntEnum):
@@ -84,27 +84,25 @@ SAMPLE = "Yes, 12 of them.\nGo on!\n"  # what any text may have in it
 def find_pattern(name_or_regex: str) -> Pattern:
     """The pattern with that name, or for that regular expression.
 
-    Raises `TokenizationError` if it is neither a name nor a valid expression.
+    Raises `UserError` if it is neither a name nor a valid expression.
     """
     if name_or_regex in NAMED:
         return NAMED[name_or_regex]
     if name_or_regex in _SPELLINGS:
         return _SPELLINGS[name_or_regex]
     if name_or_regex.isidentifier():
-        raise TokenizationError(
-            f"unknown split pattern {name_or_regex!r}: use {', '.join(NAMED)} or a regular expression"
-        )
+        raise UserError(f"unknown split pattern {name_or_regex!r}: use {', '.join(NAMED)} or a regular expression")
     try:
         regex.compile(name_or_regex)
     except regex.error as error:
-        raise TokenizationError(f"the split pattern is not a valid regular expression: {error}") from error
+        raise UserError(f"the split pattern is not a valid regular expression: {error}") from error
     return Pattern(name_or_regex, Kind.REGEX)
 
 
 def split(expression: regex.Pattern, text: str) -> Iterator[str]:
     """The words of a text, in order.
 
-    Raises `TokenizationError` if the expression leaves out a part of it.
+    Raises `UserError` if the expression leaves out a part of it.
     """
     end = 0
     for match in expression.finditer(text):
@@ -116,12 +114,12 @@ def split(expression: regex.Pattern, text: str) -> Iterator[str]:
         end = last
         yield match.group()
     if end != len(text):
-        raise TokenizationError(
+        raise UserError(
             f"the split pattern leaves out {text[end : end + 20]!r}; end it with an alternative for the rest: |\\s+|."
         )
 
 
 def check_covers(pattern: Pattern) -> None:
-    """Raise `TokenizationError` if a pattern leaves out a part of ordinary text: better now than after a crawl."""
+    """Raise `UserError` if a pattern leaves out a part of ordinary text: better now than after a crawl."""
     if pattern.kind == Kind.REGEX:
         deque(split(regex.compile(pattern.regex), SAMPLE), maxlen=0)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from textmill.progress import quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import PretokenizeConfig
 from tokenization.formats import load_tokenizer
-from tokenization.progress import quiet
-from tokenization.resume import Piece, Report, encode_shards, forget_notes, load_once, write_shard
+from tokenization.shard_writer import Piece, Report, encode_shards, forget_notes, load_once, write_shard
 from tokenization.text import Documents, read_shard
 from tokenization.tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ def pretokenize(
     `map_shards(function, items)`, like the builtin `map`, calls a function that can be pickled for each item and yields
     the results in order. Given it, each shard is encoded by one such call, in one thread; the three folders must then
     be found at the same paths wherever it runs.
-    Raises `TokenizationError` if the corpus or the tokenizer cannot be read, or a split is missing.
+    Raises `UserError` if the corpus or the tokenizer cannot be read, or a split is missing.
     """
     loaded = load_tokenizer(tokenizer)
     eot_id = loaded.eot_id

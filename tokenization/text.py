@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
 BATCH_BYTES = 4 << 20
@@ -86,26 +86,26 @@ def batches(texts: Iterable[str]) -> Iterator[Documents]:
 def shards(corpus: Path, split: str) -> list[Path]:
     """The Parquet shards of a split of a corpus, in order.
 
-    Raises `TokenizationError` if there are none.
+    Raises `UserError` if there are none.
     """
     found = sorted(corpus.glob(f"{split}-*.parquet"))
     if not found:
-        raise TokenizationError(f"{corpus} holds no {split}-*.parquet; run prepare first")
+        raise UserError(f"{corpus} holds no {split}-*.parquet; run prepare first")
     return found
 
 
 def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
 
-    Raises `TokenizationError` if it cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls
+    Raises `UserError` if it cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls
     (the message names shard and row).
     """
     with _opened(shard) as file:
         if column not in file.schema_arrow.names:
-            raise TokenizationError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+            raise UserError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
         kind = file.schema_arrow.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise TokenizationError(f"column {column!r} of {shard} holds {kind}, not strings")
+            raise UserError(f"column {column!r} of {shard} holds {kind}, not strings")
         row = 0
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
@@ -114,11 +114,11 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
                 row += len(array)
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
-            raise TokenizationError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
+            raise UserError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
 
 
 def rows_of(shard: Path) -> int:
-    """The number of documents in a Parquet shard. Raises `TokenizationError` if it cannot be read."""
+    """The number of documents in a Parquet shard. Raises `UserError` if it cannot be read."""
     with _opened(shard) as file:
         return file.metadata.num_rows
 
@@ -128,13 +128,13 @@ def _opened(shard: Path) -> pq.ParquetFile:
         # every page is decoded once, in order; buffering whole column chunks would cost their memory
         return pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
-        raise TokenizationError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
+        raise UserError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
 
 
 def read_any(path: Path) -> Iterator[Documents]:
     """Documents of a corpus folder (its train split), a Parquet file, or a text file, which is one document.
 
-    Raises `TokenizationError` if there is nothing there or it is no text.
+    Raises `UserError` if there is nothing there or it is no text.
     """
     if path.is_dir():
         for shard in shards(path, "train"):
@@ -145,15 +145,15 @@ def read_any(path: Path) -> Iterator[Documents]:
         try:
             yield documents_of([path.read_text(encoding="utf-8")])
         except OSError as error:
-            raise TokenizationError(f"{path} cannot be read: {error.strerror}") from error
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise TokenizationError(f"{path} is not UTF-8 text (byte {error.start}); convert it first") from error
+            raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
 def _check(array: pa.Array, shard: Path, row: int) -> None:
     if array.null_count:
         null = array.is_null().to_numpy(zero_copy_only=False).argmax()
-        raise TokenizationError(f"{shard}, row {row + int(null)}: no text; drop empty rows in prepare")
+        raise UserError(f"{shard}, row {row + int(null)}: no text; drop empty rows in prepare")
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -161,7 +161,7 @@ def _check(array: pa.Array, shard: Path, row: int) -> None:
             try:
                 value.as_py().decode()
             except UnicodeDecodeError as error:
-                raise TokenizationError(
+                raise UserError(
                     f"{shard}, row {row + i}: invalid UTF-8 at byte {error.start}; decode it in prepare"
                 ) from None
         raise

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 import regex
 
+from textmill.errors import UserError
 from tokenization.arrays import token_dtype
 from tokenization.config import END_OF_TEXT
-from tokenization.encoder import ID_LIMIT, Encoder, Vocabulary
-from tokenization.errors import TokenizationError
+from tokenization.kernels.encoder import ID_LIMIT, Encoder, Vocabulary
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
 
@@ -37,15 +37,15 @@ class Tokenizer:
         self.special_tokens = _by_id(special_tokens)
         ids = {*self.tokens.values(), *self.special_tokens.values()}
         if len(ids) != len(self.tokens) + len(self.special_tokens):
-            raise TokenizationError("two tokens share an id; every token and special token needs one of its own")
+            raise UserError("two tokens share an id; every token and special token needs one of its own")
         missing = [b for b in range(256) if bytes([b]) not in self.tokens]
         if missing:
-            raise TokenizationError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
+            raise UserError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
         last, last_special = _last_id(self.tokens), _last_id(self.special_tokens)
         self.vocab_size: int = max(last, last_special) + 1
         self.dtype = token_dtype(self.vocab_size)
         if last >= ID_LIMIT:
-            raise TokenizationError(f"ids of tokens must be below {ID_LIMIT:,}; this vocabulary is larger")
+            raise UserError(f"ids of tokens must be below {ID_LIMIT:,}; this vocabulary is larger")
         self._lock = threading.Lock()
         self._vocabulary: Vocabulary | None = None  # built when it is first needed
         self._idle_encoders: SimpleQueue[Encoder] = SimpleQueue()
@@ -65,7 +65,7 @@ class Tokenizer:
     def eot_id(self) -> int:
         """Id of `<|endoftext|>`."""
         if END_OF_TEXT not in self.special_tokens:
-            raise TokenizationError(f"this tokenizer has no {END_OF_TEXT}; add it to its special tokens")
+            raise UserError(f"this tokenizer has no {END_OF_TEXT}; add it to its special tokens")
         return self.special_tokens[END_OF_TEXT]
 
     # ---- encoding
@@ -80,12 +80,12 @@ class Tokenizer:
         """Ids of a text. Special tokens in it become their ids if allowed, and are an error if disallowed.
 
         As with tiktoken, "all" disallowed means all that are not allowed; what is neither is encoded as ordinary text.
-        Raises `TokenizationError` at a disallowed special token.
+        Raises `UserError` at a disallowed special token.
         """
         allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
         disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
         if disallowed and (match := _any_of(disallowed).search(text)):
-            raise TokenizationError(
+            raise UserError(
                 f"the text contains the special token {match.group()!r}; pass it in allowed_special to encode it as "
                 "one, or disallowed_special=() to encode it as text"
             )
@@ -151,12 +151,12 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token, for a special token those of its name.
 
-        Raises `TokenizationError` for an id outside the vocabulary.
+        Raises `UserError` for an id outside the vocabulary.
         """
         try:
             return self._bytes[int(token)]
         except KeyError:
-            raise TokenizationError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
+            raise UserError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of a sequence of ids; exactly the text that was encoded."""

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from textmill.errors import UserError
+from textmill.progress import quiet
 from tokenization.config import TokenizerConfig
 from tokenization.counting import count_shards, count_words
-from tokenization.errors import TokenizationError
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
-from tokenization.merges import learn_merges
+from tokenization.kernels.merges import learn_merges
+from tokenization.kernels.word_table import WordCounts
 from tokenization.patterns import find_pattern
-from tokenization.progress import quiet
 from tokenization.text import Documents, shards
 from tokenization.tokenizer import Tokenizer
-from tokenization.words import WordCounts
 
 COUNTS = "word-counts"  # folder of finished counts below the output, removed at the end
 
@@ -32,7 +32,7 @@ def train_tokenizer(
     """Train on column `text` of corpus/train-*.parquet and write the tokenizer's files and `stats.json` to `out`.
 
     `map_shards(function, items)`, like the builtin `map`, is how to count the words of all shards elsewhere than in
-    this process's threads. A killed run continues after the shards it had counted. Raises `TokenizationError` if the
+    this process's threads. A killed run continues after the shards it had counted. Raises `UserError` if the
     corpus supports no vocabulary so large (the message names the largest), or cannot be read.
     """
     if config.encoding:
@@ -61,7 +61,7 @@ def train_from_documents(
 ) -> tuple[Tokenizer, dict]:
     """Train on batches of documents (`tokenization/text.py` makes them of files and strings): (tokenizer, statistics).
 
-    Raises `TokenizationError` as `train_tokenizer` does.
+    Raises `UserError` as `train_tokenizer` does.
     """
     return _learn(count_words(documents, find_pattern(config.pattern), config.threads), config, progress)
 
@@ -71,7 +71,7 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
     total = config.vocab_size - 256 - len(names)
     data, offsets, counts = words.unpack()
     if not len(counts):
-        raise TokenizationError("the corpus has no text to train a tokenizer on")
+        raise UserError("the corpus has no text to train a tokenizer on")
     spelled = [bytes([b]) for b in range(256)]
     tokens = dict(zip(spelled, range(256), strict=True))
 
@@ -80,11 +80,11 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
             token = spelled[left] + spelled[right]
             tokens[token] = len(spelled)
             spelled.append(token)
-        progress(len(merges), total, unit="merges", step="merging")
+        progress(len(merges), total, unit="merges", phase="merging")
 
     merges, merge_counts = learn_merges((data, offsets, counts), total, watch=spell)
     if len(merges) < total:
-        raise TokenizationError(
+        raise UserError(
             f"the corpus supports at most vocab_size {256 + len(merges) + len(names)}: after {len(merges)} merges no "
             f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
         )

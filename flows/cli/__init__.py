@@ -29,13 +29,13 @@ app.add_typer(tokenizer.app, name="tokenizer", help="Train, use, compare and con
 
 def main() -> None:
     """Entry point of `textmill`. A user's mistake is one line on stderr and exit code 2."""
-    from flows.errors import USER_ERRORS
+    from textmill.errors import UserError
 
     # As an exception, so that a training child saves a checkpoint and Prefect stops the server it started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"textmill: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `textmill status | head`

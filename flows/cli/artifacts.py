@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
-    from flows.store import Store
+    from flows.pipeline.config import PipelineConfig
+    from flows.store.local import Store
 
 
 def register(app: typer.Typer) -> None:
@@ -28,14 +28,14 @@ def reproduce(
     ] = None,
 ) -> None:
     """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
-    from flows.chain import STAGES
     from flows.cli.pipeline import print_steps
-    from flows.config import load_config
-    from flows.errors import USER_ERRORS
-    from flows.plan import plan
-    from flows.reproduce import write_configuration
-    from flows.stage import code_version
-    from flows.store import open_artifact
+    from flows.engine.stage import code_version
+    from flows.pipeline.chain import STAGES
+    from flows.pipeline.config import load_config
+    from flows.pipeline.plan import plan
+    from flows.pipeline.reproduce import write_configuration
+    from flows.store.local import open_artifact
+    from textmill.errors import UserError
 
     found = open_artifact(artifact)
     stage, made_by = found.manifest.stage, found.manifest.code
@@ -44,7 +44,7 @@ def reproduce(
         loaded = load_config(configuration)
         up_to = list(STAGES)[: list(STAGES).index(stage) + 1]
         steps = [step for step in plan(loaded) if step.stage in up_to]
-    except USER_ERRORS as error:
+    except UserError as error:
         typer.echo(f"Wrote {configuration}. Before it can be run: {error}")
         return
     print_steps(steps, loaded.name)
@@ -57,7 +57,7 @@ def reproduce(
 
 def fetch(artifact: Location) -> None:
     """Have the files of an artifact on this machine, and print their folder. Those of a bucket are downloaded, once."""
-    from flows.store import open_artifact
+    from flows.store.local import open_artifact
 
     typer.echo(str(open_artifact(artifact).fetch()))
 
@@ -76,14 +76,14 @@ def gc(
     from rich.console import Console
     from rich.markup import escape
 
-    from flows.config import load_config
-    from flows.errors import FlowError
-    from flows.garbage import garbage
-    from flows.store import open_store
+    from flows.pipeline.config import load_config
+    from flows.pipeline.gc import garbage
+    from flows.store.local import open_store
+    from textmill.errors import UserError
 
     paths = configs or sorted(Path("configs").glob("*.yaml"))
     if not paths:
-        raise FlowError("there is no configs/*.yaml here: name the configurations whose artifacts are to be kept")
+        raise UserError("there is no configs/*.yaml here: name the configurations whose artifacts are to be kept")
     loaded = [load_config(path) for path in paths]
     console = Console(highlight=False, soft_wrap=True)
     freed = 0

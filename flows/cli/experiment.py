@@ -30,10 +30,10 @@ def experiment(
     if name is None:
         _list()
         return
-    from flows.config import parse_settings
-    from flows.experiment import experiment as flow
-    from flows.experiment import plan_runs
-    from flows.pipeline import PipelineForm
+    from flows.pipeline.config import parse_settings
+    from flows.service.experiment import experiment as flow
+    from flows.service.experiment import plan_runs
+    from flows.service.flows import PipelineForm
 
     given = parse_settings(settings)
     planned = plan_runs(name, config, given, seeds)

@@ -36,7 +36,7 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Continue a text. One prompt is written as it comes, several one below the other."""
-    from modeling import generate as use
+    from modeling.inference import generate as use
 
     loaded = use.load(checkpoint, device)
     sampling = use.Sampling(max_tokens, temperature, top_k, top_p, tuple(stop), seed)
@@ -58,7 +58,7 @@ def fill(
     device: Device = "auto",
 ) -> None:
     """Fill the blanks of a text with a fine-tuned checkpoint."""
-    from modeling import generate as use
+    from modeling.inference import generate as use
 
     filled = use.fill(use.load(checkpoint, device), text, candidates)
     typer.echo(filled.text)
@@ -74,7 +74,7 @@ def follows(
     device: Device = "auto",
 ) -> None:
     """Say how probably sentences follow another, by a checkpoint that was fine-tuned on pairs."""
-    from modeling.pairs import follows as judge
+    from modeling.training.sentence_pairs import follows as judge
 
     shares = judge(checkpoint, [(first, second) for second in seconds], device)
     for share, second in zip(shares, seconds, strict=True):
@@ -99,14 +99,14 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a pretrained checkpoint: perplexity and bits per byte on held-out text, or tasks."""
-    from modeling.errors import ModelingError
+    from textmill.errors import UserError
 
     if (data is None) == (not tasks):
-        raise ModelingError("give either DATA to measure on, or tasks: textmill evaluate CHECKPOINT --task NAME")
+        raise UserError("give either DATA to measure on, or tasks: textmill evaluate CHECKPOINT --task NAME")
     if tasks:
         _evaluate_tasks(checkpoint, tasks, include, limit, device)
         return
-    from modeling.evaluate import evaluate as measure
+    from modeling.inference.evaluate import evaluate as measure
 
     figures = measure(checkpoint, data, split, stride, limit, device=device)
     typer.echo(f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes")
@@ -115,15 +115,13 @@ def evaluate(
     typer.echo(f"bits per byte  {figures['bits_per_byte']:.4f}")
 
 
-def _evaluate_tasks(
-    checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str
-) -> None:
-    from modeling.errors import ModelingError
+def _evaluate_tasks(checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str) -> None:
+    from textmill.errors import UserError
 
     try:
-        from modeling.harness import run_tasks
+        from modeling.inference.harness import run_tasks
     except ImportError as error:
-        raise ModelingError("tasks need lm-evaluation-harness: pip install 'textmill[lm-eval]'") from error
+        raise UserError("tasks need lm-evaluation-harness: pip install 'textmill[lm-eval]'") from error
     for task, figures in run_tasks(checkpoint, tasks, include, limit, device=device).items():
         for name, value in figures.items():
             typer.echo(f"{task}  {name.removesuffix(',none')}  {value:.4f}")
@@ -135,7 +133,7 @@ def export(
     format: Annotated[Literal["hf"], typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
 ) -> None:
     """Convert a checkpoint for other programs, with tokenizer and model card."""
-    from modeling import export as exporting
+    from modeling.inference import export as exporting
 
     architecture = exporting.export(checkpoint, out)
     note = "" if not (out / exporting.REMOTE_CODE).exists() else "; load it with trust_remote_code=True"
@@ -152,16 +150,16 @@ def plan(
     price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
-    from flows.config import load_config, parse_settings
-    from modeling.errors import ModelingError
-    from modeling.plan import plan as estimate
+    from flows.pipeline.config import load_config, parse_settings
+    from modeling.cost import plan as estimate
+    from textmill.errors import UserError
     from tokenization.config import ENCODING_SIZES
 
     loaded = load_config(config, parse_settings(settings))
     run, model = loaded.pretrain, loaded.pretrain.model
     vocab_size = loaded.train_tokenizer.planned_size()
     if vocab_size is None:
-        raise ModelingError(
+        raise UserError(
             f"the size of the encoding {loaded.train_tokenizer.encoding!r} is not known here; plan with one of "
             f"{', '.join(ENCODING_SIZES)}, or with --set train_tokenizer.encoding=null and a vocab_size"
         )

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from flows.chain import Selection
-    from flows.config import PipelineConfig
-    from flows.plan import Step
-    from flows.store import Artifact, Name
+    from flows.pipeline.chain import Selection
+    from flows.pipeline.config import PipelineConfig
+    from flows.pipeline.plan import Step
+    from flows.store.local import Artifact, Name
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")]
 Settings = Annotated[
@@ -51,9 +51,9 @@ def run(
     Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report.
     A run that was killed continues where it was when it is started again.
     """
-    from flows.chain import Selection
-    from flows.config import load_config, parse_settings
-    from flows.plan import plan
+    from flows.pipeline.chain import Selection
+    from flows.pipeline.config import load_config, parse_settings
+    from flows.pipeline.plan import plan
 
     chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
     given = parse_settings(settings)
@@ -72,9 +72,9 @@ def status(
     store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
 ) -> None:
     """List the artifacts of a store, and what a run would reuse or build."""
-    from flows.config import load_config, parse_settings
-    from flows.plan import plan
-    from flows.store import open_store
+    from flows.pipeline.config import load_config, parse_settings
+    from flows.pipeline.plan import plan
+    from flows.store.local import open_store
 
     loaded = load_config(config, parse_settings(settings)) if config else None
     steps = plan(loaded) if loaded else []
@@ -85,14 +85,14 @@ def status(
 
 
 def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection: Selection) -> None:
-    from flows.plan import plan
-    from flows.store import open_store
+    from flows.pipeline.plan import plan
+    from flows.store.local import open_store
 
     # The flow looks at its plan as well, but a mistake should not have to wait for a Prefect server to start.
     open_store(config.store).check_writable()
     plan(config, selection)
 
-    from flows.pipeline import PipelineForm, pipeline, stage_flow
+    from flows.service.flows import PipelineForm, pipeline, stage_flow
 
     form = PipelineForm.of(settings)
     if selection.only:
@@ -106,7 +106,7 @@ def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection
 
 
 def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
-    from flows.chain import STAGES
+    from flows.pipeline.chain import STAGES
 
     table = Table(title="Result", title_justify="left")
     for column, justify in (("stage", "left"), ("", "left"), ("s", "right"), ("what came out", "left")):

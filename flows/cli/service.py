@@ -30,7 +30,7 @@ def up(
 
     Stopping cancels the runs under way: a training saves its checkpoint first, and a retry continues there.
     """
-    from flows import service
+    from flows.service import server as service
 
     _until_stopped(lambda: service.up(host, port, database, typer.echo))
 
@@ -46,7 +46,7 @@ def deploy(
     Runs will look for the project in the folder that this is started in. A work pool of another type (Docker,
     Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
     """
-    from flows import service
+    from flows.service import server as service
 
     service.deploy(trainings, typer.echo)
 
@@ -63,7 +63,7 @@ def worker(
 
     Stopping cancels this worker's runs: a training saves its checkpoint first, and a retry continues there.
     """
-    from flows import service
+    from flows.service import server as service
 
     _until_stopped(lambda: service.work(name or socket.gethostname(), queues, typer.echo))
 
@@ -88,7 +88,7 @@ def doctor(
     from rich.console import Console
     from rich.markup import escape
 
-    from flows.doctor import examine
+    from flows.service.doctor import examine
 
     console = Console(highlight=False, soft_wrap=True)
     marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "problem": "[red]problem[/]"}

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scraping.source import Source
-    from scraping.survey import PageView, SiteView
+    from scraping.crawling.preview import PageView, SiteView
+    from scraping.crawling.source import Source
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def list_sources() -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from scraping.source import load_source, shipped_sources
+    from scraping.crawling.source import load_source, shipped_sources
 
     console = Console(highlight=False, soft_wrap=True)
     for name in shipped_sources():
@@ -49,8 +49,8 @@ def check(
     """Fetch a handful of pages politely and show what a crawl would make of them; nothing is kept."""
     from rich.console import Console
 
-    from scraping.source import load_source
-    from scraping.survey import Survey, undeclared
+    from scraping.crawling.preview import Survey, undeclared
+    from scraping.crawling.source import load_source
 
     is_url = "://" in source
     declared = undeclared(source, contact, private_addresses=private) if is_url else load_source(source)
@@ -69,13 +69,13 @@ def new(
     private: Private = False,
 ) -> None:
     """Look at a site and print a commented source for it."""
-    from scraping.errors import ScrapingError
-    from scraping.survey import declare
+    from scraping.crawling.preview import declare
+    from textmill.errors import UserError
 
     if output and output.exists():
-        raise ScrapingError(f"{output} exists already: choose another file.")
+        raise UserError(f"{output} exists already: choose another file.")
     if output and not output.parent.is_dir():
-        raise ScrapingError(f"there is no folder {output.parent}: create it, or choose another file.")
+        raise UserError(f"there is no folder {output.parent}: create it, or choose another file.")
     text = declare(url, contact, str(output or "FILE.yaml"), private_addresses=private)
     if output:
         output.write_text(text)

@@ -72,8 +72,8 @@ def train(
     with Progress(transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
-        def progress(done: int, total: int | None, *, step: str, **figures) -> None:
-            bar.update(task, completed=done, total=total, description=step)
+        def progress(done: int, total: int | None, *, phase: str, **figures) -> None:
+            bar.update(task, completed=done, total=total, description=phase)
 
         if len(corpus) == 1 and corpus[0].is_dir():
             train_tokenizer(corpus[0], config, out, progress)
@@ -87,14 +87,14 @@ def _config(model: type, **values):
     """A config, or its first mistake as one line."""
     from pydantic import ValidationError
 
-    from tokenization.errors import TokenizationError
+    from textmill.errors import UserError
 
     try:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"--{key}: ".replace("_", "-") for key in first["loc"][:1])
-        raise TokenizationError(place + first["msg"].removeprefix("Value error, ")) from error
+        raise UserError(place + first["msg"].removeprefix("Value error, ")) from error
 
 
 @app.command()
@@ -110,7 +110,7 @@ def pairs(
     from rich.progress import Progress
 
     from tokenization.config import PairsConfig
-    from tokenization.pairs import SentencePairs, make_pairs
+    from tokenization.sentence_pairs import SentencePairs, make_pairs
 
     config = _config(PairsConfig, seed=seed, strangers=strangers, least_characters=least_characters)
     with Progress(transient=True) as bar:
@@ -143,14 +143,14 @@ def decode(
     ids: Annotated[list[int] | None, typer.Argument(help="The ids; from standard input if left out")] = None,
 ) -> None:
     """Print the text of ids."""
-    from tokenization.errors import TokenizationError
+    from textmill.errors import UserError
 
     loaded = _load(tokenizer)
     if not ids:
         try:
             ids = [int(word) for word in sys.stdin.read().replace(",", " ").split()]
         except ValueError as error:
-            raise TokenizationError(f"ids are whole numbers between blanks or commas: {error}") from None
+            raise UserError(f"ids are whole numbers between blanks or commas: {error}") from None
     sys.stdout.buffer.write(loaded.decode_bytes(ids))
     sys.stdout.buffer.flush()
 

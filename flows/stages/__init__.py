@@ -1,1 +1,1 @@
-"""The stages, one declaration a file. `flows.pipeline.chain` puts them in order."""
+"""The stages, one declaration a file. `flows.service.flows.chain` puts them in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 
 
 class Comparison(BaseModel, extra="forbid"):
@@ -19,7 +19,7 @@ class Comparison(BaseModel, extra="forbid"):
 
 
 def build(job: Job[Comparison]) -> None:
-    from flows.compare import write_comparison
+    from flows.stages.compare import write_comparison
 
     write_comparison(job)
 

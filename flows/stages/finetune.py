@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 from modeling.config import FinetuneConfig
 
 
 def build(job: Job[FinetuneConfig]) -> None:
-    from flows.training import train
-    from modeling.train import command
+    from flows.engine.training import train
+    from modeling.training.process import command
 
     arguments = command(job.config, job.path("tokens"), job.path("checkpoint"), job.out)
     train(arguments, job.config.device, job.config.processes, job.progress)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.stage import Job, Stage
-from flows.store import Store
-from scraping.ingest import IngestConfig, ingest_files, is_remote
+from flows.engine.stage import Job, Stage
+from flows.store.local import Store
+from scraping.collections.ingest import IngestConfig, ingest_files, is_remote
 
 
 def build(job: Job[IngestConfig]) -> None:
-    from scraping.ingest import ingest as ingest_documents
+    from scraping.collections.ingest import ingest as ingest_documents
 
     ingest_documents(job.config, job.out, job.progress, job.map_shards)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 from flows.stages.pretokenize import count_tokens
 from tokenization.config import PairsConfig
 
 
 def build(job: Job[PairsConfig]) -> None:
-    from tokenization.pairs import make_pairs
+    from tokenization.sentence_pairs import make_pairs
 
     make_pairs(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from flows.stage import Job, Stage
-from flows.store import Store
-from scraping.extract import Extractor, RecordsExtractor, reader_digest
-from scraping.prepare import PrepareConfig
+from flows.engine.stage import Job, Stage
+from flows.store.local import Store
+from scraping.corpus.prepare import PrepareConfig
+from scraping.extraction.extract import Extractor, RecordsExtractor, reader_digest
 
 
 class PrepareSettings(BaseModel, extra="forbid"):
@@ -21,7 +21,7 @@ class PrepareSettings(BaseModel, extra="forbid"):
 
 
 def build(job: Job[PrepareSettings]) -> None:
-    from scraping.prepare import prepare as prepare_corpus
+    from scraping.corpus.prepare import prepare as prepare_corpus
 
     documents = job.inputs["documents"]
     prepare_corpus(

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.stage import Job, Stage
-from flows.store import count_rows
+from flows.engine.stage import Job, Stage
+from flows.store.local import count_rows
 from tokenization.config import PretokenizeConfig
 
 
 def build(job: Job[PretokenizeConfig]) -> None:
     from tokenization.pretokenize import pretokenize as write_token_arrays
 
-    write_token_arrays(
-        job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards
-    )
+    write_token_arrays(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
 
 
 def count_tokens(file: Path) -> int | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 from modeling.config import PretrainConfig
 
 
 def build(job: Job[PretrainConfig]) -> None:
-    from flows.training import train
-    from modeling.train import command
+    from flows.engine.training import train
+    from modeling.training.process import command
 
     arguments = command(job.config, job.path("tokens"), job.path("tokenizer"), job.out)
     train(arguments, job.config.device, job.config.processes, job.progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 
 
 class ReportConfig(BaseModel, extra="forbid"):
@@ -14,7 +14,7 @@ class ReportConfig(BaseModel, extra="forbid"):
 
 
 def build(job: Job[ReportConfig]) -> None:
-    from flows.report import write_report
+    from flows.stages.pages import write_report
 
     write_report(job)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from flows.limits import slots
-from flows.stage import Job, Stage
-from flows.store import Manifest, now
-from scraping.source import Source
+from flows.engine.stage import Job, Stage
+from flows.service.limits import slots
+from flows.store.local import Manifest, now
+from scraping.crawling.source import Source
 
 
 def build(job: Job[Source]) -> None:
     """The crawl keeps its manners on one machine by itself; the limits keep two machines from the same host."""
-    from scraping.crawl import crawl
+    from scraping.crawling.crawl import crawl
 
     previous = job.previous.fetch(job.progress) if job.previous else None
     with slots(host_limits(job.config), create=1):

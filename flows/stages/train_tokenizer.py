@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.stage import Job, Stage
+from flows.engine.stage import Job, Stage
 from tokenization.config import TokenizerConfig
 
 

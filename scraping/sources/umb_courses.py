@@ -19,7 +19,7 @@ _ENDS_A_DESCRIPTOR = {"table", "h1", "h2", "h3", "h4", "div", "ul", "ol", "hr", 
 
 
 class CourseReader:
-    """A `scraping.extract.RecordReader` for course pages."""
+    """A `scraping.extraction.extract.RecordReader` for course pages."""
 
     def records(self, html: str, url: str) -> Iterator[dict[str, Any]]:
         """The course of a `course_info` page: id, level, title, descriptors and sessions; nothing from other pages."""

@@ -22,7 +22,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
 
-from flows.store import Store
+from flows.store.local import Store
 
 PROJECT = Path(__file__).parents[2]
 TEXTMILL = str(Path(sys.executable).parent / "textmill")
@@ -155,7 +155,9 @@ class RunningService:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 command = (process / "cmdline").read_bytes().split(b"\0")
-                if b"modeling.train" in command and any(str(self.folder).encode() in word for word in command):
+                if b"modeling.training.process" in command and any(
+                    str(self.folder).encode() in word for word in command
+                ):
                     found.append(int(process.name))
         return found
 

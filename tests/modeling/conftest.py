@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from modeling.config import FinetuneConfig, PretrainConfig
-from modeling.finetune import finetune
-from modeling.pretrain import pretrain
+from modeling.training.finetune import finetune
+from modeling.training.pretrain import pretrain
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import SPECIAL_TOKENS
 from tokenization.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import model
-from modeling.errors import ModelingError
+from textmill.errors import UserError
 
 app = typer.Typer()
 model.register(app)
@@ -34,12 +34,12 @@ def test_fill_writes_the_text_and_its_guesses(finetuned):
 
 
 def test_follows_wants_a_checkpoint_that_was_fine_tuned_on_pairs(finetuned):
-    with pytest.raises(ModelingError, match="was not fine-tuned on pairs of sentences"):
+    with pytest.raises(UserError, match="was not fine-tuned on pairs of sentences"):
         textmill("follows", finetuned, "the cat sees rain.", "a dog hears the sea.")
 
 
 def test_evaluate_wants_text_or_tasks(pretrained):
-    with pytest.raises(ModelingError, match="give either DATA to measure on, or tasks"):
+    with pytest.raises(UserError, match="give either DATA to measure on, or tasks"):
         textmill("evaluate", pretrained)
 
 
@@ -55,7 +55,7 @@ def test_plan_knows_the_size_of_an_encoding(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("pretrain: {preset: chimera}\ntrain_tokenizer: {encoding: o200k_base, multiple_of: 64}\n")
     assert "vocabulary 200,064" in textmill("plan", config)  # 200,019 and [MASK] and the like
-    with pytest.raises(ModelingError, match="size of the encoding 'r50k_base' is not known here"):
+    with pytest.raises(UserError, match="size of the encoding 'r50k_base' is not known here"):
         textmill("plan", config, "--set", "train_tokenizer.encoding=r50k_base")
 
 

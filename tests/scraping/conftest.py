@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scraping.crawl import crawl
+from scraping.crawling.crawl import crawl
+from scraping.crawling.source import Source
 from scraping.shards import read_rows, shards
-from scraping.source import Source
 
 
 @dataclass

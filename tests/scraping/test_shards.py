@@ -9,7 +9,6 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.errors import ScrapingError
 from scraping.shards import (
     DOCUMENTS,
     ROW_GROUP_ROWS,
@@ -22,6 +21,7 @@ from scraping.shards import (
     shards,
     write_shard,
 )
+from textmill.errors import UserError
 
 
 def row(i, text="text"):
@@ -103,5 +103,5 @@ with ShardWriter(Path({str(tmp_path)!r}), "part", DOCUMENTS, shard_bytes=100_000
 def test_damaged_file_is_named(tmp_path):
     path = tmp_path / "part-00000.parquet"
     atomic_write(path, b"PAR1 and then nothing")
-    with pytest.raises(ScrapingError, match=r"part-00000\.parquet is not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is not a readable Parquet file"):
         open_parquet(path)

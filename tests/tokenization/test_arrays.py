@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textmill.errors import UserError
 from tokenization import arrays
 from tokenization.arrays import TokenArrays, TokenFile, shuffled, token_dtype, write_meta
 from tokenization.bins import import_bins, open_bin, write_nanogpt
-from tokenization.errors import TokenizationError
 
 EOT = 9
 
@@ -80,13 +80,13 @@ def test_resident_pages_are_given_back(tmp_path, monkeypatch):
 
 
 def test_damaged_folders(tmp_path):
-    with pytest.raises(TokenizationError, match=r"meta\.json is missing"):
+    with pytest.raises(UserError, match=r"meta\.json is missing"):
         TokenArrays(tmp_path)
     write_arrays(tmp_path, SHARDS)
-    with pytest.raises(TokenizationError, match="no split 'test'; it has: train, validation"):
+    with pytest.raises(UserError, match="no split 'test'; it has: train, validation"):
         TokenArrays(tmp_path, "test")
     (tmp_path / "train-00002.bin").write_bytes(b"1")
-    with pytest.raises(TokenizationError, match=r"train-00002\.bin has 1 bytes instead of 8"):
+    with pytest.raises(UserError, match=r"train-00002\.bin has 1 bytes instead of 8"):
         TokenArrays(tmp_path)
 
 
@@ -134,11 +134,11 @@ def test_files_with_a_header(tmp_path, magic, version, dtype):
     read = TokenArrays(tmp_path / "out")
     assert [read.document(i).tolist() for i in range(read.documents)] == [[1, 2, 9], [3, 4, 9]]
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(TokenizationError, match="should hold 6 tokens"):
+    with pytest.raises(UserError, match="should hold 6 tokens"):
         open_bin(path)
 
 
 def test_nanogpt_holds_no_large_vocabulary(tmp_path):
     write_arrays(tmp_path, SHARDS, 70_000)
-    with pytest.raises(TokenizationError, match="uint16"):
+    with pytest.raises(UserError, match="uint16"):
         write_nanogpt(tmp_path, tmp_path / "bin")

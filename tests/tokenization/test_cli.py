@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.tokenizer import app
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 from tokenization.formats import load_tokenizer
-from tokenization.pairs import SentencePairs
+from tokenization.sentence_pairs import SentencePairs
 
 TEXT = "Merging pairs, it's 2026!"
 
@@ -117,6 +117,6 @@ def test_mistakes_are_one_line(textmill, trained, corpus, tmp_path):
         (("train", tmp_path, "-o", tmp_path), "holds no train"),
         (("decode", trained, "9999"), "9999 is not an id"),
     ):
-        with pytest.raises(TokenizationError, match=message) as error:
+        with pytest.raises(UserError, match=message) as error:
             textmill(*arguments)
         assert "\n" not in str(error.value)

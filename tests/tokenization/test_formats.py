@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 from tokenization.formats import load_tokenizer, write_hugging_face
 from tokenization.interchange import (
     from_hugging_face,
@@ -118,14 +118,14 @@ def test_the_seeds_own_model(shared_data, tmp_path):
 def test_load_any(trained, tokenizer, tmp_path):
     for source in (trained, trained / "tokenizer.json", trained / "ranks.tiktoken"):
         assert load_any(str(source)).tokens == tokenizer.tokens
-    with pytest.raises(TokenizationError, match="nowhere is neither"):
+    with pytest.raises(UserError, match="nowhere is neither"):
         load_any("nowhere")
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"some text\n", b""])
 def test_a_file_that_is_no_tokenizer_is_refused_with_what_to_give(tmp_path, content):
     (tmp_path / "some.png").write_bytes(content)
-    with pytest.raises(TokenizationError, match=r"some\.png is no tokenizer: give a folder of train_tokenizer"):
+    with pytest.raises(UserError, match=r"some\.png is no tokenizer: give a folder of train_tokenizer"):
         load_any(str(tmp_path / "some.png"))
 
 
@@ -134,9 +134,9 @@ def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
-    with pytest.raises(TokenizationError, match=r"not in tiktoken's cache and cannot be .*TIKTOKEN_CACHE_DIR"):
+    with pytest.raises(UserError, match=r"not in tiktoken's cache and cannot be .*TIKTOKEN_CACHE_DIR"):
         from_tiktoken("o200k_base")
-    with pytest.raises(TokenizationError, match="no usable tiktoken encoding 'nope'"):
+    with pytest.raises(UserError, match="no usable tiktoken encoding 'nope'"):
         from_tiktoken("nope")
 
 
@@ -156,7 +156,7 @@ def test_damaged_folders(tokenizer, tmp_path, file, content, message):
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_text(content)
-    with pytest.raises(TokenizationError, match=message):
+    with pytest.raises(UserError, match=message):
         load_tokenizer(tmp_path)
 
 
@@ -169,8 +169,8 @@ def test_files_of_other_kinds(trained, tmp_path):
         ({"model": {**content["model"], "merges": content["model"]["merges"][::-1]}}, "merges in another order"),
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **change}))
-        with pytest.raises(TokenizationError, match=message):
+        with pytest.raises(UserError, match=message):
             from_hugging_face(tmp_path / "tokenizer.json")
     (tmp_path / "model").write_text("bpetokenizer v1\n\\w\n0\n97 98\n97 x\n")
-    with pytest.raises(TokenizationError, match="line 5"):
+    with pytest.raises(UserError, match="line 5"):
         from_legacy(tmp_path / "model")

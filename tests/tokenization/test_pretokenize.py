@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from textmill.errors import UserError
 from tokenization import pretokenize as module
 from tokenization.arrays import TokenArrays
-from tokenization.errors import TokenizationError
 from tokenization.interchange import to_tiktoken
 from tokenization.pretokenize import PretokenizeConfig, pretokenize
 
@@ -136,7 +136,7 @@ def test_large_vocabularies_take_four_bytes(corpus, tokenizer, tmp_path):
 
 
 def test_mistakes(corpus, trained, tmp_path):
-    with pytest.raises(TokenizationError, match="holds no tokenizer"):
+    with pytest.raises(UserError, match="holds no tokenizer"):
         pretokenize(corpus, tmp_path, PretokenizeConfig(), tmp_path / "out")
-    with pytest.raises(TokenizationError, match=r"holds no train-\*.parquet"):
+    with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
         pretokenize(tmp_path, trained, PretokenizeConfig(), tmp_path / "out")

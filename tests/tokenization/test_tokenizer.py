@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization.errors import TokenizationError
+from textmill.errors import UserError
 from tokenization.interchange import to_tiktoken
 from tokenization.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ def test_special_tokens_as_tiktoken(text, allowed):
     try:
         strict = theirs.encode(text, allowed_special=allowed)
     except ValueError:
-        with pytest.raises(TokenizationError, match="allowed_special"):
+        with pytest.raises(UserError, match="allowed_special"):
             PLAIN.encode(text, allowed_special=allowed)
     else:
         assert PLAIN.encode(text, allowed_special=allowed) == strict
@@ -50,7 +50,7 @@ def test_decoding_what_is_no_text():
     assert PLAIN.decode([0xC3, 104]) == "�h"
     with pytest.raises(UnicodeDecodeError):
         PLAIN.decode([0xC3, 104], errors="strict")
-    with pytest.raises(TokenizationError, match=r"280 is not an id of this tokenizer \(0 to 303\)"):
+    with pytest.raises(UserError, match=r"280 is not an id of this tokenizer \(0 to 303\)"):
         PLAIN.decode([104, 280])
     assert PLAIN.decode([300, 104]) == "<|endoftext|>h"
 
@@ -86,13 +86,13 @@ def test_pickles(tokenizer, texts):
 
 
 def test_mistakes():
-    with pytest.raises(TokenizationError, match="share an id"):
+    with pytest.raises(UserError, match="share an id"):
         Tokenizer(BYTES, "gpt2", {"<|endoftext|>": 255})
-    with pytest.raises(TokenizationError, match=r"no <\|endoftext\|>"):
+    with pytest.raises(UserError, match=r"no <\|endoftext\|>"):
         _ = Tokenizer(BYTES, "gpt2", {}).eot_id
-    with pytest.raises(TokenizationError, match="unknown split pattern 'gpt3'"):
+    with pytest.raises(UserError, match="unknown split pattern 'gpt3'"):
         Tokenizer(BYTES, "gpt3", {})
-    with pytest.raises(TokenizationError, match="not a valid regular expression"):
+    with pytest.raises(UserError, match="not a valid regular expression"):
         Tokenizer(BYTES, "(", {})
-    with pytest.raises(TokenizationError, match=r"leaves out ' b'"):
+    with pytest.raises(UserError, match=r"leaves out ' b'"):
         Tokenizer(BYTES, r"\w+", {}).encode_ordinary("a b")

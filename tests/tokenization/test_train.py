@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from textmill.errors import UserError
 from tokenization import counting
 from tokenization.config import SPECIAL_TOKENS
-from tokenization.errors import TokenizationError
 from tokenization.formats import load_tokenizer
 from tokenization.text import batches
 from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
@@ -100,11 +100,11 @@ def test_progress_by_merges(corpus, tmp_path):
 
 def test_a_vocabulary_larger_than_the_corpus_supports(texts):
     documents = list(batches(texts[:40]))
-    with pytest.raises(TokenizationError, match=r"at most vocab_size \d+") as error:
+    with pytest.raises(UserError, match=r"at most vocab_size \d+") as error:
         train_from_documents(documents, TokenizerConfig(vocab_size=5000))
     most = int(str(error.value).split("vocab_size ")[1].split(":")[0])
     assert train_from_documents(documents, TokenizerConfig(vocab_size=most))[0].vocab_size == most
-    with pytest.raises(TokenizationError, match=f"at most vocab_size {most}"):
+    with pytest.raises(UserError, match=f"at most vocab_size {most}"):
         train_from_documents(documents, TokenizerConfig(vocab_size=most + 1))
 
 
@@ -126,9 +126,9 @@ def test_mistakes_in_the_config(values, message):
 
 def test_mistakes_in_the_corpus(tmp_path, make_corpus):
     config = TokenizerConfig(vocab_size=300)
-    with pytest.raises(TokenizationError, match=r"holds no train-\*.parquet"):
+    with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
         train_tokenizer(tmp_path, config, tmp_path / "out")
-    with pytest.raises(TokenizationError, match="no text to train"):
+    with pytest.raises(UserError, match="no text to train"):
         train_tokenizer(make_corpus(tmp_path / "empty", [["", ""]], []), config, tmp_path / "out")
     shard = tmp_path / "train-00000.parquet"
     for table, message in (
@@ -137,10 +137,10 @@ def test_mistakes_in_the_corpus(tmp_path, make_corpus):
         (pa.table({"text": ["a", None]}), "row 1: no text"),
     ):
         pq.write_table(table, shard)
-        with pytest.raises(TokenizationError, match=message):
+        with pytest.raises(UserError, match=message):
             train_tokenizer(tmp_path, config, tmp_path / "out")
     shard.write_bytes(b"PAR1 no")
-    with pytest.raises(TokenizationError, match=r"train-00000\.parquet is not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"train-00000\.parquet is not a readable Parquet file"):
         train_tokenizer(tmp_path, config, tmp_path / "out")
 
 
@@ -150,5 +150,5 @@ def test_invalid_utf8_is_reported_with_shard_and_row(tmp_path):
     data[4 * 600 + 1] = 0xFF
     broken = pa.StringArray.from_buffers(700, good[1], pa.py_buffer(bytes(data)))
     pq.write_table(pa.table({"text": broken}), tmp_path / "train-00000.parquet")
-    with pytest.raises(TokenizationError, match=r"train-00000\.parquet, row 600: invalid UTF-8 at byte 1"):
+    with pytest.raises(UserError, match=r"train-00000\.parquet, row 600: invalid UTF-8 at byte 1"):
         train_tokenizer(tmp_path, TokenizerConfig(vocab_size=300), tmp_path / "out")

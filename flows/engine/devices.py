@@ -1,0 +1,87 @@
+"""Which devices a training may use: one training a GPU, whatever flow, deployment or person starts it.
+
+The training itself reserves its device:
+
+- on this machine by a lock on a file, one for each GPU, which the kernel releases when the holder dies;
+- over all machines of a server by its global concurrency limit `training`, where it has one (`textmill up` makes it):
+  that also bounds trainings on CPUs, and shows on the server's page of limits who waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from flows.service.limits import slots
+from flows.store.local import try_lock
+from textmill.errors import UserError
+
+LIMIT = "training"
+LOCKS = Path(tempfile.gettempdir())
+log = logging.getLogger(__name__)
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ["mps"] if torch.backends.mps.is_available() else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def reserved(device: str, processes: int = 1) -> Iterator[dict[str, str]]:
+    """Hold what one training needs (`device` and `processes` as in its configuration): a GPU for each process, if it is
+    to use any. Waits, saying so, while too few are free.
+
+    Gives the environment variables that confine the training's processes to what it holds.
+
+    Raises:
+        UserError: there are not so many GPUs.
+    """
+    names = [] if device == "cpu" else gpus()
+    if names and processes > len(names):
+        raise UserError(f"{processes} processes want a GPU each and there are {len(names)}: lower `processes`")
+    with _some_of(names, processes) if names else nullcontext([]) as held, slots([LIMIT]):
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held and held != ["mps"] else {}
+
+
+@contextmanager
+def _some_of(names: list[str], count: int) -> Iterator[list[str]]:
+    """Lock so many of these GPUs, the first that are free; none is kept from others while we wait for more."""
+    files = {name: _open(LOCKS / f"textmill-gpu-{name}.lock") for name in names}
+    try:
+        waiting = False
+        while len(held := _lock_free(files, count)) < count:
+            for name in held:
+                fcntl.flock(files[name], fcntl.LOCK_UN)
+            if not waiting:
+                log.info("Another training uses the GPU; waiting for it")
+                waiting = True
+            time.sleep(0.5 + random.random() / 2)  # polling, so that a cancellation is answered while we wait
+        yield held
+    finally:
+        for descriptor in files.values():
+            os.close(descriptor)
+
+
+def _lock_free(files: dict[str, int], count: int) -> list[str]:
+    """At most `count` names whose files nobody had locked, which are ours now."""
+    return list(itertools.islice((name for name, file in files.items() if try_lock(file)), count))
+
+
+def _open(path: Path) -> int:
+    """For reading, which is enough to lock it: the file may be another user's."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
+    return os.open(path, os.O_RDONLY)

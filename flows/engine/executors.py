@@ -1,0 +1,308 @@
+"""Where the shard-level maps of the stages run: in threads of the run itself, in processes, on a Dask or a Ray cluster.
+
+    with open_runner(RunnerConfig(kind="dask", workers=4)) as map_shards:
+        for answer in map_shards(function, shards):
+            ...
+
+The domain packages are given `map_shards`, which works like the builtin `map`, and know of no cluster. Each shard is
+one call of a function that can be pickled; it writes finished files and returns little. The files do not depend on
+where, in which order or how often it ran, so a worker that dies costs only the shard it had: that is run again.
+
+A shard is not a Prefect task, although Prefect has task runners for all of these: a task on Dask or Ray costs 60 to
+80 ms and 20 KB of the server's database, a call a few milliseconds and nothing. The stage stays the task; it reports
+after every shard.
+
+Workers need what the run has: the same environment, and the same files at the same paths. For a cluster of several
+machines that is a shared folder for the store, or for a bucket's copies (NFS: mounted with `lookupcache=positive`, so
+that a file which another machine has just written is seen). Whoever reaches a cluster's ports may run code on it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from functools import cache, partial
+from multiprocessing.connection import Connection
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from textmill.errors import UserError
+
+AHEAD = 4  # shards handed out for each worker: some wait at the worker, so that it is never idle
+ATTEMPTS = 4  # how often one shard may lose its worker; Dask's and Ray's own limit
+CONNECT_SECONDS = 10
+WORKER_SECONDS = 60  # for the workers of a cluster to join
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MapShards = Callable[[Callable[[Item], Result], Iterable[Item]], Iterator[Result]]
+Submit = Callable[[Callable[[Item], Result], Item], Future]
+
+
+class RunnerConfig(BaseModel, extra="forbid"):
+    """Where shards are worked on (reading, extraction, filtering, counting, encoding); the artifacts are the same."""
+
+    kind: Literal["threads", "processes", "dask", "ray"] = Field(
+        "threads",
+        description="threads: one shard after the other, each by the stage's own threads and children; otherwise "
+        "many shards at once, one a worker",
+    )
+    workers: int | None = Field(
+        None, gt=0, description="Worker processes to start here, at first one for each processor"
+    )
+    address: str | None = Field(
+        None, description="A running cluster to work on instead: Dask's scheduler (tcp://HOST:8786), Ray's (HOST:6379)"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "threads" and self.workers:
+            raise ValueError("threads take no workers: set the stages' own, such as pretokenize.threads")
+        if self.kind in ("threads", "processes") and self.address:
+            raise ValueError(f"{self.kind} run on this machine and take no address: set kind to dask or ray")
+        if self.workers and self.address:
+            raise ValueError("give workers to start some here, or the address of a running cluster, not both")
+        return self
+
+    def local_workers(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+
+@contextmanager
+def open_runner(config: RunnerConfig) -> Iterator[MapShards | None]:
+    """How to map over shards while the block lasts; None where that is left to the stages' own threads.
+
+    Processes start, or the cluster is joined, when it is first used. Raises in the block:
+        UserError: what `check_runner` raises, or workers died again and again.
+    """
+    if config.kind == "threads":
+        yield None
+        return
+    with ExitStack() as stack:
+
+        @cache
+        def cluster() -> tuple[Submit, int]:
+            _check_installed(config)
+            return stack.enter_context(_OPEN[config.kind](config))
+
+        def map_shards(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+            submit, workers = cluster()
+            return map_in_order(submit, function, items, AHEAD * workers)
+
+        yield map_shards
+
+
+def check_runner(config: RunnerConfig) -> None:
+    """Make sure, before any work, that the runner can be used.
+
+    Raises:
+        UserError: its package is not installed, or no cluster answers at its address.
+    """
+    _check_installed(config)
+    if config.address:
+        with _OPEN[config.kind](config):
+            pass
+
+
+def map_in_order(
+    submit: Submit, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Like `map`, with at most `ahead` items taken from `items` whose results were not yet handed on."""
+    waiting: deque[Future] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _check_installed(config: RunnerConfig) -> None:
+    package = {"dask": "distributed", "ray": "ray"}.get(config.kind)
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(f"runner {config.kind} needs a package that is missing: pip install 'textmill[{config.kind}]'")
+
+
+def _lost(config: RunnerConfig) -> UserError:
+    return UserError(
+        f"runner {config.kind}: one shard lost its worker {ATTEMPTS} times, most likely to a lack of memory; "
+        "lower runner.workers, or give the workers more memory. What was finished is kept: run again"
+    )
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open_processes(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+    workers = config.local_workers()
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="shard")
+    with closing(_Processes(workers, config)) as processes:
+        try:
+            # A thread for each process sees its shard through, whatever becomes of the process.
+            yield partial(threads.submit, processes.call), workers
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Processes:
+    """A process pool that is replaced when one of its processes dies, which breaks a pool of the standard library."""
+
+    def __init__(self, workers: int, config: RunnerConfig) -> None:
+        self._workers, self._config = workers, config
+        self._context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        self._theirs, self._lifeline = self._context.Pipe(duplex=False)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pool = self._new_pool()
+
+    def call(self, function: Callable[[Item], Result], item: Item) -> Result:
+        for _ in range(ATTEMPTS):
+            pool = self._pool
+            try:
+                return pool.submit(function, item).result()
+            except BrokenProcessPool:
+                self._replace(pool)
+        raise _lost(self._config)
+
+    def close(self) -> None:
+        """End the processes now, also those at work."""
+        self._closed = True
+        self._lifeline.close()
+        self._pool.shutdown()
+
+    def _replace(self, broken: Executor) -> None:
+        with self._lock:
+            if self._closed:
+                raise UserError("the run ended before its shards were finished: run again to continue")
+            if self._pool is broken:  # the first to notice
+                log.warning("A worker process died; its shard is given to another")
+                broken.shutdown(wait=False)
+                self._pool = self._new_pool()
+
+    def _new_pool(self) -> Executor:
+        return ProcessPoolExecutor(self._workers, self._context, initializer=_end_with, initargs=(self._theirs,))
+
+
+def _end_with(lifeline: Connection) -> None:
+    """In a worker: end when the other side of the connection is gone, closed on purpose or by a kill -9 of the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the run's to handle
+
+    def wait() -> None:
+        lifeline.poll(None)
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# --- Dask -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open_dask(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+    from distributed import Client, KilledWorker, LocalCluster
+    from distributed.client import FutureCancelledError
+
+    with ExitStack() as stack:
+        if config.address:
+            client = _join_dask(config.address)
+        else:
+            cluster = LocalCluster(
+                n_workers=config.local_workers(),
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # any free port, for this machine alone
+                memory_limit=None,  # a worker over its share would be killed; the shards themselves are bounded
+                security=True,  # certificates of its own: whoever may connect may run code
+                silence_logs=logging.ERROR,
+            )
+            client = Client(stack.enter_context(cluster), set_as_default=False)
+        stack.enter_context(client)
+        try:
+            yield partial(client.submit, pure=False), sum(client.nthreads().values())
+        except KilledWorker as error:
+            if not config.address:  # a worker cannot be stopped while it is being started again
+                with suppress(TimeoutError):
+                    client.wait_for_workers(config.local_workers(), timeout=WORKER_SECONDS)
+            raise _lost(config) from error
+        except FutureCancelledError as error:
+            raise UserError("the Dask scheduler is gone; what was finished is kept: run again to continue") from error
+
+
+def _join_dask(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address}: start one with `dask scheduler`, or correct runner.address"
+        ) from error
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError as error:
+        client.close()
+        raise UserError(f"the Dask scheduler at {address} has no workers: `dask worker {address}` adds some") from error
+    return client
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open_ray(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if config.address:
+        _check_ray_answers(config.address)
+        ray.init(address=config.address, **quiet)
+    else:
+        ray.init(num_cpus=config.local_workers(), include_dashboard=False, **quiet)
+
+    @ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)
+    def call(function: Callable, item: Any) -> Any:
+        return function(item)
+
+    try:
+        yield lambda function, item: call.remote(function, item).future(), int(ray.cluster_resources()["CPU"])
+    except RayTaskError as error:
+        raise error.cause from None  # as the function raised it
+    except (OutOfMemoryError, WorkerCrashedError) as error:
+        raise _lost(config) from error
+    finally:
+        ray.shutdown()
+
+
+def _check_ray_answers(address: str) -> None:
+    """Ray itself would try for a minute and more."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address}: start one with `ray start --head`, or correct runner.address"
+        ) from error
+
+
+_OPEN: dict[str, Callable[[RunnerConfig], AbstractContextManager[tuple[Submit, int]]]] = {
+    "processes": _open_processes,
+    "dask": _open_dask,
+    "ray": _open_ray,
+}

@@ -1,0 +1,90 @@
+"""Training as a child process of the stage: one process or, by torchrun, many.
+
+A child starts with the allocator set for training, and a killed or failing one takes nothing along. It is in a session
+of its own, so whatever interrupts us must be passed on: Prefect tells only the flow's main thread of a cancellation
+(`TerminationSignal`, no `Exception`), and then allows 30 seconds, in which the child saves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import IO
+
+from flows.engine.devices import reserved
+from modeling.device import training_environment
+from textmill.errors import UserError
+from textmill.processes import die_with_parent
+
+GRACE_SECONDS = 25.0
+log = logging.getLogger(__name__)
+
+
+def train(command: list[str], device: str, processes: int, progress: Callable[..., None]) -> None:
+    """Run a training command (`modeling.training.process.command`) to its end, alone on its GPUs.
+
+    Its progress lines go to `progress`, what it logs to our log.
+
+    Raises:
+        UserError: it wants more GPUs than there are.
+        UserError: the child said what the user has to put right.
+        RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
+    """
+    mistake = None
+    with (
+        reserved(device, processes) as confined,
+        _child(command, training_environment() | confined) as process,
+    ):
+        for message in map(json.loads, process.stdout):
+            if "error" in message:
+                mistake = message["error"]
+            else:
+                progress(message.pop("done"), message.pop("total"), **message)
+        process.wait()
+    if mistake:
+        raise UserError(mistake)
+    if process.returncode:
+        raise RuntimeError(
+            f"training ended with exit status {process.returncode}; run again to continue from its checkpoint"
+        )
+
+
+@contextmanager
+def _child(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A process group that ends with us: an interruption gives it the time to save, and then no more."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    ) as process:
+        # in our context, so that Prefect knows which run the lines belong to
+        listener = threading.Thread(target=copy_context().run, args=(_relay_log, process.stderr), daemon=True)
+        listener.start()
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            listener.join()  # the stream ends with the process
+
+
+def _relay_log(stream: IO[str]) -> None:
+    for line in stream:
+        log.info(line.rstrip())

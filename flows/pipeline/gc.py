@@ -1,0 +1,107 @@
+"""What a store holds that no configuration refers to: behind `textmill gc`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.engine.stage import Stage, each_of, identify
+from flows.pipeline.chain import chain
+from flows.pipeline.config import PipelineConfig
+from flows.stages.comparison import comparison
+from flows.store.fingerprint import digest
+from flows.store.local import Artifact, Garbage, Name, Store
+from textmill.errors import UserError
+
+
+class Unknown:
+    """Stands for an artifact that is not in the store, so that nothing in there can follow from it."""
+
+
+@dataclass
+class References:
+    """A runner for `chain` that writes down which artifacts a run of the configuration would work with,
+    however old they are.
+
+    What an optional stage came to in that run nobody can tell: its input may have been away then, or be away now. The
+    likeliest is followed, unless `settled` names another; `others` are those left.
+    """
+
+    store: Store
+    names: set[Name]
+    settled: dict[str, Artifact | None] = field(default_factory=dict)
+    others: dict[str, list[Artifact | None]] = field(default_factory=dict)
+
+    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Unknown | None:
+        if stage.name in self.settled:
+            return self.settled[stage.name]
+        if any(isinstance(item, Unknown) for item in each_of(inputs)):
+            return Unknown()
+        try:
+            outcomes: list[Any] = [self._identified(stage, config, inputs)]
+        except UserError:
+            if not stage.optional(config):
+                raise
+            outcomes = self._made_with(stage, config)
+        if stage.optional(config):
+            outcomes.append(None)
+        self.others[stage.name] = outcomes[1:]
+        return outcomes[0]
+
+    def _identified(self, stage: Stage, config: BaseModel, inputs: Any) -> Artifact | Unknown:
+        name = (stage.name, digest(identify(stage, config, inputs, self.store))[:16])
+        self.names.add(name)
+        return self.store.find(*name) or Unknown()
+
+    def _made_with(self, stage: Stage, config: BaseModel) -> list[Artifact]:
+        """Artifacts of these settings, whatever the files were that the stage read."""
+        settings = config.model_dump(mode="json")
+        found = [made for made in self.store.artifacts(stage.name) if made.manifest.settings == settings]
+        self.names |= {made.name for made in found}
+        return found
+
+
+def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage]:
+    """Artifacts that neither a run of these configurations, nor what it would use, nor the last comparison of an
+    experiment was made from, and what interruptions left behind that no run would continue. What is being built on this
+    machine now is left out."""
+    referred = {name for config in configs for name in _references(store, config)}
+    artifacts = list(store.artifacts())  # of a bucket that is a request for each
+    wanted = referred | _last_comparisons(artifacts)
+    kept = wanted | {artifact.name for artifact in _with_origins(store, wanted)}
+    for artifact in artifacts:
+        if artifact.name not in kept and not store.is_locked(*artifact.name):
+            why = f"{artifact.manifest.label} of {artifact.manifest.pipeline}".removeprefix(" of ")
+            yield Garbage(artifact.location, artifact.manifest.size, why, partial(store.remove, artifact))
+    yield from store.leftovers(kept)
+
+
+def _references(store: Store, config: PipelineConfig) -> set[Name]:
+    """What a run of the configuration would work with, whatever its optional stages come to."""
+    names: set[Name] = set()
+    likeliest = References(store, names)
+    chain(config, likeliest)
+    for stage, outcomes in likeliest.others.items():
+        for outcome in outcomes:
+            chain(config, References(store, names, settled={stage: outcome}))
+    return names
+
+
+def _last_comparisons(artifacts: Iterable[Artifact]) -> set[Name]:
+    """The last comparison of each experiment on each pipeline, of artifacts in the order they were finished. No
+    configuration asks for the variants' models, and they are hours of training."""
+    comparisons = (artifact for artifact in artifacts if artifact.manifest.stage == comparison.name)
+    return set({(made.manifest.pipeline, made.manifest.label): made.name for made in comparisons}.values())
+
+
+def _with_origins(store: Store, names: Iterable[Name]) -> Iterator[Artifact]:
+    """These artifacts, as far as they are there, and everything they were made from."""
+    for stage, fingerprint in names:
+        if artifact := store.find(stage, fingerprint):
+            yield artifact
+            entries = [entry for given in artifact.manifest.inputs.values() for entry in given]
+            yield from _with_origins(store, [(entry.stage, entry.fingerprint) for entry in entries])

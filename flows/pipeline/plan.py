@@ -1,0 +1,101 @@
+"""What a run would do, and why, without doing it: behind `textmill run --dry-run` and `textmill status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from flows.engine.stage import NotThere, Stage, assess, check_available, each_of, what_changed
+from flows.pipeline.chain import Selection, chain
+from flows.pipeline.config import PipelineConfig
+from flows.store.local import Artifact, open_store
+from textmill.errors import UserError
+
+Action = Literal["reuse", "build", "build?", "skip"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan.
+
+    Actions: `reuse`; `build`; `build?` (only if an earlier stage comes out different from before); `skip` (an optional
+    stage without its input).
+    """
+
+    stage: str
+    title: str
+    action: Action
+    reason: str
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Stands for an artifact that is not built yet, so that nobody can know what follows from it."""
+
+    stage: str
+
+
+@dataclass
+class Planner:
+    """A runner for `flows.service.flows.chain` that writes down what would be done."""
+
+    config: PipelineConfig
+    selection: Selection
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = open_store(self.config.store)
+        self.left_out = self.selection.leaves_out(self.config)
+
+    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
+        if stage.name in self.left_out:
+            return None
+        step = self._step(stage, config, inputs)
+        self.steps.append(step)
+        if step.action == "skip":
+            return None
+        return step.artifact if step.action == "reuse" else Pending(stage.name)
+
+    def _step(self, stage: Stage, config: BaseModel, inputs: dict[str, Any]) -> Step:
+        title = stage.title(config)
+        options = self.selection.options(stage, self.config.name)
+        pending = [item.stage for item in each_of(inputs) if isinstance(item, Pending)]
+        if pending:
+            if options.force:
+                return Step(stage.name, title, "build", "forced")
+            if changed := what_changed(stage, config, self.store):
+                return Step(stage.name, title, "build", changed)
+            names = " or ".join(dict.fromkeys(pending))
+            return Step(stage.name, title, "build?", f"only if {names} comes out different")
+        try:
+            verdict = assess(stage, config, inputs, self.store, options)
+            if verdict.artifact:
+                return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
+            if not self.selection.takes_from_store(stage):
+                check_available(stage, config)
+        except NotThere as error:
+            return Step(stage.name, title, "skip", str(error))
+        if self.selection.takes_from_store(stage):
+            if stage.optional(config):
+                return Step(stage.name, title, "skip", verdict.reason)
+            raise UserError(
+                f"{self.selection.only} alone needs {title}, which is not in the store ({verdict.reason}); "
+                f"build it first: textmill run CONFIG --only {stage.name}"
+            )
+        interrupted = self.store.workdir(stage.name, verdict.fingerprint).exists()
+        reason = f"{verdict.reason}; continues an interrupted build" if interrupted else verdict.reason
+        return Step(stage.name, title, "build", reason)
+
+
+def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Step]:
+    """What `run` would do now, stage by stage.
+
+    Raises:
+        UserError: an input from outside is missing, or a stage is to run alone on what was never built.
+    """
+    planner = Planner(config, selection)
+    chain(config, planner)
+    return planner.steps

@@ -1,0 +1,61 @@
+"""The configuration that an artifact was made with, from its manifest and those of what it was made from: behind
+`textmill reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.stages.pages import lineage
+from flows.store.local import Artifact
+from textmill.errors import UserError
+
+
+def write_configuration(artifact: Artifact, folder: Path) -> Path:
+    """Write `pipeline.yaml` and the sources as they were then into a new folder; the path of the former.
+
+    Sections of stages that come after the artifact's are left out.
+
+    Raises:
+        UserError: the folder exists, or what the artifact was made from has been deleted.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already: choose another with --out")
+    origins = lineage([artifact], artifact.store)
+    _check_complete(origins)
+    document: dict[str, Any] = {"name": artifact.manifest.pipeline or "pipeline", "store": artifact.store.location}
+    sources = [origin.manifest.settings for origin in origins if origin.manifest.stage == "scrape"]
+    sections = {
+        origin.manifest.stage: origin.manifest.settings for origin in origins if origin.manifest.stage != "scrape"
+    }
+    extractors: dict[str, Any] = {}
+    if "prepare" in sections:
+        extractors = sections["prepare"]["extractors"]
+        sections["prepare"] = sections["prepare"]["corpus"]
+    folder.mkdir(parents=True)
+    names = []
+    for source in sources:
+        # Pages are read by the extractor that prepare was given: the snapshot may be older than that.
+        source["extractor"] = extractors.get(source["name"], source["extractor"])
+        path = folder / f"{source['name']}.yaml"
+        path.write_text(yaml.safe_dump(source, sort_keys=False, allow_unicode=True))
+        names.append(str(path.resolve()))
+    document["scrape"] = {"sources": names}
+    document["ingest"] = sections.pop("ingest", None)
+    document["finetune"] = sections.pop("finetune", None)
+    configuration = folder / "pipeline.yaml"
+    configuration.write_text(yaml.safe_dump({**document, **sections}, sort_keys=False, allow_unicode=True))
+    return configuration
+
+
+def _check_complete(origins: list[Artifact]) -> None:
+    there = {origin.name for origin in origins}
+    for origin in origins:
+        for entry in [entry for given in origin.manifest.inputs.values() for entry in given]:
+            if (entry.stage, entry.fingerprint) not in there:
+                raise UserError(
+                    f"the settings of {entry.stage} {entry.fingerprint} are gone from the store: "
+                    f"{origin.manifest.stage} {origin.manifest.fingerprint} was made from it; restore it"
+                )

@@ -1,0 +1,18 @@
+"""The flows under names of their own, as `prefect.yaml` deploys them: an entrypoint is an attribute of a module."""
+
+from __future__ import annotations
+
+from prefect import Flow
+
+from flows.pipeline.chain import STAGES
+from flows.service.experiment import experiment
+from flows.service.flows import pipeline, stage_flow
+
+__all__ = ["experiment", "pipeline"]
+
+
+def __getattr__(name: str) -> Flow:
+    """The flow of a stage alone, under the stage's name; a run makes only the one that it needs."""
+    if name in STAGES:
+        return stage_flow(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

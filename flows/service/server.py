@@ -1,0 +1,233 @@
+"""The service: a Prefect server, what Textmill needs on it, and workers.
+
+`up` is all of it on one machine. `deploy` and `work` are its parts, for a server that runs elsewhere. Everything made
+on the server is made anew or brought up to date, so each of them may follow on an older one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+from prefect.workers.process import ProcessWorker
+
+from flows.engine.devices import LIMIT, gpus
+from flows.service.database import check as check_database
+from textmill.errors import UserError
+from textmill.processes import die_with_parent
+
+POOL = "textmill"
+DEPLOYMENTS = Path("prefect.yaml")
+AUTOMATIONS = Path("automations.yaml")
+HEARTBEAT_SECONDS = 30  # the least that Prefect allows; automations.yaml waits for three of them
+# Kept in memory, the slots of a limit would stay taken for ever after a restart of the server.
+LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
+START_SECONDS = 180.0  # a new database takes a while on a slow disk
+CANCEL_SECONDS = 40.0  # Prefect gives a cancelled run 30
+STOP_SECONDS = 15.0
+
+
+def up(host: str, port: int, database: str | None, tell: Callable[[str], None]) -> None:
+    """Bring the whole service up on this machine and keep it until interrupted (KeyboardInterrupt): then runs under way
+    are cancelled, so that trainings save their checkpoints, and worker and server are stopped.
+
+    Raises:
+        UserError: the wrong folder, a port in use, a database that cannot be used, or a server that does not start.
+    """
+    _check_folder()
+    address = f"http://{host}:{port}"
+    if _answers(f"{address}/api"):
+        raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
+    check_database(database or PREFECT_API_DATABASE_CONNECTION_URL.value())
+    with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database):
+        tell(f"Server ready at {address}")
+        deploy(None, tell)
+        work(socket.gethostname(), [], tell)
+
+
+def deploy(trainings: int | None, tell: Callable[[str], None]) -> None:
+    """Put the work pool, the limit of `trainings`, the automations and the deployments on the server in Prefect's
+    settings.
+
+    Raises:
+        UserError: the wrong folder, no server, or a deployment that it refuses.
+    """
+    _check_folder()
+    _check_server()
+    with get_client(sync_client=True) as client:
+        furnish(client, trainings)
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)],
+        env=_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"{DEPLOYMENTS} could not be deployed:\n{done.stdout}{done.stderr}")
+    tell("Deployments ready: start them in the UI, or with `prefect deployment run pipeline/demo`")
+
+
+def work(name: str, queues: list[str], tell: Callable[[str], None]) -> None:
+    """Keep a worker at work on these queues (none: all) until interrupted (KeyboardInterrupt): then its runs are
+    cancelled, so that trainings save their checkpoints. A worker that dies is replaced.
+
+    Raises:
+        UserError: no server, or a pool whose runs are no processes.
+    """
+    _check_server()
+    _check_pool()
+    command = ["worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    command += [word for queue in queues for word in ("--work-queue", queue)]
+    while True:
+        with _prefect(command, _environment()) as worker:
+            try:
+                while worker.poll() is None and name not in online():
+                    time.sleep(0.5)
+                if worker.poll() is None:
+                    tell(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
+                worker.wait()
+            except BaseException:  # an interruption
+                tell("Stopping: runs under way are told to save what they have")
+                _cancel_runs(name, tell)
+                raise
+        tell(f"The worker ended with exit status {worker.returncode}; starting another")
+        time.sleep(5)
+
+
+def furnish(client: SyncPrefectClient, trainings: int | None = None) -> None:
+    """Make the work pool, the limit of trainings (as many as this machine has GPUs, or else one) and the automations,
+    or bring them up to date. A pool that is there stays as it is; the deployments make its queues."""
+    template = ProcessWorker.get_default_base_job_template()
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    client.upsert_global_concurrency_limit_by_name(LIMIT, trainings or max(1, len(gpus())))
+    for document in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
+        automation = AutomationCore.model_validate(document)
+        known = client.read_automations_by_name(automation.name)
+        if known:
+            automation.enabled = known[0].enabled  # whoever switched it on or off in the UI meant it
+            client.update_automation(known[0].id, automation)
+        else:
+            client.create_automation(automation)
+
+
+def online() -> list[str]:
+    """Names of the workers of our pool that the server has lately heard from.
+
+    Raises:
+        prefect.exceptions.ObjectNotFound: there is no such pool.
+    """
+    with get_client(sync_client=True) as client:
+        client.read_work_pool(POOL)
+        return [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == "ONLINE"]
+
+
+def _check_folder() -> None:
+    for needed in (DEPLOYMENTS, AUTOMATIONS):
+        if not needed.is_file():
+            raise UserError(f"there is no {needed} here: run this in the folder of the project")
+
+
+def _check_server() -> None:
+    address = PREFECT_API_URL.value()
+    if not address:
+        raise UserError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api")
+    if not _answers(address):
+        raise UserError(f"no Prefect server answers at {address} (PREFECT_API_URL)")
+
+
+def _check_pool() -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_work_pool(POOL)
+        except ObjectNotFound:
+            raise UserError(f"the server has no work pool {POOL!r} yet: `textmill deploy` makes it") from None
+    if pool.type != "process":
+        raise UserError(
+            f"runs of the pool {POOL!r} are no processes but {pool.type}: start `prefect worker start --pool {POOL}`"
+        )
+
+
+def _answers(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    """What Prefect's programs and the runs below them are told."""
+    return {
+        **os.environ,
+        "PREFECT_API_URL": PREFECT_API_URL.value(),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+    }
+
+
+@contextmanager
+def _server(host: str, port: int, database: str | None) -> Iterator[None]:
+    environment = _environment() | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE}
+    if database:
+        environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    with _prefect(["server", "start", "--host", host, "--port", str(port)], environment) as server:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(PREFECT_API_URL.value()):
+            if server.poll() is not None:
+                raise UserError(f"the Prefect server ended with exit status {server.returncode}; see its lines above")
+            if time.monotonic() > deadline:
+                raise UserError(f"the Prefect server did not answer within {START_SECONDS:.0f} s; see its lines above")
+            time.sleep(0.3)
+        yield
+
+
+def _cancel_runs(worker: str, tell: Callable[[str], None]) -> None:
+    """Cancel what this worker is running, and wait until it has ended."""
+    try:
+        with get_client(sync_client=True) as client:
+            for flow_run in _runs(client, worker, StateType.RUNNING, StateType.PENDING):
+                client.set_flow_run_state(flow_run.id, Cancelling(message="Its worker was stopped; retry to continue"))
+            deadline = time.monotonic() + CANCEL_SECONDS
+            while _runs(client, worker, StateType.CANCELLING) and time.monotonic() < deadline:
+                time.sleep(0.5)
+    except httpx.HTTPError:
+        tell("The server does not answer, so that runs under way cannot be cancelled")
+
+
+def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[FlowRun]:
+    """The worker's runs in one of these states."""
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
+    found = client.read_flow_runs(flow_run_filter=wanted)
+    return [run for run in found if run.work_pool_name == POOL and run.labels.get("prefect.worker.name") == worker]
+
+
+@contextmanager
+def _prefect(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A Prefect program beside us, out of reach of the terminal's Ctrl-C: it is stopped when the context ends."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,0 +1,125 @@
+"""Scaling on paper: what a training run needs and takes, before any GPU is rented.
+
+Formulas: weights of a decoder counted from its matrices; 6 FLOPs a matrix weight and token, and 12 x layers x width x
+context a token for attention (Chowdhery et al. 2022, PaLM, appendix B); activations counted as Korthikanti et al. 2022
+(section 4.1) do it, one by one as the backward pass needs them, for these blocks with fused attention.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from modeling.config import ModelConfig, PretrainConfig
+from modeling.device import GPUS
+from modeling.networks.loss_head import SLICE_ELEMENTS
+from textmill.errors import UserError
+
+USUAL_MFU = 0.40  # nanochat reaches 0.40-0.46 on H100, nanoGPT about 0.3 on A100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Times in seconds, memory in bytes a device, cost in dollars."""
+
+    parameters: int
+    block_parameters: int
+    tokens: int
+    flops_per_token: int
+    flops: float
+    devices: int
+    gpu: str
+    windows_per_device: int
+    state_memory: float
+    activation_memory: float
+    memory: float
+    device_memory: float
+    seconds: float
+    cost: float
+
+    @property
+    def fits(self) -> bool:
+        return self.memory <= 0.9 * self.device_memory  # the rest goes to the context, NCCL and fragments
+
+
+def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
+    """All weights, those in the blocks' matrices, and those whose products cost FLOPs (blocks and head)."""
+    kv_width = (model.kv_heads or model.heads) * model.head_size
+    matrices = 3 if model.activation == "swiglu" else 2
+    attention = 2 * model.width**2 + 2 * model.width * kv_width
+    blocks = model.layers * (attention + matrices * model.width * model.hidden_units)
+    embedding = vocab_size * model.width
+    total = blocks + embedding * (1 if model.tied else 2)
+    if model.positions == "learned":
+        total += model.context * model.width
+    if model.bias:
+        total += model.layers * (2 * model.width + 2 * kv_width + (matrices - 1) * model.hidden_units + model.width)
+    if model.norm == "layer":
+        total += (2 * model.layers + 1) * model.width * (2 if model.bias else 1)
+    if model.value_embeddings:
+        total += -(-model.layers // 2) * vocab_size * kv_width
+    total += model.bigrams * model.bigram_channels
+    return total, blocks, blocks + embedding
+
+
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
+    """Forward and backward, in windows of `length` tokens (default: the context), through `layers` (default: all)."""
+    if layers is not None:
+        model = model.model_copy(update={"layers": layers})
+    return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * (length or model.context)
+
+
+def activation_bytes(model: ModelConfig) -> int:
+    """What a layer keeps of a token for the backward pass, in bytes, the stream and all products in 16 bits."""
+    kv_width = (model.kv_heads or model.heads) * model.head_size
+    values = 4 * model.width  # what goes into and comes out of both norms
+    values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
+    values += (3 if model.activation == "swiglu" else 2) * model.hidden_units  # before and after the nonlinearity
+    if model.qk_norm:
+        values += model.width + kv_width
+    if model.value_embeddings:
+        values += kv_width // 2  # on every other layer
+    if model.x0_skip:
+        values += model.width
+    masks = 2 * model.width if model.dropout else 0
+    return 2 * values + masks
+
+
+def plan(
+    config: PretrainConfig, vocab_size: int, gpus: str = "1xH100", mfu: float = USUAL_MFU, price: float | None = None
+) -> Plan:
+    """What this run needs on `gpus` ("8xH100") if the devices reach `mfu` of their peak; `price` in dollars a GPU hour.
+
+    Raises UserError for GPUs it does not know or a batch that does not divide over them.
+    """
+    match = re.fullmatch(r"(?:(\d+)x)?(.*)", gpus)
+    devices, name = int(match[1] or 1), match[2].upper()
+    if name not in GPUS or not devices:
+        raise UserError(f"unknown GPUs {gpus!r}; write 8xH100 or the like, with one of {', '.join(GPUS)}")
+    if not 0 < mfu <= 1:
+        raise UserError(f"mfu is a share of the peak in (0, 1], not {mfu}")
+    if config.batch % devices:
+        raise UserError(f"batch {config.batch} does not divide over {devices} devices; make it a multiple")
+    gpu, model = GPUS[name], config.model
+    total, blocks, _ = parameters(model, vocab_size)
+    tokens = config.steps * config.batch * model.context
+    per_token = flops_per_token(model, vocab_size)
+    windows = min(config.micro_batch or config.batch, config.batch // devices)
+    # fp32 weights and gradients; AdamW keeps two moments of a weight, Muon one for the blocks' matrices
+    moments = 2 * total - (blocks if config.optimizer.name == "muon" else 0)
+    averages = total if config.ema else 0
+    state = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
+    if config.parallel == "fsdp":
+        state /= devices
+    rows = windows * model.context
+    activations = rows * model.layers * activation_bytes(model)
+    activations += 4 * min(SLICE_ELEMENTS["cuda"], rows * vocab_size)  # a slice of the loss head's logits
+    shallow = config.growing_steps * config.batch * model.context
+    flops = (tokens - shallow) * per_token + shallow * flops_per_token(model, vocab_size, layers=config.grow_from)
+    seconds = flops / (devices * gpu.peak * mfu)
+    return Plan(
+        parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=flops,
+        devices=devices, gpu=name, windows_per_device=windows, state_memory=state, activation_memory=activations,
+        memory=state + activations, device_memory=gpu.memory, seconds=seconds,
+        cost=seconds / 3600 * devices * (gpu.price if price is None else price),
+    )  # fmt: skip

@@ -1,0 +1,219 @@
+"""A checkpoint as `transformers` loads it: `AutoModelForCausalLM.from_pretrained(folder)`.
+
+The modern GPT without its extras is `NanoChatForCausalLM`, the classic one `GPT2LMHeadModel`: those need no code of
+ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code along
+and is loaded with `trust_remote_code=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import modeling
+from modeling.checkpoint import Description, load_model, untied, write_file
+from modeling.networks.functional import NORM_EPS
+from modeling.networks.transformer import GPT
+from textmill.errors import UserError
+from tokenization.formats import load_tokenizer
+from tokenization.tokenizer import Tokenizer
+
+REMOTE_CODE = "modeling_textmill.py"
+EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
+OPTIONAL_PARTS = ("qk_norm", *EXTRAS, "tied")
+Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
+
+
+def export(checkpoint: Path, out: Path) -> str:
+    """Write `out` for `from_pretrained`: config, weights, tokenizer, model card, and code if needed; the architecture.
+
+    Raises UserError if `checkpoint` is none or `out` holds something already.
+    """
+    model, description = load_model(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; export to a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    convert = converter(description)
+    config, weights = convert(model, description)
+    config |= {
+        "vocab_size": description.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
+        "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.special_tokens["[PAD]"],
+    }  # fmt: skip
+    write_file(out / "model.safetensors", safetensors.torch.save(weights, {"format": "pt"}))
+    write_file(out / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    tokenizer.save(out)
+    if "auto_map" in config:
+        write_file(out / REMOTE_CODE, remote_code().encode())
+    stats = checkpoint / "stats.json"
+    figures = json.loads(stats.read_text()) if stats.is_file() else {}
+    write_file(out / "README.md", model_card(description, tokenizer, config, figures).encode())
+    return config["architectures"][0]
+
+
+def converter(description: Description) -> Callable[[GPT, Description], Converted]:
+    """Which class of `transformers` computes the same."""
+    model = description.model
+    plain = not any(getattr(model, part) for part in EXTRAS) and description.objective == "causal"
+    modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
+    if plain and modern == ("rms", "rope", "relu2", True, False):
+        return to_nanochat
+    classic = (model.norm, model.positions, model.qk_norm, model.bias, model.softcap, model.kv_heads or model.heads)
+    if plain and classic == ("layer", "learned", False, True, None, model.heads) and model.activation != "swiglu":
+        return to_gpt2
+    return to_remote_code
+
+
+def to_nanochat(model: GPT, description: Description) -> Converted:
+    """transformers.NanoChatForCausalLM (after karpathy/nanochat)."""
+    config = description.model
+    names = {
+        "embed.": "model.embed_tokens.", "blocks.": "model.layers.", "head.": "lm_head.",
+        ".attention.q.": ".self_attn.q_proj.", ".attention.k.": ".self_attn.k_proj.",
+        ".attention.v.": ".self_attn.v_proj.", ".attention.out.": ".self_attn.o_proj.",
+        ".feed_forward.up.": ".mlp.fc1.", ".feed_forward.down.": ".mlp.fc2.",
+    }  # fmt: skip
+    return {
+        "architectures": ["NanoChatForCausalLM"],
+        "model_type": "nanochat",
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden_units,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads or config.heads,
+        "max_position_embeddings": config.context,
+        "hidden_act": "relu2",
+        "rms_norm_eps": NORM_EPS,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "final_logit_softcapping": config.softcap,
+        "attention_bias": False,
+        "tie_word_embeddings": config.tied,
+    }, renamed(model, names)
+
+
+def to_gpt2(model: GPT, description: Description) -> Converted:
+    """transformers.GPT2LMHeadModel: its linear layers are stored transposed, queries, keys and values in one."""
+    config = description.model
+    weights = renamed(model, {
+        "embed.": "transformer.wte.", "embed_position.": "transformer.wpe.", "blocks.": "transformer.h.",
+        "norm.": "transformer.ln_f.", "head.": "lm_head.",
+        ".attention_norm.": ".ln_1.", ".feed_forward_norm.": ".ln_2.", ".attention.out.": ".attn.c_proj.",
+        ".feed_forward.up.": ".mlp.c_fc.", ".feed_forward.down.": ".mlp.c_proj.",
+    })  # fmt: skip
+    for layer in range(config.layers):
+        for part in ("weight", "bias"):
+            stem = f"transformer.h.{layer}.attention"
+            joined = [weights.pop(f"{stem}.{name}.{part}") for name in ("q", "k", "v")]
+            weights[f"transformer.h.{layer}.attn.c_attn.{part}"] = torch.cat(joined)
+    for name in [name for name in weights if re.search(r"\.(c_attn|c_proj|c_fc)\.weight$", name)]:
+        weights[name] = weights[name].T.contiguous()
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_positions": config.context,
+        "n_embd": config.width,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_inner": config.hidden_units,
+        "activation_function": "gelu_new" if config.activation == "gelu" else config.activation,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": config.tied,
+    }, weights
+
+
+def to_remote_code(model: GPT, description: Description) -> Converted:
+    """`modeling_textmill.py` beside the weights."""
+    head = "TextmillForCausalLM" if description.objective == "causal" else "TextmillForMaskedLM"
+    auto = "AutoModelForCausalLM" if description.objective == "causal" else "AutoModelForMaskedLM"
+    module = REMOTE_CODE.removesuffix(".py")
+    derived = {name: getattr(description.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
+    return description.model.model_dump() | derived | {
+        "architectures": [head],
+        "model_type": "textmill",
+        "auto_map": {"AutoConfig": f"{module}.TextmillConfig", auto: f"{module}.{head}"},
+        "causal": description.objective == "causal",
+        "shift": description.shift,
+        "tie_word_embeddings": description.model.tied,
+    }, renamed(model, {"": "gpt."})  # fmt: skip
+
+
+def renamed(model: GPT, names: dict[str, str]) -> dict[str, Tensor]:
+    """The model's weights under the names of another: beginnings first, then the parts inside."""
+    starts = [(ours, theirs) for ours, theirs in names.items() if not ours.startswith(".")]
+    insides = [(ours, theirs) for ours, theirs in names.items() if ours.startswith(".")]
+    weights = {}
+    for name, value in untied(model.state_dict(), model).items():
+        ours, theirs = next(pair for pair in starts if name.startswith(pair[0]))
+        name = theirs + name.removeprefix(ours)
+        for ours, theirs in insides:
+            name = name.replace(ours, theirs)
+        weights[name] = value.detach().clone()
+    return weights
+
+
+def remote_code() -> str:
+    """The sources of the model and its wrapper as one file without imports from this package."""
+    folder = Path(modeling.__file__).parent
+    files = ("networks/loss_head.py", "networks/functional.py", "networks/transformer.py", "inference/remote_code.py")
+    parts = [(folder / name).read_text() for name in files]
+    text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
+    text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n)+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^from modeling\..*\n", "", text, flags=re.MULTILINE)
+    return "from __future__ import annotations\n\n" + text
+
+
+def model_card(description: Description, tokenizer: Tokenizer, config: dict[str, Any], figures: dict[str, Any]) -> str:
+    """README.md of the export: what it is, how it was made, what came out, how to load it."""
+    model, run = description.model, description.run
+    remote = "auto_map" in config
+    kind = "fill-mask" if description.objective == "masked" else "text-generation"
+    auto = "AutoModelForMaskedLM" if description.objective == "masked" else "AutoModelForCausalLM"
+    option = ", trust_remote_code=True" if remote else ""
+    rows = {
+        "Architecture": config["architectures"][0],
+        "Size": f"{model.layers} layers, width {model.width}, {model.heads} heads",
+        "Parts": f"{model.norm} norm, {model.positions} positions, {model.activation}"
+        + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part)),
+        "Context": f"{model.context} tokens",
+        "Vocabulary": f"{description.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
+        "Parameters": f"{figures['parameters']:,}" if "parameters" in figures else None,
+        "Training": f"{run['steps']:,} steps of {run['batch']} windows, {run['optimizer']['name']}, "
+        f"{run['schedule']['shape']} schedule, seed {run['seed']}",
+        "Tokens seen": f"{figures['tokens_seen']:,}" if "tokens_seen" in figures else None,
+        "Validation loss": f"{figures['validation_loss']:.4f} nats a token" if "validation_loss" in figures else None,
+        "Bits per byte": f"{figures['bits_per_byte']:.4f}" if "bits_per_byte" in figures else None,
+        "Masked accuracy": f"{figures['masked_accuracy']:.1%}" if "masked_accuracy" in figures else None,
+    }  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value)
+    code = f"\nThe architecture is in `{REMOTE_CODE}`, which that option runs: read it first.\n" if remote else ""
+    return f"""---
+library_name: transformers
+pipeline_tag: {kind}
+tags: [textmill]
+---
+# A {description.objective} language model trained with Textmill
+
+| | |
+|---|---|
+{table}
+
+```python
+from transformers import AutoTokenizer, {auto}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = {auto}.from_pretrained("PATH"{option})
+```
+{code}
+Figures are from held-out text of the training corpus. The model repeats what it was trained on, errors and biases
+included; it was not tuned to follow instructions or to be safe.
+"""

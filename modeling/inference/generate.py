@@ -1,0 +1,254 @@
+"""Using a checkpoint: continuing text and filling blanks."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modeling.checkpoint import Description, load_model
+from modeling.device import choose
+from modeling.networks.transformer import GPT, KeyValueCache
+from textmill.errors import UserError
+from tokenization.formats import load_tokenizer
+from tokenization.tokenizer import Tokenizer
+
+MASK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in fp32 with its tokenizer, ready to use."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    description: Description
+
+    def forbidden(self, *allowed: int) -> Tensor:
+        """bool [V]: ids that must not come out: special tokens but the allowed ones, and ids that mean nothing."""
+        ordinary = torch.from_numpy(self.tokenizer.byte_lengths() > 0)
+        ordinary[list(allowed)] = True
+        return ~ordinary.to(self.model.embed.weight.device)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 takes the most probable one."""
+
+    max_tokens: int = 100
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top_k must be 1 or more, not {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if self.max_tokens < 0:
+            raise UserError(f"max_tokens must be 0 or more, not {self.max_tokens}")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """`text` with its blanks filled; for each blank, in order, the most probable tokens with their probabilities."""
+
+    text: str
+    candidates: list[list[tuple[str, float]]]
+
+
+def load(path: Path, device: str = "auto") -> Checkpoint:
+    """Raises UserError if the folder is no checkpoint or its files are damaged."""
+    model, description = load_model(path)
+    return Checkpoint(model.to(choose(device, "fp32").device), load_tokenizer(path), description)
+
+
+def generate(
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), cache: bool = True
+) -> list[str]:
+    """Continuations of the prompts, without them, computed as one batch."""
+    ended = [TextStream(sampling.stop) for _ in prompts]
+    texts = [""] * len(prompts)
+    for tokens in continuations(checkpoint, prompts, sampling, cache):
+        for row, token in tokens.items():
+            texts[row] += ended[row].feed(checkpoint.tokenizer.token_bytes(token))
+        if all(stream.stopped for stream in ended):
+            break
+    return [text + stream.rest() for text, stream in zip(texts, ended, strict=True)]
+
+
+def stream(checkpoint: Checkpoint, prompt: str, sampling: Sampling = Sampling()) -> Iterator[str]:
+    """The continuation of one prompt, piece by piece as it is made."""
+    text = TextStream(sampling.stop)
+    for tokens in continuations(checkpoint, [prompt], sampling):
+        if piece := text.feed(checkpoint.tokenizer.token_bytes(tokens[0])):
+            yield piece
+        if text.stopped:
+            return
+    if piece := text.rest():
+        yield piece
+
+
+class TextStream:
+    """Bytes of tokens to text: never half a character, and never a stop string or anything after it."""
+
+    def __init__(self, stop: tuple[str, ...]):
+        self.stop = [text for text in stop if text]
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.held = ""
+        self.stopped = False
+
+    def feed(self, piece: bytes) -> str:
+        """What is certain by now."""
+        if self.stopped:
+            return ""
+        self.held += self.decoder.decode(piece)
+        found = [place for text in self.stop if (place := self.held.find(text)) >= 0]
+        if found:
+            self.stopped = True
+            ready, self.held = self.held[: min(found)], ""
+            return ready
+        # hold back an ending that a stop string may begin with
+        hold = max(
+            (n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n])),
+            default=0,
+        )
+        ready, self.held = self.held[: len(self.held) - hold], self.held[len(self.held) - hold :]
+        return ready
+
+    def rest(self) -> str:
+        return "" if self.stopped else self.held + self.decoder.decode(b"", final=True)
+
+
+@torch.inference_mode()
+def continuations(
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling, cache: bool = True
+) -> Iterator[dict[int, int]]:
+    """New tokens as {row of the batch: token}, until every row has ended with end-of-text or `max_tokens`.
+
+    All rows advance position by position from the shortest prompt's end; a longer prompt supplies its own tokens
+    meanwhile. A full window drops its older half.
+    """
+    model, words = checkpoint.model, checkpoint.tokenizer
+    if not model.causal:
+        raise UserError("this checkpoint fills blanks, it does not continue text; use `textmill fill`")
+    rows = [words.encode_ordinary(prompt) or [words.eot_id] for prompt in prompts]
+    device = model.embed.weight.device
+    generator = torch.Generator(device).manual_seed(sampling.seed)
+    forbidden = checkpoint.forbidden(words.eot_id)
+    lengths = [len(row) for row in rows]
+    active = set(range(len(rows))) if sampling.max_tokens else set()
+    place, start, memory = min(lengths), 0, None
+    context = model.config.context
+    while active:
+        if place - start > context or memory is None:
+            if place - start > context:
+                start = place - max(1, context // 2)
+            memory = KeyValueCache(model, len(rows))
+            window = slice(start, place)
+        else:
+            window = slice(place - 1, place) if cache else slice(start, place)
+        ids = torch.tensor([row[window] for row in rows], device=device)
+        logits = model(ids, cache=memory if cache else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
+        chosen = choose_tokens(logits, sampling, generator).tolist()
+        new = {}
+        for row, token in enumerate(chosen):
+            if place < lengths[row]:
+                continue  # still in its prompt
+            rows[row].append(token)
+            if row in active:
+                if token == words.eot_id:
+                    active.discard(row)
+                    continue
+                new[row] = token
+                if place + 1 - lengths[row] == sampling.max_tokens:
+                    active.discard(row)
+        place += 1
+        if new:
+            yield new
+
+
+def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """One token a row from logits [B, V]: int64 [B]."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[:, -1:], -torch.inf)
+    if sampling.top_p is not None:  # the smallest set of tokens whose probabilities reach top_p
+        ordered, order = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
+        logits = ordered.masked_fill(before >= sampling.top_p, -torch.inf).gather(-1, order.argsort(dim=-1))
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+@torch.inference_mode()
+def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
+    """Fill each [MASK] of the text with one token, the most certain blank first, so that later ones can lean on it.
+
+    Raises UserError if the checkpoint is not a masked one, nothing is blank, or the text exceeds the window.
+    """
+    model, words = checkpoint.model, checkpoint.tokenizer
+    if model.causal:
+        raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
+    ids, begin_words = blanked(text, words)
+    blanks = [place for place, token in enumerate(ids) if token == words.special_tokens[MASK]]
+    if not blanks:
+        raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")
+    if len(ids) > model.config.context:
+        raise UserError(f"the text has {len(ids)} tokens but the window holds {model.config.context}; shorten it")
+    device = model.embed.weight.device
+    forbidden = checkpoint.forbidden().repeat(len(blanks), 1)
+    forbidden[begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(words)).to(device)
+    found: dict[int, list[tuple[str, float]]] = {}
+    while len(found) < len(blanks):
+        rows = torch.tensor([[place - checkpoint.description.shift for place in blanks]], device=device)
+        logits = model(torch.tensor([ids], device=device), rows=rows)[0].float()
+        best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
+        surest = max((n for n in range(len(blanks)) if n not in found), key=lambda n: best.values[n, 0].item())
+        tokens, shares = best.indices[surest].tolist(), best.values[surest].tolist()
+        found[surest] = [(words.decode([token]), share) for token, share in zip(tokens, shares, strict=True) if share]
+        ids[blanks[surest]] = tokens[0]
+    return Filled(words.decode(ids[1:]), [found[number] for number in range(len(blanks))])
+
+
+def word_beginnings(words: Tokenizer) -> Tensor:
+    """int64 [N]: ids of the tokens that are a space and what follows it."""
+    return torch.tensor(
+        [i for token, i in words.tokens.items() if token[:1] == b" " and token.strip()], dtype=torch.int64
+    )
+
+
+def blanked(text: str, words: Tokenizer) -> tuple[list[int], list[bool]]:
+    """Ids of a text with blanks, after an end of text, and for each blank whether it is the beginning of a word.
+
+    A token carries the space before its word, so a blank after a space takes that space in (if there are such tokens).
+    """
+    mask = words.special_tokens[MASK]
+    spaced = len(word_beginnings(words)) > 0
+    ids, begin_words = [words.eot_id], []
+    for piece in re.split(r"( ?\[MASK\])" if spaced else r"(\[MASK\])", text):
+        if piece.endswith(MASK):
+            ids.append(mask)
+            begin_words.append(piece.startswith(" "))
+        elif piece:
+            ids += words.encode_ordinary(piece)
+    return ids, begin_words
+
+
+def cropped(text: str, words: Tokenizer, context: int) -> str:
+    """The text without the words farthest from its first blank that a window of `context` tokens has no room for."""
+    parts = text.split(" ")
+    while len(parts) > 1 and len(blanked(" ".join(parts), words)[0]) > context:
+        blank = next(place for place, part in enumerate(parts) if MASK in part)
+        parts.pop(-1 if len(parts) - 1 - blank >= blank else 0)
+    return " ".join(parts)

@@ -1,0 +1,101 @@
+"""Pretraining: token arrays to a checkpoint that predicts every next token."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling.checkpoint import Description
+from modeling.config import PretrainConfig
+from modeling.device import choose
+from modeling.inference import generate
+from modeling.training.distributed import local_rank, ranks
+from modeling.training.objectives import CausalLM
+from modeling.training.trainer import Trainer, is_finished
+from textmill.errors import UserError
+from textmill.settings import output_settings
+from tokenization.arrays import TokenArrays
+from tokenization.formats import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+COUNT_CHUNK = 1 << 22
+
+
+def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, progress: Callable[..., None]) -> None:
+    """Train a model from scratch and leave a checkpoint folder in `out`; a second call continues a killed one.
+
+    tokens: folder of token arrays with splits `train` and `validation`; tokenizer: the one they were made with.
+    Beside the checkpoint's files, `out` gets the tokenizer, `stats.json` (parameters, tokens seen, validation loss in
+    nats and bits per byte, unigram entropy of the training split in nats, a sample) and `timing.jsonl` (clocks).
+    Under torchrun every rank calls it, and rank 0 writes.
+
+    Raises UserError if the data is shorter than a window, the vocabularies differ, the loss is not finite, or the
+    batch does not divide over the ranks.
+    """
+    if is_finished(out):
+        return
+    compute = choose(config.device, config.precision, local_rank())
+    train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    words = load_tokenizer(tokenizer)
+    if words.vocab_size != train.vocab_size:
+        raise UserError(
+            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {words.vocab_size}; "
+            "pretokenize with this tokenizer"
+        )
+    objective = CausalLM(train, validation, config.model.context, config.seed, config.evaluate_tokens)
+    description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
+    with ranks(compute.device) as group:
+        torch.manual_seed(config.seed)
+        shallow = config.growing_steps, config.grow_from
+        trainer = Trainer(description.build(), objective, description, config, out, compute, group, progress, shallow)
+        trainer.run()
+        if group.first:
+            figures = trainer.publish()
+            words.save(out)
+            stats = {
+                "parameters": sum(p.numel() for p in trainer.model.parameters()),
+                "block_parameters": trainer.model.block_parameters(),
+                "vocab_size": train.vocab_size,
+                "steps": config.steps,
+                "tokens_seen": config.steps * config.batch * config.model.context,
+                "validation_loss": figures["validation_loss"],
+                "bits_per_byte": figures["bits_per_byte"],
+                "unigram_entropy": entropy(token_counts(train)),
+                "sample_prompt": config.sample_prompt,
+                "sample": sample(out, config),
+            }
+            trainer.finish(stats)
+        group.barrier()
+
+
+def recipe(config: PretrainConfig) -> dict:
+    """The settings that decide the weights, for `config.json`: the same bytes however the run was executed."""
+    return config.model_dump(include=output_settings(config).keys() - {"model"})
+
+
+def token_counts(tokens: TokenArrays) -> np.ndarray:
+    """int64[vocab_size]: how often each token occurs."""
+    counts = np.zeros(tokens.vocab_size, np.int64)
+    for start in range(0, len(tokens), COUNT_CHUNK):
+        chunk = tokens.window(start, min(COUNT_CHUNK, len(tokens) - start))
+        counts += np.bincount(chunk, minlength=tokens.vocab_size)
+    return counts
+
+
+def entropy(counts: np.ndarray) -> float:
+    """Entropy in nats of the distribution that the counts describe."""
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def sample(out: Path, config: PretrainConfig) -> str:
+    """Text that continues the configured prompt, made on the CPU in fp32."""
+    if not config.sample_tokens:
+        return ""
+    settings = generate.Sampling(max_tokens=config.sample_tokens, seed=config.seed)
+    return generate.generate(generate.load(out, device="cpu"), [config.sample_prompt], settings)[0]

@@ -1,0 +1,55 @@
+"""Checkpoints of a model that is spread over ranks.
+
+Each rank writes one file, `shard-00001-model-00001-of-00001.safetensors` and so on, with its part of every tensor and
+the place of that part. Reading asks for tensors by name and fills whatever part of them a rank holds now: the files do
+as well for another number of ranks or for one process, and so do the files of a checkpoint that one process wrote.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from modeling.checkpoint import Description, complete, describe, draft_of, sha256, started
+from modeling.training.distributed import Ranks
+
+
+def write(folder: Path, tensors: dict[str, Tensor], description: Description, metrics: str, ranks: Ranks) -> None:
+    """What `checkpoint.write` does, by all ranks together; a tensor that every rank holds whole is written once."""
+    if ranks.first:
+        started(folder)
+    ranks.barrier()
+    draft = draft_of(folder)
+    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(draft), save_distributed=True))
+    own = {path.name: sha256(path) for path in draft.glob(f"shard-{ranks.rank + 1:05d}-*")}
+    checksums: list[dict[str, str]] = [{}] * ranks.world
+    dist.all_gather_object(checksums, own)
+    if ranks.first:
+        describe(draft, description, metrics)
+        complete(folder, {name: digest for written in checksums for name, digest in written.items()})
+
+
+def fill(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Read the values of these tensors, or of this rank's parts of them, in place."""
+    with warnings.catch_warnings():
+        # ranks need not agree on who reads what, and the warning is about that
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
+
+
+def contents(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and dtype of every tensor, from the heads of the files."""
+    stored = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {name: (tensor.size, tensor.properties.dtype) for name, tensor in stored.items()}
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """Every tensor whole, on the CPU."""
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in contents(folder).items()}
+    fill(tensors, folder)
+    return tensors

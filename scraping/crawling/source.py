@@ -1,0 +1,189 @@
+"""A source: one web site, declared in one YAML file.
+
+Shipped sources are the files of `scraping/sources/`; any other is named by the path of its file.
+"""
+
+import difflib
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+
+from scraping.crawling.scope import Scope
+from scraping.crawling.urls import host_of, normalise
+from scraping.extraction.extract import ArticleExtractor, Extractor
+from textmill.errors import UserError
+from textmill.settings import execution_only, read_settings
+
+VERSION = "0.1"
+SHIPPED = Path(__file__).parent.parent / "sources"
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w)\s*\Z")
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_CONTACT = re.compile(r"[^\s@<>]+@[^\s@<>]+\Z|https?://\S+\Z|\$\{?\w+\}?\Z")
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    if isinstance(value, str) and not value.startswith("P"):
+        raise ValueError(f"{value!r} is not a duration: write one such as 30min, 12h or 7d")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class Limits(BaseModel, extra="forbid"):
+    """Bounds of a crawl; each one that is met is named in the crawl's report."""
+
+    pages: int = Field(100_000, gt=0, description="Pages to ask for at most, in one crawl")
+    urls: int = Field(2_000_000, gt=0, description="URLs to remember at most; further links are passed over")
+    depth: int = Field(20, ge=0, description="Links between a start URL and a page at most")
+    bytes: int = Field(10_000_000, gt=0, description="Bytes of one page at most, after decompression")
+    seconds: float = Field(60.0, gt=0, description="Seconds that one page may take, from connecting to its last byte")
+    url_length: int = Field(2_000, gt=0, description="Characters of a URL at most")
+    path_segments: int = Field(16, gt=0, description="Segments of a path at most")
+    variants: int = Field(500, gt=0, description="Query strings of one path at most")
+    similar: int = Field(20_000, gt=0, description="URLs at most that differ only in their numbers")
+    attempts: int = Field(3, gt=0, description="Times to ask for a page whose host is in trouble")
+    failures: int = Field(5, gt=0, description="Failures in a row after which a host is given up")
+
+
+class Schedule(BaseModel, extra="forbid"):
+    """When to crawl again."""
+
+    cron: str = Field(description="Five fields: minute, hour, day of month, month, day of week")
+    timezone: str = Field("UTC", description="IANA name, as in America/New_York")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError(f"{cron!r} is not a cron line of five fields, such as '0 3 * * 0'")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{timezone!r} is not a time zone, such as America/New_York") from error
+        return timezone
+
+
+class Source(BaseModel, extra="forbid"):
+    """A web site to crawl: where to begin, how far to go, how to behave, and how to read its pages."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Lower-case letters, digits and dashes")
+    description: str = execution_only("", description="What it is, in one line")
+    start: list[str] = Field(min_length=1, description="URLs to begin with")
+    hosts: list[str] = Field([], description="Hosts that belong to it (*.host for subdomains); those of start if empty")
+    allow: list[str] = Field([], description="Paths to fetch, as in robots.txt (/news/, /*.html$); all if empty")
+    deny: list[str] = Field([], description="Paths not to fetch, as in robots.txt; they win over allow")
+    contact: str = execution_only(
+        description="Address or URL where the site's owner can reach you, or $VARIABLE of the environment"
+    )
+    user_agent: str = Field("textmill", pattern=r"^[A-Za-z_-]+$", description="Product token that robots.txt may name")
+    delay: float = execution_only(1.0, ge=0, le=3600, description="Seconds between requests to a host")
+    crawl_delay_cap: float = execution_only(30.0, ge=0, le=3600, description="Obey a Crawl-delay up to so many seconds")
+    backoff: float = execution_only(2.0, gt=0, description="Seconds to wait after a failure; doubles each time")
+    limits: Limits = Field(Limits(), description="Bounds of a crawl")
+    sitemaps: bool = Field(True, description="Also begin with what the site's sitemaps list")
+    private_addresses: bool = Field(False, description="Also connect to addresses that are not public")
+    serve: Literal["python-docs"] | None = Field(None, description="Site that Textmill itself serves during the crawl")
+    extractor: Extractor = execution_only(ArticleExtractor(), description="How to read a page")
+    schedule: Schedule | None = execution_only(None, description="When to crawl again")
+    max_age: Duration = execution_only(timedelta(days=7), description="How long a crawl counts as fresh (7d)")
+
+    @field_validator("start")
+    @classmethod
+    def _start(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if normalise(url) is None:
+                raise ValueError(f"{url!r} is not an http or https URL")
+        return [normalise(url) for url in urls]
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, hosts: list[str]) -> list[str]:
+        """As `urls.host_of` gives them, so that any spelling matches; a port that is usual means the host as such."""
+        spelled = []
+        for host in hosts:
+            wildcard = "*." if host.startswith("*.") else ""
+            url = normalise(f"http://{host.removeprefix('*.')}/")
+            if url is None or set("/\\?#") & set(host):
+                raise ValueError(f"{host!r} is not a host name: write one such as www.example.org or *.example.org")
+            spelled.append(wildcard + host_of(url).removesuffix(":443"))
+        return spelled
+
+    @field_validator("allow", "deny")
+    @classmethod
+    def _paths(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if pattern[:1] not in ("/", "*"):
+                raise ValueError(f"{pattern!r} does not begin with / or *")
+        return patterns
+
+    @field_validator("contact")
+    @classmethod
+    def _contact(cls, contact: str) -> str:
+        if not _CONTACT.match(contact):
+            raise ValueError(f"{contact!r} is neither an e-mail address nor a URL nor a $VARIABLE")
+        return contact
+
+    @model_validator(mode="after")
+    def _default_hosts(self) -> "Source":
+        self.hosts = self.hosts or list(dict.fromkeys(host_of(url) for url in self.start))
+        return self
+
+    @model_validator(mode="after")
+    def _start_in_scope(self) -> "Source":
+        scope = Scope(self)
+        for url in self.start:
+            if reason := scope.refuses(url):
+                raise ValueError(f"the start URL {url} is not fetched ({reason}): correct start, hosts, allow or deny")
+        return self
+
+    def user_agent_header(self) -> str:
+        """The User-Agent, with the contact in it.
+
+        Raises:
+            UserError: the environment variable that `contact` names is not set.
+        """
+        contact = os.path.expandvars(self.contact)
+        if contact.startswith("$") or not _CONTACT.match(contact):
+            raise UserError(
+                f"source {self.name}: set {self.contact.strip('${}')} to an e-mail address or URL "
+                "where the site's owner can reach you."
+            )
+        return f"{self.user_agent}/{VERSION} (+{contact})"
+
+
+def shipped_sources() -> list[str]:
+    """Names of the sources that come with Textmill."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_source(name_or_path: str | Path) -> Source:
+    """The shipped source of that name, or the one declared in a YAML file.
+
+    Raises:
+        UserError: no such source, or its file has a mistake: the message names the file, line and remedy.
+    """
+    name = str(name_or_path)
+    path = Path(name)
+    if name in shipped_sources():
+        path = SHIPPED / f"{name}.yaml"
+    elif not path.is_file():
+        files = map(str, path.parent.glob("*.y*ml"))
+        near = difflib.get_close_matches(name, [*shipped_sources(), *files], n=1)
+        known = ", ".join(shipped_sources())
+        hint = f"did you mean {near[0]}?" if near else f"give the path of a YAML file, or one of: {known}"
+        raise UserError(f"no source {name}: {hint}")
+    return read_settings(path, Source, name=re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))

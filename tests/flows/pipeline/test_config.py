@@ -1,0 +1,134 @@
+"""Configuration: what is read, what can be set, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from flows.pipeline.config import PipelineConfig, load_config, parse_settings
+from flows.service.form import form_of
+from flows.stages.prepare import PrepareSettings, prepare
+from textmill.errors import UserError
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "my.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path):
+    assert load_config(path).name == path.stem
+
+
+def test_settings_override_keys_of_the_file(write):
+    path = write("pretrain: {preset: nano, steps: 10}\n")
+    texts = ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4", "finetune=null"]
+    config = load_config(path, parse_settings(texts))
+    assert config.pretrain.steps == 20
+    assert config.scrape.sources == ["python-docs"]
+    assert config.pretrain.optimizer.lr == 3e-4
+    assert config.finetune is None
+
+
+def test_the_report_s_presets_can_be_chosen(write):
+    test = load_config(write(""), {"pretrain": {"preset": "test"}}).pretrain
+    assert (test.model.width, test.model.context, test.model.heads, test.model.layers) == (8, 4, 4, 3)
+    assert (test.batch, test.optimizer.lr, test.steps, test.model.dropout) == (8, 1e-3, 5000, 0.1)
+    chimera = load_config(write(""), {"pretrain": {"preset": "chimera"}}).pretrain
+    assert (chimera.model.width, chimera.model.context, chimera.model.heads, chimera.model.layers) == (384, 256, 6, 6)
+    assert (chimera.batch, chimera.optimizer.lr, chimera.steps, chimera.model.dropout) == (64, 3e-4, 5000, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        (
+            "name: x\npretrain:\n  stepps: 3\n",
+            [],
+            r"my.yaml:3: pretrain.stepps: unknown key; did you mean pretrain.steps\?",
+        ),
+        ("pretran: {steps: 3}\n", [], r"my.yaml:1: pretran: unknown key; did you mean pretrain\?"),
+        ("vocab_size: 300\n", [], r"my.yaml:1: vocab_size: unknown key; did you mean train_tokenizer.vocab_size\?"),
+        ("pretrain:\n  model:\n    layerz: 3\n", [], r"my.yaml:3: .*did you mean pretrain.model.layers\?"),
+        ("pretrain:\n  steps: many\n", [], r"my.yaml:2: pretrain.steps: .*integer.*\(got 'many'\)"),
+        ("", ["pretrain.steps=-3"], r"setting pretrain.steps: .*greater than 0 \(got -3\)"),
+        ("", ["pretrain.setps=3"], r"setting pretrain.setps: unknown key.*did you mean pretrain.steps\?"),
+        ("", ["pretrain"], r"--set pretrain: write section.key=value"),
+        ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
+        ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),
+        ("- a\n- b\n", [], r"a mapping of `key: value` lines is wanted"),
+        ("train_tokenizer: {vocab_size: 256}\n", [], r"my.yaml:1: train_tokenizer: vocab_size 256 is too small"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, expected):
+    with pytest.raises(UserError, match=expected):
+        load_config(write(text), parse_settings(settings))
+
+
+def test_two_sources_of_one_name_are_refused(write, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "docs.yaml").write_text("start: [http://example.org]\ncontact: me@example.org\n")
+    entries = [str(tmp_path / folder / "docs.yaml") for folder in ("a", "b")]
+    with pytest.raises(UserError, match=r"scrape.sources: \S*a/docs.yaml and \S*b/docs.yaml are both called docs"):
+        load_config(write(""), {"scrape": {"sources": entries}})
+    (tmp_path / "b/docs.yaml").write_text("name: others\nstart: [http://example.org]\ncontact: me@example.org\n")
+    assert load_config(write(""), {"scrape": {"sources": entries}}).scrape.sources == entries
+
+
+def test_the_code_of_a_record_reader_decides_what_is_prepared(write, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    reader, site = tmp_path / "reader_of_this_test.py", tmp_path / "site.yaml"
+    site.write_text(
+        "start: [http://example.org/]\ncontact: a@example.org\n"
+        "extractor: {kind: records, reader: 'reader_of_this_test:Reader'}\n"
+    )
+    config = write(f"scrape: {{sources: ['{site}']}}\n")
+    with pytest.raises(UserError, match="no record reader reader_of_this_test:Reader"):
+        load_config(config)
+    reader.write_text("class Reader:\n    pass\n")
+    [source] = load_config(config).scrape.load()
+    settings = PrepareSettings(extractors={source.name: source.extractor})
+    before = prepare.identity(settings, None)
+    reader.write_text("class Reader:\n    pass  # reads better\n")
+    assert prepare.identity(settings, None) != before
+    plain = PrepareSettings()
+    assert prepare.identity(plain, None) is plain
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere.yaml: No such file.*give the path of a YAML file"):
+        load_config(Path("nowhere.yaml"))
+
+
+def test_every_mistake_is_told_at_once(write):
+    with pytest.raises(UserError) as caught:
+        load_config(write("pretrain:\n  stepps: 3\nfinetune:\n  steps: x\n"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_the_form_of_a_run_offers_every_key_and_keeps_only_what_was_filled_in():
+    form = form_of(PipelineConfig)
+    schema = form.model_json_schema()
+    assert "OptimizerConfig" in schema["$defs"]
+    assert "required" not in schema and all(not model.get("required") for model in schema["$defs"].values())
+    assert form().model_dump() == {}
+    filled_in = form(pretrain={"optimizer": {"lr": 0.1}, "steps": None}, store=None).model_dump()  # as the UI sends it
+    assert filled_in == {"pretrain": {"optimizer": {"lr": 0.1}}}
+    assert form(finetune="none").model_dump() == {"finetune": None}
+    given = {"finetune": None, "pretrain": {"compile": None}}
+    assert form.of(given).model_dump() == given
+    with pytest.raises(ValidationError, match=r"pretrain.steps"):
+        form(pretrain={"steps": -1})
+    with pytest.raises(ValidationError, match=r"pretrain.steps"):
+        form(pretrain={"steps": "none"})

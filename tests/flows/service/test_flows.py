@@ -1,0 +1,324 @@
+"""The whole chain on a real site, a real Prefect server and real models, small: what is built, reused, and why."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import shutil
+import time
+
+import pytest
+import yaml
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from pydantic import BaseModel
+
+from flows.engine.stage import Stage, identify
+from flows.pipeline.chain import STAGES, Selection
+from flows.pipeline.config import load_config
+from flows.pipeline.plan import plan
+from flows.service.flows import Builder, pipeline, stage_flow
+from flows.store.fingerprint import digest
+from flows.store.local import Store
+from scraping.collections.ingest import IngestConfig
+from scraping.crawling.source import Source, load_source
+from textmill.errors import Unavailable, UserError
+
+BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prefect_server, small_config):
+    """The store of a finished run, to copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert run(small_config(folder)) == dict.fromkeys(BUILT, "built")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(finished, config, tmp_path):
+    """A copy of the finished store, at the place that `config` names."""
+    shutil.copytree(finished, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def run(config, flow=pipeline, settings=None, **parameters) -> dict[str, str]:
+    state = flow(str(config), settings or {}, **parameters, return_state=True)
+    return {artifact.manifest.stage: "reused" if reused else "built" for artifact, reused in state.result()}
+
+
+def rebuilt(outcomes: dict[str, str]) -> list[str]:
+    return [stage for stage, outcome in outcomes.items() if outcome == "built"]
+
+
+def artifact_of(store: Store, stage: str):
+    return next(artifact for artifact in store.artifacts() if artifact.manifest.stage == stage)
+
+
+def test_every_stage_leaves_what_the_next_ones_and_a_reader_need(store):
+    stats = {artifact.manifest.stage: artifact.stats for artifact in store.artifacts()}
+    assert list(stats) == BUILT
+    assert stats["scrape"]["pages"] == 16
+    assert stats["prepare"]["documents"] > 0
+    assert stats["pretrain"]["unigram_entropy"] > 3
+    assert 0 <= stats["finetune"]["masked_accuracy"] <= 1
+    page = html.unescape((artifact_of(store, "report").path / "index.html").read_text())
+    blank = stats["finetune"]["sample_filled"]
+    for wanted in ("python-docs", "unigram entropy", "bytes per token", "validation loss", blank):
+        assert wanted in page, wanted
+    assert page.count("<svg") == 2
+
+
+def test_manifests_tell_where_everything_came_from(store):
+    report = artifact_of(store, "report").manifest
+    assert report.pipeline == "small"
+    assert [entry.stage for entry in report.inputs["pretrained"]] == ["pretrain"]
+    tokens = artifact_of(store, "pretokenize").manifest.files
+    assert tokens["train-00000.bin"].count == artifact_of(store, "pretokenize").stats["train"]["tokens"]
+
+
+def test_the_log_of_a_run_tells_what_was_done_and_nothing_of_the_libraries_below(finished):
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+        built = next(run for run in runs if run.state.message == f"{len(BUILT)} built, 0 reused")
+        of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[built.id]))
+        deadline = time.monotonic() + 20
+        text = ""
+        while built.state.message not in text:
+            assert time.monotonic() < deadline, text  # lines are sent every two seconds
+            lines = client.read_logs(of_run, limit=200)
+            text = "\n".join(line.message for line in lines)
+    for stage in BUILT:
+        assert f"{stage}/" in text, stage  # where it is
+    assert {line.level for line in lines} == {logging.INFO}
+    ours = {"prefect", "flows", "scraping", "tokenization", "modeling"}
+    assert {line.name.partition(".")[0] for line in lines} <= ours
+    assert len(lines) < 5 * len(BUILT)
+
+
+def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
+    assert run(config) == dict.fromkeys(BUILT, "reused")
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
+        task_runs = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])), sort="EXPECTED_START_TIME_DESC"
+        )
+    assert flow_run.name == "small"
+    assert {task_run.state_name for task_run in task_runs} == {"Cached"}
+    assert "scrape python-docs" in {task_run.name for task_run in task_runs}
+
+
+def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, config):
+    changed = {"pretrain": {"steps": 13}}
+    planned = {step.stage: (step.action, step.reason) for step in plan(load_config(config, changed))}
+    assert planned["pretokenize"][0] == "reuse"
+    assert planned["pretrain"] == ("build", "steps: 12 → 13")
+    assert planned["finetune"][0] == planned["report"][0] == "build?"
+    assert rebuilt(run(config, settings=changed)) == ["pretrain", "finetune", "report"]
+    assert rebuilt(run(config)) == []  # the old artifacts are still there
+
+
+def test_a_forced_stage_that_comes_out_the_same_rebuilds_nothing_after_it(store, config):
+    assert rebuilt(run(config, force=["pretokenize"])) == ["pretokenize"]
+
+
+def test_from_a_stage_onward(store, config):
+    assert rebuilt(run(config, start="pretokenize")) == ["pretokenize", "pretrain", "finetune", "report"]
+
+
+def test_an_unchanged_site_crawled_again_costs_nothing_after_prepare(store, config):
+    before = artifact_of(store, "prepare").digest
+    assert rebuilt(run(config, force=["scrape"])) == ["scrape", "prepare"]
+    assert artifact_of(store, "prepare").digest == before
+
+
+@pytest.mark.parametrize("stage", ["prepare", "pretokenize", "finetune"])
+def test_a_deleted_or_truncated_file_rebuilds_that_artifact_only(store, config, stage):
+    artifact = artifact_of(store, stage)
+    victim = artifact.path / max(artifact.manifest.files, key=lambda name: artifact.manifest.files[name].size)
+    if stage == "prepare":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-7])
+    assert rebuilt(run(config)) == [stage]
+    assert artifact_of(store, stage).digest == artifact.digest
+
+
+def test_one_stage_alone_uses_what_is_in_the_store(store, config):
+    changed = {"train_tokenizer": {"vocab_size": 500}}
+    assert rebuilt(run(config, stage_flow("train_tokenizer"), changed)) == ["train_tokenizer"]
+    assert run(config, stage_flow("pretrain"), force=True) == {"pretrain": "built"}
+
+
+def test_a_stage_alone_asks_for_what_it_is_made_from_and_nothing_else(store, write_config, tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"text": "A line that anybody can read."}\n')
+    pairs = {"pairs": {}, "ingest": {"path": str(tmp_path / "lines.jsonl"), "required": False}}
+    config = load_config(write_config(**pairs, store=str(tmp_path / "empty")))
+    assert [step.stage for step in plan(config, Selection(only="ingest"))] == ["ingest"]
+    with pytest.raises(UserError, match="prepare alone needs scrape python-docs, which is not in the store"):
+        plan(config, Selection(only="prepare"))
+    asked = [step.stage for step in plan(load_config(write_config(pairs={})), Selection(only="pretrain"))]
+    assert asked == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
+    with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):
+        plan(load_config(write_config()), Selection(only="pairs"))
+
+
+def test_a_contact_is_asked_for_only_where_something_is_crawled(store, write_config, tmp_path, monkeypatch):
+    monkeypatch.delenv("TEXTMILL_CONTACT", raising=False)
+    declared = load_source("python-docs").model_dump(mode="json")
+    site = tmp_path / "python-docs.yaml"
+    site.write_text(yaml.safe_dump(declared))
+    config = load_config(write_config(scrape={"sources": [str(site)]}))
+    assert {step.action for step in plan(config)} == {"reuse"}
+    site.write_text(yaml.safe_dump(declared | {"contact": "$TEXTMILL_CONTACT"}))
+    anonymous = load_config(write_config(scrape={"sources": [str(site)]}, store=str(tmp_path / "empty")))
+    with pytest.raises(UserError, match="set TEXTMILL_CONTACT"):
+        plan(anonymous)
+    with pytest.raises(UserError, match="pretrain alone needs scrape"):
+        plan(anonymous, Selection(only="pretrain"))
+
+
+def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(store, config, monkeypatch):
+    from scraping.crawling.source import load_source
+    from scraping.extraction.extract import ArticleExtractor
+
+    changed = load_source("python-docs").model_copy(update={"extractor": ArticleExtractor()})
+    monkeypatch.setattr("flows.pipeline.config.load_source", lambda name: changed)
+    assert [step.stage for step in plan(load_config(config)) if step.action == "build"] == ["prepare"]
+
+
+def test_openwebtext_that_cannot_be_had_is_skipped_where_the_configuration_allows_it(
+    store, write_config, tmp_path, caplog
+):
+    for path in (str(tmp_path / "nowhere"), "http://127.0.0.1:9/openwebtext.tar.xz"):
+        optional = write_config(ingest={"path": path, "required": False})
+        actions = {step.stage: step.action for step in plan(load_config(optional))}
+        assert actions == {"ingest": "skip"} | dict.fromkeys(BUILT, "reuse")
+        assert rebuilt(run(optional)) == []
+        assert "is left out" in caplog.text
+        caplog.clear()
+    required = write_config(ingest={"path": str(tmp_path / "nowhere")})
+    with pytest.raises(UserError, match="nowhere"):
+        run(required)
+
+
+def test_an_optional_data_set_that_is_there_but_cannot_be_read_is_not_left_out(config, prefect_server, tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"text": "A line that anybody can read."}\n')
+    settings = IngestConfig(path=str(tmp_path / "lines.jsonl"), text_column="body", required=False)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(STAGES["ingest"], settings)
+
+    with pytest.raises(UserError, match="body"):
+        one_stage()
+
+
+def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, write_config, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [
+        f"Document {i} says that {i} times {i} is {i * i}, which anybody can check by hand. " * 8 for i in range(40)
+    ]
+    (tmp_path / "here").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "here" / "data.parquet")
+    config = write_config(ingest={"path": str(tmp_path / "here")})
+    assert rebuilt(run(config, stage_flow("ingest"))) == ["ingest"]
+    assert artifact_of(store, "ingest").stats["documents"] == 40
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = load_config(write_config(ingest={"path": str(tmp_path / "there")}))
+    assert next(step.action for step in plan(moved) if step.stage == "ingest") == "reuse"
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_pairs_of_sentences_where_the_configuration_asks_for_it(store, write_config, textmill):
+    paired = write_config(pairs={"strangers": 0.25})
+    assert rebuilt(run(paired)) == ["pairs", "finetune", "report"]
+    assert rebuilt(run(paired)) == []
+    assert rebuilt(run(paired, stage_flow("pairs"), force=True)) == ["pairs"]
+    made, tuned, report = (list(store.artifacts(stage))[-1] for stage in ("pairs", "finetune", "report"))
+    counts = {name: file.count for name, file in made.manifest.files.items()}
+    assert counts["train-00000.pairs"] == made.stats["train"]["pairs"] > 100
+    assert counts["train-00000.idx"] == made.stats["train"]["sentences"]
+    assert counts["train-00000.bin"] == made.stats["train"]["tokens"]
+    assert 0.65 < made.stats["validation"]["next"] / made.stats["validation"]["pairs"] < 0.85
+    assert [entry.stage for entry in tuned.manifest.inputs["tokens"]] == ["pairs"]
+    told = f"{tuned.stats['next_sentence_accuracy']:.4g}"
+    assert told in html.unescape((report.path / "index.html").read_text())
+    judged, _ = textmill("follows", tuned.path, "Lists change.", "They grow.", "Snakes shed skin.").communicate()
+    assert [line.split("%  ")[1] for line in judged.splitlines()] == ["They grow.", "Snakes shed skin."]
+
+
+def test_data_sets_at_different_addresses_are_different_inputs(config, tmp_path):
+    store = Store(tmp_path / "store")
+    addresses = ["https://example.org/a.tar.xz", "https://example.org/b.tar.xz", "hf://datasets/example/texts"]
+    identities = [identify(STAGES["ingest"], IngestConfig(path=path), {}, store) for path in addresses]
+    assert len({digest(identity) for identity in identities}) == 3
+
+
+def test_figures_of_a_finished_stage_are_on_its_page(store, config):
+    run(config, stage_flow("train_tokenizer"), force=True)
+    with get_client(sync_client=True) as client:
+        shown = client.read_artifacts(sort="CREATED_DESC", limit=20)
+    page = next(artifact for artifact in shown if artifact.key and artifact.key.startswith("train-tokenizer"))
+    assert "| vocab_size | 600 |" in page.data
+    assert json.dumps(artifact_of(store, "prepare").manifest.fingerprint).strip('"') in page.data
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ingest", IngestConfig(path="http://127.0.0.1:9/openwebtext.tar.xz")),
+        (
+            "scrape",
+            Source(
+                name="gone", start=["http://127.0.0.1:9/"], contact="me@example.org", private_addresses=True,
+                delay=0, backoff=0.05,
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_a_site_or_a_data_set_that_cannot_be_reached_is_tried_again(
+    config, prefect_server, monkeypatch, caplog, name, settings
+):
+    monkeypatch.setattr("flows.service.flows.RETRY_SECONDS", 0.05)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(STAGES[name], settings)
+
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+        one_stage()
+    assert [f"Retry {number}/2" in caplog.text for number in (1, 2)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(ConnectionError("the network is away"), 3), (UserError("no such site"), 1)]
+)
+def test_failures_of_the_outside_world_are_tried_again_and_mistakes_are_not(
+    config, prefect_server, monkeypatch, caplog, error, attempts
+):
+    seen = []
+
+    def build(job):
+        seen.append(job)
+        raise error
+
+    stage = Stage(name="scrape", version=1, build=build, headline=str, retries=2)
+    monkeypatch.setattr("flows.service.flows.RETRY_SECONDS", 0.05)
+
+    @flow
+    def one_stage():
+        return Builder(load_config(config), Selection())(stage, Nothing())
+
+    with pytest.raises(type(error), match=str(error)):
+        one_stage()
+    assert len(seen) == attempts
+    assert ("Traceback" in caplog.text) == (attempts > 1)  # a bug or an outage shows where; a mistake is one line

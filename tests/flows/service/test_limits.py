@@ -1,0 +1,83 @@
+"""What may not happen twice at once over the machines of one server."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+
+from flows.stages.scrape import host_limits
+from scraping.crawling.source import Source
+
+
+@pytest.fixture
+def site():
+    """A site of twelve pages that remembers who asked: its address, and the user agents in order."""
+    asked: list[str] = []
+
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/robots.txt":
+                self.send_error(404)
+                return
+            asked.append(self.headers["User-Agent"])
+            links = "".join(f"<p>Page {n} <a href='/{n}'>is here</a>" for n in range(12))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<title>{self.path}</title>{links}".encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_two_machines_of_one_server_crawl_a_host_one_after_the_other(prefect_server, small_config, site, tmp_path):
+    address, asked = site
+    crawls = []
+    for name in ("first", "second"):
+        machine = tmp_path / name  # with its own store, and its own folder of gates: all that a machine's crawls share
+        (machine / "tmp").mkdir(parents=True)
+        (machine / "site.yaml").write_text(
+            yaml.safe_dump({
+                "start": [address], "contact": f"{name}@example.org",
+                "private_addresses": True, "delay": 0.25, "sitemaps": False,
+            })
+        )  # fmt: skip
+        config = small_config(machine, scrape={"sources": [str(machine / "site.yaml")], "max_pages": None})
+        crawls.append(
+            subprocess.Popen(
+                [Path(sys.executable).with_name("textmill"), "run", config, "--only", "scrape"],
+                env={**os.environ, "PREFECT_API_URL": prefect_server, "TMPDIR": str(machine / "tmp")},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        time.sleep(0.2)
+    told = [crawl.communicate(timeout=180)[1] for crawl in crawls]
+    assert [crawl.returncode for crawl in crawls] == [0, 0], told
+    assert len(asked) == 26  # the start page and twelve more, twice
+    assert asked == sorted(asked, key=asked.index)  # no request of the other in between
+    [limit] = host_limits(Source(name="s", start=[address], contact="me@example.org"))
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name(limit).active_slots == 0
+
+
+def test_a_site_that_textmill_serves_itself_needs_no_limit():
+    served = {"name": "s", "start": ["http://python-docs.localhost/"], "contact": "me@example.org"}
+    assert host_limits(Source(**served, serve="python-docs")) == []
+    assert host_limits(Source(**served)) == ["crawl of python-docs.localhost"]

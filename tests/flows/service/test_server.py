@@ -1,0 +1,270 @@
+"""`textmill up` and `textmill doctor`: a real server, a real worker, and what they do when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.states import AwaitingRetry, Cancelling
+
+from flows.engine.devices import LIMIT
+from flows.service.server import POOL, furnish
+
+PROJECT = Path(__file__).parents[3]
+DECLARED = len(yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"])
+# A training that goes on until it is told to stop
+ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
+
+
+def wait_for(condition, seconds: float = 90):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.1)
+    return result
+
+
+@pytest.fixture(scope="module")
+def corpus(service) -> None:
+    """Everything that training needs is in the service's store."""
+    service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+
+
+@pytest.fixture
+def endless(service, corpus):
+    """Start a training that goes on until it is cancelled, at the latest when the test ends."""
+    started = []
+
+    def start(seed: int, deployment: str = "pretrain/pretrain"):
+        started.append(service.start(deployment, {"pretrain": {**ENDLESS, "seed": seed}}))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if not service.state(run).is_final():
+            cancel(service, run)
+
+
+def cancel(service, run) -> None:
+    """Cancel as the UI does, and wait as long as Prefect gives a run to end."""
+    with service.client() as client:
+        client.set_flow_run_state(run, Cancelling())
+    service.wait(run, "Cancelled", seconds=40)
+
+
+def retry(service, run) -> None:
+    """Retry as the UI does."""
+    with service.client() as client:
+        client.set_flow_run_state(run, AwaitingRetry())
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_up_furnishes_a_fresh_server(service):
+    with service.client() as client:
+        deployments = client.read_deployments()
+        assert len(deployments) == DECLARED
+        assert {deployment.work_queue_name for deployment in deployments} == {"cpu", "gpu"}
+        umb = client.read_deployment_by_name("scrape/umb")
+        assert umb.schedules[0].schedule.timezone == "America/New_York"
+        assert umb.schedules[0].parameters == {"force": True}
+        assert umb.concurrency_options.collision_strategy == "CANCEL_NEW"
+        form = client.read_deployment_by_name("pretrain/pretrain").parameter_openapi_schema
+        assert form["definitions"]["PretrainConfig"]["properties"]["steps"]["description"]
+        assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 1
+        assert [worker.status for worker in client.read_workers_for_work_pool(POOL)] == ["ONLINE"]
+        assert client.read_automations_by_name("textmill-dead-runs")[0].enabled
+
+
+def test_furnishing_again_changes_nothing_not_even_what_was_switched_on_in_the_ui(service, monkeypatch):
+    monkeypatch.chdir(service.folder)
+    with service.client() as client:
+        before = {automation.id: automation.enabled for automation in client.read_automations()}
+        (example,) = client.read_automations_by_name("textmill-worse-model")
+        assert not example.enabled
+        client.resume_automation(example.id)
+        furnish(client)
+        after = {automation.id: automation.enabled for automation in client.read_automations()}
+        client.pause_automation(example.id)
+        assert after == before | {example.id: True}
+
+
+def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(service, textmill):
+    done = service.command("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "problem" not in done.stdout
+    assert str(DECLARED) in next(line for line in done.stdout.splitlines() if "deployments" in line)
+    assert "export TEXTMILL_CONTACT=" in done.stdout
+    out, _ = textmill("doctor").communicate(timeout=60)  # a server without pool and a folder without configuration
+    assert "→ textmill deploy makes it" in out
+    assert "problem  store" in out
+
+
+def test_up_says_what_is_in_its_way(service, textmill):
+    done = service.command("up", "--port", service.address.rpartition(":")[2])
+    assert (done.returncode, "choose another --port" in done.stderr) == (2, True), done.stderr
+    elsewhere = textmill("up")
+    assert "run this in the folder of the project" in elsewhere.communicate(timeout=60)[1]
+    assert elsewhere.returncode == 2
+
+
+def test_parts_of_the_service_say_what_they_lack(service, textmill):
+    assert "the server has no work pool" in textmill("worker").communicate(timeout=60)[1]
+    assert "run this in the folder of the project" in textmill("deploy").communicate(timeout=60)[1]
+    for command in ("worker", "deploy"):
+        done = service.command(command, address="http://127.0.0.1:9/api")
+        assert (done.returncode, "no Prefect server answers" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.slow
+def test_deploying_again_changes_the_limit_and_nothing_else(service):
+    with service.client() as client:
+        pool = client.read_work_pool(POOL)
+        deployments = {deployment.id for deployment in client.read_deployments()}
+        done = service.command("deploy", "--trainings", "3")
+        assert (done.returncode, "Deployments ready" in done.stdout) == (0, True), done.stderr
+        assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 3
+        assert {deployment.id for deployment in client.read_deployments()} == deployments
+        assert client.read_work_pool(POOL).base_job_template == pool.base_job_template
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_ends_its_own_runs_and_no_others(service, endless):
+    """Two workers; the service's own is made to sleep, so that the second run is the other's."""
+    first = endless(seed=4)
+    wait_for(service.trainings)
+    (own,) = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    os.kill(own, signal.SIGSTOP)
+    other = service.popen("worker", "--name", "other", "--queue", "gpu")
+    try:
+        with service.client() as client:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 2)
+        wait_for(lambda: "Worker online" in other.stdout.readline())
+        second = endless(seed=5, deployment="pipeline/demo")  # a deployment's own runs wait for each other
+        wait_for(lambda: len(service.trainings()) == 2)
+        other.send_signal(signal.SIGTERM)
+        assert other.wait(60) == 0
+    finally:
+        other.kill()
+        os.kill(own, signal.SIGCONT)
+        with service.client() as client:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+    assert service.state(second).name == "Cancelled"
+    assert service.state(first).name == "Running"
+    assert len(service.trainings()) == 1
+
+
+def test_a_stage_run_again_from_its_form(service, corpus):
+    changed = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}})
+    assert service.wait(changed, "Completed").message == "1 built, 0 reused"
+    again = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}})
+    assert service.wait(again, "Completed").message == "0 built, 1 reused"
+    forced = service.start("train_tokenizer/train_tokenizer", {"train_tokenizer": {"vocab_size": 500}}, force=True)
+    assert service.wait(forced, "Completed").message == "1 built, 0 reused"
+
+
+def test_a_cancelled_training_saves_a_checkpoint_and_a_retry_continues_there(service, endless):
+    folder = service.store.root / "pretrain"
+    before = set(folder.glob(".work-*"))
+    run = endless(seed=2)
+    (work,) = wait_for(lambda: set(folder.glob(".work-*")) - before)
+    wait_for(lambda: (work / "metrics.jsonl").exists())
+    cancel(service, run)
+    assert not service.trainings()
+    (checkpoint,) = (work / "checkpoints").glob("*[0-9]")  # none was due before
+    step = int(checkpoint.name.rpartition("-")[2])
+    assert step > 0
+
+    retry(service, run)
+    told = wait_for(lambda: re.search(r"continuing from step ([\d,]+)", service.logs(run)))
+    assert int(told[1].replace(",", "")) == step
+
+
+@pytest.mark.slow
+def test_a_training_in_a_container_that_is_stopped_saves_a_checkpoint_and_is_due_again(service, endless):
+    """The run as a Docker or Kubernetes pool starts it, by the command and the environment of its job template; the
+    service's worker sleeps, and takes it when it is due again."""
+    template = json.loads((PROJECT / "deploy" / "kubernetes.json").read_text())
+    told = template["variables"]["properties"]["env"]["default"]
+    folder = service.store.root / "pretrain"
+    before = set(folder.glob(".work-*"))
+    (own,) = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    os.kill(own, signal.SIGSTOP)
+    try:
+        run = endless(seed=6)
+        container = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "flow-run", "execute"],
+            env={**os.environ, **told, "PREFECT_HOME": str(service.folder / "container"),
+                 "PREFECT_API_URL": f"{service.address}/api", "PREFECT__FLOW_RUN_ID": str(run)},
+        )  # fmt: skip
+        (work,) = wait_for(lambda: set(folder.glob(".work-*")) - before)
+        wait_for(lambda: (work / "metrics.jsonl").exists())
+        container.terminate()
+        assert container.wait(template["variables"]["properties"]["grace_period_seconds"]["minimum"]) == 0
+        assert service.state(run).name == "AwaitingRetry"
+        assert not service.trainings()
+        (checkpoint,) = (work / "checkpoints").glob("*[0-9]")  # none was due before
+    finally:
+        os.kill(own, signal.SIGCONT)
+    step = int(checkpoint.name.rpartition("-")[2])
+    wait_for(lambda: f"continuing from step {step:,}" in service.logs(run))
+
+
+@pytest.mark.slow
+def test_two_flows_that_train_take_turns(service, corpus):
+    longer = {"steps": 400, "evaluate_every": 400, "checkpoint_every": 400}
+    runs = [
+        service.start("pipeline/demo", {"pretrain": {**longer, "seed": 1}}),
+        service.start("pretrain/pretrain", {"pretrain": {**longer, "seed": 2}}),
+    ]
+    seen: set[int] = set()
+    while not all(service.state(run).is_final() for run in runs):
+        trainings = service.trainings()
+        assert len(trainings) <= 1
+        seen.update(trainings)
+        time.sleep(0.2)
+    assert [service.state(run).name for run in runs] == ["Completed", "Completed"]
+    assert len(seen) == 3  # two pretrainings, and the pipeline's fine-tuning
+
+
+@pytest.mark.slow
+def test_a_run_killed_together_with_its_worker_ends_as_crashed_and_a_retry_starts_it_again(service, endless):
+    run = endless(seed=3)
+    training = wait_for(lambda: next(iter(service.trainings()), None))
+    time.sleep(3)  # a beat has been sent
+    workers = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    for pid in [*workers, *ancestors(training, service.process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not service.trainings(), seconds=10)
+    assert "No heartbeat" in service.wait(run, "Crashed", seconds=240).message
+    retry(service, run)  # the worker that `up` started in the other's place takes it
+    wait_for(service.trainings)
+
+
+def ancestors(pid: int, up_to: int) -> list[int]:
+    """The processes between these two."""
+    found = []
+    while (pid := parent(pid)) not in (up_to, 1):
+        found.append(pid)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,0 +1,129 @@
+"""Exports, loaded by the real transformers."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from modeling.checkpoint import Description, load_model, untied, write
+from modeling.config import ModelConfig, PretrainConfig
+from modeling.inference.export import export
+from modeling.training.pretrain import recipe
+from textmill.errors import UserError
+
+transformers = pytest.importorskip("transformers")
+
+SMALL = {"layers": 3, "width": 48, "heads": 4, "context": 16}
+CLASSIC = {"norm": "layer", "positions": "learned", "qk_norm": False, "bias": True, "zero_init": False}
+NATIVE = {
+    "modern": ({}, "NanoChatForCausalLM"),
+    "modern, grouped, tied, capped": ({"kv_heads": 2, "tied": True, "softcap": 15.0}, "NanoChatForCausalLM"),
+    "another rotary base": ({"rope_base": 500.0, "hidden": 100}, "NanoChatForCausalLM"),
+    "classic": (CLASSIC | {"activation": "relu"}, "GPT2LMHeadModel"),
+    "gpt2": (CLASSIC | {"activation": "gelu", "tied": True}, "GPT2LMHeadModel"),
+}
+REMOTE = {
+    "swiglu": {"activation": "swiglu"},
+    "fast": {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
+    "learned positions, tied": {"positions": "learned", "tied": True},
+}
+
+
+def a_checkpoint(folder, words, fields, objective="causal"):
+    """A checkpoint of random weights, none of them zero."""
+    torch.manual_seed(0)
+    description = Description(
+        ModelConfig(**SMALL | fields), words.vocab_size, objective, objective == "masked", recipe(PretrainConfig())
+    )
+    model = description.build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    write(folder, untied(model.state_dict(), model), description, {"step": torch.tensor(1)}, "")
+    words.save(folder)
+    return model
+
+
+def ids(words):
+    return torch.randint(words.vocab_size, (2, 16), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_transformers_loads_it_without_our_code_and_computes_the_same(name, words, tmp_path):
+    fields, architecture = NATIVE[name]
+    model = a_checkpoint(tmp_path / "checkpoint", words, fields)
+    assert export(tmp_path / "checkpoint", tmp_path / "hf") == architecture
+    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert type(theirs).__name__ == architecture
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(ids(words)).logits, model(ids(words)), atol=1e-4, rtol=0)
+    assert not (tmp_path / "hf" / "modeling_textmill.py").exists()
+
+
+PROGRAM = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+sys.modules["modeling"] = None  # it must do without this package
+folder, kind = sys.argv[1:]
+auto = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
+model = auto.from_pretrained(folder, trust_remote_code=True).eval()
+torch.save(model(torch.load(folder + "/ids.pt")).logits, folder + "/logits.pt")
+if kind == "causal":
+    print(model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, do_sample=False).tolist())
+    model(torch.tensor([[5, 6, 0]]), attention_mask=torch.tensor([[1, 1, 0]]))  # no token before it sees the padding
+try:
+    model(torch.tensor([[0, 5, 6]]), attention_mask=torch.tensor([[0, 1, 1]]))
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("name", "objective"), [*((n, "causal") for n in REMOTE), ("fast", "masked")])
+def test_other_architectures_take_their_code_along(name, objective, words, tmp_path, monkeypatch):
+    model = a_checkpoint(tmp_path / "checkpoint", words, REMOTE[name], objective)
+    out = tmp_path / "hf"
+    export(tmp_path / "checkpoint", out)
+    torch.save(ids(words), out / "ids.pt")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    done = subprocess.run([sys.executable, "-c", PROGRAM, out, objective], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "would be read as text" in done.stdout
+    with torch.no_grad():
+        expected = model(ids(words))
+    logits = torch.load(out / "logits.pt")
+    if objective == "masked":  # there, the logits of a position are for its own token
+        logits, expected = logits[:, 1:], expected[:, :-1]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_the_default_preset_needs_no_code_of_ours_and_the_tokenizer_comes_along(pretrained, words, tmp_path):
+    assert export(pretrained, tmp_path / "hf") == "NanoChatForCausalLM"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = "the cat sees rain."
+    assert tokenizer.encode(text, add_special_tokens=False) == words.encode_ordinary(text)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    given = tokenizer("the cat ", return_tensors="pt", add_special_tokens=False)
+    written = model.generate(**given, max_new_tokens=5, do_sample=False)
+    assert tokenizer.decode(written[0]).split()[2] in {"sees", "hears", "finds"}
+
+
+def test_the_model_card_tells_what_it_is(pretrained, tmp_path):
+    export(pretrained, tmp_path / "hf")
+    card = (tmp_path / "hf" / "README.md").read_text()
+    stats = json.loads((pretrained / "stats.json").read_text())
+    assert f"{stats['validation_loss']:.4f} nats" in card
+    assert f"{stats['parameters']:,}" in card
+    assert "library_name: transformers" in card and "NanoChatForCausalLM" in card
+    assert "trust_remote_code" not in card
+
+
+def test_an_export_overwrites_nothing(pretrained, tmp_path):
+    (tmp_path / "precious").write_text("")
+    with pytest.raises(UserError, match="is not empty"):
+        export(pretrained, tmp_path)
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        export(tmp_path, tmp_path / "hf")
+    assert load_model(pretrained)[1].objective == "causal"

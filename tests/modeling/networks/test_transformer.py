@@ -1,0 +1,222 @@
+"""The architecture: what each position sees, the cache, the loss head, and what the config promises."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from modeling.config import PRESETS, ModelConfig, PretrainConfig
+from modeling.networks.loss_head import SLICE_ELEMENTS, cross_entropy
+from modeling.networks.transformer import GPT, KeyValueCache
+
+VOCAB = 50
+SMALL = {"layers": 3, "width": 48, "heads": 4, "context": 16}
+CLASSIC = {"norm": "layer", "positions": "learned", "qk_norm": False, "bias": True, "zero_init": False}
+VARIANTS = {
+    "modern": {},
+    "swiglu": {"activation": "swiglu"},
+    "grouped": {"kv_heads": 2},
+    "fast": {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
+    "fast, grouped": {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97, "kv_heads": 1},
+    "capped": {"softcap": 15.0},
+    "tied": {"tied": True},
+    "classic": CLASSIC | {"activation": "relu"},
+    "gpt2": CLASSIC | {"activation": "gelu", "tied": True},
+}
+
+
+def build(variant: str, causal: bool = True, seed: int = 0) -> GPT:
+    """A model whose zero-initialised parts are not zero, so that every path carries signal."""
+    torch.manual_seed(seed)
+    model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB, causal).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def ids(rows: int = 2, length: int = 16) -> torch.Tensor:
+    return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_position_sees_a_later_token(variant):
+    model, tokens = build(variant), ids()
+    changed = tokens.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % VOCAB
+    difference = (model(tokens) - model(changed)).abs().amax(dim=(0, 2))
+    assert difference[:9].max() == 0
+    assert difference[9:].min() > 1e-5
+
+
+def test_the_embeddings_of_pairs_are_those_of_the_last_two_tokens():
+    model, tokens = build("fast"), ids(rows=1)
+    nothing = torch.zeros(1, 16, 48)
+    added = model.with_bigrams(nothing, tokens, None)[0]
+    assert (added[0] == 0).all()  # no pair ends at the first token
+    changed = tokens.clone()
+    changed[0, 9] = (changed[0, 9] + 1) % VOCAB
+    differs = (model.with_bigrams(nothing, changed, None)[0] != added).any(dim=1)
+    assert differs.nonzero().flatten().tolist() == [9, 10]
+    shifted = model.with_bigrams(nothing, tokens.roll(5, dims=1), None)[0]
+    assert torch.equal(shifted[6:], added[1:-5])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_causality_every_position_sees_every_token(variant):
+    model, tokens = build(variant, causal=False), ids()
+    changed = tokens.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % VOCAB
+    assert (model(tokens) - model(changed)).abs().amax(dim=(0, 2)).min() > 1e-6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_cache_gives_the_logits_of_the_whole_window(variant):
+    model, tokens = build(variant), ids()
+    whole = model(tokens)
+    cache = KeyValueCache(model, len(tokens))
+    with torch.no_grad():
+        pieces = [model(tokens[:, a:b], cache=cache) for a, b in ((0, 5), (5, 6), (6, 7), (7, 12), (12, 16))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_loss_is_the_cross_entropy_of_the_logits(variant):
+    model, tokens = build(variant), ids()
+    targets = ids(2, 16).roll(3)
+    expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(model(tokens, targets), expected)
+    rows = torch.tensor([[0, 3, 7], [2, 2, 15]])
+    chosen = F.cross_entropy(model(tokens, rows=rows).flatten(0, 1), targets.gather(1, rows).flatten())
+    torch.testing.assert_close(model(tokens, targets.gather(1, rows), rows), chosen)
+    torch.testing.assert_close(model(tokens, rows=rows)[1, 2], model(tokens)[1, 15])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_likelihoods_are_those_of_the_logits(variant, monkeypatch):
+    monkeypatch.setitem(SLICE_ELEMENTS, "cpu", 3 * VOCAB)  # the last slice is not full
+    model, tokens = build(variant), ids()
+    targets = ids(2, 16).roll(3)
+    targets[0, :9] = model(tokens).argmax(-1)[0, :9]
+    nats, greedy = model.likelihoods(tokens, targets)
+    expected = F.cross_entropy(model(tokens).transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(nats, expected)
+    assert torch.equal(greedy, model(tokens).argmax(-1) == targets)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB)
+    tokens = ids(8)
+    assert model(tokens, tokens.roll(1)).item() == pytest.approx(math.log(VOCAB), rel=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(4):  # zero-initialised projections let gradients through from the second step on
+        optimizer.zero_grad()
+        model(tokens, tokens.roll(1)).backward()
+        optimizer.step()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+
+
+def test_rotary_attention_depends_on_distance_alone():
+    # the first token leaves the window: with learned positions everything after it would change
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(layers=1, width=32, heads=2, context=32), VOCAB, causal=True).eval()
+    torch.nn.init.normal_(model.blocks[0].attention.out.weight)
+    block, x = model.blocks[0].attention, torch.randn(1, 8, 32)
+    tables = model.rotary_cos, model.rotary_sin
+    here = block(x, (tables[0][:8], tables[1][:8]), None, None)
+    there = block(x, (tables[0][20:28], tables[1][20:28]), None, None)
+    torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(2, 30), st.sampled_from([None, 5.0]), st.integers(1, 200), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_the_sliced_head_equals_the_plain_one(rows, vocab, softcap, slice_elements, seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 6, generator=generator, requires_grad=True)
+    weight = torch.randn(vocab, 6, generator=generator, requires_grad=True)
+    targets = torch.randint(vocab, (rows,), generator=generator)
+    logits = hidden @ weight.T
+    expected = F.cross_entropy(logits if softcap is None else softcap * torch.tanh(logits / softcap), targets)
+    kept, SLICE_ELEMENTS["cpu"] = SLICE_ELEMENTS["cpu"], slice_elements
+    try:
+        loss = cross_entropy(hidden, weight, targets, softcap)
+        torch.testing.assert_close(loss, expected)
+        ours, theirs = (torch.autograd.grad(3 * value, (hidden, weight)) for value in (loss, expected))
+    finally:
+        SLICE_ELEMENTS["cpu"] = kept
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_parameters_of_the_presets():
+    gpt2 = PretrainConfig(preset="gpt2-124m").model
+    with torch.device("meta"):
+        model = GPT(gpt2, 50257)
+    assert sum(p.numel() for p in model.parameters()) == 124_439_808  # as published
+    chimera = PretrainConfig(preset="chimera").model
+    assert (chimera.width, chimera.context, chimera.heads, chimera.layers, chimera.dropout) == (384, 256, 6, 6, 0.2)
+
+
+def test_presets_give_values_and_explicit_keys_win():
+    config = PretrainConfig.model_validate({"preset": "test", "steps": 7, "model": {"layers": 1}})
+    assert (config.steps, config.model.layers, config.model.width, config.batch) == (7, 1, 8, 8)
+    assert config.optimizer.lr == 1e-3
+    assert PretrainConfig.model_validate(config.model_dump()) == config
+    for name in PRESETS:
+        assert PretrainConfig(preset=name).model_dump(exclude={"preset"}) != PretrainConfig(
+            preset="nano" if name != "nano" else "test"
+        ).model_dump(exclude={"preset"})
+
+
+def test_one_dial_derives_the_rest_and_yields_to_explicit_keys():
+    shallow, deep = PretrainConfig(depth=4), PretrainConfig(depth=12)
+    assert (deep.model.layers, deep.model.width, deep.model.head_size) == (12, 768, 128)
+    assert deep.steps * deep.batch * deep.model.context == pytest.approx(20 * 12 * 12 * 768**2, rel=0.02)
+    assert shallow.batch * shallow.model.context < deep.batch * deep.model.context
+    assert shallow.optimizer.head_lr != deep.optimizer.head_lr
+    assert PretrainConfig(depth=12, steps=5, model={"heads": 12}).model.heads == 12
+
+
+def test_the_dials_batch_is_the_nearest_power_of_two():
+    # nanochat's speedrun at depth 20 takes 524,288 tokens a step
+    tokens = {
+        depth: config.batch * config.model.context for depth in (6, 12, 20) if (config := PretrainConfig(depth=depth))
+    }
+    assert tokens == {6: 2**17, 12: 2**18, 20: 2**19}
+
+
+@pytest.mark.parametrize(("shallow", "used"), [(0, []), (1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])])
+def test_a_shallow_model_is_the_new_one_with_some_blocks_left_out(shallow, used):
+    torch.manual_seed(0)
+    fields = SMALL | {"layers": 6, "value_embeddings": True, "x0_skip": True, "smear": True}
+    model = GPT(ModelConfig(**fields), VOCAB).eval()
+    whole = model(ids())
+    model.shallow = shallow
+    assert [layer for layer in range(6) if model.uses(layer)] == used
+    assert torch.equal(model(ids()), whole)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"preset": "nono"}, "there is no preset 'nono'; choose from test, chimera"),
+        ({"model": {"width": 100, "heads": 3}}, "width 100 is no multiple of heads 3"),
+        ({"model": {"width": 12, "heads": 4}}, "even head size"),
+        ({"model": {"kv_heads": 3}}, "heads 4 is no multiple of kv_heads 3"),
+        ({"steps": 10, "schedule": {"warmup": 10}}, "leaves nothing of steps 10"),
+        ({"stepz": 10}, "Extra inputs"),
+        ({"steps": 0}, "greater than 0"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"batch": 9, "processes": 2}, "batch 9 does not divide over processes 2"),
+        ({"preset": "chimera", "grow_at": 0.5}, "set model.zero_init, or grow_at: 0"),
+    ],
+)
+def test_senseless_settings_are_errors(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        PretrainConfig.model_validate(wrong)

@@ -1,0 +1,145 @@
+"""What a model is shown: the order of windows, masks, and the figures of an evaluation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling.config import FinetuneConfig
+from modeling.training.distributed import Ranks
+from modeling.training.objectives import Batch, CausalLM, MaskedLM, TrainWindows, shares, validation_windows
+from tokenization.arrays import TokenArrays
+
+CPU = torch.device("cpu")
+
+
+class Counting:
+    """Token arrays whose tokens are their own positions."""
+
+    split, vocab_size = "train", 1 << 30
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        assert ((starts >= 0) & (starts + length <= self.length)).all()
+        return starts[:, None] + np.arange(length)
+
+
+@given(st.integers(1, 20), st.integers(0, 1), st.integers(0, 300), st.integers(0, 5), st.integers(0, 3))
+@settings(deadline=None)
+def test_an_epoch_shows_every_window_once_and_another_epoch_another_order(length, extra, more, seed, epoch):
+    windows = TrainWindows(Counting(length + extra + more), length, extra, seed)
+    shown = windows.read(epoch * windows.count, range(windows.count))
+    starts = np.sort(shown[:, 0])
+    assert (np.diff(starts) == length).all()  # a tiling: nothing twice, nothing left out but the edges
+    assert starts[0] < length
+    assert len(windows.tokens) - (starts[-1] + length + extra) < 2 * length
+
+
+@given(st.integers(1, 8), st.integers(0, 50), st.integers(1, 24))
+@settings(deadline=None)
+def test_the_rows_of_all_ranks_are_the_global_batch(world, step, batch):
+    windows = TrainWindows(Counting(500), 7, 1, seed=3)
+    whole = windows.read(step * batch, range(batch))
+    parts = [windows.read(step * batch, Ranks(rank, world).share(batch)) for rank in range(world)]
+    assert (np.concatenate(parts) == whole).all()
+
+
+def test_inputs_and_targets_are_one_token_apart(tokens):
+    arrays = TokenArrays(tokens, "train")
+    batch = CausalLM(arrays, arrays, 16, 0, 64).train_batch(3, 4, range(4))
+    assert batch.ids.shape == batch.targets.shape == (4, 16)
+    assert (batch.ids[:, 1:] == batch.targets[:, :-1]).all()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_an_evaluation_counts_every_validation_window_once(world, batch):
+    windows = validation_windows(Counting(16 * 10 + 1), 16, 1, budget=16 * 7)
+    assert len(windows) == 7
+    counts = torch.zeros(7, dtype=torch.int64)
+    rounds = set()
+    for rank in range(world):
+        given = list(shares(len(windows), Ranks(rank, world), batch))
+        rounds.add(len(given))
+        for rows, weight in given:
+            assert 0 < len(rows) <= batch
+            counts[rows] += weight
+    assert (counts == 1).all()
+    assert len(rounds) == 1  # sharded models need every rank in every round
+
+
+def test_bits_per_byte_of_a_uniform_guess(tokens, words):
+    arrays = TokenArrays(tokens, "validation")
+    objective = CausalLM(arrays, arrays, 32, 0, 512)
+
+    def uniform(ids, targets, rows=None):
+        return torch.tensor(math.log(words.vocab_size))
+
+    figures = objective.evaluate(uniform, Ranks(), CPU, batch=3)
+    targets = objective.validation[:, 1:]
+    text = words.decode_bytes([i for i in targets.flatten().tolist() if i != words.eot_id])
+    assert figures["validation_loss"] == pytest.approx(math.log(words.vocab_size))
+    assert figures["bits_per_byte"] == pytest.approx(math.log2(words.vocab_size) * targets.numel() / len(text))
+
+
+@pytest.fixture
+def masked(tokens, words) -> MaskedLM:
+    config = FinetuneConfig(mask_rate=0.25, mask_random=0.2, mask_keep=0.1)
+    return MaskedLM(TokenArrays(tokens, "train"), TokenArrays(tokens, "validation"), 32, config, words.special_tokens)
+
+
+def test_masks_hide_the_chosen_share_and_leave_special_tokens_alone(masked, words):
+    mask = words.special_tokens["[MASK]"]
+    hidden = shown_random = kept = 0
+    for step in range(60):
+        ids, targets, rows = masked.train_batch(step, 8, range(8))
+        assert targets.shape == rows.shape == (8, 8)  # a quarter of 32
+        places = rows + 1  # shifted: position i - 1 predicts token i
+        assert places.min() >= 1 and (places.diff(dim=1) > 0).all()
+        assert not torch.isin(targets, masked.masking.special).any()
+        shown = ids.gather(1, places)
+        hidden += (shown == mask).sum().item()
+        kept += (shown == targets).sum().item()
+        shown_random += ((shown != mask) & (shown != targets)).sum().item()
+        # what is not chosen is as it was
+        assert (ids == mask).sum() == (shown == mask).sum()
+    total = 60 * 64
+    assert (hidden / total, shown_random / total, kept / total) == pytest.approx((0.7, 0.2, 0.1), abs=0.03)
+
+
+def test_the_masked_rows_of_two_ranks_are_the_global_batch(masked):
+    whole = masked.train_batch(5, 8, range(8))
+    for part in (range(4), range(4, 8)):
+        for ours, all_rows in zip(masked.train_batch(5, 8, part), whole, strict=True):
+            assert (ours == all_rows[part.start : part.stop]).all()
+
+
+def test_the_micro_batches_of_a_step_draw_its_masks_once(masked, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(masked.masking, "hide", lambda ids, *rest: drawn.append(len(ids)) or Batch(ids, ids, ids))
+    for step in (100, 101):
+        for start in range(0, 8, 2):
+            masked.train_batch(step, 8, range(start, start + 2))
+    assert drawn == [8, 8]
+
+
+def test_masked_accuracy_is_counted_on_blanks_hidden_for_good(masked, words):
+    ids, targets, rows = masked.validation_batch
+    assert (ids.gather(1, rows + 1) == words.special_tokens["[MASK]"]).all()
+    assert targets.shape[1] == round(0.15 * 32)
+    favourite = int(targets.flatten().mode().values)
+
+    def always(batch, rows):
+        return F.one_hot(torch.full(rows.shape, favourite), words.vocab_size) * 9.0
+
+    figures = masked.evaluate(always, Ranks(), CPU, batch=4)
+    assert figures["masked_accuracy"] == pytest.approx((targets == favourite).float().mean().item())

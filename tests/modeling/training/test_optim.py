@@ -1,0 +1,101 @@
+"""Optimizers and the learning rates they really use."""
+
+import json
+
+import pytest
+import torch
+
+from modeling.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from modeling.networks.transformer import GPT
+from modeling.training.optim import Muon, multiplier, optimizers, orthogonalized, set_learning_rate
+from modeling.training.pretrain import pretrain
+from modeling.training.trainer import Trainer
+
+FULL = {"layers": 2, "width": 32, "heads": 2, "context": 16}
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 64), (64, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_orthogonalized_matrices_keep_directions_and_level_sizes(shape, dtype):
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(3, *shape), full_matrices=False)
+    sizes = torch.logspace(0, -2, min(shape))
+    result = orthogonalized(((u * sizes) @ v).to(dtype))
+    assert result.dtype == dtype
+    result = result.float()
+    values = torch.linalg.svdvals(result)
+    assert 0.7 < values.min() < values.max() < 1.3
+    exact = u @ v
+    assert torch.cosine_similarity(result.flatten(1), exact.flatten(1)).min() > 0.98
+
+
+def test_a_muon_step_is_nesterov_momentum_orthogonalized():
+    weight = torch.nn.Parameter(torch.eye(4, 8))
+    optimizer = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.5, dtype=torch.float32)
+    gradient = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    weight.grad = gradient.clone()
+    optimizer.step()
+    expected = torch.eye(4, 8) * (1 - 0.1 * 0.5) - 0.1 * orthogonalized(gradient[None])[0]
+    torch.testing.assert_close(weight.data, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"tied": True},
+        {"value_embeddings": True, "smear": True, "x0_skip": True, "bigrams": 97},
+        {"activation": "swiglu"},
+        {"norm": "layer", "positions": "learned", "bias": True},
+    ],
+)
+def test_every_parameter_is_optimized_once(name, extra):
+    model = GPT(ModelConfig(**FULL | extra), 40)
+    chosen = optimizers(model, OptimizerConfig(name=name), torch.float32)
+    listed = [p for optimizer in chosen for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in listed} == {id(p) for p in model.parameters()}
+    assert len(listed) == len({id(p) for p in listed})
+    if name == "muon":
+        muon = {id(p) for group in chosen[1].param_groups for p in group["params"]}
+        names = {n.split(".", 2)[2] for n, p in model.named_parameters() if id(p) in muon}
+        matrices = {f"attention.{part}.weight" for part in ("q", "k", "v", "out")}
+        matrices |= {"feed_forward.up.weight", "feed_forward.down.weight"}
+        assert names == matrices | ({"feed_forward.gate.weight"} if extra.get("activation") == "swiglu" else set())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"shape": "wsd", "warmup": 10, "decay": 0.5}, {0: 0.1, 4: 0.5, 9: 1.0, 55: 1.0, 77: 0.511, 99: 0.022}),
+        ({"shape": "wsd", "decay": 0.2, "final": 0.1}, {0: 1.0, 80: 1.0, 90: 0.55, 99: 0.145}),
+        ({"shape": "cosine", "warmup": 20}, {0: 0.05, 20: 1.0, 60: 0.5, 99: 0.0004}),
+        ({"shape": "cosine", "final": 0.1}, {0: 1.0, 50: 0.55, 99: 0.1}),
+        ({"shape": "constant", "warmup": 2}, {0: 0.5, 1: 1.0, 99: 1.0}),
+    ],
+)
+def test_schedules_reach_the_optimizers(schedule, expected):
+    chosen = optimizers(GPT(ModelConfig(**FULL), 40), OptimizerConfig(matrix_lr=0.02, head_lr=0.004), torch.float32)
+    for step, share in expected.items():
+        set_learning_rate(chosen, multiplier(ScheduleConfig(**schedule), step, 100))
+        rates = {group["lr"] for optimizer in chosen for group in optimizer.param_groups}
+        assert any(rate == pytest.approx(0.02 * share, rel=0.03, abs=1e-5) for rate in rates)
+        assert any(rate == pytest.approx(0.004 * share, rel=0.03, abs=1e-5) for rate in rates)
+
+
+def test_training_steps_with_the_scheduled_rate(tokens, tokenizer, tiny, tmp_path, monkeypatch):
+    seen = []
+    step = Trainer.train_step
+
+    def noting(trainer):
+        seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", noting)
+    optimizer = {"name": "adamw", "lr": 1e-3}
+    config = tiny(steps=8, optimizer=optimizer, schedule={"shape": "cosine", "warmup": 2})
+    pretrain(tokens, tokenizer, config, tmp_path, lambda *a, **k: None)
+    assert seen == pytest.approx([1e-3 * multiplier(config.schedule, n, 8) for n in range(8)])
+    assert seen[0] == 5e-4 and seen[2] == 1e-3 and seen[-1] < 1e-4
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["learning_rate"] * 1e-3 for row in rows if "learning_rate" in row] == pytest.approx(seen)

@@ -1,0 +1,206 @@
+"""Two processes against one: the same run, whatever the number of ranks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from modeling.checkpoint import Checkpoints
+from modeling.training.pretrain import pretrain
+from modeling.training.process import command
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+
+
+def quiet(done, total=None, **figures):
+    pass
+
+
+def curve(out: Path) -> list[float]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row.get("loss", row.get("validation_loss")) for row in rows]
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "timing.jsonl"}
+
+
+def launch(config, tokens, tokenizer, out) -> str:
+    """Train to the end; what was logged."""
+    done = subprocess.run(command(config, tokens, tokenizer, out), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+@pytest.mark.parametrize("grow_at", [0.0, 0.5])
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_ranks_train_as_one_does(how, grow_at, tokens, tokenizer, tiny, tmp_path):
+    settings = {
+        "precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}, "grow_at": grow_at,
+        "preset": "nano-fast" if grow_at else "nano",
+    }  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    pretrain(tokens, tokenizer, tiny(**settings), one, quiet)
+    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer, two)
+    assert curve(two) == pytest.approx(curve(one), abs=1e-4)
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+
+
+def stopped_after(step: int, config, tokens, tokenizer, out) -> None:
+    """Start training; kill torchrun, which takes the ranks along, once a checkpoint of at least this step is there."""
+    child = subprocess.Popen(command(config, tokens, tokenizer, out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for_checkpoint(child, out, step)
+    ranks = [Path(f"/proc/{pid}") for pid in children(child)]
+    child.kill()
+    child.wait(timeout=60)
+    deadline = time.monotonic() + 5
+    while any(rank.exists() for rank in ranks):
+        assert time.monotonic() < deadline, "a rank outlives torchrun"
+        time.sleep(0.01)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    if sys.platform != "linux":
+        process.kill()
+        pytest.skip("ranks are found in /proc")
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def wait_for_checkpoint(child: subprocess.Popen, out: Path, step: int) -> None:
+    checkpoints = Checkpoints(out / "checkpoints", keep=1)
+    deadline = time.monotonic() + 300
+    while not any(saved >= step for saved in checkpoints.steps()):
+        assert child.poll() is None
+        if time.monotonic() > deadline:
+            child.kill()
+            pytest.fail(f"no checkpoint of step {step} in 300 s")
+        time.sleep(0.005)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer, tiny, tmp_path):
+    settings = {"precision": "fp32", "steps": 12, "evaluate_every": 4, "checkpoint_every": 5}
+    one, more = tmp_path / "one", tmp_path / "more"
+    one.mkdir()
+    more.mkdir()
+    pretrain(tokens, tokenizer, tiny(**settings), one, quiet)
+
+    class Stop(BaseException):
+        pass
+
+    def stop_at_7(done, total=None, **figures):
+        if done == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pretrain(tokens, tokenizer, tiny(**settings, log_every=1), more, stop_at_7)
+    launch(tiny(**settings, processes=2), tokens, tokenizer, more)
+    assert curve(more) == pytest.approx(curve(one), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def sharded_run(tokens, tokenizer, tiny, tmp_path_factory):
+    """Two ranks hold a part each of weights, optimizer and average: settings, a whole run, and an interrupted one."""
+    settings = {
+        "precision": "fp32", "steps": 60, "evaluate_every": 20, "checkpoint_every": 4, "ema": 0.9, "keep": "best",
+        "keep_checkpoints": 2, "parallel": "fsdp",
+    }  # fmt: skip
+    whole, part = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("part")
+    launch(tiny(**settings, processes=2), tokens, tokenizer, whole)
+    stopped_after(24, tiny(**settings, processes=2), tokens, tokenizer, part)
+    return settings, whole, part
+
+
+@pytest.fixture
+def interrupted(sharded_run, tmp_path):
+    return shutil.copytree(sharded_run[2], tmp_path / "part")
+
+
+def test_each_rank_writes_its_part_of_a_sharded_model(sharded_run):
+    checkpoints = Checkpoints(sharded_run[2] / "checkpoints", keep=1)
+    folder = checkpoints.path(checkpoints.steps()[-1])
+    shards = [f"shard-0000{rank}-model-00001-of-00001.safetensors" for rank in (1, 2)]
+    assert {path.name for path in folder.iterdir()} == {*shards, "config.json", "metrics.jsonl", "checksums.json"}
+    assert set(json.loads((folder / "checksums.json").read_text())) == {*shards, "config.json", "metrics.jsonl"}
+    parts = [safetensors.torch.load_file(folder / name) for name in shards]
+    whole = safetensors.torch.load_file(sharded_run[1] / "model.safetensors")
+    for name, weight in whole.items():
+        for prefix in ("", "trained/"):
+            assert sum(len(part[prefix + name]) for part in parts) == len(weight)
+    moment = "optimizer/embed.weight/exp_avg"
+    assert sum(len(part[moment]) for part in parts) == len(whole["embed.weight"])
+
+
+def test_a_sharded_run_goes_on_from_before_a_damaged_shard_to_the_same_bytes(
+    sharded_run, interrupted, tokens, tokenizer, tiny
+):
+    settings, whole, _ = sharded_run
+    checkpoints = Checkpoints(interrupted / "checkpoints", keep=1)
+    damaged, good = checkpoints.path(checkpoints.steps()[-1]), checkpoints.steps()[-2]
+    shard = damaged / "shard-00002-model-00001-of-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    told = launch(tiny(**settings, processes=2), tokens, tokenizer, interrupted)
+    assert f"{damaged.name} is damaged" in told
+    assert f"continuing from step {good} of 60" in told
+    assert files(interrupted) == files(whole)
+
+
+def test_a_sharded_run_goes_on_in_one_process(sharded_run, interrupted, tokens, tokenizer, tiny):
+    settings, whole, _ = sharded_run
+    before = Checkpoints(interrupted / "checkpoints", keep=1).steps()[-1]
+    steps = []
+    pretrain(tokens, tokenizer, tiny(**settings, log_every=1), interrupted, lambda done, *_, **__: steps.append(done))
+    assert steps[0] == before + 1
+    assert curve(interrupted) == pytest.approx(curve(whole), abs=1e-4)
+    assert files(interrupted).keys() == files(whole).keys()
+
+
+def test_a_sharded_run_goes_on_replicated(sharded_run, interrupted, tokens, tokenizer, tiny):
+    settings, whole, _ = sharded_run
+    told = launch(tiny(**settings | {"parallel": "ddp"}, processes=2), tokens, tokenizer, interrupted)
+    assert "continuing from step" in told
+    assert curve(interrupted) == pytest.approx(curve(whole), abs=1e-4)
+
+
+def test_a_rank_that_dies_is_started_again_with_the_others(sharded_run, tokens, tokenizer, tiny, tmp_path):
+    settings, whole, _ = sharded_run
+    out, log = tmp_path / "out", tmp_path / "log"
+    with log.open("w") as told:
+        child = subprocess.Popen(
+            command(tiny(**settings, processes=2), tokens, tokenizer, out), cwd=ROOT, stdout=told, stderr=told
+        )
+        wait_for_checkpoint(child, out, 4)
+        os.kill(children(child)[-1], signal.SIGKILL)
+        assert child.wait(timeout=300) == 0, log.read_text()[-2000:]
+    assert "continuing from step" in log.read_text()
+    assert files(out) == files(whole)
+
+
+def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokenizer, tiny, tmp_path):
+    settings = {"precision": "fp32", "steps": 400, "evaluate_every": 400, "checkpoint_every": 10}
+    arguments = command(tiny(**settings, processes=2), tokens, tokenizer, tmp_path)
+    child = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_for_checkpoint(child, tmp_path, 10)
+    os.killpg(child.pid, signal.SIGTERM)
+    assert child.wait(timeout=60) != 0
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert next(checkpoints.usable()) == checkpoints.steps()[-1] < 400
+    assert not (tmp_path / "stats.json").exists()
+
+
+def test_a_users_mistake_is_told_once_and_not_tried_again(tokens, tokenizer, tiny, tmp_path):
+    wild = tiny(precision="fp32", processes=2, checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30})
+    done = subprocess.run(command(wild, tokens, tokenizer, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(messages) == 1 and "the loss became" in messages[0]["error"]

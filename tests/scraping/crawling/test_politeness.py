@@ -1,0 +1,82 @@
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from scraping.crawling.politeness import LONGEST_PAUSE, HostGate, Stopped
+
+
+def take_turns(folder, delay: float, turns: int, results) -> None:
+    gate = HostGate("example.org", threading.Event(), folder)
+    spans = []
+    for _ in range(turns):
+        with gate.turn(delay):
+            start = time.time()
+            time.sleep(0.01)
+            spans.append((start, time.time()))
+    results.put(spans)
+
+
+def assert_apart(spans: list[tuple[float, float]], delay: float) -> None:
+    spans = sorted(spans)
+    for (_, end), (start, _) in pairwise(spans):
+        assert start - end >= delay - 0.001
+
+
+def test_threads_and_processes_share_one_turn(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    delay = 0.05
+    workers = [context.Process(target=take_turns, args=(tmp_path, delay, 5, results)) for _ in range(2)]
+    workers += [threading.Thread(target=take_turns, args=(tmp_path, delay, 5, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    spans = [span for _ in workers for span in results.get(timeout=30)]
+    for worker in workers:
+        worker.join()
+    assert len(spans) == 20
+    assert_apart(spans, delay)
+
+
+def hold(folder, entered) -> None:
+    with HostGate("example.org", threading.Event(), folder).turn(0.3):
+        entered.set()
+        time.sleep(60)
+
+
+def test_a_killed_process_leaves_the_turn_but_not_the_delay(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    entered = context.Event()
+    process = context.Process(target=hold, args=(tmp_path, entered))
+    process.start()
+    assert entered.wait(30)
+    start = time.time()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with HostGate("example.org", threading.Event(), tmp_path).turn(0):
+        assert 0.1 < time.time() - start < 2
+
+
+def test_pauses_bind_everyone_and_are_bounded(tmp_path):
+    one, other = (HostGate("example.org", threading.Event(), tmp_path) for _ in range(2))
+    one.pause(1e9)
+    assert LONGEST_PAUSE - 1 < other.waits() <= LONGEST_PAUSE
+    other.pause(1)
+    assert one.waits() > LONGEST_PAUSE - 2, "a shorter pause does not undo a longer one"
+    assert HostGate("example.net", threading.Event(), tmp_path).waits() == 0
+
+
+def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):
+    stop = threading.Event()
+    gate = HostGate("example.org", stop, tmp_path)
+    gate.pause(60)
+    threading.Timer(0.1, stop.set).start()
+    start = time.time()
+    with pytest.raises(Stopped), gate.turn(0):
+        pass
+    assert time.time() - start < 5
+    assert "example.org wants no request for 60 s: waiting" in caplog.text

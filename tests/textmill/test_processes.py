@@ -1,0 +1,42 @@
+"""Children import what their parent does, whatever lies in the working directory, and end with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from textmill.processes import die_with_parent, python_command, python_environment
+
+
+def test_a_folder_of_the_working_directory_is_not_taken_for_a_package(tmp_path):
+    for package in ("textmill", "json"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    command = python_command("textmill.errors")
+    done = subprocess.run(command, cwd=tmp_path, env=python_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+def test_a_child_ends_with_a_parent_that_is_killed_outright(tmp_path):
+    note = tmp_path / "child"
+    parent = os.fork()
+    if not parent:
+        child = subprocess.Popen(["sleep", "60"], preexec_fn=die_with_parent)
+        note.with_suffix(".tmp").write_text(str(child.pid))
+        note.with_suffix(".tmp").rename(note)
+        time.sleep(60)
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while not note.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    while Path(f"/proc/{note.read_text()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,54 @@
+"""YAML into models: mistakes with their place, overrides, and what cannot change an output."""
+
+import pytest
+from pydantic import BaseModel, Field
+
+from textmill.errors import UserError
+from textmill.settings import execution_only, merged, output_settings, read_settings
+
+
+class Inner(BaseModel, extra="forbid"):
+    steps: int = Field(10, gt=0)
+
+
+class Outer(BaseModel, extra="forbid"):
+    name: str
+    training: Inner = Inner()
+    workers: int = execution_only(2, gt=0, json_schema_extra={"examples": [4]})
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("name: a\ntraining:\n  steps: 20\n")
+    return path
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(file):
+    read = read_settings(file, Outer, {"training": {"steps": 30}}, name="unnamed", workers=3)
+    assert (read.name, read.training.steps, read.workers) == ("a", 30, 3)
+
+
+def test_every_mistake_is_a_line_with_its_place_and_the_nearest_key(file):
+    file.write_text("name: a\ntraining:\n  stepz: 20\nworkers: 0\n")
+    with pytest.raises(UserError) as error:
+        read_settings(file, Outer)
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"{file}:3: training.stepz: unknown key; did you mean training.steps?"
+    assert lines[1].startswith(f"{file}:4: workers: input should be greater than 0")
+
+
+def test_a_mistake_of_an_override_is_not_blamed_on_the_file(file):
+    with pytest.raises(UserError, match=r"^setting training\.steps: .*greater than 0"):
+        read_settings(file, Outer, {"training": {"steps": -1}})
+
+
+def test_settings_that_only_say_how_to_work_are_no_output_settings():
+    assert output_settings(Outer(name="a")) == {"name": "a", "training": Inner()}
+    assert Outer.model_fields["workers"].json_schema_extra == {"examples": [4], "affects_output": False}
+
+
+def test_merging_goes_down_to_the_leaves_and_changes_neither_argument():
+    document, overrides = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": {"f": 4}}
+    assert merged(document, overrides) == {"a": {"b": 9, "c": 2}, "d": 3, "e": {"f": 4}}
+    assert document == {"a": {"b": 1, "c": 2}, "d": 3} and overrides == {"a": {"b": 9}, "e": {"f": 4}}

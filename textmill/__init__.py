@@ -1,0 +1,10 @@
+"""The ground floor: what every package of the project builds on. It knows nothing above it, and only the standard
+library, pydantic and yaml beside it.
+
+    errors      a mistake that its user can mend, and what is away for now
+    progress    how long work says how far it is
+    files       files and folders that exist whole or not at all
+    mapping     where a function is called for many shards, and the in-order map behind it
+    settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output
+    processes   child processes that end with their parent
+"""

@@ -1,0 +1,17 @@
+"""The two exceptions that are told to a user as one line, without a traceback."""
+
+from __future__ import annotations
+
+__all__ = ["Unavailable", "UserError"]
+
+
+class UserError(Exception):
+    """A mistake that its user can mend: a setting, a file, a command.
+
+    The message is one line that says what is wrong, where, and what to do about it. The command line prints it and
+    exits with status 2; a Prefect run fails with it and is not tried again.
+    """
+
+
+class Unavailable(UserError):
+    """Something outside does not answer now (a host, a hub, a broken download): the same call may work later."""

@@ -1,0 +1,32 @@
+"""Child processes: started without the working directory on their import path, and ended with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+__all__ = ["die_with_parent", "python_command", "python_environment"]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Arguments that run a module in a child with this interpreter.
+
+    With `-P`: a folder of the working directory that is called like one of our packages is not taken for it.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def python_environment() -> dict[str, str]:
+    """The environment of a child that imports from where this process does, and whose own children do too."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+
+
+def die_with_parent() -> None:
+    """Run in a child (`preexec_fn`): have the kernel kill it when its parent is gone, kill -9 included, so that it does
+    not go on writing where a successor continues. Linux only; elsewhere it does nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,177 @@
+"""Settings: YAML read into pydantic models, mistakes told with file, line and what was probably meant.
+
+A field made by `execution_only` says how work is done (workers, log intervals, schedules) and cannot change what comes
+out: it is in no fingerprint, and changing it rebuilds nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from textmill.errors import UserError
+
+__all__ = ["affects_output", "execution_only", "merged", "output_settings", "read_settings", "read_yaml"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_EXECUTION_ONLY: dict[str, Any] = {"affects_output": False}
+
+
+def execution_only(
+    default: Any = PydanticUndefined, *, json_schema_extra: dict[str, Any] | None = None, **arguments: Any
+) -> Any:
+    """A pydantic `Field`, with the same arguments, whose value cannot change an output."""
+    return Field(default, json_schema_extra=(json_schema_extra or {}) | _EXECUTION_ONLY, **arguments)
+
+
+def affects_output(field: FieldInfo) -> bool:
+    """Whether a field's value can change an output: not if `execution_only` made it."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("affects_output") is False)
+
+
+def output_settings(model: BaseModel) -> dict[str, Any]:
+    """The values, by name, of a model's own fields that can change an output; nested models stay models."""
+    return {name: getattr(model, name) for name, field in type(model).model_fields.items() if affects_output(field)}
+
+
+def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with `overrides` laid over it, key by key down to the leaves."""
+    result = dict(document)
+    for key, value in overrides.items():
+        below = result.get(key)
+        result[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+    return result
+
+
+def read_settings(path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None, **defaults: Any) -> Model:
+    """The model that a YAML file fills in.
+
+    Args:
+        path: the file.
+        model: what its keys are.
+        overrides: nested like the file, in place of what the file says.
+        **defaults: top-level keys where neither says anything.
+
+    Raises:
+        UserError: the file cannot be read, or has mistakes: a line for each, with its place and the nearest valid key.
+    """
+    document, tree = read_yaml(path)
+    overrides = overrides or {}
+    settled = merged(defaults | document, overrides)
+    try:
+        return model.model_validate(settled)
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors(include_url=False):
+            place = place_of(mistake, settled)
+            where = "setting" if overrides and _reaches(overrides, place) else f"{path}:{line_of(tree, place)}:"
+            lines.append(f"{where} {explain(mistake, model, place)}")
+        raise UserError("\n".join(lines)) from error
+
+
+def _reaches(overrides: Mapping[str, Any], place: Sequence[str | int]) -> bool:
+    """Whether the overrides reach as deep as `place`, or give the whole value that it lies in."""
+    found: Any = overrides
+    for key in place:
+        if not isinstance(found, Mapping):
+            return True
+        if key not in found:
+            return False
+        found = found[key]
+    return True
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
+    """The mapping that a file holds, and its nodes, which know their lines. An empty file is an empty mapping.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or holds anything but `key: value` lines.
+    """
+    try:
+        text = path.read_text("utf-8")
+        document, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise UserError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(document, dict | None):
+        raise UserError(f"{path}: a mapping of `key: value` lines is wanted, not a {type(document).__name__}")
+    return document or {}, tree
+
+
+def place_of(mistake: ErrorDetails, document: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """The keys that lead to a mistake as the file spells them: pydantic also names the variant of a union."""
+    place: list[str | int] = []
+    found: Any = document
+    for part in mistake["loc"][:-1]:
+        if (isinstance(found, Mapping) and part in found) or (isinstance(found, Sequence) and isinstance(part, int)):
+            place.append(part)
+            found = found[part]
+    return (*place, *mistake["loc"][-1:])
+
+
+def line_of(tree: yaml.Node | None, place: Sequence[str | int]) -> int:
+    """Line (from 1) of the deepest node on the way to `place`."""
+    line = tree.start_mark.line + 1 if tree else 1
+    node = tree
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """`key: what is wrong`, with the nearest valid key for an unknown one."""
+    name = ".".join(map(str, place))
+    if mistake["type"] == "extra_forbidden":
+        return f"{name}: unknown key{_suggestion(model, place)}"
+    if mistake["type"] == "missing":
+        described = model.model_fields[place[0]].description if len(place) == 1 else None
+        return f"{name}: missing" + (f": {described}" if described else "")
+    message = mistake["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
+    told = f"{message[0].lower() + message[1:]}{given}"
+    return f"{name}: {told}" if name else told  # what several keys are to blame for has no name
+
+
+def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """The nearest valid key beside a wrong one, or else in another section of the model."""
+    wrong, above = str(place[-1]), place[:-1]
+    beside = list(_fields(model, above))
+    if near := difflib.get_close_matches(wrong, beside, n=1):
+        return f"; did you mean {'.'.join(map(str, (*above, near[0])))}?"
+    elsewhere = {key: f"{section}.{key}" for section in model.model_fields for key in _fields(model, [section])}
+    if near := difflib.get_close_matches(wrong, elsewhere, n=1):
+        return f"; did you mean {elsewhere[near[0]]}?"
+    return f"; known: {', '.join(beside)}"
+
+
+def _fields(model: type[BaseModel], place: Sequence[str | int]) -> Iterator[str]:
+    """Names of the fields of the model, or models, that `place` leads to."""
+    if not place:
+        yield from model.model_fields
+    elif field := model.model_fields.get(str(place[0])):
+        for candidate in (field.annotation, *get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from _fields(candidate, place[1:])

@@ -1,0 +1,195 @@
+"""The Numba settings of every kernel, and the few machine operations that Numba lacks."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
+from numba.extending import intrinsic
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
+
+
+def _package_digest() -> str:
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+PACKAGE_DIGEST = _package_digest()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of machine code, with two differences.
+
+    Kernels contain the code of the kernels they call, in other files too, while Numba looks only at the file of the
+    kernel itself: here a change of any file of the package discards them all. And Numba loads its whole compiler before
+    it loads machine code, for half a second in every process; here only the runtime that the code calls.
+    """
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file._source_stamp = PACKAGE_DIGEST
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+def kernel(function):
+    """Compile `function` without the GIL and cache the machine code beside its source or in NUMBA_CACHE_DIR.
+
+    Where neither that folder nor the user's cache folder can be written (a read-only installation), the kernel is
+    compiled in every process instead.
+    """
+    compiled = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
+    try:
+        compiled._cache = _KernelCache(function)
+    except RuntimeError:
+        logger.debug("no writable folder for the machine code of %s; set NUMBA_CACHE_DIR", function.__name__)
+    return compiled
+
+
+def inlined(function):
+    """A small function that becomes part of every kernel that calls it: a call costs more than its work."""
+    return njit(nogil=True, boundscheck=False, error_model="numpy", forceinline=True)(function)
+
+
+@inlined
+def address(array):
+    """Where an array begins in memory. It must stay referenced, which arguments of a kernel are."""
+    return np.int64(array.ctypes.data)
+
+
+@inlined
+def copy_row(target, i, source, j):
+    """target[i] = source[j] for arrays of four columns; Numba's own assignment of slices takes seconds to compile."""
+    for column in range(4):
+        target[i, column] = source[j, column]
+
+
+def _pointer(builder, address, kind):
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _loader(bits, result):
+    @intrinsic
+    def load(typing_context, address):
+        def generate(context, builder, signature, arguments):
+            value = builder.load(_pointer(builder, arguments[0], ir.IntType(bits)))
+            value.align = 1
+            return builder.zext(value, ir.IntType(64)) if bits < 64 else value
+
+        return result(types.int64), generate
+
+    return load
+
+
+# load8(address) -> int64, load32 and load64(address) -> uint64: little-endian, unaligned, unchecked
+load8 = _loader(8, types.int64)
+load32 = _loader(32, types.uint64)
+load64 = _loader(64, types.uint64)
+
+
+def _storer(bits):
+    @intrinsic
+    def store(typing_context, address, value):
+        def generate(context, builder, signature, arguments):
+            kind = ir.IntType(bits)
+            value = builder.trunc(arguments[1], kind) if bits < 64 else arguments[1]
+            builder.store(value, _pointer(builder, arguments[0], kind)).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.uint64), generate
+
+    return store
+
+
+# store16(address, value): the low bits of a uint64, little-endian, unaligned, unchecked
+store16, store32, store64 = _storer(16), _storer(32), _storer(64)
+
+
+@intrinsic
+def trailing_zeros(typing_context, value):
+    """Number of zero bits below the lowest one bit of a uint64 as int64; 64 if there is none."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def leading_zeros(typing_context, value):
+    """Number of zero bits above the highest one bit of a uint64 as int64; 64 if there is none."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Ask for the cache line at an address."""
+
+    def generate(context, builder, signature, arguments):
+        i8p, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [i8p], ir.FunctionType(ir.VoidType(), [i8p, i32, i32, i32])
+        )
+        pointer = builder.inttoptr(arguments[0], i8p)
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def bytes_between(typing_context, address, fold, low, span):
+    """Compare the 64 bytes at an address at once: bit i of the uint64 says low <= (byte[i] | fold) < low + span.
+
+    LLVM turns the vector operations into whatever the processor has (AVX-512, AVX2, SSE2, NEON).
+    """
+
+    def generate(context, builder, signature, arguments):
+        i8 = ir.IntType(8)
+        vector = ir.VectorType(i8, 64)
+
+        def splat(value):
+            lane = builder.insert_element(
+                ir.Constant(vector, ir.Undefined), builder.trunc(value, i8), ir.Constant(ir.IntType(32), 0)
+            )
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+            return builder.shuffle_vector(lane, ir.Constant(vector, ir.Undefined), zeros)
+
+        values = builder.load(_pointer(builder, arguments[0], vector))
+        values.align = 1
+        shifted = builder.sub(builder.or_(values, splat(arguments[1])), splat(arguments[2]))
+        inside = builder.icmp_unsigned("<", shifted, splat(arguments[3]))
+        return builder.bitcast(inside, ir.IntType(64))
+
+    return types.uint64(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def lowest_of_64(typing_context, address):
+    """The lowest of the 64 uint32 at an address, as uint64; a few vector operations."""
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(ir.IntType(32), 64)
+        values = builder.load(_pointer(builder, arguments[0], vector))
+        values.align = 4
+        reduce = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.IntType(32), [vector]), "llvm.vector.reduce.umin.v64i32"
+        )
+        return builder.zext(builder.call(reduce, [values]), ir.IntType(64))
+
+    return types.uint64(types.int64), generate

@@ -1,0 +1,214 @@
+"""Pairs of sentences as arrays, for fine-tuning with masked tokens and next-sentence prediction.
+
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (NAACL 2019): half of the pairs are two
+consecutive sentences of a document, in the other half the second comes from another document. A folder of pairs is one
+of token arrays whose "documents" are sentences, with these files besides:
+
+- `train-00000.pairs` beside each `.bin`: uint32[pairs, 3], two sentences by their number in this file, and a label: 1
+  if the second follows the first.
+- `pairs.json`: the number of pairs in each file, and the ids of the special tokens.
+
+Rows of any length are laid out when a batch is read:
+
+    ids        [CLS] A… [SEP] B… [SEP] [PAD] …
+    segments     0   0    0   1    1     0
+    attention    1   1    1   1    1     0
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import regex
+
+from textmill.errors import UserError
+from textmill.progress import quiet
+from tokenization.arrays import META, MappedFile, TokenArrays, TokenFile, write_meta
+from tokenization.config import PairsConfig
+from tokenization.formats import load_tokenizer
+from tokenization.shard_writer import Piece, Report, encode_shards, forget_notes, load_once, whole_files, write_shard
+from tokenization.text import documents_of, read_shard
+
+# after closing punctuation (and quotes or brackets) and a blank, or at a line's end
+SENTENCE_END = regex.compile(r"(?<=[.!?…。！？][\"'”’)\]]*)\s+|\s*\n\s*")
+PAIRS = "pairs.json"
+LABELLED = np.dtype("<u4")
+ROLES = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+
+def sentences(text: str, least_characters: int) -> list[str]:
+    """The sentences of a document, blanks trimmed, short ones left out."""
+    return [s for part in SENTENCE_END.split(text) if len(s := part.strip()) >= least_characters]
+
+
+def make_pairs(
+    corpus: Path,
+    tokenizer: Path,
+    config: PairsConfig,
+    out: Path,
+    progress: Callable[..., None] = quiet,
+    map_shards: Callable[..., Iterator] | None = None,
+) -> None:
+    """Write the sentences of corpus/{train,validation}-*.parquet and their pairs to `out`.
+
+    A document of n sentences makes n - 1 pairs; strangers are sentences of other documents of the same shard, and a
+    shard with sentences in one document alone makes no pairs. The files depend on the corpus, the tokenizer and the
+    config; `meta.json`, without which nothing can be read, is written last. A killed run continues after the shards it
+    had finished, unless something is different now. `map_shards` is as for `pretokenize`.
+    Raises `UserError` if the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that
+    rows need, a split makes no pairs, or `out` holds token arrays that are none of pairs.
+    """
+    loaded = load_tokenizer(tokenizer)
+    if missing := [name for name in ROLES if name not in loaded.special_tokens]:
+        raise UserError(f"the tokenizer has no {' '.join(missing)}; train one with Textmill, which adds them")
+    if (out / META).exists() and not holds_pairs(out):
+        raise UserError(f"{out} holds the token arrays of a corpus; choose another folder for its pairs")
+    (out / META).unlink(missing_ok=True)
+    encode = partial(_encode_pairs, tokenizer=tokenizer, config=config, out=out)
+    files = encode_shards(corpus, tokenizer, out, encode, progress, map_shards, config.model_dump_json())
+    stats, counts = {}, {}
+    for split, written in files.items():
+        labels = [_read_pairs(out / file.name)[:, 2] for file in written]
+        counts[split] = [len(each) for each in labels]
+        if not sum(counts[split]):
+            raise UserError(f"the {split} split of {corpus} has no two documents with sentences to pair")
+        stats[split] = {
+            "next": sum(int(each.sum()) for each in labels),
+            "pairs": sum(counts[split]),
+            "sentences": sum(file.documents for file in written),
+            "tokens": sum(file.tokens for file in written),
+        }
+    special = {name: loaded.special_tokens[name] for name in ROLES}
+    _write_json(out / PAIRS, {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special})
+    _write_json(out / "stats.json", stats)
+    write_meta(out, files, vocab_size=loaded.vocab_size, eot_id=loaded.eot_id)
+    forget_notes(out)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _encode_pairs(shard: Path, report: Report, *, tokenizer: Path, config: PairsConfig, out: Path) -> TokenFile:
+    """Write the sentences of a shard and their pairs."""
+    lengths: list[int] = []  # sentences of each document
+    loaded = load_once(tokenizer)
+
+    def pieces() -> Iterator[Piece]:
+        for batch in read_shard(shard):
+            found = [sentences(text, config.least_characters) for text in batch.strings()]
+            lengths.extend(map(len, found))
+            documents = documents_of([sentence for each in found for sentence in each])
+            yield Piece(len(batch), *loaded.encode_documents(documents), documents.nbytes)
+
+    file = write_shard(out, shard, pieces(), report)
+    name = int.from_bytes(hashlib.sha256(shard.stem.encode()).digest()[:8])  # the same wherever the shard is worked on
+    pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config.strangers)
+    with whole_files(out, shard, "pairs") as (path,):
+        pairs.astype(LABELLED).tofile(path)
+    return file
+
+
+def _pair_up(lengths: np.ndarray, random: np.random.Generator, strangers: float) -> np.ndarray:
+    """int64[pairs, 3]: sentence A, sentence B, 1 if B follows A. `lengths`: the number of each document's sentences."""
+    total = int(lengths.sum())
+    if (lengths > 0).sum() < 2:
+        return np.empty((0, 3), np.int64)
+    document_of = np.repeat(np.arange(len(lengths)), lengths)
+    first = np.flatnonzero(document_of[1:] == document_of[:-1])
+    pairs = np.stack([first, first + 1, np.ones_like(first)], axis=1)
+    changed = np.flatnonzero(random.random(len(pairs)) < strangers)
+    starts = np.cumsum(lengths) - lengths
+    own = document_of[pairs[changed, 0]]
+    # uniform over the sentences of the other documents: those of the own document are skipped
+    other = random.integers(0, total - lengths[own])
+    pairs[changed, 1] = other + np.where(other >= starts[own], lengths[own], 0)
+    pairs[changed, 2] = 0
+    return pairs
+
+
+def _read_pairs(tokens: Path) -> np.ndarray:
+    return np.fromfile(tokens.with_suffix(".pairs"), LABELLED).reshape(-1, 3)
+
+
+def holds_pairs(path: Path) -> bool:
+    """Whether a folder of token arrays is one of sentences, paired."""
+    return (path / PAIRS).is_file()
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows of pairs: ids int64, segments uint8 (1 in the second sentence), attention bool, all [rows, length], and
+    is_next bool[rows]."""
+
+    ids: np.ndarray
+    segments: np.ndarray
+    attention: np.ndarray
+    is_next: np.ndarray
+
+
+def lay_out(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], length: int, special_tokens: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, segments, attention) of pairs of sentences' ids as rows of `length` tokens, as in `PairBatch`.
+
+    Of pairs too long the longer sentence is cut at its end.
+    """
+    cls, sep, pad = (special_tokens[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
+    ids = np.full((len(pairs), length), pad, np.int64)
+    segments, attention = np.zeros(ids.shape, np.uint8), np.zeros(ids.shape, bool)
+    room = length - 3
+    for row, (a, b) in enumerate(pairs):
+        keep_a = min(len(a), max(room - len(b), (room + 1) // 2))
+        a, b = a[:keep_a], b[: room - keep_a]
+        filled = len(a) + len(b) + 3
+        ids[row, :filled] = np.concatenate([[cls], a, [sep], b, [sep]])
+        segments[row, len(a) + 2 : filled] = 1
+        attention[row, :filled] = True
+    return ids, segments, attention
+
+
+class SentencePairs:
+    """The pairs of a split that `make_pairs` wrote; `len()` is their number.
+
+    Raises `UserError` if the folder holds none, or a file is missing or truncated.
+    """
+
+    def __init__(self, path: Path, split: str = "train"):
+        for name in (PAIRS, META):
+            if not (path / name).is_file():
+                raise UserError(f"{path} holds no pairs of sentences ({name} is missing); run make_pairs")
+        self.sentences = TokenArrays(path, split)
+        about = json.loads((path / PAIRS).read_text())
+        self.special_tokens: dict[str, int] = about["special_tokens"]
+        files, counts = self.sentences.meta["splits"][split]["files"], about["pairs"][split]
+        # number of each file's first pair and first sentence in the split
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._sentence_starts = np.concatenate([[0], np.cumsum([f["documents"] for f in files], dtype=np.int64)])
+        self._files = [
+            MappedFile((path / file["name"]).with_suffix(".pairs"), LABELLED, 3 * count)
+            for file, count in zip(files, counts, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The ids of two sentences, and whether the second follows the first."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"pair {index} lies outside the {len(self)} pairs of {self.sentences.split}")
+        file = int(np.searchsorted(self._starts, index, side="right")) - 1
+        inside = 3 * (index - int(self._starts[file]))
+        first, second, label = self._files[file].read(inside, inside + 3).tolist()
+        before = int(self._sentence_starts[file])
+        return self.sentences.document(before + first), self.sentences.document(before + second), bool(label)
+
+    def batch(self, indices: np.ndarray, length: int) -> PairBatch:
+        """The given pairs as rows of `length` tokens."""
+        read = [self.pair(index) for index in indices.tolist()]
+        ids, segments, attention = lay_out([(a, b) for a, b, _ in read], length, self.special_tokens)
+        return PairBatch(ids, segments, attention, np.array([is_next for _, _, is_next in read], bool))
