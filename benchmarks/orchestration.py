@@ -247,13 +247,13 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
 
 def measure_shards(kind: str, count: str) -> dict[str, float]:
     """Each shard writes an empty file: seconds, and peak memory in MB over what a tenth of them takes."""
-    from flows.engine.executors import RunnerConfig, open_runner
+    from flows.engine.executors import ExecutorConfig, open_executor
 
     shards = int(count)
-    with tempfile.TemporaryDirectory() as temporary, open_runner(RunnerConfig(kind=kind, workers=2)) as map_shards:
+    with tempfile.TemporaryDirectory() as temporary, open_executor(ExecutorConfig(kind=kind, workers=2)) as executor:
 
         def write(name: str, number: int) -> None:
-            for _ in map_shards(Path.touch, (Path(temporary) / f"{name}{shard}" for shard in range(number))):
+            for _ in executor.map(Path.touch, (Path(temporary) / f"{name}{shard}" for shard in range(number))):
                 pass
 
         write("first", shards // 10)
@@ -269,7 +269,7 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
     """Seconds with one and with two workers, in turn, that are there already and know the tokenizer."""
     from contextlib import ExitStack
 
-    from flows.engine.executors import RunnerConfig, open_runner
+    from flows.engine.executors import ExecutorConfig, open_executor
     from tokenization.pretokenize import PretokenizeConfig, pretokenize
     from tokenization.text import batches
     from tokenization.train import TokenizerConfig, train_from_documents
@@ -279,14 +279,14 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
         train_from_documents(batches(source_code()), TokenizerConfig(vocab_size=8192))[0].save(folder / "tokenizer")
 
         def contestant(workers: int):
-            map_shards = stack.enter_context(open_runner(RunnerConfig(kind="dask", workers=workers)))
+            executor = stack.enter_context(open_executor(ExecutorConfig(kind="dask", workers=workers)))
 
             def prepare():
                 out = Path(tempfile.mkdtemp(dir=folder))
 
                 def encode():
                     pretokenize(
-                        Path(corpus), folder / "tokenizer", PretokenizeConfig(threads=1), out, map_shards=map_shards
+                        Path(corpus), folder / "tokenizer", PretokenizeConfig(threads=1), out, map_shards=executor.map
                     )
                     shutil.rmtree(out)
 

@@ -1,12 +1,10 @@
-"""Where the shard-level maps of the stages run: in threads of the run itself, in processes, on a Dask or a Ray cluster.
+"""Where shards are worked on: in this process, in several, or on a Dask or a Ray cluster.
 
-    with open_runner(RunnerConfig(kind="dask", workers=4)) as map_shards:
-        for answer in map_shards(function, shards):
+    with open_executor(ExecutorConfig(kind="dask", workers=4)) as executor:
+        for answer in executor.map(function, shards):
             ...
 
-The domain packages are given `map_shards`, which works like the builtin `map`, and know of no cluster. Each shard is
-one call of a function that can be pickled; it writes finished files and returns little. The files do not depend on
-where, in which order or how often it ran, so a worker that dies costs only the shard it had: that is run again.
+The domain packages are given a `textmill.mapping.Executor` and know of no cluster.
 
 A shard is not a Prefect task, although Prefect has task runners for all of these: a task on Dask or Ray costs 60 to
 80 ms and 20 KB of the server's database, a call a few milliseconds and nothing. The stage stays the task; it reports
@@ -14,7 +12,7 @@ after every shard.
 
 Workers need what the run has: the same environment, and the same files at the same paths. For a cluster of several
 machines that is a shared folder for the store, or for a bucket's copies (NFS: mounted with `lookupcache=positive`, so
-that a file which another machine has just written is seen). Whoever reaches a cluster's ports may run code on it.
+that a file which another machine has just written is seen). Anyone who reaches a cluster's ports may run code on it.
 """
 
 from __future__ import annotations
@@ -26,32 +24,35 @@ import os
 import signal
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor as Pool
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import cache, partial
 from multiprocessing.connection import Connection
-from typing import Any, Literal, Self, TypeVar
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
+import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from textmill.errors import UserError
+from textmill.files import atomic_path
+from textmill.mapping import HERE, Callback, Executor, map_in_order
 
 AHEAD = 4  # shards handed out for each worker: some wait at the worker, so that it is never idle
 ATTEMPTS = 4  # how often one shard may lose its worker; Dask's and Ray's own limit
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 60  # for the workers of a cluster to join
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-MapShards = Callable[[Callable[[Item], Result], Iterable[Item]], Iterator[Result]]
-Submit = Callable[[Callable[[Item], Result], Item], Future]
+Submit = Callable[[Callable[[Item], Result], Item], "Future[Result]"]
 
 
-class RunnerConfig(BaseModel, extra="forbid"):
+class ExecutorConfig(BaseModel, extra="forbid"):
     """Where shards are worked on (reading, extraction, filtering, counting, encoding); the artifacts are the same."""
 
     kind: Literal["threads", "processes", "dask", "ray"] = Field(
@@ -81,31 +82,101 @@ class RunnerConfig(BaseModel, extra="forbid"):
 
 
 @contextmanager
-def open_runner(config: RunnerConfig) -> Iterator[MapShards | None]:
-    """How to map over shards while the block lasts; None where that is left to the stages' own threads.
+def open_executor(config: ExecutorConfig) -> Iterator[Executor]:
+    """The executor that the configuration names, while the block lasts.
 
-    Processes start, or the cluster is joined, when it is first used. Raises in the block:
-        UserError: what `check_runner` raises, or workers died again and again.
+    Processes start, or the cluster is joined, at the first call.
+
+    Raises:
+        UserError: in the block: as `check_executor` raises it, or because workers died again and again.
     """
     if config.kind == "threads":
-        yield None
+        yield HERE
         return
     with ExitStack() as stack:
 
         @cache
-        def cluster() -> tuple[Submit, int]:
+        def join() -> tuple[Submit[Any, Any], int]:
             _check_installed(config)
             return stack.enter_context(_OPEN[config.kind](config))
 
-        def map_shards(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-            submit, workers = cluster()
-            return map_in_order(submit, function, items, AHEAD * workers)
-
-        yield map_shards
+        yield Workers(join)
 
 
-def check_runner(config: RunnerConfig) -> None:
-    """Make sure, before any work, that the runner can be used.
+class Workers:
+    """The executor of other processes, here or elsewhere: many calls at once, each with one thread.
+
+    `join` starts or finds them: how to submit a call, and how many there are.
+    """
+
+    def __init__(self, join: Callable[[], tuple[Submit[Any, Any], int]]) -> None:
+        self.join = join
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        submit, workers = self.join()
+        return map_in_order(submit, function, items, AHEAD * workers)
+
+    def stream(
+        self, function: Callable[[Item], Iterator[pa.Table]], items: Iterable[Item], spool: Path, threads: int = 1
+    ) -> Iterator[Iterator[pa.Table]]:
+        """The tables of an item come in a file of Arrow's stream format that its worker left in `spool`."""
+        jobs = ((item, spool / f"{number:06d}.arrow") for number, item in enumerate(items))
+        for spooled in self.map(partial(_spool, function=function), jobs):
+            yield _tables_of(spooled)
+
+    def threads(self, wanted: int) -> int:
+        return 1
+
+    def report(self, callback: Callback) -> Callback:
+        return _unheard  # type: ignore[return-value]
+
+
+def _unheard(*arguments: object, **metrics: object) -> None:
+    """A worker has no way to the run's progress; the end of its shard is seen there."""
+
+
+class _Spooled(NamedTuple):
+    """The tables that a worker made of one item."""
+
+    path: Path
+    tables: int
+    error: Exception | None  # raised after them
+
+
+def _spool(job: tuple[Item, Path], function: Callable[[Item], Iterator[pa.Table]]) -> _Spooled:
+    """In a worker: write the tables of an item. A table's metadata stay with its batch."""
+    item, path = job
+    count, error = 0, None
+    with atomic_path(path, durable=False) as unfinished, ExitStack() as stack:
+        file = stack.enter_context(pa.OSFile(str(unfinished), "wb"))
+        writer: Any = None
+        try:
+            for table in function(item):
+                if writer is None:
+                    writer = stack.enter_context(pa.ipc.new_stream(file, table.schema.remove_metadata()))
+                whole = table.replace_schema_metadata(None).combine_chunks().to_batches()
+                batch = whole[0] if whole else pa.RecordBatch.from_pylist([], table.schema.remove_metadata())
+                writer.write_batch(batch, custom_metadata=table.schema.metadata)
+                count += 1
+        except Exception as raised:  # for the run to raise, after what came before it
+            error = raised
+    return _Spooled(path, count, error)
+
+
+def _tables_of(spooled: _Spooled) -> Iterator[pa.Table]:
+    """Read the tables back and remove their file."""
+    if spooled.tables:
+        with pa.memory_map(str(spooled.path)) as file, pa.ipc.open_stream(file) as stream:
+            for _ in range(spooled.tables):
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(metadata)
+    spooled.path.unlink()
+    if spooled.error:
+        raise spooled.error
+
+
+def check_executor(config: ExecutorConfig) -> None:
+    """Make sure, before any work, that the executor can be used.
 
     Raises:
         UserError: its package is not installed, or no cluster answers at its address.
@@ -116,30 +187,13 @@ def check_runner(config: RunnerConfig) -> None:
             pass
 
 
-def map_in_order(
-    submit: Submit, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """Like `map`, with at most `ahead` items taken from `items` whose results were not yet handed on."""
-    waiting: deque[Future] = deque()
-    try:
-        for item in items:
-            waiting.append(submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _check_installed(config: RunnerConfig) -> None:
+def _check_installed(config: ExecutorConfig) -> None:
     package = {"dask": "distributed", "ray": "ray"}.get(config.kind)
     if package and importlib.util.find_spec(package) is None:
         raise UserError(f"runner {config.kind} needs a package that is missing: pip install 'textmill[{config.kind}]'")
 
 
-def _lost(config: RunnerConfig) -> UserError:
+def _lost(config: ExecutorConfig) -> UserError:
     return UserError(
         f"runner {config.kind}: one shard lost its worker {ATTEMPTS} times, most likely to a lack of memory; "
         "lower runner.workers, or give the workers more memory. What was finished is kept: run again"
@@ -150,7 +204,7 @@ def _lost(config: RunnerConfig) -> UserError:
 
 
 @contextmanager
-def _open_processes(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+def _open_processes(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]:
     workers = config.local_workers()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="shard")
     with closing(_Processes(workers, config)) as processes:
@@ -164,7 +218,7 @@ def _open_processes(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
 class _Processes:
     """A process pool that is replaced when one of its processes dies, which breaks a pool of the standard library."""
 
-    def __init__(self, workers: int, config: RunnerConfig) -> None:
+    def __init__(self, workers: int, config: ExecutorConfig) -> None:
         self._workers, self._config = workers, config
         self._context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._theirs, self._lifeline = self._context.Pipe(duplex=False)
@@ -187,16 +241,16 @@ class _Processes:
         self._lifeline.close()
         self._pool.shutdown()
 
-    def _replace(self, broken: Executor) -> None:
+    def _replace(self, broken: Pool) -> None:
         with self._lock:
             if self._closed:
                 raise UserError("the run ended before its shards were finished: run again to continue")
             if self._pool is broken:  # the first to notice
-                log.warning("A worker process died; its shard is given to another")
+                logger.warning("A worker process died; its shard is given to another")
                 broken.shutdown(wait=False)
                 self._pool = self._new_pool()
 
-    def _new_pool(self) -> Executor:
+    def _new_pool(self) -> Pool:
         return ProcessPoolExecutor(self._workers, self._context, initializer=_end_with, initargs=(self._theirs,))
 
 
@@ -215,7 +269,7 @@ def _end_with(lifeline: Connection) -> None:
 
 
 @contextmanager
-def _open_dask(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+def _open_dask(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]:
     from distributed import Client, KilledWorker, LocalCluster
     from distributed.client import FutureCancelledError
 
@@ -265,7 +319,7 @@ def _join_dask(address: str) -> Any:
 
 
 @contextmanager
-def _open_ray(config: RunnerConfig) -> Iterator[tuple[Submit, int]]:
+def _open_ray(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]:
     import ray
     from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
@@ -301,7 +355,7 @@ def _check_ray_answers(address: str) -> None:
         ) from error
 
 
-_OPEN: dict[str, Callable[[RunnerConfig], AbstractContextManager[tuple[Submit, int]]]] = {
+_OPEN: dict[str, Callable[[ExecutorConfig], AbstractContextManager[tuple[Submit[Any, Any], int]]]] = {
     "processes": _open_processes,
     "dask": _open_dask,
     "ray": _open_ray,

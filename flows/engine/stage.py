@@ -23,10 +23,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from flows.engine.executors import MapShards
 from flows.store.fingerprint import canonical, digest
 from flows.store.local import Artifact, Manifest, Store, count_rows, describe_files, now
 from textmill.errors import UserError
+from textmill.mapping import HERE, Executor
 
 Config = TypeVar("Config", bound=BaseModel)
 Inputs = Mapping[str, Artifact | list[Artifact] | None]
@@ -37,8 +37,8 @@ class Job(Generic[Config]):
     """What a stage's build function works with.
 
     `out` is private to this build and may hold what a killed build left: continue from it. `previous` is the artifact
-    that this one replaces, if it is whole (a forced or expired build). `map_shards` works like the builtin `map` and is
-    where to work on shards, if not in threads of this process; paths are absolute, for whoever works elsewhere.
+    that this one replaces, if it is whole (a forced or expired build). `executor` is
+    where to work on shards; paths are absolute, for workers elsewhere.
     """
 
     config: Config
@@ -47,7 +47,11 @@ class Job(Generic[Config]):
     progress: Callable[..., None]
     previous: Artifact | None
     store: Store
-    map_shards: MapShards | None = None
+    executor: Executor = HERE
+
+    @property
+    def map_shards(self) -> Any:
+        return None if self.executor is HERE else self.executor.map
 
     def path(self, name: str) -> Path:
         """The folder of an input, its files brought to this machine where they are not."""
@@ -175,7 +179,7 @@ def materialize(
     options: Options = Options(),
     progress: Callable[..., None] = lambda *args, **figures: None,
     announce: Callable[[str], None] = lambda line: None,
-    map_shards: MapShards | None = None,
+    executor: Executor = HERE,
 ) -> tuple[Artifact, bool]:
     """The artifact of this stage, and whether it was reused. `announce` is told, before any work, what will be done.
 
@@ -206,7 +210,7 @@ def materialize(
         out.mkdir(exist_ok=True)
         started, clock = now(), time.perf_counter()
         with _inputs_that_stay(inputs, out):
-            stage.build(Job(config, inputs, out.absolute(), progress, verdict.stale, store, map_shards))
+            stage.build(Job(config, inputs, out.absolute(), progress, verdict.stale, store, executor))
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from flows.engine.executors import RunnerConfig
+from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.collections.ingest import IngestConfig
@@ -69,7 +69,7 @@ class PipelineConfig(BaseModel, extra="forbid"):
 
     name: str = Field("pipeline", description="Names the runs of this configuration")
     store: str = Field("store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix")
-    runner: RunnerConfig = Field(default_factory=RunnerConfig)
+    runner: ExecutorConfig = Field(default_factory=ExecutorConfig)
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
     ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)

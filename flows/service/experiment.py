@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from experiments import NAMES, Experiment, load
-from flows.engine.executors import check_runner
+from flows.engine.executors import check_executor
 from flows.pipeline.chain import Selection, chain
 from flows.pipeline.config import PipelineConfig, load_config
 from flows.pipeline.plan import Step, plan
@@ -98,7 +98,7 @@ def experiment(
     log = get_run_logger()
     declared = load(name)
     runs = [run for run, _ in plan_runs(name, Path(config), settings.model_dump(), seeds)]
-    check_runner(runs[0].config.runner)
+    check_executor(runs[0].config.runner)
     results = []
     for number, run in enumerate(runs, 1):
         log.info("Run %d of %d: %s", number, len(runs), run.title)

@@ -18,7 +18,7 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
-from flows.engine.executors import RunnerConfig, check_runner, open_runner
+from flows.engine.executors import ExecutorConfig, check_executor, open_executor
 from flows.engine.stage import Inputs, NotThere, Options, Stage, assess, materialize
 from flows.pipeline.chain import STAGES, Selection, StageName, chain
 from flows.pipeline.config import PipelineConfig, load_config
@@ -79,15 +79,15 @@ class Builder:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
-    stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options, runner: RunnerConfig
+    stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options, runner: ExecutorConfig
 ) -> State[tuple[Artifact, bool] | None]:
     """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
     there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
     log = get_run_logger()
     title = stage.title(config)
     try:
-        with StageProgress(title, log) as progress, open_runner(runner) as map_shards:
-            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, map_shards)
+        with StageProgress(title, log) as progress, open_executor(runner) as executor:
+            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, executor)
     except NotThere as missing:
         log.warning("%s is left out: %s", title, missing)
         return Completed(name="Skipped", message=str(missing), data=None)
@@ -118,7 +118,7 @@ def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[
     for step in steps:
         log.info("%s: %s (%s)", step.title, step.action, step.reason)
     if any(step.action.startswith("build") for step in steps):
-        check_runner(config.runner)
+        check_executor(config.runner)
     builder = Builder(config, selection)
     chain(config, builder)
     shown = [(made, STAGES[made.manifest.stage].headline(made.stats), hit) for made, hit in builder.outcomes]

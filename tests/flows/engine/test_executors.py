@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from flows.engine import executors as runners
-from flows.engine.executors import AHEAD, RunnerConfig, check_runner, map_in_order, open_runner
+from flows.engine import executors
+from flows.engine.executors import AHEAD, ExecutorConfig, check_executor, open_executor
 from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
 from flows.service.flows import stage_flow
@@ -37,6 +37,7 @@ from scraping.corpus.prepare import PrepareConfig, prepare
 from scraping.extraction.extract import MainExtractor
 from scraping.shards import PAGES, ShardWriter
 from textmill.errors import UserError
+from textmill.mapping import HERE, Executor, map_in_order
 from tokenization.pretokenize import PretokenizeConfig, pretokenize
 from tokenization.train import TokenizerConfig, train_tokenizer
 
@@ -113,14 +114,19 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def build(collections: Path, pages: Path, corpus: Path, out: Path, map_shards=None) -> dict[str, bytes]:
+def build(collections: Path, pages: Path, corpus: Path, out: Path, executor: Executor = HERE) -> dict[str, bytes]:
     """The mapped stages, one after the other; all their files."""
+    map_shards = mapper(executor)
     for name, layout in (("parquet", "*.parquet"), ("archive", "openwebtext.tar.xz")):
         ingest(IngestConfig(path=str(collections / layout)), out / name, silent, map_shards)
     prepare([pages], [], {"site": MainExtractor()}, PrepareConfig(workers=2), out / "corpus", silent, map_shards)
     train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", map_shards=map_shards)
     pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", map_shards=map_shards)
     return content(out)
+
+
+def mapper(executor: Executor):
+    return None if executor is HERE else executor.map
 
 
 def silent(*_, **__) -> None:
@@ -186,20 +192,20 @@ def test_an_error_passes_and_what_waits_is_not_begun():
 
 @pytest.mark.slow
 def test_ten_thousand_shards_on_processes():
-    assert_bounded(RunnerConfig(kind="processes", workers=2), 10_000)
+    assert_bounded(ExecutorConfig(kind="processes", workers=2), 10_000)
 
 
 @pytest.mark.slow
 @needs_dask
 def test_a_thousand_shards_on_dask():
-    assert_bounded(RunnerConfig(kind="dask", workers=2), 1_000)
+    assert_bounded(ExecutorConfig(kind="dask", workers=2), 1_000)
 
 
-def assert_bounded(config: RunnerConfig, items: int) -> None:
+def assert_bounded(config: ExecutorConfig, items: int) -> None:
     taken: list[int] = []
     outstanding = 0
-    with open_runner(config) as map_shards:
-        for position, result in enumerate(map_shards(operator.neg, counted(items, taken))):
+    with open_executor(config) as executor:
+        for position, result in enumerate(executor.map(operator.neg, counted(items, taken))):
             assert result == -position
             outstanding = max(outstanding, len(taken) - position)
     assert len(taken) == items
@@ -210,8 +216,8 @@ def assert_bounded(config: RunnerConfig, items: int) -> None:
 
 
 def test_threads_are_the_stages_own():
-    with open_runner(RunnerConfig()) as map_shards:
-        assert map_shards is None
+    with open_executor(ExecutorConfig()) as executor:
+        assert executor is HERE
 
 
 @pytest.mark.slow
@@ -223,10 +229,10 @@ def test_every_stage_gives_the_same_bytes_and_mistakes_as_on_threads(
     with (
         pytest.raises(UserError, match=wanted),
         running(kind) as config,
-        open_runner(config) as map_shards,
+        open_executor(config) as executor,
     ):
-        assert build(collections, pages, corpus, tmp_path / "out", map_shards) == content(on_threads)
-        pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", map_shards=map_shards)
+        assert build(collections, pages, corpus, tmp_path / "out", executor) == content(on_threads)
+        pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", map_shards=executor.map)
 
 
 @pytest.fixture(scope="module")
@@ -238,16 +244,46 @@ def damaged(corpus, tmp_path_factory) -> Path:
     return folder
 
 
+def tables(item: int) -> Iterator[pa.Table]:
+    """As many tables as the item says, the last of them empty; odd items end in an error."""
+    for number in range(item):
+        values = pa.table({"value": [item, number] if number < item - 1 else pa.array([], pa.int64())})
+        yield values.replace_schema_metadata({"number": str(number)})
+    if item % 2:
+        raise UserError(f"{item} is odd")
+
+
+@pytest.mark.parametrize("kind", ["threads", *EVERY_KIND])
+def test_streamed_tables_come_in_order_with_their_metadata_and_errors_after_them(kind, tmp_path):
+    config = ExecutorConfig(kind=kind, workers=None if kind == "threads" else 2)
+    seen: list[list] = []
+    with open_executor(config) as executor:
+        for stream in executor.stream(tables, [4, 3, 0, 1], tmp_path, threads=2):
+            seen.append([])
+            try:
+                for table in stream:
+                    seen[-1].append((table["value"].to_pylist(), table.schema.metadata[b"number"]))
+            except UserError as error:
+                seen[-1].append(str(error))
+    assert seen == [
+        [([4, 0], b"0"), ([4, 1], b"1"), ([4, 2], b"2"), ([], b"3")],
+        [([3, 0], b"0"), ([3, 1], b"1"), ([], b"2"), "3 is odd"],
+        [],
+        [([], b"0"), "1 is odd"],
+    ]
+    assert not list(tmp_path.iterdir())
+
+
 @contextmanager
-def running(kind: str) -> Iterator[RunnerConfig]:
+def running(kind: str) -> Iterator[ExecutorConfig]:
     """Two workers: for Dask on a cluster that runs already, of real processes."""
     if kind != "dask":
-        yield RunnerConfig(kind=kind, workers=2)
+        yield ExecutorConfig(kind=kind, workers=2)
         return
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        yield RunnerConfig(kind="dask", address=cluster.scheduler_address)
+        yield ExecutorConfig(kind="dask", address=cluster.scheduler_address)
 
 
 @pytest.mark.slow
@@ -257,10 +293,10 @@ def test_a_worker_killed_over_a_shard_is_survived(kind, corpus, on_threads, tmp_
     killer = threading.Thread(target=lambda: killed.append(kill_writer(tmp_path)))
     killer.start()
     reports: list[int] = []
-    with open_runner(RunnerConfig(kind=kind, workers=2)) as map_shards:
+    with open_executor(ExecutorConfig(kind=kind, workers=2)) as executor:
         pretokenize(
             corpus, on_threads / "tokenizer", PretokenizeConfig(), tmp_path,
-            lambda done, total, **_: reports.append(done), map_shards,
+            lambda done, total, **_: reports.append(done), executor.map,
         )  # fmt: skip
     killer.join()
     assert killed[0] != os.getpid()
@@ -296,21 +332,21 @@ def writers(folder: Path) -> list[int]:
 def test_a_shard_that_kills_every_worker_ends_in_one_line(kind):
     with (
         pytest.raises(UserError, match="one shard lost its worker 4 times"),
-        open_runner(RunnerConfig(kind=kind, workers=2)) as map_shards,
+        open_executor(ExecutorConfig(kind=kind, workers=2)) as executor,
     ):
-        list(map_shards(os._exit, [1]))
+        list(executor.map(os._exit, [1]))
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from flows.engine.executors import RunnerConfig, open_runner
+from flows.engine.executors import ExecutorConfig, open_executor
 from tokenization.pretokenize import PretokenizeConfig, pretokenize
 
 if __name__ == "__main__":
     corpus, tokenizer, out = map(Path, sys.argv[1:])
-    with open_runner(RunnerConfig(kind="processes", workers=2)) as map_shards:
-        pretokenize(corpus, tokenizer, PretokenizeConfig(), out, map_shards=map_shards)
+    with open_executor(ExecutorConfig(kind="processes", workers=2)) as executor:
+        pretokenize(corpus, tokenizer, PretokenizeConfig(), out, map_shards=executor.map)
 """
 
 
@@ -377,14 +413,14 @@ def test_a_pipeline_on_processes_makes_what_it_would_reuse_on_threads(prefect_se
 )
 def test_mistakes_in_the_configuration(settings, message):
     with pytest.raises(ValidationError, match=message):
-        RunnerConfig(**settings)
+        ExecutorConfig(**settings)
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_a_missing_package_is_named_before_any_work(kind, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"pip install 'textmill\[{kind}\]'"):
-        check_runner(RunnerConfig(kind=kind))
+        check_executor(ExecutorConfig(kind=kind))
 
 
 @pytest.mark.parametrize(
@@ -397,17 +433,17 @@ def test_a_missing_package_is_named_before_any_work(kind, monkeypatch):
     ],
 )
 def test_an_address_where_nobody_answers(kind, address, monkeypatch):
-    monkeypatch.setattr(runners, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match=f"answers at {address}: start one with `.*`, or correct runner.address"):
-        check_runner(RunnerConfig(kind=kind, address=address))
+        check_executor(ExecutorConfig(kind=kind, address=address))
 
 
 @needs_dask
 def test_a_scheduler_without_workers(monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr(runners, "WORKER_SECONDS", 0.5)
+    monkeypatch.setattr(executors, "WORKER_SECONDS", 0.5)
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
-        config = RunnerConfig(kind="dask", address=cluster.scheduler_address)
+        config = ExecutorConfig(kind="dask", address=cluster.scheduler_address)
         with pytest.raises(UserError, match=r"has no workers: `dask worker tcp://.*` adds some"):
-            check_runner(config)
+            check_executor(config)
