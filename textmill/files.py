@@ -12,9 +12,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
 
 __all__ = [
     "atomic_path", "atomic_write", "files_below", "folder_size", "fsync", "remove_temporary", "seal_folder", "sha256",
@@ -105,6 +105,6 @@ def sha256(path: Path) -> str:
         return sha256_of(file)
 
 
-def sha256_of(file: BinaryIO) -> str:
+def sha256_of(file: BufferedIOBase) -> str:
     """SHA-256 of what is left to read of an open file, in hexadecimal."""
     return hashlib.file_digest(file, "sha256").hexdigest()

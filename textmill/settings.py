@@ -117,7 +117,8 @@ def place_of(mistake: ErrorDetails, document: Mapping[str, Any]) -> tuple[str | 
     place: list[str | int] = []
     found: Any = document
     for part in mistake["loc"][:-1]:
-        if (isinstance(found, Mapping) and part in found) or (isinstance(found, Sequence) and isinstance(part, int)):
+        is_key = isinstance(found, Mapping) and part in found
+        if is_key or (isinstance(found, Sequence) and isinstance(part, int)):
             place.append(part)
             found = found[part]
     return (*place, *mistake["loc"][-1:])
@@ -147,7 +148,7 @@ def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str |
     if mistake["type"] == "extra_forbidden":
         return f"{name}: unknown key{_suggestion(model, place)}"
     if mistake["type"] == "missing":
-        described = model.model_fields[place[0]].description if len(place) == 1 else None
+        described = model.model_fields[str(place[0])].description if len(place) == 1 else None
         return f"{name}: missing" + (f": {described}" if described else "")
     message = mistake["msg"].removeprefix("Value error, ")
     given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
