@@ -1,19 +1,24 @@
 """Parquet shards: the schemas of pages and documents, an atomic writer, and readers that stream.
 
-A shard exists whole or not at all: it is written under a hidden name, fsynced, renamed, and its folder fsynced. The
-bytes depend on the rows alone: same rows, same shards. Row groups of about 1,000 rows (fewer where rows are large) keep
-memory bounded on both sides, and zstd level 3 is as fast as the disk while halving what gzip would leave.
+A shard exists whole or not at all (`textmill.files`). Its bytes depend on the rows alone: same rows, same shards. Row
+groups of about 1,000 rows (fewer where rows are large) keep memory bounded on both sides, and zstd level 3 is as fast
+as the disk while halving what gzip would leave.
 """
 
-import os
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from secrets import token_hex
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textmill.errors import UserError
+from textmill.files import fsync, temporary_path
+
+Row = Mapping[str, Any]
 
 ROW_GROUP_ROWS = 1_000
 ROW_GROUP_BYTES = 32 << 20
@@ -63,44 +68,13 @@ _DICTIONARY_COLUMNS = {"source", "status", "content_type", "lang", "extractor", 
 _STATISTICS_COLUMNS = {"id", "url", "source"}
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames and new files in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `path` whole or not at all."""
-    temporary = _temporary(path)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    fsync_folder(path.parent)
-
-
-def _temporary(path: Path) -> Path:
-    """A name of its own for each writer: a cluster may run a job twice at once, to which the first seemed dead."""
-    return path.with_name(f".{path.name}.{token_hex(4)}.tmp")
-
-
-def remove_temporary(folder: Path) -> None:
-    """Drop the unfinished shards that a killed writer left in `folder`."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
-
-
 class _Shard:
     """One Parquet file on its way to `path`: hidden until `finish`."""
 
-    def __init__(self, path: Path, schema: pa.Schema):
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.schema = path, schema
         self.rows = self.bytes = 0
-        self._temporary = _temporary(path)
+        self._temporary = temporary_path(path)
         self._writer = pq.ParquetWriter(
             self._temporary,
             schema,
@@ -117,10 +91,9 @@ class _Shard:
 
     def finish(self) -> None:
         self._writer.close()
-        with self._temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync(self._temporary)
         self._temporary.rename(self.path)
-        fsync_folder(self.path.parent)
+        fsync(self.path.parent)
 
     def discard(self) -> None:
         self._writer.close()
@@ -130,10 +103,19 @@ class _Shard:
 class ShardWriter:
     """Append rows to `folder/prefix-00000.parquet`, `-00001`, …; each shard becomes visible once it is whole.
 
-    `first` numbers the first shard, so that a resumed job goes on where it stopped. A shard ends after `shard_bytes`
-    bytes of values; `cut()` ends it earlier and returns its path (None if it would be empty). `on_shard(path, rows)` is
-    called after each shard is durable: the place to record it. Leaving the `with` block by an exception throws away
-    the unfinished shard.
+    Leaving the `with` block ends the last shard; leaving it by an exception throws the unfinished shard away.
+
+    Args:
+        folder: made if it does not exist.
+        prefix: what the names of the shards begin with.
+        schema: of the rows.
+        first: number of the first shard, so that a resumed job goes on where it stopped.
+        shard_bytes: bytes of values after which a shard ends by itself.
+        on_shard: called with path and number of rows after each shard is durable: the place to record it.
+
+    Example:
+        >>> with ShardWriter(folder, "part", DOCUMENTS) as writer:  # doctest: +SKIP
+        ...     writer.write({"id": "1", "source": "site", "text": "A page.", "n_chars": 7})
     """
 
     def __init__(
@@ -145,27 +127,29 @@ class ShardWriter:
         first: int = 0,
         shard_bytes: int = SHARD_BYTES,
         on_shard: Callable[[Path, int], None] | None = None,
-    ):
+    ) -> None:
         self.folder, self.prefix, self.schema = folder, prefix, schema
         self.shard_bytes, self.on_shard = shard_bytes, on_shard
         self.number = first
         self._shard: _Shard | None = None
-        self._pending: list[Mapping] = []
+        self._pending: list[Row] = []
         self._pending_bytes = 0
         self._tables: list[pa.Table] = []
         self._tables_rows = 0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, error_type, error, traceback):
-        if error_type is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
             self.cut()
         elif self._shard is not None:
             self._shard.discard()
 
-    def write(self, row: Mapping) -> None:
+    def write(self, row: Row) -> None:
         """Add one row; keys that the schema lacks are ignored, missing ones are null."""
         if self._tables:
             self._flush()
@@ -190,7 +174,7 @@ class ShardWriter:
                 self._append(joined.slice(start, ROW_GROUP_ROWS))
 
     def cut(self) -> Path | None:
-        """Finish the current shard and make it visible and durable."""
+        """Finish the current shard and make it visible and durable; returns its path, None if it would be empty."""
         self._flush()
         if self._shard is None:
             return None
@@ -219,11 +203,12 @@ class ShardWriter:
             self.cut()
 
 
-def write_shard(path: Path, rows: Iterable[Mapping], schema: pa.Schema) -> int:
+def write_shard(path: Path, rows: Iterable[Row], schema: pa.Schema) -> int:
     """Write all `rows`, even if there are none, to the one file `path`, atomically. Returns the number of rows."""
     shard = _Shard(path, schema)
     try:
-        pending, pending_bytes = [], 0
+        pending: list[Row] = []
+        pending_bytes = 0
         for row in rows:
             pending.append(row)
             pending_bytes += _row_bytes(row)
@@ -244,14 +229,18 @@ def shards(folder: Path, prefix: str = "part") -> list[Path]:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file for streaming; a damaged one is a `UserError` that names it."""
+    """Open a Parquet file for streaming.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}): fetch it again.") from error
 
 
-def read_groups(path: Path, groups: list[int], columns: list[str] | None = None) -> Iterator[dict]:
+def read_groups(path: Path, groups: list[int], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Stream the rows of some row groups of one file."""
     with open_parquet(path) as file:
         for batch in file.iter_batches(ROW_GROUP_ROWS, row_groups=groups, columns=columns, use_threads=False):
@@ -265,13 +254,13 @@ def read_batches(paths: Iterable[Path], columns: list[str] | None = None) -> Ite
             yield from file.iter_batches(ROW_GROUP_ROWS, columns=columns, use_threads=False)
 
 
-def read_rows(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[dict]:
+def read_rows(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Stream rows as dictionaries."""
     for batch in read_batches(paths, columns):
         yield from batch.to_pylist()
 
 
-def read_at(path: Path, positions: Iterable[int], columns: list[str]) -> Iterator[dict]:
+def read_at(path: Path, positions: Iterable[int], columns: list[str]) -> Iterator[dict[str, Any]]:
     """The rows at the given ascending positions of a file; row groups without any of them are not read."""
     with open_parquet(path) as file:
         group, first, rows = -1, 0, None
@@ -295,7 +284,7 @@ def count_rows(paths: Iterable[Path]) -> int:
     return total
 
 
-def _row_bytes(row: Mapping) -> int:
+def _row_bytes(row: Row) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str | bytes))
 
 

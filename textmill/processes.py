@@ -21,8 +21,12 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 def python_environment() -> dict[str, str]:
-    """The environment of a child that imports from where this process does, and whose own children do too."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+    """The environment of a child that imports from where this process does, and whose own children do too.
+
+    That is the working directory where `sys.path` has it as "", as in a notebook.
+    """
+    paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string, as the others are
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def die_with_parent() -> None:

@@ -1,17 +1,16 @@
 """One large file from a URL, on disk: a download that was cut off goes on where it stopped."""
 
 import logging
-import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from scraping.shards import atomic_write, fsync_folder
+from textmill.files import atomic_write, fsync
+from textmill.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def reach(url: str) -> None:
     _ask(url, {}).close()
 
 
-def download(url: str, folder: Path, progress: Callable[..., None]) -> Path:
+def download(url: str, folder: Path, progress: Progress) -> Path:
     """Fetch `url` into `folder`, under its own name, and return the path; what is there already is not asked for.
 
     Where the server names no version of the file (a strong ETag, or Last-Modified), nothing tells that the rest would
@@ -71,7 +70,7 @@ class _Part:
         """Bytes that can be built on."""
         return self._content.stat().st_size if self._version.exists() and self._content.exists() else 0
 
-    def fetch(self, url: str, progress: Callable[..., None]) -> None:
+    def fetch(self, url: str, progress: Progress) -> None:
         """Add what is missing, in one request."""
         start = max(0, self.size - 1)  # one byte again: for an empty range, of a file that is whole, there is no answer
         headers = {"Range": f"bytes={start}-", "If-Range": self._version.read_text()} if start else {}
@@ -93,7 +92,7 @@ class _Part:
                         progress(file.tell(), total, unit="bytes", phase="downloading")
                 except HTTPError as error:
                     raise requests.ConnectionError(str(error)) from error
-                os.fsync(file.fileno())
+        fsync(self._content)
 
     def _begin(self, response: requests.Response) -> None:
         self._version.unlink(missing_ok=True)
@@ -106,7 +105,7 @@ class _Part:
     def finish(self) -> Path:
         self._content.rename(self._path)
         self._version.unlink(missing_ok=True)
-        fsync_folder(self._path.parent)
+        fsync(self._path.parent)
         return self._path
 
 

@@ -32,8 +32,9 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field, field_validator
 
 from scraping.collections.layouts import Batch, Damaged, Unit, is_data, normalize, units
-from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, atomic_write, remove_temporary, shards
+from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
 from textmill.errors import Unavailable, UserError
+from textmill.files import atomic_write, remove_temporary
 from textmill.settings import execution_only
 
 logger = logging.getLogger(__name__)

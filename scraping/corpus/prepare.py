@@ -33,23 +33,22 @@ from scraping.corpus.dedup import DedupConfig, Fingerprints, find_duplicates, fi
 from scraping.corpus.filters import FilterConfig, judge
 from scraping.corpus.writer import dropped_row, write_corpus
 from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor, RecordsExtractor, load_reader
-from scraping.extraction.normalize import clean
+from scraping.extraction.normalize import normalize
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 from scraping.shards import (
     DOCUMENTS,
     DROPPED,
     ROW_GROUP_ROWS,
-    atomic_write,
     count_rows,
     open_parquet,
     read_at,
     read_groups,
     read_rows,
-    remove_temporary,
     shards,
     write_shard,
 )
 from textmill.errors import UserError
+from textmill.files import atomic_write, remove_temporary
 from textmill.settings import execution_only
 
 _PIECE_GROUPS = 4  # row groups that one call refines
@@ -349,7 +348,7 @@ def _learn_templates(inputs: list[_Input], config: TemplateConfig, path: Path, p
     for number, places in groupby(chosen, key=itemgetter(0)):
         _, rows, sites = zip(*places, strict=True)
         for site, document in zip(sites, read_at(inputs[number].shard, rows, ["text"]), strict=True):
-            learners[site].add(clean(document["text"]))
+            learners[site].add(normalize(document["text"]))
     templates = {_key(site): learner.template(config.share, config.min_pages) for site, learner in learners.items()}
     _save_arrays(path, templates)
     return path
@@ -453,7 +452,7 @@ def refine(
     def documents() -> Iterator[dict]:
         batch: list[dict] = []
         for row in read_groups(item.shard, groups):
-            text = row["text"] if item.crawled else clean(row["text"])
+            text = row["text"] if item.crawled else normalize(row["text"])
             figures["characters_before_template_removal"] += len(text)
             if config.template.enabled:
                 text = remove_template(text, template_of[_key(item.site(row["source"], row["url"]))])

@@ -25,9 +25,9 @@ from scraping.crawling.scope import Budgets, Scope
 from scraping.crawling.snapshot import Known, Snapshot
 from scraping.crawling.source import Source
 from scraping.crawling.worker import HostGivenUp, HostRefused, HostWorker
-from scraping.shards import remove_temporary
 from scraping.sources import python_docs
 from textmill.errors import Unavailable, UserError
+from textmill.files import remove_temporary
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from scraping.crawling.frontier import Frontier
 from scraping.crawling.snapshot import Snapshot
-from scraping.shards import atomic_write, write_shard
+from scraping.shards import write_shard
+from textmill.files import atomic_write
 
 GIVEN_UP = "given up: "  # a note of the frontier: this and the host -> the reason
 URLS_PASSED_OVER = "urls passed over"  # a note of the frontier: limits.urls was met

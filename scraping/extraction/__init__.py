@@ -1,0 +1,8 @@
+"""From the bytes of a page to its text. Read in this order:
+
+sniff       whether a body is a page at all
+charset     bytes to characters
+extract     the page's own text, by one of three extractors
+normalize   the normal form of a text
+sandbox     child processes in which hostile pages may do all this
+"""

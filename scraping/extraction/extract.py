@@ -1,15 +1,17 @@
-"""From a page's bytes to the text a reader came for.
+"""From a page's bytes to the text that a reader came for.
 
-A page is decoded once, by the order browsers use, and handed to the extractor its source names:
+`extract` decodes a page once and hands it to the extractor that its source names:
 
-- `article` runs trafilatura: the best choice for news, blogs and pages of unknown make;
+- `article` runs trafilatura (Barbaresi, ACL 2021): the best choice for news, blogs and pages of unknown make;
 - `main` takes the text of one container (a CSS selector): exact on documentation and on sites whose template is known,
   where article extractors lose lists, tables and code;
-- `records` calls a Python class that reads structured records off the page, a course catalogue for example.
+- `records` calls a Python class that reads structured records off the page, a course catalog for example.
 
 `article` and `main` fall back to a more general container when they find nothing. Everything here is pure and may be
 slow or die on hostile input; `scraping.extraction.sandbox` runs it in children with limits.
 """
+
+from __future__ import annotations
 
 import hashlib
 import importlib
@@ -22,14 +24,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 import lxml.html
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
-from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
-from scraping.extraction.normalize import clean
+from scraping.extraction.charset import decode
+from scraping.extraction.normalize import normalize
 from scraping.extraction.sniff import is_binary, is_html, mime_type
 from textmill.errors import UserError
 
 
-def _parse_selector(selector: str) -> str:
+def _checked_selector(selector: str) -> str:
     try:
         LexborHTMLParser("<p>").css(selector)
     except SelectolaxError as error:
@@ -53,12 +55,12 @@ class MainExtractor(BaseModel, extra="forbid"):
     @field_validator("selector")
     @classmethod
     def _selector(cls, selector: str) -> str:
-        return _parse_selector(selector)
+        return _checked_selector(selector)
 
     @field_validator("remove")
     @classmethod
     def _remove(cls, selectors: list[str]) -> list[str]:
-        return [_parse_selector(selector) for selector in selectors]
+        return [_checked_selector(selector) for selector in selectors]
 
 
 class RecordsExtractor(BaseModel, extra="forbid"):
@@ -89,45 +91,13 @@ class RecordReader(Protocol):
 
 
 class Extracted(NamedTuple):
-    """One document of a page, not yet cleaned."""
+    """One document of a page, its text not yet in normal form."""
 
     url: str  # the page's; for records with `#id` after it
     title: str
     text: str
     extractor: str  # which one gave the text: article, main, body, plain, records
     record: dict[str, Any] | None = None
-
-
-# --- decoding ---------------------------------------------------------------------------------------------------------
-
-
-def decode(body: bytes, content_type: str | None = None) -> str:
-    """Text of a page: by byte order mark, `Content-Type` header, `<meta>`, then UTF-8 if it fits, else Windows-1252.
-
-    Bytes that the chosen encoding cannot hold become U+FFFD; never raises.
-    """
-    encoding, mark = read_bom(body)
-    return to_unicode(body[len(mark or b"") :], encoding or _declared_encoding(body, content_type))
-
-
-# Python knows codecs that are no character sets (hex, zlib, punycode, which takes hours): no page may choose those.
-_CHARACTER_SET = re.compile(
-    r"(?:utf-(?:8|16|32)|ascii|iso8859|iso2022|cp\d|koi8|mac|gb|big5|euc|shift_jis|hz|johab|tis)", re.I
-)
-
-
-def _declared_encoding(body: bytes, content_type: str | None) -> str:
-    header = http_content_type_encoding(content_type)
-    if header and _CHARACTER_SET.match(header):
-        return header
-    meta = html_body_declared_encoding(body)
-    if meta and _CHARACTER_SET.match(meta) and not meta.startswith(("utf-16", "utf-32")):  # for it could be read
-        return meta
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
 
 
 # --- text of an element -----------------------------------------------------------------------------------------------
@@ -173,6 +143,7 @@ def _mark_layout(tree: LexborHTMLParser) -> None:
 
 
 def _text_of(node: LexborNode) -> str:
+    """The text of an element whose layout is marked."""
     text = _WHITE_SPACE.sub(" ", node.text())
     text = _BULLETS.sub(f"{_LINE}- ", text)
     text = _BREAKS.sub(lambda match: "\n\n" if _PARAGRAPH in match[0] else "\n", text)
@@ -194,16 +165,30 @@ def _title_of(tree: LexborHTMLParser) -> str:
 _ENOUGH = 50
 
 
-def extract_page(body: bytes, url: str, content_type: str | None, extractor: dict[str, Any]) -> list[list]:
-    """`extract` for the sandbox: everything but the body is JSON, and the texts come back cleaned."""
+def extract_page(body: bytes, url: str, content_type: str | None, extractor: dict[str, Any]) -> list[list[Any]]:
+    """`extract` for the sandbox: everything but the body is JSON, and the texts come back in normal form."""
     documents = extract(body, url, content_type, _EXTRACTOR.validate_python(extractor))
-    return [list(document._replace(title=clean(document.title), text=clean(document.text))) for document in documents]
+    return [
+        list(document._replace(title=normalize(document.title), text=normalize(document.text)))
+        for document in documents
+    ]
 
 
 def extract(body: bytes, url: str, content_type: str | None, extractor: Extractor) -> list[Extracted]:
-    """The documents of one page: one, none if it has no text, or one per record.
+    """The documents of one page: one, none if the page has no text, or one per record.
 
-    Raises `ValueError` with a reason for content that is not text.
+    Args:
+        body: the page as the server sent it, content encoding removed.
+        url: where it was found.
+        content_type: the server's header, if it sent one.
+        extractor: how to read it.
+
+    Raises:
+        ValueError: the content is not text; the message is the reason.
+
+    Example:
+        >>> extract(b"<title>Hi</title><main>Hello, world.</main>", "http://a.example/", "text/html", MainExtractor())
+        [Extracted(url='http://a.example/', title='Hi', text='Hello, world.', extractor='body', record=None)]
     """
     mime = mime_type(content_type)
     if is_binary(body):
@@ -229,6 +214,7 @@ def extract(body: bytes, url: str, content_type: str | None, extractor: Extracto
 
 
 def _article(html: str) -> tuple[str, str]:
+    """The main text by trafilatura, and the extractor's name."""
     from trafilatura import extract as trafilatura_extract
 
     # With its usual limits lxml silently drops everything nested deeper than 256 elements.
@@ -242,6 +228,7 @@ def _article(html: str) -> tuple[str, str]:
 
 
 def _container(tree: LexborHTMLParser, extractor: MainExtractor) -> tuple[str, str]:
+    """The text of the chosen container, else of a usual one, else of the whole body, and the extractor's name."""
     tree.strip_tags(["script", "style", "template", "noscript"], recursive=True)
     _mark_layout(tree)
     _remove(tree, _ALWAYS_REMOVED + extractor.remove)
@@ -274,7 +261,11 @@ def _outermost(nodes: list[LexborNode]) -> list[LexborNode]:
 
 
 def load_reader(extractor: RecordsExtractor) -> RecordReader:
-    """The record reader that the settings name; `UserError` if there is none, or it does not come up."""
+    """The record reader that the source's declaration names.
+
+    Raises:
+        UserError: there is none by that name, or it cannot be imported or made.
+    """
     module, _, name = extractor.reader.partition(":")
     try:
         return getattr(importlib.import_module(module), name)()

@@ -1,4 +1,6 @@
-"""Normal form of a text: what every document goes through, whatever it came from."""
+"""Normal form of a text. Every document of a corpus is in it, whether it came from a page or from a collection."""
+
+from __future__ import annotations
 
 import re
 import unicodedata
@@ -23,12 +25,16 @@ _SPACE_BEFORE_NEWLINE = re.compile("(?<![ \t])[ \t]++(?=\n)")  # in linear time:
 _BLANK_LINES = re.compile("\n{3,}")
 
 
-def clean(text: str) -> str:
+def normalize(text: str) -> str:
     """`text` in Unicode normal form C, without control and invisible characters, with `\\n` as the only line break.
 
-    Text that was decoded by the wrong encoding somewhere on its way (mojibake) is repaired where a test detects it, and
-    only there: repairs guess. Spaces of all widths become plain ones, trailing spaces go, and at most one blank line
-    stays between paragraphs. Indentation stays.
+    Text that was decoded by the wrong encoding somewhere on its way (mojibake) is repaired by ftfy where its test
+    detects it, and only there: repairs guess. Spaces of all widths become plain ones, trailing spaces go, and at most
+    one blank line stays between paragraphs. Indentation stays.
+
+    Example:
+        >>> normalize("A caf\\u00c3\\u00a9\\u00a0\\r\\n\\n\\n\\nby the sea")
+        'A café\\n\\nby the sea'
     """
     if not text.isascii() and _MISREAD_UTF8.search(text) and is_bad(text):
         text = ftfy.fix_encoding(text)

@@ -4,16 +4,17 @@ Parsers meet pages that take minutes, gigabytes or the interpreter itself with t
 limit on CPU time and memory; whatever happens to the child, the parent gets a `Failure` for that one input and starts
 another child. The time limit counts CPU seconds, so that the outcome does not depend on how busy the machine is.
 
-Children are started as `python -m scraping.extraction.sandbox`, which, unlike multiprocessing, needs nothing of the
-parent's `__main__`, and they speak JSON over a socket, so that nothing they send back can run code. A child ends
-by itself when its parent is gone.
+Children are started as `python -P -m scraping.extraction.sandbox`, which, unlike multiprocessing, needs nothing of the
+parent's `__main__`; they import from where the parent does. They speak JSON over a socket, so that nothing they send
+back can run code. A child ends by itself when its parent is gone.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib
 import json
 import math
-import os
 import queue
 import resource
 import signal
@@ -24,9 +25,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from textmill.processes import python_command, python_environment
 
 _START_SECONDS = 300
 _AHEAD_CALLS = 128  # for each child
@@ -48,19 +52,30 @@ class Call(NamedTuple):
 
 
 class Sandbox:
-    """Children that all answer calls of one function, named as in `package.module:function`; use in a `with` block."""
+    """Children that all answer calls of one function; use it in a `with` block, which ends them.
 
-    def __init__(self, target: str, workers: int, *, cpu_seconds: float | None = None, memory_bytes: int | None = None):
+    Args:
+        target: the function, as in `package.module:function`; it takes the payload and the arguments of a `Call`.
+        workers: number of children; each starts at its first call.
+        cpu_seconds: CPU time that one call may take.
+        memory_bytes: address space that a child may have.
+    """
+
+    def __init__(
+        self, target: str, workers: int, *, cpu_seconds: float | None = None, memory_bytes: int | None = None
+    ) -> None:
         self._children = [_Child(target, cpu_seconds, memory_bytes) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         for child in self._children:
             self._idle.put(child)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for child in self._children:
             child.abandon()
         self._threads.shutdown(cancel_futures=True)
@@ -72,7 +87,7 @@ class Sandbox:
 
         Calls are read ahead, so that a slow one does not leave the other children without work; `calls` may be endless.
         """
-        pending: deque = deque()
+        pending: deque[tuple[Future[Any], int]] = deque()
         waiting = 0  # bytes of the pending calls
         for call in calls:
             pending.append((self._threads.submit(self._answer, call), len(call.payload)))
@@ -92,75 +107,82 @@ class Sandbox:
             self._idle.put(child)
 
 
+class _Process(NamedTuple):
+    """A running child, and the line to it."""
+
+    popen: subprocess.Popen[bytes]
+    connection: Connection
+
+
 class _Child:
     """One child process, started at its first call and again after each death."""
 
-    def __init__(self, target: str, cpu_seconds: float | None, memory_bytes: int | None):
+    def __init__(self, target: str, cpu_seconds: float | None, memory_bytes: int | None) -> None:
         self._arguments = [target, str(cpu_seconds or 0), str(memory_bytes or 0)]
         # A child that neither computes nor answers is stuck; a slow machine is given plenty of time first.
         self._patience = 60 + 10 * cpu_seconds if cpu_seconds else None
-        self._process: subprocess.Popen | None = None
-        self._connection: Connection | None = None
+        self._process: _Process | None = None
         self._abandoned = False
 
     def call(self, call: Call) -> Any:
+        """The result, or the `Failure`."""
         if self._abandoned:
             return Failure("died", "abandoned")
         answer = self._attempt(call)
         if isinstance(answer, Failure) and answer.reason == "died" and not self._abandoned:
-            answer = self._attempt(call)  # an out-of-memory killer may have meant someone else
+            answer = self._attempt(call)  # an out-of-memory killer may have meant another process
         return answer
 
     def abandon(self) -> None:
         """Interrupt a call that another thread waits for."""
         self._abandoned = True
         if self._process is not None:
-            self._process.kill()
+            self._process.popen.kill()
 
     def stop(self) -> int:
         """End the process; returns its exit status."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.kill()
-        self._connection.close()
-        return process.wait()
+        process.popen.kill()
+        process.connection.close()
+        return process.popen.wait()
 
     def _attempt(self, call: Call) -> Any:
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
         try:
-            self._connection.send_bytes(json.dumps(call.arguments).encode())
-            self._connection.send_bytes(call.payload)
-            if not self._connection.poll(self._patience):
+            process.connection.send_bytes(json.dumps(call.arguments).encode())
+            process.connection.send_bytes(call.payload)
+            if not process.connection.poll(self._patience):
                 self.stop()
                 return Failure("time", "no answer")
-            answer = json.loads(self._connection.recv_bytes())
+            answer = json.loads(process.connection.recv_bytes())
         except (EOFError, OSError):
-            return self._death()
+            return self._death(process)
         return Failure(*answer["failure"]) if "failure" in answer else answer["result"]
 
-    def _start(self) -> None:
+    def _start(self) -> _Process:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "scraping.extraction.sandbox", str(theirs.fileno()), *self._arguments],
+            popen = subprocess.Popen(
+                python_command("scraping.extraction.sandbox", str(theirs.fileno()), *self._arguments),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=python_environment(),
             )
-        self._connection = Connection(ours.detach())
+        self._process = process = _Process(popen, Connection(ours.detach()))
         try:
-            ready = self._connection.poll(_START_SECONDS) and self._connection.recv_bytes()
+            ready = process.connection.poll(_START_SECONDS) and process.connection.recv_bytes()
         except (EOFError, OSError):
             ready = False
         if not ready and not self._abandoned:
-            # Not a Failure: every call would fail alike, and the cause is no input's.
+            # Not a Failure: every call would fail alike, and no input is the cause.
             raise RuntimeError(f"a child for {self._arguments[0]} did not start: exit status {self.stop()}")
+        return process
 
-    def _death(self) -> Failure:
+    def _death(self, process: _Process) -> Failure:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)  # let it finish dying, so that the exit status tells of what
+            process.popen.wait(10)  # let it finish dying, so that the exit status tells of what
         status = self.stop()
         if status == -signal.SIGXCPU:
             return Failure("time", "CPU time limit reached")

@@ -1,4 +1,6 @@
-"""What a body is, by its `Content-Type` and its first bytes: headers are vague, wrong or missing often enough."""
+"""Whether a body is a page, by its `Content-Type` and its first bytes: headers are often vague, wrong or missing."""
+
+from __future__ import annotations
 
 import re
 
@@ -17,18 +19,24 @@ _WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
 def mime_type(content_type: str | None) -> str:
-    """The type without its parameters, in small letters; empty if there is none."""
+    """The type without its parameters, in small letters; empty if there is none.
+
+    Example:
+        >>> mime_type("Text/HTML; charset=utf-8")
+        'text/html'
+    """
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def is_binary(body: bytes) -> bool:
-    """Whether a body is no text in any encoding."""
+    """Whether a body is not text in any encoding."""
     head = body[:_HEAD]
     return bool(_BINARY.match(head)) or (b"\0" in head and not head.startswith(_WIDE_BYTE_ORDER_MARKS))
 
 
 def is_html(body: bytes, content_type: str | None) -> bool:
-    """Whether a body is a page: a vague header does not decide, and a wrong one does not make a page of an image."""
+    """Whether a body is an HTML page: a vague header does not decide, and a wrong one does not make a page of an
+    image."""
     mime = mime_type(content_type)
     if is_binary(body):
         return False

@@ -13,15 +13,14 @@ from scraping.shards import (
     DOCUMENTS,
     ROW_GROUP_ROWS,
     ShardWriter,
-    atomic_write,
     count_rows,
     open_parquet,
     read_rows,
-    remove_temporary,
     shards,
     write_shard,
 )
 from textmill.errors import UserError
+from textmill.files import atomic_write, remove_temporary
 
 
 def row(i, text="text"):

@@ -18,7 +18,7 @@ from scraping.corpus.boilerplate import Sampler, TemplateLearner, remove_templat
 from scraping.corpus.dedup import DedupConfig, find_duplicates, fingerprint
 from scraping.corpus.hashing import ngrams, words
 from scraping.corpus.prepare import PrepareConfig, TemplateConfig, prepare
-from scraping.extraction.normalize import clean
+from scraping.extraction.normalize import normalize
 from scraping.shards import read_rows, shards
 
 CORPUS = Path(__file__).parents[3].parent / "shared" / "data" / "umb_site_text.parquet"
@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def pages():
-    return [clean(text) for text in pq.read_table(CORPUS, columns=["text"])["text"].to_pylist()]
+    return [normalize(text) for text in pq.read_table(CORPUS, columns=["text"])["text"].to_pylist()]
 
 
 def template_share(texts, run=10, share=0.05):

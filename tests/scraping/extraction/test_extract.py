@@ -5,12 +5,12 @@ import time
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from scraping.extraction.charset import decode
 from scraping.extraction.extract import (
     ArticleExtractor,
     Extractor,
     MainExtractor,
     RecordsExtractor,
-    decode,
     extract,
     extract_page,
     load_reader,

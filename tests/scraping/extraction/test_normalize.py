@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scraping.corpus.boilerplate import SAMPLE, WINDOW, Sampler, TemplateLearner, remove_template
 from scraping.corpus.hashing import ngrams, words
-from scraping.extraction.normalize import clean
+from scraping.extraction.normalize import normalize
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ from scraping.extraction.normalize import clean
         ("", ""),
     ],
 )
-def test_clean(raw, cleaned):
-    assert clean(raw) == cleaned
+def test_normal_form(raw, cleaned):
+    assert normalize(raw) == cleaned
 
 
 def test_long_runs_of_spaces_take_linear_time():
     start = time.process_time()
-    assert clean("a \nb" + " " * 500_000 + "c") == "a\nb" + " " * 500_000 + "c"
+    assert normalize("a \nb" + " " * 500_000 + "c") == "a\nb" + " " * 500_000 + "c"
     assert time.process_time() - start < 1
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_clean_text_has_its_promised_form(text):
-    once = clean(text)
+    once = normalize(text)
     assert unicodedata.is_normalized("NFC", once)
     assert "\r" not in once and "\n\n\n" not in once and not once.startswith("\n") and once == once.rstrip()
     assert not any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in once)
@@ -49,7 +49,7 @@ def test_clean_text_has_its_promised_form(text):
 
 @given(st.text(alphabet="ab é\u00a0\u200b\u0308\r\n\t ", max_size=60))
 def test_cleaning_twice_changes_nothing(text):
-    assert clean(clean(text)) == clean(text)
+    assert normalize(normalize(text)) == normalize(text)
 
 
 @given(st.text(alphabet="ab é\n\t ", max_size=80))

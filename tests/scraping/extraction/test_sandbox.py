@@ -68,6 +68,35 @@ def test_a_target_that_cannot_be_imported_is_no_input_s_fault():
         list(sandbox.run([Call({})]))
 
 
+def test_a_folder_called_scraping_in_the_working_directory_is_not_taken_for_ours(tmp_path):
+    """A child that had the working directory ahead of what its parent imports from would not start."""
+    (tmp_path / "scraping").mkdir()
+    (tmp_path / "scraping/__init__.py").write_text("raise SystemExit('the wrong one')")
+    assert answer_in(tmp_path, "test_sandbox:misbehave", "-P") == "fine"
+
+
+def test_children_find_a_user_s_own_module_where_their_parent_does(tmp_path):
+    (tmp_path / "own_reader.py").write_text("def read(payload, how): return f'my own {payload.decode()}'")
+    (tmp_path / "elsewhere").mkdir()
+    assert answer_in(tmp_path / "elsewhere", "own_reader:read", "-P", imports_from=str(tmp_path)) == "my own fine"
+    assert answer_in(tmp_path, "own_reader:read") == "my own fine"  # "" on sys.path, as in a notebook
+
+
+def answer_in(folder: Path, target: str, *options: str, imports_from: str = HERE) -> str:
+    """What a sandbox answers to a program that Python, with these options, runs in `folder`."""
+    program = f"""
+from scraping.extraction.sandbox import Call, Sandbox
+with Sandbox({target!r}, 1) as sandbox:
+    print(*sandbox.run([Call({{"how": "echo"}}, b"fine")]))
+"""
+    paths = [*filter(None, sys.path), imports_from]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, *options, "-c", program]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def test_leaving_ends_the_children():
     with Sandbox("test_sandbox:misbehave", 2) as sandbox:
         results = sandbox.run(Call({"how": "echo"}, b"x") for _ in iter(int, 1))
