@@ -41,8 +41,8 @@ SPEED_STEPS, SPEED_RUNS = 12, 3
 
 @dataclass(frozen=True)
 class Horizon:
-    """A model and how long nanoGPT trains it; `steps` is how long we do, with these settings of the optimizer, and one
-    layer for a share of `grow_at` before all of them."""
+    """A model and how long nanoGPT trains it; `steps` is how long we do, with these settings of the optimizer: one
+    layer `until` that share of the steps, and all layers after."""
 
     name: str
     layers: int
@@ -52,18 +52,18 @@ class Horizon:
     steps: int
     goals: tuple[str, str]
     optimizer: dict[str, float]
-    grow_at: float
+    until: float
     context: int = 256
 
 
 # Few large steps want a larger rate and shorter memories than the preset has (modeling/LOG.md)
 HORIZONS = (
     Horizon("6x384, 655k tokens", 6, 384, 16, 160, 25, ("<= 0.12", "<= 0.22"),
-            {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}, grow_at=0.84),
+            {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}, until=0.84),
     Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 210, ("<= 0.20", "<= 0.33"),
-            {"matrix_lr": 0.03, "momentum": 0.9}, grow_at=0.8),
+            {"matrix_lr": 0.03, "momentum": 0.9}, until=0.8),
 )  # fmt: skip
-QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), {}, grow_at=0.5, context=128)
+QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), {}, until=0.5, context=128)
 
 
 def run(quick: bool) -> list[Row]:
@@ -150,7 +150,7 @@ def settings(horizon: Horizon, seed: int) -> dict:
     model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context}
     return {
         "preset": "nano-fast", "model": model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
-        "grow_at": horizon.grow_at,
+        "progressive": {"layers": 1, "until": horizon.until},
         "evaluate_every": horizon.steps, "evaluate_tokens": horizon.batch * horizon.context,
         "checkpoint_every": horizon.steps, "optimizer": horizon.optimizer, "sample_tokens": 0,
     }  # fmt: skip

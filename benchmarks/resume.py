@@ -17,7 +17,10 @@ from modeling.device import choose
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import CausalLM
 from modeling.training.pretrain import pretrain, recipe
-from modeling.training.trainer import TIMING, Trainer
+from modeling.training.state import TrainingRun
+from modeling.training.trainer import Trainer
+from modeling.training.watching import TIMING
+from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
 
 STEPS = 8  # timed; a checkpoint's share at the default interval is worked out from them
@@ -35,14 +38,14 @@ def run(quick: bool) -> list[Row]:
             start = time.perf_counter()
             trainer.train_step().item()  # waits for a GPU
             steps.append(time.perf_counter() - start)
-            trainer.step += 1
+            trainer.state.step += 1
         for _ in range(3 if quick else 7):
             start = time.perf_counter()
-            trainer.save()
+            trainer.saver.save()
             saves.append(time.perf_counter() - start)
             fresh = make(config, tokens, folder / "run")
             start = time.perf_counter()
-            fresh.restore()
+            fresh.saver.restore()
             restores.append(time.perf_counter() - start)
         equal = same_bytes(config, tokens, tokenizer, folder)
     interval = PretrainConfig().checkpoint_every
@@ -60,9 +63,8 @@ def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     objective = CausalLM(train, validation, config.model.context, 0, config.evaluate_tokens)
     description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
-    return Trainer(
-        description.build(), objective, description, config, out, choose(), Ranks(), lambda *args, **figures: None
-    )
+    run = TrainingRun(description.build(), objective, description, config, out)
+    return Trainer(run, choose(), Ranks(), quiet)
 
 
 class Stop(BaseException):
@@ -81,11 +83,11 @@ def same_bytes(config: PretrainConfig, tokens: Path, tokenizer: Path, folder: Pa
     for out in (whole, parts):
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-    pretrain(tokens, tokenizer, config, whole, lambda *args, **figures: None)
+    pretrain(tokens, tokenizer, config, whole, quiet)
     try:
         pretrain(tokens, tokenizer, config, parts, interrupt)
     except Stop:
-        pretrain(tokens, tokenizer, config, parts, lambda *args, **figures: None)
+        pretrain(tokens, tokenizer, config, parts, quiet)
     names = {path.name for path in whole.iterdir()} - {TIMING}
     assert json.loads((parts / "stats.json").read_text())["steps"] == STEPS
     return all((whole / name).read_bytes() == (parts / name).read_bytes() for name in names)

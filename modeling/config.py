@@ -105,6 +105,13 @@ class ScheduleConfig(BaseModel, extra="forbid"):
     final: float = Field(0.0, ge=0, le=1, description="Multiplier reached at the last step")
 
 
+class ProgressiveConfig(BaseModel, extra="forbid"):
+    """Progressive training (Bu et al. 2025, Deep Progressive Training): layers that join late, as the identity."""
+
+    layers: int = Field(1, ge=0, description="Layers that are trained at first, evenly spaced, the last among them")
+    until: float = Field(gt=0, lt=1, description="Share of the steps after which the others join them")
+
+
 MODERN_TINY: dict[str, Any] = {"width": 256, "heads": 4, "layers": 4, "context": 256}
 CLASSIC: dict[str, Any] = {
     "activation": "relu", "norm": "layer", "positions": "learned", "qk_norm": False, "bias": True,
@@ -188,6 +195,15 @@ class RunConfig(BaseModel, extra="forbid"):
     log_every: int = execution_only(10, gt=0, description="Steps between lines of the log")
     tensorboard: bool = execution_only(False, description="Also write TensorBoard events (needs textmill[tensorboard])")
 
+    @property
+    def progressive_steps(self) -> int:
+        """Steps, from the start, that train fewer layers than there are: none, where nothing else is said."""
+        return 0
+
+    def active_layers(self, step: int) -> int | None:
+        """How many layers this step (0-based) trains; None for all of them."""
+        return None
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         if self.schedule.warmup >= self.steps:
@@ -207,11 +223,9 @@ class PretrainConfig(RunConfig):
     )
     depth: int | None = execution_only(None, gt=0, description="One dial: derives width, heads, batch, steps, rates")
     model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
-    grow_at: float = Field(
-        0.0, ge=0, lt=1, description="Share of the steps, from the start, that train grow_from layers; the others join "
-        "them then, as the identity (Bu et al. 2025, Deep Progressive Training). 0: all layers from the start"
-    )  # fmt: skip
-    grow_from: int = Field(1, ge=0, description="Layers that are trained at first where grow_at is above 0")
+    progressive: ProgressiveConfig | None = Field(
+        None, description="Train a few layers first, and let the others join later; null: all from the start"
+    )
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
 
@@ -226,17 +240,23 @@ class PretrainConfig(RunConfig):
         return merged(PRESETS.get(preset, {}), dial, given)
 
     @model_validator(mode="after")
-    def _grows_from_the_identity(self) -> PretrainConfig:
-        if self.grow_at and not self.model.zero_init:
+    def _layers_can_join(self) -> PretrainConfig:
+        if self.progressive and not self.model.zero_init:
             raise ValueError(
-                "layers can join later only if they start as the identity; set model.zero_init, or grow_at: 0"
+                "layers can join later only if they start as the identity; set model.zero_init, or progressive: null"
             )
         return self
 
     @property
-    def growing_steps(self) -> int:
-        """Steps that train fewer layers than there are."""
-        return round(self.grow_at * self.steps) if self.grow_from < self.model.layers else 0
+    def progressive_steps(self) -> int:
+        """Steps, from the start, that train fewer layers than there are."""
+        progressive = self.progressive
+        if progressive is None or progressive.layers >= self.model.layers:
+            return 0
+        return round(progressive.until * self.steps)
+
+    def active_layers(self, step: int) -> int | None:
+        return self.progressive.layers if self.progressive and step < self.progressive_steps else None
 
     @field_validator("preset")
     @classmethod

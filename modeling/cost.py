@@ -114,8 +114,9 @@ def plan(
     rows = windows * model.context
     activations = rows * model.layers * activation_bytes(model)
     activations += 4 * min(SLICE_ELEMENTS["cuda"], rows * vocab_size)  # a slice of the loss head's logits
-    shallow = config.growing_steps * config.batch * model.context
-    flops = (tokens - shallow) * per_token + shallow * flops_per_token(model, vocab_size, layers=config.grow_from)
+    early = config.progressive_steps * config.batch * model.context  # tokens that only some layers see
+    flops = (tokens - early) * per_token
+    flops += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
     seconds = flops / (devices * gpu.peak * mfu)
     return Plan(
         parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=flops,

@@ -33,6 +33,10 @@ class Ranks:
         dist.all_reduce(values)
         return values.cpu()
 
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set on any rank. Asked through the CPU, so that no GPU is waited for."""
+        return self.sum(torch.tensor(flags, dtype=torch.float32), torch.device("cpu")).bool().tolist()
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()

@@ -20,8 +20,10 @@ from modeling.inference import generate
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
 from modeling.training.pretrain import recipe, token_counts
+from modeling.training.saving import is_finished
 from modeling.training.sentence_pairs import PairedLM, PairModel, set_head_apart
-from modeling.training.trainer import Trainer, is_finished
+from modeling.training.state import TrainingRun
+from modeling.training.trainer import Trainer
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer
@@ -61,10 +63,10 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     with ranks(compute.device) as group:
         model = PairModel(origin.model, origin.vocab_size) if paired else description.build()
         model.load_state_dict(model.state_dict() | base.state_dict())
-        trainer = Trainer(model, objective, description, config, out, compute, group, progress)
+        trainer = Trainer(TrainingRun(model, objective, description, config, out), compute, group, progress)
         trainer.run()
         if group.first:
-            figures = trainer.publish()
+            metrics = trainer.saver.publish()
             if paired:
                 set_head_apart(out)
             words.save(out)
@@ -75,14 +77,14 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
                 "tokens_seen": config.steps * config.batch * objective.length,
-                **{name: figure for name, figure in figures.items() if name != "step"},
+                **{name: value for name, value in metrics.items() if name != "step"},
                 "most_frequent_token": words.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
                 "sample_blank": blank,
                 "sample_filled": filled.text,
                 "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
             }
-            trainer.finish(stats)
+            trainer.saver.finish(stats)
         group.barrier()
 
 

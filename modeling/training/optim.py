@@ -119,7 +119,15 @@ def _kind(name: str, parameter: nn.Parameter) -> str:
     return "matrix" if parameter.ndim == 2 and "gate." not in name.replace("feed_forward.gate", "") else "scalar"
 
 
-def multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
+def main_learning_rate(config: OptimizerConfig) -> float:
+    """The learning rate that stands for all of them in logs, before the schedule scales it.
+
+    It is that of the matrices of the blocks: Muon's `matrix_lr`, or AdamW's `lr` where AdamW is alone.
+    """
+    return config.matrix_lr if config.name == "muon" else config.lr
+
+
+def lr_scale(schedule: ScheduleConfig, step: int, steps: int) -> float:
     """What every learning rate is multiplied by at `step` (0-based) of `steps`."""
     if step < schedule.warmup:
         return (step + 1) / schedule.warmup
@@ -134,7 +142,8 @@ def multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
     return schedule.final + (1 - schedule.final) * share
 
 
-def set_learning_rate(chosen: list[torch.optim.Optimizer], scale: float) -> None:
+def set_learning_rates(chosen: list[torch.optim.Optimizer], scale: float) -> None:
+    """Set every group to its base rate times `scale` (of `lr_scale`)."""
     for optimizer in chosen:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale

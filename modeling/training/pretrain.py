@@ -15,7 +15,9 @@ from modeling.device import choose
 from modeling.inference import generate
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM
-from modeling.training.trainer import Trainer, is_finished
+from modeling.training.saving import is_finished
+from modeling.training.state import TrainingRun
+from modeling.training.trainer import Trainer
 from textmill.errors import UserError
 from textmill.settings import output_settings
 from tokenization.arrays import TokenArrays
@@ -51,25 +53,25 @@ def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, p
     description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
-        shallow = config.growing_steps, config.grow_from
-        trainer = Trainer(description.build(), objective, description, config, out, compute, group, progress, shallow)
+        run = TrainingRun(description.build(), objective, description, config, out)
+        trainer = Trainer(run, compute, group, progress)
         trainer.run()
         if group.first:
-            figures = trainer.publish()
+            metrics = trainer.saver.publish()
             words.save(out)
             stats = {
-                "parameters": sum(p.numel() for p in trainer.model.parameters()),
-                "block_parameters": trainer.model.block_parameters(),
+                "parameters": sum(p.numel() for p in run.model.parameters()),
+                "block_parameters": run.model.block_parameters(),
                 "vocab_size": train.vocab_size,
                 "steps": config.steps,
                 "tokens_seen": config.steps * config.batch * config.model.context,
-                "validation_loss": figures["validation_loss"],
-                "bits_per_byte": figures["bits_per_byte"],
+                "validation_loss": metrics["validation_loss"],
+                "bits_per_byte": metrics["bits_per_byte"],
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
                 "sample": sample(out, config),
             }
-            trainer.finish(stats)
+            trainer.saver.finish(stats)
         group.barrier()
 
 

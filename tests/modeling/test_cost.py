@@ -94,8 +94,9 @@ def test_memory_is_what_a_gpu_measured(settings, vocabulary, gibibytes):
 
 
 def test_a_run_that_grows_takes_less():
-    config = PretrainConfig.model_validate({"model": {"layers": 8}, "grow_at": 0.5, "grow_from": 2, "steps": 100})
-    made, whole = plan(config, 1000), plan(config.model_copy(update={"grow_at": 0.0}), 1000)
+    progressive = {"layers": 2, "until": 0.5}
+    config = PretrainConfig.model_validate({"model": {"layers": 8}, "progressive": progressive, "steps": 100})
+    made, whole = plan(config, 1000), plan(config.model_copy(update={"progressive": None}), 1000)
     quarter = plan(PretrainConfig.model_validate({"model": {"layers": 2}, "steps": 100}), 1000)
     assert made.flops == pytest.approx((whole.flops + quarter.flops) / 2)
     assert made.flops_per_token == whole.flops_per_token

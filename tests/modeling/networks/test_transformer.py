@@ -214,7 +214,7 @@ def test_a_shallow_model_is_the_new_one_with_some_blocks_left_out(shallow, used)
         ({"steps": 0}, "greater than 0"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"batch": 9, "processes": 2}, "batch 9 does not divide over processes 2"),
-        ({"preset": "chimera", "grow_at": 0.5}, "set model.zero_init, or grow_at: 0"),
+        ({"preset": "chimera", "progressive": {"until": 0.5}}, "set model.zero_init, or progressive: null"),
     ],
 )
 def test_senseless_settings_are_errors(wrong, message):

@@ -7,7 +7,7 @@ import torch
 
 from modeling.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from modeling.networks.transformer import GPT
-from modeling.training.optim import Muon, multiplier, optimizers, orthogonalized, set_learning_rate
+from modeling.training.optim import Muon, lr_scale, optimizers, orthogonalized, set_learning_rates
 from modeling.training.pretrain import pretrain
 from modeling.training.trainer import Trainer
 
@@ -77,7 +77,7 @@ def test_every_parameter_is_optimized_once(name, extra):
 def test_schedules_reach_the_optimizers(schedule, expected):
     chosen = optimizers(GPT(ModelConfig(**FULL), 40), OptimizerConfig(matrix_lr=0.02, head_lr=0.004), torch.float32)
     for step, share in expected.items():
-        set_learning_rate(chosen, multiplier(ScheduleConfig(**schedule), step, 100))
+        set_learning_rates(chosen, lr_scale(ScheduleConfig(**schedule), step, 100))
         rates = {group["lr"] for optimizer in chosen for group in optimizer.param_groups}
         assert any(rate == pytest.approx(0.02 * share, rel=0.03, abs=1e-5) for rate in rates)
         assert any(rate == pytest.approx(0.004 * share, rel=0.03, abs=1e-5) for rate in rates)
@@ -88,14 +88,14 @@ def test_training_steps_with_the_scheduled_rate(tokens, tokenizer, tiny, tmp_pat
     step = Trainer.train_step
 
     def noting(trainer):
-        seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+        seen.append(trainer.state.optimizers[0].param_groups[0]["lr"])
         return step(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", noting)
     optimizer = {"name": "adamw", "lr": 1e-3}
     config = tiny(steps=8, optimizer=optimizer, schedule={"shape": "cosine", "warmup": 2})
     pretrain(tokens, tokenizer, config, tmp_path, lambda *a, **k: None)
-    assert seen == pytest.approx([1e-3 * multiplier(config.schedule, n, 8) for n in range(8)])
+    assert seen == pytest.approx([1e-3 * lr_scale(config.schedule, n, 8) for n in range(8)])
     assert seen[0] == 5e-4 and seen[2] == 1e-3 and seen[-1] < 1e-4
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["learning_rate"] * 1e-3 for row in rows if "learning_rate" in row] == pytest.approx(seen)
+    assert [row["learning_rate"] for row in rows if "learning_rate" in row] == pytest.approx(seen)

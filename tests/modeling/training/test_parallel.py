@@ -40,12 +40,12 @@ def launch(config, tokens, tokenizer, out) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("grow_at", [0.0, 0.5])
+@pytest.mark.parametrize("progressive", [None, {"until": 0.5}])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_ranks_train_as_one_does(how, grow_at, tokens, tokenizer, tiny, tmp_path):
+def test_two_ranks_train_as_one_does(how, progressive, tokens, tokenizer, tiny, tmp_path):
     settings = {
-        "precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}, "grow_at": grow_at,
-        "preset": "nano-fast" if grow_at else "nano",
+        "precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}, "progressive": progressive,
+        "preset": "nano-fast" if progressive else "nano",
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

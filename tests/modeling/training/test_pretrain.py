@@ -86,7 +86,7 @@ def test_what_a_killed_run_had_no_time_to_clear_away_goes_and_the_result_stays(
     assert files(out) == files(pretrained)
 
 
-GROWING = {"model": {"layers": 4, "width": 32, "heads": 2, "context": 32}, "grow_at": 0.5, "grow_from": 1}
+GROWING = {"model": {"layers": 4, "width": 32, "heads": 2, "context": 32}, "progressive": {"until": 0.5}}
 
 
 @pytest.mark.parametrize("more", [{}, {"preset": "nano-fast", "ema": 0.9}])
@@ -107,7 +107,7 @@ def test_layers_join_a_run_and_it_continues_exactly_before_and_after(more, token
 
 def test_a_run_that_grows_learns_as_much(tokens, tokenizer, tiny, tmp_path):
     losses = []
-    for name, changes in {"full": {"grow_at": 0.0}, "growing": {}}.items():
+    for name, changes in {"full": {"progressive": None}, "growing": {}}.items():
         (tmp_path / name).mkdir()
         pretrain(tokens, tokenizer, tiny(**GROWING | {"steps": 120} | changes), tmp_path / name, quiet)
         losses.append(json.loads((tmp_path / name / "stats.json").read_text())["validation_loss"])

@@ -1,0 +1,159 @@
+"""Saving a run, continuing it, and making its result.
+
+out/checkpoints/step-00000100/   on the way: whole checkpoints, the newest ones and the best
+out/model.safetensors, …         at the end: the chosen checkpoint's weights, as a checkpoint of its own
+out/stats.json                   written last: the folder is finished
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modeling import checkpoint
+from modeling.checkpoint import Checkpoints, Description
+from modeling.training.distributed import Ranks
+from modeling.training.parallel import is_sharded, make_room, optimizer_state
+from modeling.training.state import TrainingRun, TrainingState
+from textmill.errors import UserError
+from textmill.files import remove_temporary
+
+__all__ = ["CHECKPOINTS", "STATS", "Saver", "is_finished"]
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+STATS = "stats.json"
+STEP, OPTIMIZER, TRAINED = "step", "optimizer/", "trained/"  # names in the training state
+
+
+def is_finished(out: Path) -> bool:
+    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now."""
+    finished = (out / STATS).is_file()
+    if finished:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return finished
+
+
+class Saver:
+    """The checkpoints of a run, and the result that is made of one of them.
+
+    `saved_step` is the step of the last checkpoint, or the one the run began at; `saved_at` is when that was.
+    """
+
+    def __init__(self, run: TrainingRun, state: TrainingState, ranks: Ranks):
+        self.run, self.state, self.ranks = run, state, ranks
+        self.checkpoints = Checkpoints(run.out / CHECKPOINTS, run.config.keep_checkpoints)
+        self.saved_step, self.saved_at = 0, time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the last checkpoint is older than it may be, however few steps ago it was."""
+        return time.monotonic() - self.saved_at > 60 * self.run.config.checkpoint_minutes
+
+    def save(self) -> None:
+        """Write a checkpoint of this step: each rank its part of a sharded model, else rank 0 what all ranks hold."""
+        folder = self.checkpoints.path(self.state.step)
+        weights, training_state = self.tensors()
+        description, metrics = self.run.description, self.state.metrics_jsonl()
+        if is_sharded(self.state.model):
+            from modeling.training import sharded  # here and below: a second that a single process need not wait
+
+            sharded.write(folder, weights | training_state, description, metrics, self.ranks)
+        elif self.ranks.first:
+            checkpoint.write(folder, weights, description, training_state, metrics)
+        self.prune()
+        self.ranks.barrier()
+        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+
+    def prune(self) -> None:
+        """Drop the checkpoints that are neither among the newest nor the best."""
+        if self.ranks.first:
+            self.checkpoints.prune(self.state.best_step())
+
+    def drop(self, step: int) -> None:
+        """Drop the checkpoint of weights that turned out to be spoilt."""
+        if self.ranks.first:
+            shutil.rmtree(self.checkpoints.path(step))
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights to use, and what continuing needs beside them: the run's own tensors, sharded where it is."""
+        state = self.state
+        weights = checkpoint.untied(state.model.state_dict(), state.model)
+        training_state = {STEP: torch.tensor(state.step)}
+        if state.step < self.run.config.steps:
+            moments = optimizer_state(state.model, state.optimizers)
+            training_state |= {OPTIMIZER + name: value for name, value in moments.items()}
+            if state.average is not None:
+                training_state |= {TRAINED + name: value for name, value in weights.items()}
+        return weights | (state.average or {}), training_state
+
+    def restore(self) -> None:
+        """Continue from the newest intact checkpoint, whatever number of ranks wrote it; without one, from the start.
+
+        Raises:
+            UserError: it is of a run with other settings.
+        """
+        if self.ranks.first:
+            remove_temporary(self.run.out)
+        self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        newest = next(self.checkpoints.usable(), 0) if self.ranks.first else 0
+        self.state.step = int(self.ranks.sum(torch.tensor(newest), torch.device("cpu")))
+        if self.state.step:
+            self.read(self.checkpoints.path(self.state.step))
+            logger.info("continuing from step %d of %d", self.state.step, self.run.config.steps)
+        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+
+    def read(self, folder: Path) -> None:
+        """Fill the state's tensors and metrics from a checkpoint."""
+        from modeling.training import sharded
+
+        if differences := self.run.description.differences(Description.read(folder)):
+            raise UserError(
+                f"{self.run.out} holds an unfinished run with other settings ({'; '.join(differences)}); continue it "
+                "with its own, or give another folder"
+            )
+        saved = sharded.contents(folder).items()
+        moments = {name.removeprefix(OPTIMIZER): size for name, size in saved if name.startswith(OPTIMIZER)}
+        make_room(self.state.model, self.state.optimizers, moments)
+        weights, training_state = self.tensors()
+        sharded.fill(weights | training_state, folder)
+        lines = (folder / checkpoint.METRICS).read_text().splitlines()
+        self.state.metrics[:] = map(json.loads, lines)
+
+    def publish(self) -> dict[str, float]:
+        """Write the chosen checkpoint's files to `out` itself.
+
+        Returns:
+            The metrics of its evaluation, with its step.
+        """
+        step = self.state.best_step() if self.run.config.keep == "best" else self.run.config.steps
+        folder = self.checkpoints.path(step)
+        if checkpoint.is_whole(folder):
+            checkpoint.publish(folder, self.run.out)
+        else:
+            self.gather(folder)
+        checkpoint.describe(self.run.out, self.run.description, self.state.metrics_jsonl())
+        return next(line for line in reversed(self.state.evaluations()) if line["step"] == step)
+
+    def gather(self, folder: Path) -> None:
+        """Write to `out`, in one file, the weights that the ranks wrote in parts."""
+        from modeling.training import sharded
+
+        tensors = sharded.read(folder)
+        weights = {n: t for n, t in tensors.items() if n != STEP and not n.startswith((OPTIMIZER, TRAINED))}
+        checkpoint.write_tensors(self.run.out / checkpoint.WEIGHTS, weights)
+
+    def finish(self, stats: dict[str, Any]) -> None:
+        """Write `stats.json`, which says that the result is finished, and drop the checkpoints of the way."""
+        content = json.dumps(stats, indent=2, sort_keys=True) + "\n"
+        checkpoint.write_file(self.run.out / STATS, content.encode())
+        checkpoint.sync(self.run.out)
+        shutil.rmtree(self.checkpoints.folder)

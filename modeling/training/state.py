@@ -1,0 +1,71 @@
+"""What a run is (`TrainingRun`, fixed) and how far it is (`TrainingState`, which the loop changes)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modeling.checkpoint import Description
+from modeling.config import RunConfig
+from modeling.networks.transformer import GPT
+from modeling.training.objectives import Objective
+
+__all__ = ["TrainingRun", "TrainingState"]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is trained, on what, by which recipe, and into which folder.
+
+    Attributes:
+        model: with its initial weights, on any device.
+        objective: makes the batches and judges the model.
+        description: what the checkpoint's `config.json` is to say.
+        config: the recipe, and how it is executed.
+        out: the folder to fill.
+    """
+
+    model: GPT
+    objective: Objective
+    description: Description
+    config: RunConfig
+    out: Path
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.batch * self.objective.length
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes as a run goes on: a checkpoint holds it, and a continued run starts from it.
+
+    Attributes:
+        model: on the device that trains it, sharded where it is to be.
+        optimizers: together they hold every parameter once.
+        average: exponential moving average of the weights by parameter name, or None where none is kept.
+        step: how many optimizer steps have been taken.
+        metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
+    """
+
+    model: GPT
+    optimizers: list[torch.optim.Optimizer]
+    average: dict[str, Tensor] | None = None
+    step: int = 0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    def metrics_jsonl(self) -> str:
+        return "".join(json.dumps(line) + "\n" for line in self.metrics)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Those of the metrics that an evaluation gave, in the order of their steps."""
+        return [line for line in self.metrics if "validation_loss" in line]
+
+    def best_step(self) -> int | None:
+        """The step of the lowest validation loss; None before the first evaluation."""
+        return min(self.evaluations(), key=lambda line: line["validation_loss"], default={}).get("step")
