@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scraping.crawling.preview import PageView, SiteView
+    from scraping.crawling.preview import PagePreview, SitePreview
     from scraping.crawling.source import Source
 
 app = typer.Typer(no_args_is_help=True)
@@ -49,16 +49,16 @@ def check(
     """Fetch a handful of pages politely and show what a crawl would make of them; nothing is kept."""
     from rich.console import Console
 
-    from scraping.crawling.preview import Survey, undeclared
-    from scraping.crawling.source import load_source
+    from scraping.crawling.preview import Preview
+    from scraping.crawling.source import load_source, source_of_url
 
     is_url = "://" in source
-    declared = undeclared(source, contact, private_addresses=private) if is_url else load_source(source)
+    declared = source_of_url(source, contact, private_addresses=private) if is_url else load_source(source)
     console = Console(highlight=False, soft_wrap=True)
-    with Survey(declared) as survey:
-        _show_site(console, declared, survey.site())
-        for view in survey.pages(pages):
-            _show_page(console, view, chars)
+    with Preview(declared) as preview:
+        _show_site(console, declared, preview.site())
+        for page in preview.pages(pages):
+            _show_page(console, page, chars)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def new(
     private: Private = False,
 ) -> None:
     """Look at a site and print a commented source for it."""
-    from scraping.crawling.preview import declare
+    from scraping.crawling.declare import declare
     from textmill.errors import UserError
 
     if output and output.exists():
@@ -84,40 +84,39 @@ def new(
         typer.echo(text, nl=False)
 
 
-def _show_site(console: Console, source: Source, site: SiteView) -> None:
+def _show_site(console: Console, source: Source, site: SitePreview) -> None:
     from rich.markup import escape
 
     console.print(f"[bold]{source.name}[/bold]  {escape(source.description)}")
     console.print(f"  User-Agent  {escape(source.user_agent_header())}")
-    verdict = "allowed" if site.allowed else "[red]not allowed[/red]"
-    console.print(f"  robots.txt  {escape(site.robots)}; the start URL is {verdict}")
+    allowed = "allowed" if site.allowed else "[red]not allowed[/red]"
+    console.print(f"  robots.txt  {escape(site.robots)}; the start URL is {allowed}")
     asked = f" (the site asks for {site.crawl_delay:g} s)" if site.crawl_delay else ""
     console.print(f"  delay       {site.delay:g} s between requests{asked}")
     listed = f"{len(site.listed)} URLs in the first files" if site.listed else "none found"
     console.print(f"  sitemaps    {', '.join(map(escape, site.sitemaps)) or 'no mention in robots.txt'}; {listed}")
 
 
-def _show_page(console: Console, view: PageView, chars: int) -> None:
+def _show_page(console: Console, page: PagePreview, chars: int) -> None:
     from rich.markup import escape
 
-    color = "green" if view.verdict.startswith("stored") else "yellow"
-    console.print(f"\n[bold]{escape(view.url)}[/bold]")
-    console.print(
-        f"  verdict   [{color}]{escape(view.verdict)}[/{color}]" + (f" ({view.status})" if view.status else "")
-    )
-    for document in view.documents[:3]:
+    color = "green" if page.outcome.startswith("stored") else "yellow"
+    status = f" ({page.status})" if page.status else ""
+    console.print(f"\n[bold]{escape(page.url)}[/bold]")
+    console.print(f"  outcome   [{color}]{escape(page.outcome)}[/{color}]{status}")
+    for document in page.documents[:3]:
         console.print(f"  title     {escape(document.title) or '-'}")
         shown = document.text[:chars] + ("…" if len(document.text) > chars else "")
         console.print(f"  text      {len(document.text):,} characters by the extractor `{document.extractor}`")
         for line in shown.splitlines():
             console.print(f"    [dim]|[/dim] {escape(line)}")
-    if len(view.documents) > 3:
-        console.print(f"  …         {len(view.documents) - 3} more documents on this page")
-    if view.stripped:
+    if len(page.documents) > 3:
+        console.print(f"  …         {len(page.documents) - 3} more documents on this page")
+    if page.stripped:
         console.print(
-            f"  stripped  {sum(map(len, view.stripped)):,} characters: {escape(' | '.join(view.stripped)[:chars])}"
+            f"  stripped  {sum(map(len, page.stripped)):,} characters: {escape(' | '.join(page.stripped)[:chars])}"
         )
-    if view.follow or view.refused:
-        console.print(f"  links     {len(view.follow)} to follow: {escape(' '.join(view.follow[:4]))}")
-    for reason, links in view.refused.items():
+    if page.follow or page.skipped:
+        console.print(f"  links     {len(page.follow)} to follow: {escape(' '.join(page.follow[:4]))}")
+    for reason, links in page.skipped.items():
         console.print(f"            {len(links)} not ({reason}): {escape(' '.join(links[:3]))}")

@@ -1,0 +1,21 @@
+"""Crawling: from a declared site to a snapshot of its pages, politely, and continued after a kill -9.
+
+In reading order, from the bottom up; no file imports one that comes later:
+
+    urls          one spelling per page
+    politeness    one request at a time and a pause between requests, per host, for the whole machine
+    connections   one connection per host, to an address that was vetted first
+    fetch         one bounded request
+    robots        robots.txt by RFC 9309, and what holds where it cannot be had
+    sitemap       what a site lists by itself
+    links         a page's links, canonical URL and robots directives
+    scope         which URLs belong to a source, and which are traps
+    source        the declaration of a site: its settings, read from YAML
+    frontier      every URL of a crawl and what became of it, in SQLite
+    snapshot      the folder that a crawl leaves; what the next crawl and its readers see of it
+    state         what the threads of a crawl share
+    worker        one host's part of a crawl
+    crawl         the crawl
+    preview       what a crawl would make of a few pages, without keeping anything
+    declare       a first source file for a new site
+"""

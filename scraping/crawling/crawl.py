@@ -1,204 +1,161 @@
 """The crawl of one source: a worker per host, a frontier that survives kill -9, a snapshot at the end.
 
-Each URL is asked for in its own turn, one hop at a time: a redirect only puts its target into the frontier, where
-scope, robots.txt, depth and duplicates are looked after as for any link. Workers end when their host has nothing left,
-when the host is given up, or when the page limit is reached; then the snapshot is written:
-
-- `part-00000.parquet`, …: the pages (`shards.PAGES`), in the order they came;
-- `urls.parquet`: every URL that was found, what became of it and why, and what changed since the last snapshot;
-- `stats.json`: the sums.
+Each URL is requested in its own turn, one hop at a time: a redirect only puts its target into the queue, where scope,
+robots.txt, depth and duplicates are checked as for any link. A worker ends when its host's queue is empty, when the
+host is given up, or when the page limit is reached. When all have ended, the snapshot is completed (see `snapshot`).
 """
 
+from __future__ import annotations
+
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
-from scraping.crawling.fetch import Fetcher, Resolver
-from scraping.crawling.frontier import Body, Found, Frontier, remove_frontier
-from scraping.crawling.report import GIVEN_UP, URLS_PASSED_OVER, write_report
-from scraping.crawling.scope import Budgets, Scope
-from scraping.crawling.snapshot import Known, Snapshot
+from scraping.crawling.fetch import Fetcher
+from scraping.crawling.frontier import FoundUrl, Frontier, remove_frontier
+from scraping.crawling.snapshot import GIVEN_UP, PreviousSnapshot, write_reports
 from scraping.crawling.source import Source
-from scraping.crawling.worker import HostGivenUp, HostRefused, HostWorker
+from scraping.crawling.state import CrawlState
+from scraping.crawling.worker import HostWorker
 from scraping.sources import python_docs
 from textmill.errors import Unavailable, UserError
 from textmill.files import remove_temporary
+from textmill.progress import Progress
 
-log = logging.getLogger(__name__)
+__all__ = ["crawl", "open_fetcher"]
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 250_000_000
 MAX_HOSTS_AT_ONCE = 16
-# After the source's max_age, but within these bounds, a crawl that was cut off is too old to go on
-SHORTEST_BREAK, LONGEST_BREAK = timedelta(hours=1), timedelta(days=1)
+# A crawl that was interrupted for longer than the source's max_age, but within these bounds, begins anew
+MIN_INTERRUPTION, MAX_INTERRUPTION = timedelta(hours=1), timedelta(days=1)
 
 
-def crawl(source: Source, out: Path, progress: Callable[..., None], previous: Path | None = None) -> None:
-    """Fetch the pages of `source` into `out`, politely; go on where an earlier call was cut off, unless that is too
-    long ago: the snapshot counts as fresh from its end on, and so would the pages from before the break.
+def crawl(source: Source, out: Path, progress: Progress, previous: Path | None = None) -> None:
+    """Fetch the pages of `source` into `out`, politely; continue where an earlier call was interrupted.
+
+    If that is too long ago, the crawl begins anew: a snapshot counts as fresh from its end on, and so would the pages
+    from before the interruption.
 
     Args:
         source: where to begin, how far to go, how to behave.
-        out: folder of the snapshot; a killed crawl's leftovers in it are continued from.
-        progress: called as `progress(done, total, unit="pages", …)`; `total` grows while links are found.
-        previous: the last finished snapshot; its pages are asked for conditionally, and compared with.
+        out: folder of the snapshot; what an interrupted crawl left in it is continued.
+        progress: counts pages; the total grows while links are found.
+        previous: the last finished snapshot. Its pages are requested conditionally and compared with the new ones.
 
     Raises:
         Unavailable: the site cannot be reached.
         UserError: no contact is set, or no page could be stored.
     """
-    user_agent = source.user_agent_header()
-    if _has_aged(source, out):
-        log.info("source %s: what an earlier crawl left is too old to go on from; beginning anew", source.name)
-        (out / "stats.json").unlink(missing_ok=True)
-        remove_frontier(out)  # shards that no frontier knows are thrown away
-    if (out / "stats.json").exists():  # the last thing to be written
+    with open_fetcher(source) as fetcher:
+        if _is_stale(source, out):
+            logger.info("source %s: an earlier crawl was interrupted too long ago; beginning anew", source.name)
+            (out / "stats.json").unlink(missing_ok=True)
+            remove_frontier(out)  # shards that no frontier has recorded are thrown away
+        if not (out / "stats.json").exists():  # it is written last
+            remove_temporary(out)
+            with (
+                closing(Frontier(out, source.name, SHARD_BYTES)) as frontier,
+                closing(PreviousSnapshot(previous)) as previous_snapshot,
+            ):
+                state = CrawlState(source, frontier, fetcher, previous_snapshot)
+                _run_workers(state, progress)
+                _complete_snapshot(state, out)
         remove_frontier(out)
-        return
-    remove_temporary(out)
-    with (
-        served(source) as resolver,
-        closing(Frontier(out, source.name, SHARD_BYTES)) as frontier,
-        closing(Snapshot(previous)) as last,
-        closing(Fetcher(user_agent, private_addresses=source.private_addresses, resolver=resolver)) as fetcher,
-    ):
-        run = Crawl(source, frontier, fetcher, last)
-        run.run(progress)
-        run.finish(out)
-    remove_frontier(out)
 
 
-def _has_aged(source: Source, out: Path) -> bool:
-    """Whether a crawl was cut off here and nothing was done about it since for too long.
+@contextmanager
+def open_fetcher(source: Source) -> Iterator[Fetcher]:
+    """The fetcher for a source. If the source names a site that Textmill serves itself, it is served meanwhile.
 
-    The break counts, not the start: where a site asks for long delays a crawl takes days, and may be cut off on each.
+    Raises:
+        UserError: no contact is set.
+    """
+    user_agent = source.user_agent_header()
+    with python_docs.serve() if source.serve == "python-docs" else nullcontext() as resolver:
+        fetcher = Fetcher(user_agent, private_addresses=source.private_addresses, resolver=resolver)
+        with closing(fetcher):
+            yield fetcher
+
+
+def _is_stale(source: Source, out: Path) -> bool:
+    """Whether a crawl was interrupted here and nothing was done about it for too long.
+
+    The interruption counts, not the start: where a site asks for long delays a crawl takes days, and may be interrupted
+    on each of them.
     """
     touched = max((file.stat().st_mtime for file in out.iterdir()), default=time.time())
-    return time.time() - touched > sorted((SHORTEST_BREAK, source.max_age, LONGEST_BREAK))[1].total_seconds()
+    longest = sorted((MIN_INTERRUPTION, source.max_age, MAX_INTERRUPTION))[1]
+    return time.time() - touched > longest.total_seconds()
 
 
-def served(source: Source) -> AbstractContextManager[Resolver | None]:
-    """Run the site that the source names, if it is one of Textmill's own; gives the resolver that finds it."""
-    return python_docs.serve() if source.serve == "python-docs" else nullcontext()
+def _run_workers(state: CrawlState, progress: Progress) -> None:
+    """Run a worker for each host with queued URLs, until no host has any."""
+    state.frontier.seed(state.new_urls(state.source.start, depth=0))
+    workers: dict[str, Future[None]] = {}
+    with ThreadPoolExecutor(MAX_HOSTS_AT_ONCE, thread_name_prefix="host") as pool:
+        try:
+            while True:
+                for host in state.frontier.queued_hosts() if not state.full else ():
+                    if host not in workers and host not in state.given_up:
+                        workers[host] = pool.submit(HostWorker(state, host).run)
+                if not workers:
+                    break
+                finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)
+                for host in [host for host, worker in workers.items() if worker in finished]:
+                    workers.pop(host).result()
+                _report(state, progress)
+        finally:
+            state.fetcher.interrupt()
+    _report(state, progress)
 
 
-class Crawl:
-    """What the workers of one crawl share."""
+def _report(state: CrawlState, progress: Progress) -> None:
+    queued = 0 if state.full else state.frontier.count_queued()
+    done = state.answered
+    progress(done, min(done + queued, max(done, state.source.limits.pages)), unit="pages", waiting=queued)
 
-    def __init__(self, source: Source, frontier: Frontier, fetcher: Fetcher, last: Snapshot):
-        self.source, self.frontier, self.fetcher, self.last = source, frontier, fetcher, last
-        self.scope, self.budgets = Scope(source), Budgets(source)
-        self.given_up: dict[str, HostGivenUp] = {}
-        self._lock = threading.Lock()
-        self._seen: set[int] = set()  # hashes: a site's pages link to the same URLs over and over
-        for url in frontier.known():
-            self._seen.add(hash(url))
-            if not self.scope.refuses(url):
-                self.budgets.spend(url)
-        self.answered = frontier.count_answered()
 
-    def run(self, progress: Callable[..., None]) -> None:
-        """Run a worker for each host that has waiting URLs until no host has any."""
-        self.frontier.seed(self.found(self.source.start, depth=0))
-        workers: dict[str, Future] = {}
-        with ThreadPoolExecutor(MAX_HOSTS_AT_ONCE, thread_name_prefix="host") as pool:
-            try:
-                while True:
-                    for host in self.frontier.waiting_hosts() if not self.full else ():
-                        if host not in workers and host not in self.given_up:
-                            workers[host] = pool.submit(HostWorker(self, host).run)
-                    if not workers:
-                        break
-                    finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)
-                    for host in [host for host, worker in workers.items() if worker in finished]:
-                        workers.pop(host).result()
-                    self._report(progress)
-            finally:
-                self.fetcher.interrupt()
-        self._report(progress)
-
-    def finish(self, out: Path) -> None:
-        """Write the snapshot."""
-        frontier = self.frontier
-        if self.given_up and not frontier.stored_any():
-            host, reason = next(iter(self.given_up.items()))
-            kind = UserError if isinstance(reason, HostRefused) else Unavailable
-            raise kind(
-                f"source {self.source.name}: {host} could not be crawled ({reason}): "
-                "check its URLs and the network, then run again."
-            )
-        for host, reason in self.given_up.items():
-            frontier.note(f"{GIVEN_UP}{host}", str(reason))
-            self._keep_last(host)
-            frontier.close_waiting("failed", "host given up", host)
-        frontier.close_waiting("skipped", "page limit")
-        frontier.settle_canonicals()
-        frontier.cut_shard()
-        if not frontier.stored_any():
-            reasons = frontier.query(
-                "SELECT reason, count(*) FROM urls WHERE outcome != 'redirected' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
-            )
-            remove_frontier(out)  # asking anew may go better
-            raise UserError(
-                f"source {self.source.name}: no page could be stored "
-                f"({', '.join(f'{n} × {reason}' for reason, n in reasons)}): "
-                "see what `textmill source check` says about it."
-            )
-        write_report(out, frontier, self.last)
-
-    @property
-    def full(self) -> bool:
-        return self.answered >= self.source.limits.pages
-
-    def count_answer(self) -> None:
-        with self._lock:
-            self.answered += 1
-
-    def found(self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = ()) -> list[Found]:
-        """The new ones among the links of a page, with why they will not be followed if so.
-
-        Once the crawl knows as many URLs as it may, there are no new ones.
-        """
-        new = []
-        with self._lock:
-            for url in urls:
-                if hash(url) not in self._seen:
-                    if len(self._seen) >= self.source.limits.urls:
-                        self._pass_over()
-                        return new
-                    self._seen.add(hash(url))
-                    refused = self.scope.refuses(url) or self.budgets.spend(url)
-                    if not refused and depth > self.source.limits.depth:
-                        refused = "too deep"
-                    new.append(Found(url, refused))
-            new += [Found(url, "nofollow") for url in nofollow if hash(url) not in self._seen]
-        return new
-
-    def _pass_over(self) -> None:
-        if not self.frontier.noted(URLS_PASSED_OVER):
-            log.warning("source %s: limits.urls is met, further links are passed over", self.source.name)
-            self.frontier.note(URLS_PASSED_OVER, "")
-
-    def _keep_last(self, host: str) -> None:
-        """A host that went away mid-crawl keeps the pages of the last snapshot that could not be asked for."""
-        self.frontier.seed(Found(url) for url in self.last.urls(host) if not self.scope.refuses(url))
-        for item in self.frontier.waiting(host, limit=-1):
-            if known := self.last.get(item.url):
-                self.frontier.store(item, None, "kept", self.body_of(known), ())
-                self.frontier.cut_shard_if_full()
-
-    def body_of(self, known: Known) -> Body:
-        """The page as the last snapshot has it."""
-        page = self.last.page(known)
-        return Body(
-            time.time_ns() // 1000, page["content_type"], known.etag, known.last_modified, known.sha256, page["body"]
+def _complete_snapshot(state: CrawlState, out: Path) -> None:
+    """Give every URL an outcome, write the last shard and the reports."""
+    frontier = state.frontier
+    if state.given_up and not frontier.has_stored():
+        host, reason = next(iter(state.given_up.items()))
+        kind = UserError if reason.permanent else Unavailable
+        raise kind(
+            f"source {state.source.name}: {host} could not be crawled ({reason}): "
+            "check its URLs and the network, then run again."
         )
+    for host, reason in state.given_up.items():
+        frontier.set_note(f"{GIVEN_UP}{host}", str(reason))
+        _keep_previous_pages(state, host)
+        frontier.close_queue("failed", "host given up", host)
+    frontier.close_queue("skipped", "page limit")
+    frontier.resolve_canonicals()
+    frontier.cut_shard()
+    if not frontier.has_stored():
+        reasons = frontier.query(
+            "SELECT reason, count(*) FROM urls WHERE outcome != 'redirected' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
+        )
+        remove_frontier(out)  # the next try begins anew
+        raise UserError(
+            f"source {state.source.name}: no page could be stored "
+            f"({', '.join(f'{n} × {reason}' for reason, n in reasons)}): "
+            "see what `textmill source check` says about it."
+        )
+    write_reports(out, frontier, state.previous)
 
-    def _report(self, progress: Callable[..., None]) -> None:
-        waiting = 0 if self.full else self.frontier.count_waiting()
-        done = self.answered
-        progress(done, min(done + waiting, max(done, self.source.limits.pages)), unit="pages", waiting=waiting)
+
+def _keep_previous_pages(state: CrawlState, host: str) -> None:
+    """Store the previous snapshot's pages of a host that was given up, as far as they were not requested."""
+    urls = state.previous.urls(host)
+    state.frontier.seed(FoundUrl(url) for url in urls if not state.scope.skip_reason(url))
+    for item in state.frontier.next_urls(host, limit=-1):
+        if page := state.previous.get(item.url):
+            state.frontier.store(item, None, "kept", state.previous.body(page), ())
+            state.frontier.cut_shard_if_full()

@@ -1,12 +1,14 @@
-"""What a crawl knows, in one SQLite file: every URL and what became of it, and the pages not yet in a shard.
+"""The frontier: every URL of a crawl and what became of it, and the pages that are not in a shard yet, in SQLite.
 
-A page, its links and the end of its URL's wait are one transaction, so kill -9 at any moment leaves each URL either
-waiting or done, and each page stored once. Pages are spooled here and moved to Parquet a shard at a time: the shard is
-written, made durable and renamed first, then its pages are deleted and the shard is recorded in one transaction; a file
-that is not recorded is thrown away at the start, its pages being still here.
+A page, its links and the outcome of its URL are one transaction, so kill -9 at any moment leaves each URL either queued
+or done, and each page stored once. Pages are spooled here and moved to Parquet a shard at a time: the shard is written,
+made durable and renamed first; then its pages are deleted and the shard is recorded in one transaction. A file that is
+not recorded is thrown away at the next start, when its pages are still here.
 
-URLs wait in the order they were found: breadth first, the same order after a restart.
+URLs are queued in the order in which they were found: breadth first, and the same order after a restart.
 """
+
+from __future__ import annotations
 
 import sqlite3
 import threading
@@ -14,24 +16,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scraping.crawling.urls import host_of
 from scraping.shards import PAGES, shards, write_shard
 
+__all__ = ["MAX_REDIRECTS", "FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
+
+MAX_REDIRECTS = 10  # in a row
 _FILE = "frontier.sqlite"
-MAX_HOPS = 10  # redirects in a row
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
     url TEXT NOT NULL UNIQUE,
     host TEXT NOT NULL,
-    parent INTEGER,           -- where it was found
+    parent INTEGER,           -- the page that it was found on
     depth INTEGER NOT NULL,
     hops INTEGER NOT NULL,    -- redirects on the way
     attempts INTEGER NOT NULL DEFAULT 0,
-    outcome TEXT,             -- NULL: waiting; stored, redirected, skipped, failed
-    reason TEXT,              -- of a redirected one: the target
+    outcome TEXT,             -- NULL: queued; stored, redirected, skipped, failed
+    reason TEXT,              -- why it was skipped or failed; where it was redirected to
     status INTEGER,           -- of the last answer
     change TEXT,              -- of a stored page: new, changed, unchanged, kept
     bytes INTEGER             -- of a stored page
@@ -48,39 +53,45 @@ CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT);
 
 
 @dataclass(slots=True)
-class Waiting:
+class FoundUrl:
+    """A URL that was found for the first time; `skip_reason` says why it will not be fetched."""
+
+    url: str
+    skip_reason: str | None = None
+
+
+@dataclass(slots=True)
+class QueuedUrl:
     """A URL whose turn has come."""
 
     id: int
     url: str
-    depth: int
-    hops: int
-    attempts: int
+    depth: int  # links between a start URL and it
+    hops: int  # redirects on the way to it
+    attempts: int  # requests for it that gave no answer
 
 
 @dataclass(slots=True)
-class Body:
-    """A page to be stored. `fetched_at` in microseconds since the epoch."""
+class PageBody:
+    """A page to be stored."""
 
-    fetched_at: int
+    fetched_at: int  # microseconds since the epoch
     content_type: str
     etag: str | None
     last_modified: str | None
     sha256: str
     body: bytes
-    canonical: str | None = None
-
-
-@dataclass(slots=True)
-class Found:
-    """A URL that was found; `refused` says why it will not be fetched."""
-
-    url: str
-    refused: str | None = None
+    canonical: str | None = None  # another URL that the page names as its canonical one
 
 
 class Frontier:
-    """The state of one crawl in `folder`; threads share it."""
+    """The frontier of one crawl; its threads share it.
+
+    Args:
+        folder: where its file is, and where the shards go. An earlier crawl's frontier in it is continued.
+        source: name of the source, for the pages' column.
+        shard_bytes: bytes of pages after which a shard is full.
+    """
 
     def __init__(self, folder: Path, source: str, shard_bytes: int):
         self._folder, self._source, self._shard_bytes = folder, source, shard_bytes
@@ -99,39 +110,39 @@ class Frontier:
         with self._lock:
             self._db.close()
 
-    # --- notes ---
+    # --- notes: facts about the crawl that survive a restart ---
 
-    def note(self, key: str, value: str) -> None:
+    def set_note(self, key: str, value: str) -> None:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, value))
 
-    def noted(self, key: str) -> str | None:
+    def get_note(self, key: str) -> str | None:
         with self._lock:
             row = self._db.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     # --- the queue ---
 
-    def seed(self, found: Iterable[Found], depth: int = 0, note: tuple[str, str] | None = None) -> None:
-        """Add URLs that no page of this crawl linked to, and a note, at once."""
+    def seed(self, urls: Iterable[FoundUrl], depth: int = 0, note: tuple[str, str] | None = None) -> None:
+        """Add URLs that no page of this crawl linked to, and a note (key, value) in the same transaction."""
         with self._transaction():
-            self._add(found, None, depth, 0)
+            self._add(urls, None, depth, 0)
             if note:
                 self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
 
-    def waiting(self, host: str, limit: int = 100) -> list[Waiting]:
-        """The next URLs of `host`, in order."""
+    def next_urls(self, host: str, limit: int = 100) -> list[QueuedUrl]:
+        """The next URLs of `host` in the queue; all of them if `limit` is -1."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT id, url, depth, hops, attempts FROM urls WHERE host = ? AND outcome IS NULL"
                 " ORDER BY id LIMIT ?",
                 (host, limit),
             )
-            return [Waiting(*row) for row in rows]
+            return [QueuedUrl(*row) for row in rows]
 
-    def waiting_hosts(self) -> list[str]:
-        """Hosts with waiting URLs, sorted."""
-        # One look into the index per host, however many URLs wait.
+    def queued_hosts(self) -> list[str]:
+        """Hosts with queued URLs, sorted."""
+        # One look into the index per host, however many URLs are queued.
         rows = self.query(
             "WITH RECURSIVE hosts (host) AS (SELECT min(host) FROM urls WHERE outcome IS NULL UNION ALL"
             " SELECT (SELECT min(urls.host) FROM urls WHERE outcome IS NULL AND urls.host > hosts.host)"
@@ -139,85 +150,100 @@ class Frontier:
         )
         return [host for (host,) in rows]
 
-    def count_waiting(self) -> int:
+    def count_queued(self) -> int:
         return self._one("SELECT count(*) FROM urls WHERE outcome IS NULL")
 
-    def known(self) -> Iterator[str]:
-        """All URLs found so far, in order, but for those known from nofollow links only; as for `stream`."""
-        yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
-
     def count_answered(self) -> int:
-        """URLs for which a server answered."""
+        """How many URLs a server gave an answer for."""
         return self._one("SELECT count(*) FROM urls WHERE status IS NOT NULL")
 
-    def close_waiting(self, outcome: str, reason: str, host: str | None = None) -> None:
-        """Nothing more will be fetched of `host` (or of any): what still waits is skipped or failed."""
+    def found_urls(self) -> Iterator[str]:
+        """All URLs found so far, in order, but for those found in nofollow links alone. To be used as `stream` is."""
+        yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
+
+    def close_queue(self, outcome: str, reason: str, host: str | None = None) -> None:
+        """Nothing more will be fetched of `host`, or of any: give the queued URLs an outcome (skipped or failed)."""
         with self._transaction():
             self._db.execute(
                 "UPDATE urls SET outcome = ?, reason = ? WHERE outcome IS NULL AND host = coalesce(?, host)",
                 (outcome, reason, host),
             )
 
-    # --- what became of a URL ---
+    # --- what becomes of a URL ---
 
-    def store(self, item: Waiting, status: int, change: str, page: Body, links: Iterable[Found]) -> None:
-        """The page is stored, its links are added."""
+    def store(
+        self, item: QueuedUrl, status: int | None, change: str, page: PageBody, links: Iterable[FoundUrl]
+    ) -> None:
+        """Store the page and add its links.
+
+        Args:
+            item: its URL.
+            status: of the answer; None if there was none.
+            change: since the previous snapshot: new, changed, unchanged, or kept (it could not be asked for).
+            page: what to store.
+            links: the new URLs on the page.
+        """
         row = (item.id, page.fetched_at, page.content_type, page.etag, page.last_modified, page.sha256, page.body)
         with self._transaction():
             self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, page.canonical))
-            self._finish(item.id, "stored", None, status, change, len(page.body))
+            self._finish(item, "stored", None, status)
+            self._db.execute("UPDATE urls SET change = ?, bytes = ? WHERE id = ?", (change, len(page.body), item.id))
             self._add(links, item.id, item.depth + 1, 0)
         if page.canonical is None:
             self._spooled += len(page.body)
 
-    def skip(self, item: Waiting, reason: str, status: int | None = None, links: Iterable[Found] = ()) -> None:
-        """The page is not stored; its links, if any, are followed."""
+    def skip(self, item: QueuedUrl, reason: str, status: int | None = None, links: Iterable[FoundUrl] = ()) -> None:
+        """Do not store the page, but add its links, if any."""
         with self._transaction():
-            self._finish(item.id, "skipped", reason, status)
+            self._finish(item, "skipped", reason, status)
             self._add(links, item.id, item.depth + 1, 0)
 
-    def redirect(self, item: Waiting, status: int, target: str, found: Iterable[Found]) -> None:
+    def redirect(self, item: QueuedUrl, status: int, target: str, found: Iterable[FoundUrl]) -> None:
         """The URL leads to `target`, which is fetched in its own turn, once; `found` holds it if it is new."""
         with self._transaction():
-            self._finish(item.id, "redirected", target, status)
+            self._finish(item, "redirected", target, status)
             self._add(found, item.id, item.depth, item.hops + 1)
 
-    def fail(self, item: Waiting, reason: str, status: int | None = None) -> None:
+    def fail(self, item: QueuedUrl, reason: str, status: int | None = None) -> None:
+        """There is no page to be had."""
         with self._transaction():
-            self._finish(item.id, "failed", reason, status)
+            self._finish(item, "failed", reason, status)
 
-    def retry(self, item: Waiting, status: int | None = None) -> None:
-        """The URL keeps its place; the attempt is counted."""
+    def retry(self, item: QueuedUrl, status: int | None = None) -> None:
+        """Count an attempt; the URL keeps its place in the queue."""
         item.attempts += 1
         with self._transaction():
             self._db.execute("UPDATE urls SET attempts = ?, status = ? WHERE id = ?", (item.attempts, status, item.id))
 
-    def _finish(self, id: int, outcome: str, reason: str | None, status: int | None, *page) -> None:
-        change, size = page or (None, None)
+    def _finish(self, item: QueuedUrl, outcome: str, reason: str | None, status: int | None) -> None:
         self._db.execute(
-            "UPDATE urls SET outcome = ?, reason = ?, status = coalesce(?, status), change = ?, bytes = ? WHERE id = ?",
-            (outcome, reason, status, change, size, id),
+            "UPDATE urls SET outcome = ?, reason = ?, status = coalesce(?, status) WHERE id = ?",
+            (outcome, reason, status, item.id),
         )
 
-    def _add(self, found: Iterable[Found], parent: int | None, depth: int, hops: int) -> None:
-        found = list(found)
-        # What one page would rather not have followed, another may recommend.
+    def _add(self, urls: Iterable[FoundUrl], parent: int | None, depth: int, hops: int) -> None:
+        urls = list(urls)
+        # A link that one page marks nofollow may be followed from another page.
         self._db.executemany(
-            "DELETE FROM urls WHERE url = ? AND reason = 'nofollow'", [(f.url,) for f in found if not f.refused]
+            "DELETE FROM urls WHERE url = ? AND reason = 'nofollow'", [(u.url,) for u in urls if not u.skip_reason]
         )
         self._db.executemany(
             "INSERT OR IGNORE INTO urls (url, host, parent, depth, hops, outcome, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(f.url, host_of(f.url), parent, depth, hops, "skipped" if f.refused else None, f.refused) for f in found],
+            [
+                (u.url, host_of(u.url), parent, depth, hops, "skipped" if u.skip_reason else None, u.skip_reason)
+                for u in urls
+            ],
         )
 
     # --- shards ---
 
     def cut_shard_if_full(self) -> None:
+        """Write a shard when enough pages are spooled."""
         if self._spooled >= self._shard_bytes:
             self.cut_shard()
 
     def cut_shard(self) -> None:
-        """Move the spooled pages to the next shard; those that wait for their canonical page stay."""
+        """Move the spooled pages to the next shard; those with another canonical URL stay for `resolve_canonicals`."""
         with self._lock:
             if not self._one("SELECT count(*) FROM spool WHERE canonical IS NULL"):
                 return
@@ -228,44 +254,47 @@ class Frontier:
                 self._db.execute("DELETE FROM spool WHERE canonical IS NULL")
             self._spooled = 0
 
-    def settle_canonicals(self) -> None:
-        """Decide about the pages that named another URL as their proper one: they are duplicates if that one is here.
+    def resolve_canonicals(self) -> None:
+        """Drop the pages whose canonical URL is here, too: they are duplicates.
 
-        Where it is not, or where pages name each other in a circle, the first one stays.
+        Where that URL is not here, or where pages name each other in a circle, the page that was found first stays.
         """
         with self._transaction():
-            claims = dict(
+            canonicals = dict(
                 self._db.execute(
                     "SELECT url, canonical FROM spool JOIN urls USING (id) WHERE canonical IS NOT NULL ORDER BY id"
                 ).fetchall()
             )
             kept: set[str] = set()
-            for url in claims:
-                target, seen = self._destination(claims[url]), {url}
-                while target in claims and target not in kept and target not in seen:
+            for url in canonicals:
+                target, seen = self._redirect_target(canonicals[url]), {url}
+                while target in canonicals and target not in kept and target not in seen:
                     seen.add(target)
-                    target = self._destination(claims[target])
-                if target in kept or (target not in claims and self.stored(target)):
-                    self._db.execute("DELETE FROM spool WHERE id = (SELECT id FROM urls WHERE url = ?)", (url,))
-                    self._db.execute(
-                        "UPDATE urls SET outcome = 'skipped', reason = 'canonical elsewhere', change = NULL,"
-                        " bytes = NULL WHERE url = ?",
-                        (url,),
-                    )
+                    target = self._redirect_target(canonicals[target])
+                if target in kept or (target not in canonicals and self.is_stored(target)):
+                    self._drop_duplicate(url)
                 else:
                     kept.add(url)
             self._db.execute("UPDATE spool SET canonical = NULL")
 
-    def _destination(self, url: str) -> str:
-        """Where `url` was redirected to in the end."""
-        for _ in range(MAX_HOPS):
+    def _drop_duplicate(self, url: str) -> None:
+        self._db.execute("DELETE FROM spool WHERE id = (SELECT id FROM urls WHERE url = ?)", (url,))
+        self._db.execute(
+            "UPDATE urls SET outcome = 'skipped', reason = 'canonical elsewhere', change = NULL, bytes = NULL"
+            " WHERE url = ?",
+            (url,),
+        )
+
+    def _redirect_target(self, url: str) -> str:
+        """Where `url` was redirected to in the end; `url` itself if it was not."""
+        for _ in range(MAX_REDIRECTS):
             rows = self.query("SELECT reason FROM urls WHERE url = ? AND outcome = 'redirected'", url)
             if not rows:
                 break
             url = rows[0][0]
         return url
 
-    def _spooled_pages(self) -> Iterator[dict]:
+    def _spooled_pages(self) -> Iterator[dict[str, Any]]:
         rows = self._db.execute(
             "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body"
             " FROM spool JOIN urls USING (id) WHERE canonical IS NULL ORDER BY id"
@@ -277,20 +306,22 @@ class Frontier:
                 "body": body,
             }  # fmt: skip
 
-    # --- reports ---
+    # --- what became of the URLs ---
 
-    def stored(self, url: str) -> bool:
+    def is_stored(self, url: str) -> bool:
         return bool(self.query("SELECT 1 FROM urls WHERE url = ? AND outcome = 'stored'", url))
 
-    def stored_any(self) -> bool:
+    def has_stored(self) -> bool:
+        """Whether any page is stored."""
         return bool(self.query("SELECT 1 FROM urls WHERE outcome = 'stored' LIMIT 1"))
 
-    def query(self, sql: str, *parameters) -> list[tuple]:
+    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Rows of the tables above."""
         with self._lock:
             return self._db.execute(sql, parameters).fetchall()
 
-    def stream(self, sql: str) -> Iterator[tuple]:
-        """Rows one by one; only when no other thread is at work any more."""
+    def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Rows one by one. For times when no other thread uses the frontier."""
         yield from self._db.execute(sql)
 
     def _one(self, sql: str) -> int:
@@ -298,7 +329,7 @@ class Frontier:
             return self._db.execute(sql).fetchone()[0]
 
     @contextmanager
-    def _transaction(self):
+    def _transaction(self) -> Iterator[None]:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:

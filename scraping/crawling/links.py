@@ -1,4 +1,10 @@
-"""What a page says about itself: where its links lead, and what its owner wishes crawlers to do with it."""
+"""What a page says to a crawler: where its links lead, which URL is its canonical one, and its robots directives.
+
+Directives come from `<meta name="robots">` and from the header `X-Robots-Tag`. They are a convention of the search
+engines; RFC 9309 covers robots.txt alone.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator
@@ -13,8 +19,10 @@ from scraping.crawling.urls import resolve
 from scraping.extraction.extract import decode
 from scraping.extraction.sniff import HTML_TYPES, VAGUE_TYPES, mime_type
 
-MAX_LINKS = 10_000  # a page; a site's largest index has fewer, a trap has more
-_MAX_NESTING = 20_000  # as `_nesting` counts; old pages leave cells, paragraphs and line breaks open, too
+__all__ = ["MAX_LINKS", "ParsedPage", "RobotsDirectives", "parse_page", "skip_reason"]
+
+MAX_LINKS = 10_000  # of one page; a site's largest index has fewer, a trap has more
+_MAX_NESTING = 20_000  # as `_nesting` counts, which also counts what old pages leave open: cells, paragraphs, breaks
 _TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
 _ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
@@ -26,13 +34,32 @@ _VALUED_DIRECTIVES = {"unavailable_after", "max-snippet", "max-image-preview", "
 
 
 @dataclass(slots=True)
-class Wishes:
-    """robots directives of a page: `noindex` keeps its text, `nofollow` its links, out of the crawl."""
+class RobotsDirectives:
+    """What a page's owner asks of crawlers: not to keep its text (`noindex`), not to follow its links (`nofollow`)."""
 
     noindex: bool = False
     nofollow: bool = False
 
+    @classmethod
+    def of_headers(cls, values: list[str], agent: str) -> RobotsDirectives:
+        """Directives of `X-Robots-Tag` headers, as they bind `agent`.
+
+        `otherbot: noindex` binds otherbot alone, and so does everything after it in the same header.
+        """
+        directives = cls()
+        for value in values:
+            bound = None  # the agent that the rest of the header is for
+            for part in value.split(","):
+                name, colon, rest = part.partition(":")
+                name = name.strip().lower()
+                if colon and name not in _VALUED_DIRECTIVES and " " not in name:  # a date has spaces and colons, too
+                    bound, part = name, rest
+                if bound in (None, "*", "robots", agent.lower()):
+                    directives.add(part)
+        return directives
+
     def add(self, directives: str) -> None:
+        """Add directives that are separated by commas; those that do not concern us are passed over."""
         for directive in directives.lower().split(","):
             match directive.strip():
                 case "noindex":
@@ -44,85 +71,87 @@ class Wishes:
 
 
 @dataclass(slots=True)
-class Page:
-    """Links and wishes of one page. `links` are normalised, without those marked nofollow, in order, each once."""
+class ParsedPage:
+    """What a page says to a crawler. All URLs are normalized; lists are in the page's order, each URL once."""
 
-    links: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)  # without those marked nofollow
     nofollow_links: list[str] = field(default_factory=list)
     canonical: str | None = None
-    wishes: Wishes = field(default_factory=Wishes)
+    directives: RobotsDirectives = field(default_factory=RobotsDirectives)
 
 
-def read_page(response: Response, agent: str) -> Page:
-    """Parse an HTML answer; never raises on its content. `agent` is the product token that directives may name."""
-    page = Page(wishes=header_wishes(response.headers.getlist("X-Robots-Tag"), agent))
+def parse_page(response: Response, agent: str) -> ParsedPage:
+    """Parse an HTML answer; its content never makes this raise.
+
+    Args:
+        response: the answer; its URL and headers count, too.
+        agent: our product token, which directives may name.
+    """
+    page = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
     page.canonical = _header_canonical(response)
     base, has_base = response.url, False
-    followed, ignored = {}, {}
+    followed: dict[str, None] = {}
+    nofollow: dict[str, None] = {}
     for tag, attributes in _tags(decode(response.body, response.content_type)):
         match tag:
             case "a" | "area":
                 if target := resolve(base, attributes.get("href") or ""):
-                    nofollow = "rel" in attributes and "nofollow" in (attributes["rel"] or "").lower().split()
-                    (ignored if nofollow else followed)[target] = None
-                    if len(followed) + len(ignored) >= MAX_LINKS:
+                    (nofollow if "nofollow" in _words(attributes.get("rel")) else followed)[target] = None
+                    if len(followed) + len(nofollow) >= MAX_LINKS:
                         break
-            case "link" if not page.canonical and "canonical" in (attributes.get("rel") or "").lower().split():
+            case "link" if not page.canonical and "canonical" in _words(attributes.get("rel")):
                 page.canonical = resolve(base, attributes.get("href") or "")
-            case "meta" if (attributes.get("http-equiv") or "").strip().lower() == "refresh":
+            case "meta" if _word(attributes.get("http-equiv")) == "refresh":
                 if (match := _REFRESH.search(attributes.get("content") or "")) and (target := resolve(base, match[1])):
                     followed[target] = None
-            case "meta" if (attributes.get("name") or "").strip().lower() in ("robots", agent.lower()):
-                page.wishes.add(attributes.get("content") or "")
-            case "base" if not has_base and attributes.get("href"):
-                base, has_base = resolve(base, attributes["href"]) or base, True
-    page.links, page.nofollow_links = list(followed), [url for url in ignored if url not in followed]
+            case "meta" if _word(attributes.get("name")) in ("robots", agent.lower()):
+                page.directives.add(attributes.get("content") or "")
+            case "base" if not has_base and (href := attributes.get("href")):
+                base, has_base = resolve(base, href) or base, True
+    page.links, page.nofollow_links = list(followed), [url for url in nofollow if url not in followed]
     return page
 
 
-def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """The tags that matter here and their attributes, in order."""
-    # The parser's time grows with the square of the nesting: a page of nothing but open tags could take hours.
-    if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
-        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
-            yield node.tag, node.attributes
-    else:
-        for tag in _TAG.finditer(html):
-            attributes = {name.lower(): unescape(a or b or c) for name, a, b, c in _ATTRIBUTE.findall(tag[2])}
-            yield tag[1].lower(), attributes
-
-
-def _nesting(html: str) -> int:
-    """The most tags that are open at once, counting those that need no end."""
-    data = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
-    tags = np.flatnonzero(data[:-1] == ord("<"))
-    return int(np.cumsum(np.where(data[tags + 1] == ord("/"), -1, 1)).max(initial=0))
-
-
-def header_wishes(values: list[str], agent: str) -> Wishes:
-    """Directives of `X-Robots-Tag` headers; `otherbot: noindex` binds only otherbot, up to the header's end."""
-    wishes = Wishes()
-    for value in values:
-        scope = None
-        for part in value.split(","):
-            name, colon, rest = part.partition(":")
-            name = name.strip().lower()
-            if colon and name not in _VALUED_DIRECTIVES and " " not in name:  # a date has spaces and colons, too
-                scope, part = name, rest
-            if scope in (None, "*", "robots", agent.lower()):
-                wishes.add(part)
-    return wishes
-
-
-def refusal(response: Response) -> str | None:
-    """Why the body of this answer is not worth reading, by its headers alone; None if it may be a page."""
+def skip_reason(response: Response) -> str | None:
+    """By status and headers alone, why this answer is not a page whose body is worth reading; None if it may be one."""
     if response.status != 200:
         return f"status {response.status}"
     mime = mime_type(response.content_type)
     return None if mime in HTML_TYPES or mime in VAGUE_TYPES else f"content type {mime}"
 
 
+def _word(value: str | None) -> str:
+    return (value or "").strip().lower()
+
+
+def _words(value: str | None) -> list[str]:
+    return (value or "").lower().split()
+
+
+def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """The tags that `parse_page` looks at and their attributes, in order.
+
+    The parser's time grows with the square of the nesting, and a page of nothing but open tags could take hours: such a
+    page is searched with a pattern instead.
+    """
+    if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
+        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
+            yield node.tag, node.attributes
+    else:
+        for tag in _TAG.finditer(html):
+            found = _ATTRIBUTE.findall(tag[2])
+            yield tag[1].lower(), {name.lower(): unescape(a or b or c) for name, a, b, c in found}
+
+
+def _nesting(html: str) -> int:
+    """How many tags are open at once at most, counting those that need no end."""
+    data = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
+    tags = np.flatnonzero(data[:-1] == ord("<"))
+    return int(np.cumsum(np.where(data[tags + 1] == ord("/"), -1, 1)).max(initial=0))
+
+
 def _header_canonical(response: Response) -> str | None:
+    """The canonical URL that a `Link` header names: RFC 8288 (2017) and RFC 6596 (2012)."""
     for value in response.headers.getlist("Link"):
         for match in _LINK_HEADER.finditer(value[:_MAX_LINK_HEADER]):
             if _REL_CANONICAL.search(match[2]):

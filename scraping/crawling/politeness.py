@@ -1,9 +1,11 @@
 """One request at a time and a pause between requests, per host, for all threads and processes of this machine.
 
-A host's gate is a small file: whoever holds its lock may make one request, and its content is the earliest time of the
-next. The kernel lets go of the lock when a process dies, the time stays: a crawl that is killed and started again does
-not ask sooner than one that went on, and a pause that a server asked for binds every process.
+A host's gate is a small file. The thread that holds its lock may make one request, and the file's content is the
+earliest time of the next. The kernel releases the lock when a process dies, and the time stays: a crawl that is killed
+and started again does not ask sooner than one that went on, and a pause that a server asked for binds every process.
 """
+
+from __future__ import annotations
 
 import fcntl
 import logging
@@ -13,26 +15,37 @@ import struct
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+__all__ = ["MAX_PAUSE", "HostGate", "Stopped"]
 
-LONGEST_PAUSE = 3600.0  # seconds; a server that asks for more is given up for this crawl
+logger = logging.getLogger(__name__)
 
-_WORTH_A_WORD = 10.0  # seconds; who looks on should know that a pause is meant
+MAX_PAUSE = 3600.0  # seconds; a host that asks for a longer pause is given up for this crawl
 
-_STATE = struct.Struct("<dQ")  # earliest time of the next request, in seconds since the epoch; who made the last one
+_RETRY_SECONDS = 0.01  # between two tries to get a turn that another thread or process has
+_LOGGED_WAIT = 10.0  # seconds beyond the usual delay; a longer wait is logged, lest the crawl look hung
+
+_STATE = struct.Struct("<dQ")  # earliest time of the next request (seconds since the epoch), id of the last gate
 
 
 class Stopped(Exception):
-    """The crawl is being ended while this thread waited for its turn."""
+    """The crawl is being stopped, and this thread is not to make its request."""
 
 
 class HostGate:
-    """The right to ask `host` for something, one request at a time.
+    """The right to make requests to `host`, one at a time.
 
-    `shared` says, during a turn, that someone else had the turn before: a connection should not be kept open then.
+    Args:
+        host: `host` or `host:port`, as `urls.host_of` gives it.
+        stop: when it is set, threads stop waiting for their turn.
+        folder: where the gates' files are; by default a folder of this user in the machine's temporary folder.
+
+    Attributes:
+        shared: during a turn, whether another gate had the turn before this one, in this process or in another. Then no
+            connection should be kept open, so that the host has one from this machine, not one per process.
     """
 
     def __init__(self, host: str, stop: threading.Event, folder: Path | None = None):
@@ -46,36 +59,40 @@ class HostGate:
         self._fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextmanager
-    def turn(self, delay: float):
-        """Wait for the turn, hold it for one request, and leave `delay` seconds after it.
+    def turn(self, delay: float) -> Iterator[HostGate]:
+        """Wait for the turn, hold it for one request, and keep the host quiet for `delay` seconds after it.
 
         Raises:
             Stopped: the stop event was set while waiting.
         """
-        told = False
+        logged = False
         while (wait := self._try_enter(delay)) > 0:
-            if wait > delay + _WORTH_A_WORD and not told:
-                log.warning("%s wants no request for %.0f s: waiting", self.host, wait)
-                told = True
+            if wait > delay + _LOGGED_WAIT and not logged:
+                logger.warning("%s wants no request for %.0f s: waiting", self.host, wait)
+                logged = True
             if self._stop.wait(wait):
                 raise Stopped
         try:
             yield self
         finally:
-            self._not_before(time.time() + delay)
+            self._forbid_until(time.time() + delay)
             self._leave()
 
     def pause(self, seconds: float) -> None:
-        """Let nobody ask before `seconds` (at most `LONGEST_PAUSE`) from now."""
-        self._not_before(time.time() + min(seconds, LONGEST_PAUSE))
+        """Forbid requests for `seconds` (at most `MAX_PAUSE`) from now on."""
+        self._forbid_until(time.time() + min(seconds, MAX_PAUSE))
 
-    def waits(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the next request may be made."""
         return max(0.0, self._state()[0] - time.time())
 
     @contextmanager
-    def rest(self):
-        """Keep this process's threads from asking for a moment; gives False if one of them is asking right now."""
+    def hold_if_idle(self) -> Iterator[bool]:
+        """Keep this process's threads from making requests within the block, if none of them is making one now.
+
+        Yields:
+            whether the gate is held: False if a thread is making a request.
+        """
         idle = self._lock.acquire(blocking=False)
         try:
             yield idle
@@ -84,23 +101,24 @@ class HostGate:
                 self._lock.release()
 
     def close(self) -> None:
+        """Close the gate's file."""
         os.close(self._fd)
 
     def _try_enter(self, delay: float) -> float:
-        """Enter and return 0, or the seconds after which to try again."""
+        """Enter and return 0, or return the seconds after which to try again."""
         if not self._lock.acquire(blocking=False):
-            return 0.01
+            return _RETRY_SECONDS
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.release()
-            return 0.01
-        earliest, last = self._state()
+            return _RETRY_SECONDS
+        earliest, last_id = self._state()
         wait = earliest - time.time()
-        if 0 < wait <= LONGEST_PAUSE:  # more than that can only come from a clock that was set back
+        if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
             self._leave()
             return wait
-        self.shared = last not in (0, self._id)
+        self.shared = last_id not in (0, self._id)
         self._write(time.time() + delay, self._id)  # holds even if this process dies during its request
         return 0.0
 
@@ -112,13 +130,13 @@ class HostGate:
         data = os.pread(self._fd, _STATE.size, 0)
         return _STATE.unpack(data) if len(data) == _STATE.size else (0.0, 0)
 
-    def _not_before(self, moment: float) -> None:
-        earliest, last = self._state()
+    def _forbid_until(self, moment: float) -> None:
+        earliest, last_id = self._state()
         if moment > earliest:
-            self._write(moment, last)
+            self._write(moment, last_id)
 
-    def _write(self, moment: float, last: int) -> None:
-        os.pwrite(self._fd, _STATE.pack(moment, last), 0)
+    def _write(self, moment: float, last_id: int) -> None:
+        os.pwrite(self._fd, _STATE.pack(moment, last_id), 0)
 
 
 def _gates_folder() -> Path:

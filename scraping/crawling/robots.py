@@ -1,8 +1,18 @@
-"""robots.txt by RFC 9309: what its text says (Protego does the matching) and what its absence means.
+"""robots.txt by RFC 9309 (2022). Protego matches rules with URLs; this file decides what holds without a good answer.
 
-An answer 4xx means that everything is allowed. No answer, 5xx or 429 mean that nothing is: `RobotsUnavailable` is
-raised, is never remembered, and the question is to be asked again later. Rules are good for a day.
+`fetch_robots` decides, by the RFC's section 2.3.1:
+
+    2xx                   2.3.1.1   the rules of the file hold
+    3xx                   2.3.1.2   the redirect is followed, five times at most; after that, everything is allowed
+    4xx, but for 429      2.3.1.3   the file is "unavailable": everything is allowed
+    5xx, 429, no answer   2.3.1.4   the file is "unreachable": nothing is allowed, `RobotsUnreachable` is raised
+
+The RFC counts 429 among the 4xx. We do as the large search engines: a host that is too busy to answer has not agreed.
+"Unreachable" is never remembered: the worker pauses, asks again, and gives the host up when that fails too often. Rules
+are good for a day.
 """
+
+from __future__ import annotations
 
 import re
 import time
@@ -10,13 +20,22 @@ from dataclasses import dataclass, field
 
 from protego import Protego
 
-from scraping.crawling.fetch import AddressRefused, Fetcher, FetchError, HostTrouble, Response
+from scraping.crawling.fetch import (
+    Fetcher,
+    FetchError,
+    ForbiddenAddressError,
+    Request,
+    Response,
+    TransientHostError,
+)
 from scraping.crawling.urls import origin_of, resolve
 
-MAX_BYTES = 512 << 10  # RFC 9309 2.5 asks for at least 500 KiB
-MAX_AGE = 24 * 3600.0  # seconds, RFC 9309 2.4
-_MAX_REDIRECTS = 5  # RFC 9309 2.3.1.2
-_SECONDS = 30.0
+__all__ = ["MAX_BYTES", "RobotsTxt", "RobotsUnreachable", "fetch_robots", "parse_robots"]
+
+MAX_BYTES = 512 << 10  # section 2.5 asks for at least 500 KiB
+MAX_AGE = 24 * 3600.0  # seconds, section 2.4
+_MAX_REDIRECTS = 5  # section 2.3.1.2
+_TIMEOUT = 30.0  # seconds
 
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z \-]{0,30}?)\s*(?::|(?<=[A-Za-z])\s)\s*([^#]*)")  # unbounded, it may take hours
 _FIELDS = {
@@ -26,10 +45,11 @@ _FIELDS = {
     "allow": "Allow", "crawl-delay": "Crawl-delay", "sitemap": "Sitemap", "site-map": "Sitemap",
 }  # fmt: skip
 _PRODUCT_TOKEN = re.compile(r"\*|[A-Za-z_-]+")
+_NOBODY = "-"  # an agent name that no crawler has
 
 
-class RobotsUnavailable(HostTrouble):
-    """robots.txt could not be had: nothing of the host may be fetched until it can."""
+class RobotsUnreachable(TransientHostError):
+    """robots.txt is unreachable in the RFC's sense: nothing of the host may be fetched until it answers."""
 
     def __init__(self, reason: str, retry_after: float | None = None):
         super().__init__(f"robots.txt: {reason}")
@@ -37,12 +57,12 @@ class RobotsUnavailable(HostTrouble):
 
 
 @dataclass
-class Robots:
-    """The rules of one host, as they bind `agent` (a product token, without version)."""
+class RobotsTxt:
+    """The rules of one origin, as they bind `agent` (a product token, without version)."""
 
     agent: str
     rules: Protego
-    summary: str  # how they came about, for people
+    summary: str  # how the rules came about, to be shown
     fetched: float = field(default_factory=time.monotonic)
 
     def allows(self, url: str) -> bool:
@@ -50,6 +70,7 @@ class Robots:
 
     @property
     def crawl_delay(self) -> float | None:
+        """Seconds between requests that the file asks for. Not in the RFC, but sites rely on it."""
         return self.rules.crawl_delay(self.agent)
 
     def sitemaps(self, origin: str) -> list[str]:
@@ -61,57 +82,68 @@ class Robots:
         return time.monotonic() - self.fetched > MAX_AGE
 
 
-def parse(body: bytes, agent: str, summary: str = "rules found") -> Robots:
-    """Rules for `agent` from the bytes of a robots.txt; unintelligible lines are skipped, as the RFC asks."""
-    return Robots(agent, Protego.parse(_sanitise(body)), summary)
+def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> RobotsTxt:
+    """The rules that hold for `url`.
 
-
-def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots:
-    """The rules that govern `url`'s host.
+    Args:
+        url: normalized.
+        fetcher: makes the requests.
+        agent: our product token.
+        delay: seconds between requests.
 
     Raises:
-        RobotsUnavailable: no answer, 5xx or 429.
-        AddressRefused: the host, or one that it redirects to, has an address that may not be contacted.
+        RobotsUnreachable: no answer, 5xx or 429.
+        ForbiddenAddressError: the host, or one that it redirects to, has an address that may not be contacted.
     """
     target = f"{origin_of(url)}/robots.txt"
     for _ in range(_MAX_REDIRECTS + 1):
         try:
-            response = fetcher.get(target, delay=delay, seconds=_SECONDS, max_bytes=16 * MAX_BYTES)
-        except AddressRefused:
+            response = fetcher.fetch(Request(target, delay=delay, timeout=_TIMEOUT, max_bytes=16 * MAX_BYTES))
+        except ForbiddenAddressError:
             raise
         except FetchError as error:
-            raise RobotsUnavailable(str(error)) from error
+            raise RobotsUnreachable(str(error)) from error
         if response.location is None:
-            return _judge(response, agent)
-        next_target = resolve(target, response.location)
-        if next_target is None:
-            return parse(b"", agent, "redirected to nowhere, so everything is allowed")
-        target = next_target
-    return parse(b"", agent, f"more than {_MAX_REDIRECTS} redirects, so everything is allowed")
+            return _by_status(response, agent)
+        redirect = resolve(target, response.location)
+        if redirect is None:
+            return _allow_all(agent, "redirected to nowhere")
+        target = redirect
+    return _allow_all(agent, f"more than {_MAX_REDIRECTS} redirects")
 
 
-def _judge(response: Response, agent: str) -> Robots:
+def _by_status(response: Response, agent: str) -> RobotsTxt:
+    """What an answer means that is not a redirect."""
     status = response.status
-    if status >= 500 or status == 429:
-        raise RobotsUnavailable(f"answered {status}", response.retry_after())
     if 200 <= status < 300:
-        return parse(response.body, agent)
-    return parse(b"", agent, f"none (status {status}), so everything is allowed")
+        return parse_robots(response.body, agent)
+    if status >= 500 or status == 429:
+        raise RobotsUnreachable(f"answered {status}", response.retry_after())
+    return _allow_all(agent, f"none (status {status})")
 
 
-def _sanitise(body: bytes) -> str:
-    """What Protego reads otherwise than the RFC: byte order mark, size, unknown lines, versions behind agents."""
+def _allow_all(agent: str, reason: str) -> RobotsTxt:
+    return parse_robots(b"", agent, f"{reason}, so everything is allowed")
+
+
+def parse_robots(body: bytes, agent: str, summary: str = "rules found") -> RobotsTxt:
+    """The rules for `agent` from the bytes of a robots.txt; lines that make no sense are skipped, as the RFC asks."""
+    return RobotsTxt(agent, Protego.parse(_sanitize(body)), summary)
+
+
+def _sanitize(body: bytes) -> str:
+    """Settle what Protego reads otherwise than the RFC: byte order mark, size, unknown lines, versions after agents."""
     if len(body) > MAX_BYTES:
         body = body[: body.rfind(b"\n", 0, MAX_BYTES)]  # half a line may say the contrary
     lines = []
     for line in re.split(r"\r\n?|\n", body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")):
         match = _LINE.match(line)
         name = _FIELDS.get(match[1].lower()) if match else None
-        if name is None:
+        if match is None or name is None:
             continue
         value = match[2].strip()
         if name == "User-agent":
             token = _PRODUCT_TOKEN.match(value)
-            value = token[0] if token else "-"  # an agent that nobody is, not one that everybody is
+            value = token[0] if token else _NOBODY  # rules for an agent without a name bind nobody, not everybody
         lines.append(f"{name}: {value}")
     return "\n".join(lines)

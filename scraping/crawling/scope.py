@@ -1,42 +1,51 @@
-"""Which URLs belong to a source, and which look like traps: decided from the URL alone, with a reason."""
+"""Which URLs belong to a source, and which look like crawler traps: decided from the URL alone, with a reason."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from scraping.crawling.urls import host_of
 
-if TYPE_CHECKING:
-    from scraping.crawling.source import Source
+__all__ = ["FamilyLimits", "Scope"]
 
 _FILES = re.compile(
-    r"\.(?:7z|aac|ai|apk|avi|bin|bmp|bz2|css|csv|dmg|docx?|dtd|eot|epub|exe|flv|gif|gz|ico|ics|iso|jar|jpe?g|js|json|m4[av]|mid"
-    r"|mobi|mov|mp[34]|mpe?g|msi|odp|ods|odt|og[agv]|otf|pdf|png|pptx?|ps|rar|rpm|rss|svg|swf|tar|tgz|tiff?|ttf|wav|web[mp]|wma|wmv"
-    r"|woff2?|xlsx?|xz|zip|zst)\Z",
+    r"\.(?:7z|aac|ai|apk|avi|bin|bmp|bz2|css|csv|dmg|docx?|dtd|eot|epub|exe|flv|gif|gz|ico|ics|iso|jar|jpe?g|js|json"
+    r"|m4[av]|mid|mobi|mov|mp[34]|mpe?g|msi|odp|ods|odt|og[agv]|otf|pdf|png|pptx?|ps|rar|rpm|rss|svg|swf|tar|tgz|tiff?"
+    r"|ttf|wav|web[mp]|wma|wmv|woff2?|xlsx?|xz|zip|zst)\Z",
     re.I,
 )
 _NUMBER = re.compile(r"[0-9a-f]{8,}|\d+")
 
 
 class Scope:
-    """The borders of a source."""
+    """Which URLs belong to a source.
 
-    def __init__(self, source: Source):
-        self._hosts = source.hosts
-        self._allow = _pattern(source.allow) if source.allow else None
-        self._deny = _pattern(source.deny) if source.deny else None
-        self._limits = source.limits
-        self.refuses = lru_cache(maxsize=1 << 16)(self._refuses)
+    Args:
+        hosts: as `urls.host_of` gives them, or `*.example.org` for all subdomains.
+        allow: paths to fetch, in the patterns of robots.txt; all if empty.
+        deny: paths not to fetch, likewise; they win over `allow`.
+        url_length: how many characters a URL may have.
+        path_segments: how many segments a path may have.
+    """
+
+    def __init__(
+        self, hosts: Sequence[str], allow: Sequence[str], deny: Sequence[str], *, url_length: int, path_segments: int
+    ):
+        self._hosts = hosts
+        self._allow = _pattern(allow) if allow else None
+        self._deny = _pattern(deny) if deny else None
+        self._url_length, self._path_segments = url_length, path_segments
+        self.skip_reason = lru_cache(maxsize=1 << 16)(self._skip_reason)  # a site's pages repeat their links
 
     def has_host(self, host: str) -> bool:
         """Whether `host` (as `urls.host_of` gives it) is one of the source's."""
         return any(_matches(host, allowed) for allowed in self._hosts)
 
-    def _refuses(self, url: str) -> str | None:
-        """Why a (normalised) URL is not to be fetched; None if it is. Cached, for a site's links repeat."""
+    def _skip_reason(self, url: str) -> str | None:
+        """Why a (normalized) URL is not to be fetched; None if it is to be."""
         if not self.has_host(host_of(url)):
             return "other host"
         target = url[url.index("/", 8) :]
@@ -47,39 +56,42 @@ class Scope:
         path, _, query = target.partition("?")
         if _FILES.search(path):
             return "file type"
-        if len(url) > self._limits.url_length:
+        if len(url) > self._url_length:
             return "URL too long"
-        segments = [s for s in path.split("/") if s]
-        if len(segments) > self._limits.path_segments:
+        segments = [segment for segment in path.split("/") if segment]
+        if len(segments) > self._path_segments:
             return "path too deep"
         if _repeats(segments):
             return "repeating path"
-        if _repeats([p for p in query.split("&") if p]):
+        if _repeats([parameter for parameter in query.split("&") if parameter]):
             return "repeating query"
         return None
 
 
-class Budgets:
-    """Bounds on families of URLs, against calendars and endless query strings.
+class FamilyLimits:
+    """Limits on families of URLs, against calendars and endless query strings.
 
-    A family is all URLs that differ only in their numbers, or all query strings of one path.
+    Args:
+        similar: how many URLs may differ only in their numbers.
+        variants: how many query strings one path may have.
     """
 
-    def __init__(self, source: Source):
-        self._similar, self._variants = source.limits.similar, source.limits.variants
+    def __init__(self, *, similar: int, variants: int):
+        self._similar, self._variants = similar, variants
         self._families: Counter[str] = Counter()
 
-    def spend(self, url: str) -> str | None:
-        """Count a new URL; the reason if its family has had its share."""
+    def count(self, url: str) -> str | None:
+        """Count a new URL; the reason to skip it if its family has as many as it may."""
         path, _, query = url.partition("?")
-        if query and self._count(path + "?") > self._variants:
+        if query and self._size(path + "?") > self._variants:
             return "too many query strings"
         family = _NUMBER.sub("0", path)
-        if family != path and self._count(family) > self._similar:
+        if family != path and self._size(family) > self._similar:
             return "too many similar URLs"
         return None
 
-    def _count(self, family: str) -> int:
+    def _size(self, family: str) -> int:
+        """Size of a family, with a new member."""
         self._families[family] += 1
         return self._families[family]
 
@@ -94,8 +106,8 @@ def _repeats(parts: list[str]) -> bool:
     return len(parts) >= 3 and max(Counter(parts).values()) >= 3
 
 
-def _pattern(patterns: list[str]) -> re.Pattern:
-    """robots.txt's way of matching paths: a prefix in which `*` is any run and a final `$` the end."""
+def _pattern(patterns: Sequence[str]) -> re.Pattern[str]:
+    """One expression for patterns of robots.txt: a prefix in which `*` is any run and a final `$` the end."""
     alternatives = []
     for pattern in patterns:
         end = r"\Z" if pattern.endswith("$") else ""

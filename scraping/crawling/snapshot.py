@@ -1,24 +1,58 @@
-"""A finished crawl as the next one sees it: what to compare with, and the bodies of pages that did not change."""
+"""A snapshot: the folder that a crawl leaves.
 
+- `part-00000.parquet`, …: the pages (`shards.PAGES`), in the order in which they came;
+- `urls.parquet`: every URL that was found, what became of it and why, and what changed since the previous snapshot;
+- `stats.json`: the sums. It is written last: with it the snapshot is complete.
+
+`PreviousSnapshot` gives the next crawl what to compare with, and the bodies of pages that did not change.
+`write_reports` writes the two reports about the URLs.
+"""
+
+from __future__ import annotations
+
+import json
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from scraping.crawling.frontier import Frontier, PageBody
 from scraping.crawling.urls import host_of
-from scraping.shards import open_parquet, shards
+from scraping.shards import open_parquet, shards, write_shard
+from textmill.files import atomic_write
 
-_CACHED_ROW_GROUPS = 2  # a recrawl meets the pages in about the order of the last one
-_COLUMNS = ["url", "etag", "last_modified", "sha256"]
+__all__ = ["GIVEN_UP", "LINKS_DROPPED", "URLS", "PreviousPage", "PreviousSnapshot", "write_reports"]
+
+URLS = pa.schema(
+    [
+        ("url", pa.string()),
+        ("outcome", pa.string()),  # stored, redirected, skipped, failed; null: not found in this crawl
+        ("reason", pa.string()),  # why it was skipped or failed; where it was redirected to
+        ("status", pa.int32()),
+        ("change", pa.string()),  # new, changed, unchanged, kept (could not be asked for); vanished: no longer stored
+        ("depth", pa.int32()),
+        ("found_on", pa.string()),
+    ]
+)
+
+# Notes of the frontier
+GIVEN_UP = "given up: "  # this and a host -> the reason
+LINKS_DROPPED = "urls passed over"  # limits.urls was met
+
+_MAX_LISTED = 100  # failed URLs in stats.json; all of them are in urls.parquet
+_CACHED_ROW_GROUPS = 2  # a recrawl meets the pages in about the order of the previous one
+_INDEXED_COLUMNS = ["url", "etag", "last_modified", "sha256"]
 
 
 @dataclass(slots=True)
-class Known:
-    """What the snapshot knows of a page."""
+class PreviousPage:
+    """What the previous snapshot knows of a page, without its body."""
 
     etag: str | None
     last_modified: str | None
@@ -27,7 +61,7 @@ class Known:
 
     @property
     def validators(self) -> dict[str, str]:
-        """Headers that let the server answer 304 (RFC 9110 13.1)."""
+        """Headers that let the server answer 304: RFC 9110 (2022) section 13.1."""
         headers = {}
         if self.etag:
             headers["If-None-Match"] = self.etag
@@ -36,8 +70,12 @@ class Known:
         return headers
 
 
-class Snapshot:
-    """The pages in `folder`, by URL; empty if it is None. Its index lives in a temporary file, not in memory."""
+class PreviousSnapshot:
+    """The pages of a finished snapshot, by URL. The crawl's threads share it.
+
+    Args:
+        folder: the snapshot; None for one without pages. Its index is kept in a temporary file, not in memory.
+    """
 
     def __init__(self, folder: Path | None):
         self._shards = shards(folder) if folder else []
@@ -52,24 +90,25 @@ class Snapshot:
         self._db.executemany("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._index())
         self._db.execute("COMMIT")
 
-    def _index(self) -> Iterator[tuple]:
+    def _index(self) -> Iterator[tuple[Any, ...]]:
         for number, path in enumerate(self._shards):
             with open_parquet(path) as file:
                 for group in range(file.num_row_groups):
-                    for row, page in enumerate(file.read_row_group(group, columns=_COLUMNS).to_pylist()):
+                    for row, page in enumerate(file.read_row_group(group, columns=_INDEXED_COLUMNS).to_pylist()):
                         yield (page["url"], host_of(page["url"]), page["etag"], page["last_modified"], page["sha256"],
                                number, group, row)  # fmt: skip
 
-    def get(self, url: str) -> Known | None:
+    def get(self, url: str) -> PreviousPage | None:
+        """What the snapshot knows of `url`; None if it does not have it."""
         with self._lock:
             row = self._db.execute(
                 "SELECT etag, last_modified, sha256, shard, row_group, row FROM pages WHERE url = ?", (url,)
             ).fetchone()
-        return Known(*row[:3], tuple(row[3:])) if row else None
+        return PreviousPage(*row[:3], tuple(row[3:])) if row else None
 
-    def page(self, known: Known) -> dict:
-        """`body` and `content_type` of a page."""
-        shard, group, row = known.place
+    def body(self, page: PreviousPage) -> PageBody:
+        """The page as it was, to be stored again now."""
+        shard, group, row = page.place
         with self._lock:
             table = self._cache.pop((shard, group), None)
             if table is None:
@@ -78,7 +117,9 @@ class Snapshot:
             self._cache[shard, group] = table
             if len(self._cache) > _CACHED_ROW_GROUPS:
                 self._cache.popitem(last=False)
-        return table.slice(row, 1).to_pylist()[0]
+        values = table.slice(row, 1).to_pylist()[0]
+        now = time.time_ns() // 1000
+        return PageBody(now, values["content_type"], page.etag, page.last_modified, page.sha256, values["body"])
 
     def urls(self, host: str | None = None) -> list[str]:
         """URLs of the pages, of one host or of all, sorted."""
@@ -88,3 +129,60 @@ class Snapshot:
 
     def close(self) -> None:
         self._db.close()
+
+
+def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> None:
+    """Write `urls.parquet`, a row for each URL, and `stats.json`, the sums."""
+    vanished = dict.fromkeys(url for url in previous.urls() if not frontier.is_stored(url))
+    write_shard(out / "urls.parquet", _url_rows(frontier, vanished), URLS)
+    stats = {
+        "pages": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'stored'"),
+        "bytes": _count(frontier, "SELECT coalesce(sum(bytes), 0) FROM urls WHERE outcome = 'stored'"),
+        "found": _count(frontier, "SELECT count(*) FROM urls"),
+        "found_all": frontier.get_note(LINKS_DROPPED) is None,
+        "redirected": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'redirected'"),
+        "status": _counts(frontier, "SELECT status, count(*) FROM urls WHERE status IS NOT NULL GROUP BY 1"),
+        "skipped": _counts(frontier, "SELECT reason, count(*) FROM urls WHERE outcome = 'skipped' GROUP BY 1"),
+        "failed": _counts(frontier, "SELECT reason, count(*) FROM urls WHERE outcome = 'failed' GROUP BY 1"),
+        "failed_urls": [
+            {"url": url, "reason": reason}
+            for url, reason in frontier.query(
+                "SELECT url, reason FROM urls WHERE outcome = 'failed' ORDER BY url LIMIT ?", _MAX_LISTED
+            )
+        ],
+        "hosts": _counts(frontier, "SELECT host, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
+        "given_up": {
+            key.removeprefix(GIVEN_UP): reason
+            for key, reason in frontier.query("SELECT key, value FROM notes WHERE key LIKE ? || '%'", GIVEN_UP)
+        },
+        "changes": {
+            "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
+            **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
+            "vanished": len(vanished),
+        },
+    }  # fmt: skip
+    atomic_write(out / "stats.json", json.dumps(stats, indent=2, sort_keys=True) + "\n")
+
+
+def _url_rows(frontier: Frontier, vanished: dict[str, None]) -> Iterator[dict[str, Any]]:
+    rows = frontier.stream(
+        "SELECT u.url, u.outcome, u.reason, u.status, u.change, u.depth, p.url FROM urls u"
+        " LEFT JOIN urls p ON p.id = u.parent ORDER BY u.id"
+    )
+    not_found = dict(vanished)
+    for values in rows:
+        row = dict(zip(URLS.names, values, strict=True))
+        if row["url"] in vanished:
+            row["change"] = "vanished"
+            not_found.pop(row["url"])
+        yield row
+    for url in not_found:
+        yield {"url": url, "change": "vanished"}
+
+
+def _count(frontier: Frontier, sql: str) -> int:
+    return frontier.query(sql)[0][0]
+
+
+def _counts(frontier: Frontier, sql: str) -> dict[str, int]:
+    return {str(key): count for key, count in frontier.query(sql)}

@@ -1,7 +1,10 @@
 """A source: one web site, declared in one YAML file.
 
-Shipped sources are the files of `scraping/sources/`; any other is named by the path of its file.
+The files of `scraping/sources/` are known by their names; any other is known by its path. Fields that are made by
+`execution_only` say how the crawl goes about its work and how pages are read later: changing them rebuilds no snapshot.
 """
+
+from __future__ import annotations
 
 import difflib
 import os
@@ -11,15 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from scraping.crawling.scope import Scope
-from scraping.crawling.urls import host_of, normalise
+from scraping.crawling.scope import FamilyLimits, Scope
+from scraping.crawling.urls import host_of, normalize
 from scraping.extraction.extract import ArticleExtractor, Extractor
 from textmill.errors import UserError
 from textmill.settings import execution_only, read_settings
 
-VERSION = "0.1"
+__all__ = ["Limits", "Schedule", "Source", "load_source", "shipped_sources", "source_of_url"]
+
+VERSION = "0.1"  # in the User-Agent
 SHIPPED = Path(__file__).parent.parent / "sources"
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w)\s*\Z")
@@ -104,19 +109,22 @@ class Source(BaseModel, extra="forbid"):
     @field_validator("start")
     @classmethod
     def _start(cls, urls: list[str]) -> list[str]:
+        normalized = []
         for url in urls:
-            if normalise(url) is None:
+            spelled = normalize(url)
+            if spelled is None:
                 raise ValueError(f"{url!r} is not an http or https URL")
-        return [normalise(url) for url in urls]
+            normalized.append(spelled)
+        return normalized
 
     @field_validator("hosts")
     @classmethod
     def _hosts(cls, hosts: list[str]) -> list[str]:
-        """As `urls.host_of` gives them, so that any spelling matches; a port that is usual means the host as such."""
+        """As `urls.host_of` gives them, so that any spelling matches; the usual port means the host as such."""
         spelled = []
         for host in hosts:
             wildcard = "*." if host.startswith("*.") else ""
-            url = normalise(f"http://{host.removeprefix('*.')}/")
+            url = normalize(f"http://{host.removeprefix('*.')}/")
             if url is None or set("/\\?#") & set(host):
                 raise ValueError(f"{host!r} is not a host name: write one such as www.example.org or *.example.org")
             spelled.append(wildcard + host_of(url).removesuffix(":443"))
@@ -138,17 +146,32 @@ class Source(BaseModel, extra="forbid"):
         return contact
 
     @model_validator(mode="after")
-    def _default_hosts(self) -> "Source":
+    def _default_hosts(self) -> Source:
         self.hosts = self.hosts or list(dict.fromkeys(host_of(url) for url in self.start))
         return self
 
     @model_validator(mode="after")
-    def _start_in_scope(self) -> "Source":
-        scope = Scope(self)
+    def _start_in_scope(self) -> Source:
+        scope = self.scope()
         for url in self.start:
-            if reason := scope.refuses(url):
+            if reason := scope.skip_reason(url):
                 raise ValueError(f"the start URL {url} is not fetched ({reason}): correct start, hosts, allow or deny")
         return self
+
+    def scope(self) -> Scope:
+        """Which URLs belong to this source."""
+        limits = self.limits
+        return Scope(
+            self.hosts, self.allow, self.deny, url_length=limits.url_length, path_segments=limits.path_segments
+        )
+
+    def family_limits(self) -> FamilyLimits:
+        """How many URLs of a family a crawl may fetch; a counter for one crawl."""
+        return FamilyLimits(similar=self.limits.similar, variants=self.limits.variants)
+
+    def request_delay(self, crawl_delay: float | None) -> float:
+        """Seconds between requests to a host whose robots.txt asks for `crawl_delay`."""
+        return max(self.delay, min(crawl_delay or 0.0, self.crawl_delay_cap))
 
     def user_agent_header(self) -> str:
         """The User-Agent, with the contact in it.
@@ -174,7 +197,11 @@ def load_source(name_or_path: str | Path) -> Source:
     """The shipped source of that name, or the one declared in a YAML file.
 
     Raises:
-        UserError: no such source, or its file has a mistake: the message names the file, line and remedy.
+        UserError: there is no such source, or its file has a mistake: the message names the file, line and remedy.
+
+    Example:
+        >>> load_source("python-docs").start
+        ['http://python-docs.localhost/']
     """
     name = str(name_or_path)
     path = Path(name)
@@ -187,3 +214,16 @@ def load_source(name_or_path: str | Path) -> Source:
         hint = f"did you mean {near[0]}?" if near else f"give the path of a YAML file, or one of: {known}"
         raise UserError(f"no source {name}: {hint}")
     return read_settings(path, Source, name=re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))
+
+
+def source_of_url(url: str, contact: str, *, private_addresses: bool = False, delay: float = 1.0) -> Source:
+    """The source that begins at a URL, with the defaults for everything else: for a site that has no file yet.
+
+    Raises:
+        UserError: `url` is not the URL of a web site, or `contact` is neither an address nor a URL.
+    """
+    try:
+        return Source(name="url", start=[url], contact=contact, private_addresses=private_addresses, delay=delay)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{message}.") from error

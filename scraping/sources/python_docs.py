@@ -1,12 +1,27 @@
-"""A real web site that needs no network: the documentation every Python interpreter carries, rendered by pydoc.
+"""The demo's site: the documentation that every Python interpreter carries, rendered by pydoc, served over real HTTP.
 
-It has what sites have: a front page and two indexes, navigation around a `<main>`, a robots.txt with an area that
-exists, is linked and must not be crawled, a sitemap, entity tags and dates for conditional requests. It listens on the
-loopback interface, on a port of the system's choice, and is called http://python-docs.localhost/ all the same: whoever
-fetches from it gets a resolver that leads that name (RFC 6761) to the port.
+A crawl of it needs no network and bothers nobody, and yet meets what sites have:
 
-Pages depend on the Python version alone. Only the modules listed here are ever imported.
+- a front page, two indexes (`/topics/`, `/library/`), and a page for each language topic and each listed module, with
+  navigation around a `<main>`;
+- a robots.txt with an area that exists, is linked, and must not be crawled (`/internal/`);
+- a sitemap, canonical links, entity tags and dates for conditional requests.
+
+`serve()` runs the site on the loopback interface, on a port of the system's choice. Its name is
+http://python-docs.localhost/ all the same: `serve()` gives a resolver that leads this name (RFC 6761, 2013) to that
+port.
+
+Pages depend on the Python version alone, so that two machines with the same Python crawl the same site. Only the
+modules that are listed here are ever imported.
+
+Example:
+    >>> with serve() as resolver:  # doctest: +SKIP
+    ...     fetcher = Fetcher("textmill/0.1", private_addresses=True, resolver=resolver)
+    ...     fetcher.fetch(Request(f"http://{HOST}/", delay=0, timeout=10, max_bytes=10**6)).status
+    200
 """
+
+from __future__ import annotations
 
 import hashlib
 import html
@@ -27,7 +42,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from pydoc_data.topics import topics as TOPICS
 
-from scraping.crawling.fetch import Resolver, system_resolver
+from scraping.crawling.connections import Resolver, system_resolver
+
+__all__ = ["HOST", "modules", "page", "paths", "serve"]
 
 HOST = "python-docs.localhost"
 
@@ -83,7 +100,11 @@ _TEMPLATE = """<!DOCTYPE html>
 
 @contextmanager
 def serve() -> Iterator[Resolver]:
-    """Run the site; the resolver given leads its name to it, and other names where they belong."""
+    """Run the site within the block.
+
+    Yields:
+        a resolver that leads the site's name to it, and other names where they belong.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="python-docs", daemon=True)
     thread.start()
@@ -117,7 +138,7 @@ def _exists(name: str) -> bool:
 
 @cache
 def page(path: str) -> bytes | None:
-    """The document at `path`; None if there is none."""
+    """The HTML at `path`; None if there is no such page."""
     folder, _, name = path.rpartition("/")
     name = name.removesuffix(".html")
     match folder, name:
@@ -128,16 +149,16 @@ def page(path: str) -> bytes | None:
         case "/library", "":
             return _render(path, "Standard library", _index("Standard library", "/library/", modules()))
         case "/topics", name if name in TOPICS and path.endswith(".html"):
-            return _render(path, _topic_title(name), _topic(name), _neighbours("/topics/", sorted(TOPICS), name))
+            return _render(path, _topic_title(name), _topic(name), _neighbors("/topics/", sorted(TOPICS), name))
         case "/library", name if name in modules() and path.endswith(".html"):
-            return _render(path, name, _module(name), _neighbours("/library/", modules(), name))
+            return _render(path, name, _module(name), _neighbors("/library/", modules(), name))
         case "/internal", "status" if path.endswith(".html"):
             return _render(path, "Server status", "<h1>Server status</h1>\n<p>The server is running.</p>")
     return None
 
 
 def paths() -> list[str]:
-    """All documents that crawlers are invited to."""
+    """Paths of all pages that crawlers are invited to."""
     topics, library = (f"/topics/{name}.html" for name in sorted(TOPICS)), (f"/library/{n}.html" for n in modules())
     return ["/", "/topics/", "/library/", *topics, *library]
 
@@ -165,7 +186,8 @@ def _links(title: str, links: list[str], level: int = 2) -> str:
     return f"\n<h{level}>{title}</h{level}>\n<ul>\n{items}\n</ul>"
 
 
-def _neighbours(folder: str, names: list[str], name: str) -> str:
+def _neighbors(folder: str, names: list[str], name: str) -> str:
+    """Links to the pages before and after."""
     at = names.index(name)
     around = {"Previous": at - 1, "Next": (at + 1) % len(names)}
     return "\n".join(f"<li>{word}: {_link(folder, names[i])}</li>" for word, i in around.items())
@@ -191,6 +213,7 @@ def _topic(name: str) -> str:
 
 
 def _related(word: str) -> list[str]:
+    """Links to what pydoc's help calls `word`: a module, a topic, or nothing."""
     if word in modules():
         return [_link("/library/", word)]
     target = pydoc.Helper.topics.get(word) or pydoc.Helper.keywords.get(word.lower())
@@ -199,7 +222,7 @@ def _related(word: str) -> list[str]:
 
 
 class _Plain(pydoc._PlainTextDoc):
-    """pydoc's text, less the bars beside classes."""
+    """pydoc's text without the bars beside classes."""
 
     def indent(self, text: str, prefix: str = "    ") -> str:
         return super().indent(text, "    ")
@@ -260,11 +283,13 @@ def _sitemap() -> str:
 
 @lru_cache
 def _last_modified() -> str:
-    """When this interpreter's documentation was written to the disk."""
+    """When this interpreter's documentation was installed."""
     return format_datetime(datetime.fromtimestamp(int(Path(pydoc.__file__).stat().st_mtime), UTC), usegmt=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD as a well-behaved server does."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -290,7 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _unchanged(self, etag: str) -> bool:
-        """RFC 9110 13.2.2: the entity tag decides where it is given, else the date."""
+        """The entity tag decides where it is given, else the date: RFC 9110 (2022) section 13.2.2."""
         if tags := self.headers.get("If-None-Match"):
             return etag in [tag.strip() for tag in tags.split(",")]
         try:
@@ -310,5 +335,5 @@ class _Handler(BaseHTTPRequestHandler):
         if body is not None and self.command == "GET":
             self.wfile.write(body)
 
-    def log_message(self, format: str, *args) -> None:
-        """The crawler keeps the log."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: the crawler logs what it does."""

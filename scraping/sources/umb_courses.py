@@ -1,9 +1,14 @@
-"""The course catalogue at courses.umb.edu: one record per course page.
+"""The course catalog at courses.umb.edu: one record per course page. An example of a record reader.
+
+A source with `extractor: {kind: records, reader: scraping.sources.umb_courses:CourseReader}` names this class. Each
+record is kept as structured data, and its text goes into the corpus as a document.
 
 A course page has the title in an `h2`, descriptors as `<strong>Label:</strong>` followed by their text, and for each
 term a table whose rows come in pairs: one with the session's main facts (cells named by `data-label`), one with the
 rest (pairs of `class-div-header` and `class-div-info`). Listings of departments and courses hold no records.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator
@@ -12,6 +17,8 @@ from urllib.parse import unquote
 
 from bs4 import BeautifulSoup, NavigableString, Tag
 
+__all__ = ["CourseReader"]
+
 _COURSE_PAGE = re.compile(r"/course_info/(u?grd)_(?P<subject>.+)_(?P<term>all|\d{4} \w+)_(?P<number>[^_/]+)\Z")
 _LEVELS = {"ugrd": "undergraduate", "grd": "graduate"}
 _TERM = re.compile(r"\s*(?:\d{4}\s+\w+|\w+\s+\d{4})\s*\Z")
@@ -19,7 +26,14 @@ _ENDS_A_DESCRIPTOR = {"table", "h1", "h2", "h3", "h4", "div", "ul", "ol", "hr", 
 
 
 class CourseReader:
-    """A `scraping.extraction.extract.RecordReader` for course pages."""
+    """A `scraping.extraction.extract.RecordReader` for course pages.
+
+    Example:
+        >>> reader = CourseReader()
+        >>> for record in reader.records(html, url):  # doctest: +SKIP
+        ...     print(reader.title(record))
+        CS 110: Introduction to Computing
+    """
 
     def records(self, html: str, url: str) -> Iterator[dict[str, Any]]:
         """The course of a `course_info` page: id, level, title, descriptors and sessions; nothing from other pages."""
@@ -60,7 +74,7 @@ class CourseReader:
 
 
 def _descriptors(content: Tag) -> list[dict[str, str]]:
-    """Labels and their texts, in the page's order; each label once."""
+    """Labels and their texts, in the page's order, each label once."""
     found: dict[str, str] = {}
     for label in content.find_all("strong"):
         name = _text(label)
@@ -70,7 +84,7 @@ def _descriptors(content: Tag) -> list[dict[str, str]]:
 
 
 def _following_text(label: Tag) -> str:
-    """What stands between a label and the next one, or the next block."""
+    """The text between a label and the next label, or the next block."""
     pieces = []
     for node in label.next_siblings:
         if isinstance(node, Tag):
@@ -83,6 +97,7 @@ def _following_text(label: Tag) -> str:
 
 
 def _sessions(content: Tag, term: str | None) -> list[dict[str, Any]]:
+    """The sessions of all terms, in the page's order; `term` is the URL's, if it names one."""
     sessions = []
     for row in content.find_all("tr", class_="class-info-rows"):
         session = {"term": term or _term_above(row)}
@@ -109,8 +124,10 @@ def _session_line(session: dict[str, Any]) -> str:
 
 
 def _text(node: Tag) -> str:
+    """An element's text on one line."""
     return " ".join(node.get_text(" ").split())
 
 
 def _key(label: str) -> str:
+    """A label as a record's key: `Class Number:` becomes `class_number`."""
     return re.sub(r"\W+", "_", label.strip().rstrip(":").lower()).strip("_")

@@ -66,7 +66,7 @@ def test_robots_txt_is_obeyed(site, page, answer, make_source, run_crawl, tmp_pa
     assert site.log[0].path == "/robots.txt"
 
 
-def test_wishes_of_pages(site, page, answer, make_source, run_crawl, tmp_path):
+def test_robots_directives_of_pages_are_obeyed(site, page, answer, make_source, run_crawl, tmp_path):
     site.routes["/"] = page("/noindex", "/nofollow", "/header", "/other") + '<a rel="nofollow" href="/secret">'
     site.routes["/noindex"] = page("/from-noindex", head='<meta name="robots" content="noindex">')
     site.routes["/nofollow"] = page("/from-nofollow", head='<meta name="robots" content="nofollow">')
@@ -158,10 +158,10 @@ def test_a_redirect_to_what_another_host_is_just_refusing(
 def test_redirects_to_private_addresses_are_refused(site, page, answer, make_source, tmp_path, run_crawl, monkeypatch):
     port = int(site.host.split(":")[1])
     monkeypatch.setattr(
-        "scraping.crawling.fetch.system_resolver",
+        "scraping.crawling.connections.system_resolver",
         lambda host, _: [("127.0.0.1", port)] if host != "inside.example" else [("10.0.0.7", 80)],
     )
-    monkeypatch.setattr("scraping.crawling.fetch.is_global", lambda address: address != "10.0.0.7")
+    monkeypatch.setattr("scraping.crawling.connections.is_global", lambda address: address != "10.0.0.7")
     site.routes["/"] = page("/door")
     site.routes["/door"] = answer(status=302, headers={"Location": "http://inside.example/admin"})
     source = make_source(start=["http://outside.example/"], hosts=["*.example"], private_addresses=False)
@@ -462,7 +462,7 @@ def test_one_broken_page_does_not_cost_the_host(site, page, answer, make_source,
 
 
 @pytest.mark.parametrize("failure", [500, 503, 429, "reset", "silence"])
-def test_robots_failures_allow_nothing_and_recover(site, page, answer, make_source, run_crawl, failure):
+def test_unreachable_robots_txt_allows_nothing_until_it_answers(site, page, answer, make_source, run_crawl, failure):
     def fail(handler):
         if failure == "silence":
             time.sleep(1)
@@ -480,7 +480,7 @@ def test_robots_failures_allow_nothing_and_recover(site, page, answer, make_sour
     assert {hit.path for hit in site.log[:first_page]} <= {"/robots.txt", "/sitemap.xml"}
 
 
-def test_robots_that_never_recover(site, page, answer, make_source, run_crawl):
+def test_robots_txt_that_never_answers(site, page, answer, make_source, run_crawl):
     site.routes["/robots.txt"] = answer(status=503)
     site.routes["/"] = page()
     with pytest.raises(Unavailable, match=r"127.* could not be crawled \(robots.txt: answered 503\)"):
@@ -538,7 +538,7 @@ def test_recrawls_are_conditional_and_report_changes(site, page, answer, make_so
     assert stats(tmp_path, "third")["changes"]["unchanged"] == len(third) == 6
 
 
-def test_a_304_does_not_hide_a_wish_that_only_a_header_tells(site, page, answer, make_source, run_crawl):
+def test_a_304_does_not_hide_a_directive_that_only_a_header_holds(site, page, answer, make_source, run_crawl):
     def route(handler):
         if handler.headers.get("If-None-Match") == '"1"':
             return answer(status=304, content_type=None)
@@ -585,7 +585,7 @@ def test_only_what_may_pass_is_unavailable(make_source, run_crawl):
     assert not isinstance(private.value, Unavailable) and not isinstance(missing.value, Unavailable)
 
 
-def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(
+def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_continues(
     site, page, make_source, run_crawl, tmp_path
 ):
     site.routes["/"] = page(*(f"/{n}" for n in range(20)))
@@ -607,11 +607,11 @@ def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("max_age", "hours", "goes_on"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False), ("1s", 0.5, True)]
+    ("max_age", "hours", "continues"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False), ("1s", 0.5, True)]
 )
 @pytest.mark.parametrize("finished", [False, True], ids=["in the middle", "before sealing"])
-def test_a_crawl_that_was_cut_off_long_ago_begins_anew(
-    site, page, make_source, run_crawl, monkeypatch, tmp_path, max_age, hours, goes_on, finished
+def test_a_crawl_that_was_interrupted_long_ago_begins_anew(
+    site, page, make_source, run_crawl, monkeypatch, tmp_path, max_age, hours, continues, finished
 ):
     monkeypatch.setattr(crawl_module, "SHARD_BYTES", 100)
     site.routes["/"] = page(*(f"/{n}" for n in range(20)))
@@ -631,8 +631,8 @@ def test_a_crawl_that_was_cut_off_long_ago_begins_anew(
     site.fallback = lambda path: page(text="after")
     pages = run_crawl(make_source(max_age=max_age))
     assert len(pages) == 21
-    assert len(site.paths()) - asked == (21 - asked if goes_on else 21)
-    assert any(b"before" in row["body"] for row in pages.values()) == goes_on
+    assert len(site.paths()) - asked == (21 - asked if continues else 21)
+    assert any(b"before" in row["body"] for row in pages.values()) == continues
 
 
 @pytest.mark.parametrize("shard_bytes", [crawl_module.SHARD_BYTES, 1_000], ids=["one shard", "many shards"])

@@ -10,8 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import zstandard
 
-from scraping.crawling.fetch import AddressRefused, Fetcher, FetchError, HostTrouble, Response, is_global
-from scraping.crawling.politeness import Stopped
+from scraping.crawling.connections import is_global
+from scraping.crawling.fetch import (
+    Fetcher,
+    FetchError,
+    ForbiddenAddressError,
+    Request,
+    Response,
+    Stopped,
+    TransientHostError,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -21,8 +29,8 @@ def fetcher():
     fetcher.close()
 
 
-def get(fetcher, url, *, seconds=5.0, max_bytes=100_000, **options):
-    return fetcher.get(url, delay=0, seconds=seconds, max_bytes=max_bytes, **options)
+def get(fetcher, url, *, timeout=5.0, max_bytes=100_000, skip_body=None):
+    return fetcher.fetch(Request(url, delay=0, timeout=timeout, max_bytes=max_bytes, skip_body=skip_body))
 
 
 def test_one_connection_and_who_we_are(site, fetcher):
@@ -95,21 +103,21 @@ def test_a_dripping_server_is_cut_at_the_deadline(site, fetcher, head):
     site.routes["/"] = lambda handler: drip(handler, head)
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"took too long|in time"):
-        get(fetcher, site.url(), seconds=0.5)
+        get(fetcher, site.url(), timeout=0.5)
     assert time.monotonic() - start < 3
 
 
 def test_a_silent_server_is_cut_at_the_deadline(site, fetcher):
     site.routes["/"] = lambda handler: time.sleep(5)
     start = time.monotonic()
-    with pytest.raises(HostTrouble, match="in time"):
-        get(fetcher, site.url(), seconds=0.5)
+    with pytest.raises(TransientHostError, match="in time"):
+        get(fetcher, site.url(), timeout=0.5)
     assert time.monotonic() - start < 3
 
 
 def test_a_truncated_body_is_trouble(site, fetcher):
     site.routes["/"] = lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
-    with pytest.raises(HostTrouble, match="broke off"):
+    with pytest.raises(TransientHostError, match="broke off"):
         get(fetcher, site.url())
 
 
@@ -118,7 +126,7 @@ def test_a_truncated_body_is_trouble(site, fetcher):
 )
 def test_garbage_is_trouble(site, fetcher, garbage):
     site.routes["/"] = lambda handler: handler.wfile.write(garbage)
-    with pytest.raises(HostTrouble):
+    with pytest.raises(TransientHostError):
         get(fetcher, site.url())
 
 
@@ -135,21 +143,21 @@ def test_encodings_that_nobody_asked_for(site, fetcher, answer, encoding):
         get(fetcher, site.url())
 
 
-def test_a_refused_body_is_not_read_and_the_next_request_works(site, fetcher, answer):
+def test_a_skipped_body_is_not_read_and_the_next_request_works(site, fetcher, answer):
     site.routes["/big"] = answer(bytes(5_000_000), content_type="video/mp4")
     site.routes["/small"] = answer("gone", 404, headers={"Content-Encoding": "br"})
-    response = get(fetcher, site.url("/big"), accept=lambda response: response.content_type)
-    assert (response.refused, response.body) == ("video/mp4", b"")
-    response = get(fetcher, site.url("/small"), accept=lambda response: "status")
+    response = get(fetcher, site.url("/big"), skip_body=lambda response: response.content_type)
+    assert (response.skip_reason, response.body) == ("video/mp4", b"")
+    response = get(fetcher, site.url("/small"), skip_body=lambda response: "status")
     assert (response.status, response.body) == (404, b"")
     site.routes["/"] = "next"
     assert get(fetcher, site.url()).body == b"next"
-    assert site.log[-1].connection == site.log[-2].connection, "a small refused body does not cost the connection"
+    assert site.log[-1].connection == site.log[-2].connection, "a small skipped body does not cost the connection"
 
 
 def test_private_addresses_are_refused_before_connecting(site):
     fetcher = Fetcher("textmill/test", resolver=lambda host, port: [("127.0.0.1", int(site.host.split(":")[1]))])
-    with pytest.raises(AddressRefused, match=r"public\.example has the private address 127\.0\.0\.1"):
+    with pytest.raises(ForbiddenAddressError, match=r"public\.example has the private address 127\.0\.0\.1"):
         get(fetcher, "http://public.example/")
     fetcher.close()
     assert site.log == []
@@ -184,14 +192,14 @@ def test_all_addresses_are_tried(site):
     site.routes["/"] = "hello"
     assert get(fetcher, "http://any.example/").body == b"hello"
     del addresses[2]
-    fetcher.hang_up("any.example")
-    with pytest.raises(HostTrouble, match=r"connection refused|no answer"):
+    fetcher.leave("any.example")
+    with pytest.raises(TransientHostError, match=r"connection refused|no answer"):
         get(fetcher, "http://any.example/")
     fetcher.close()
 
 
 def test_unresolvable_hosts_are_trouble(fetcher):
-    with pytest.raises(HostTrouble, match=r"cannot resolve no-such-host\.invalid"):
+    with pytest.raises(TransientHostError, match=r"cannot resolve no-such-host\.invalid"):
         get(fetcher, "http://no-such-host.invalid/")
 
 
@@ -212,7 +220,7 @@ def test_retry_after(value, seconds):
 def test_retry_after_pauses_the_host(site, fetcher, answer):
     site.routes["/"] = answer(status=429, headers={"Retry-After": "30"})
     assert get(fetcher, site.url()).status == 429
-    assert 29 < fetcher.gate(site.host).waits() <= 30
+    assert 29 < fetcher.gate(site.host).seconds_left() <= 30
 
 
 def test_interrupting_ends_a_read(site, fetcher):
@@ -220,7 +228,7 @@ def test_interrupting_ends_a_read(site, fetcher):
     threading.Timer(0.2, fetcher.interrupt).start()
     start = time.monotonic()
     with pytest.raises(Stopped):
-        get(fetcher, site.url(), seconds=30)
+        get(fetcher, site.url(), timeout=30)
     assert time.monotonic() - start < 3
 
 
@@ -232,23 +240,23 @@ def test_certificates_are_checked_by_name_although_an_address_is_connected_to(tm
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr("scraping.crawling.fetch._tls_context", None)
+    monkeypatch.setattr("scraping.crawling.connections._tls_context", None)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     fetcher = Fetcher(
         "textmill/test", private_addresses=True, resolver=lambda host, port: [("127.0.0.1", server.server_port)]
     )
     assert get(fetcher, "https://good.example/").body == b"secret"
-    with pytest.raises(HostTrouble, match="certificate refused"):
+    with pytest.raises(TransientHostError, match="certificate refused"):
         get(fetcher, "https://bad.example/")
-    monkeypatch.setattr("scraping.crawling.fetch._tls_context", None)
+    monkeypatch.setattr("scraping.crawling.connections._tls_context", None)
     monkeypatch.delenv("SSL_CERT_FILE")
-    fetcher.hang_up("good.example")
-    with pytest.raises(HostTrouble, match="certificate refused"):
+    fetcher.leave("good.example")
+    with pytest.raises(TransientHostError, match="certificate refused"):
         get(fetcher, "https://good.example/")
     fetcher.close()
     server.shutdown()
     server.server_close()
-    monkeypatch.setattr("scraping.crawling.fetch._tls_context", None)
+    monkeypatch.setattr("scraping.crawling.connections._tls_context", None)
 
 
 class SecureHandler(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ import pytest
 from urllib3 import HTTPHeaderDict
 
 from scraping.crawling.fetch import Response
-from scraping.crawling.links import MAX_LINKS, header_wishes, read_page, refusal
+from scraping.crawling.links import MAX_LINKS, RobotsDirectives, parse_page, skip_reason
 from scraping.extraction.sniff import is_html
 
 UTF_8 = "text/html; charset=utf-8"
@@ -16,7 +16,7 @@ def response(body: bytes | str, content_type: str = UTF_8, status: int = 200, **
 
 
 def links(body, **options) -> list[str]:
-    return read_page(response(body, **options), "textmill").links
+    return parse_page(response(body, **options), "textmill").links
 
 
 def test_links_are_resolved_in_order_and_once():
@@ -39,10 +39,10 @@ def test_a_refresh_is_a_link():
 
 def test_nofollow_links_are_set_aside():
     body = '<a href="/1" rel="nofollow ugc"><a href="/2" rel="me NoFollow"><a href="/3" rel="next">'
-    page = read_page(response(body), "t")
+    page = parse_page(response(body), "t")
     assert page.links == ["http://a.org/3"]
     assert page.nofollow_links == ["http://a.org/1", "http://a.org/2"]
-    page = read_page(response('<a href="/1" rel=nofollow><a href="/1">'), "t")
+    page = parse_page(response('<a href="/1" rel=nofollow><a href="/1">'), "t")
     assert (page.links, page.nofollow_links) == (["http://a.org/1"], [])
 
 
@@ -60,8 +60,8 @@ def test_nofollow_links_are_set_aside():
     ],
 )
 def test_meta_robots(head, noindex, nofollow):
-    wishes = read_page(response(head), "textmill").wishes
-    assert (wishes.noindex, wishes.nofollow) == (noindex, nofollow)
+    directives = parse_page(response(head), "textmill").directives
+    assert (directives.noindex, directives.nofollow) == (noindex, nofollow)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_meta_robots(head, noindex, nofollow):
     ],
 )
 def test_x_robots_tag(values, noindex, nofollow):
-    wishes = header_wishes(values, "textmill")
-    assert (wishes.noindex, wishes.nofollow) == (noindex, nofollow)
+    directives = RobotsDirectives.of_headers(values, "textmill")
+    assert (directives.noindex, directives.nofollow) == (noindex, nofollow)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_x_robots_tag(values, noindex, nofollow):
     ],
 )
 def test_canonical(body, headers, canonical):
-    assert read_page(response(body, **headers), "textmill").canonical == canonical
+    assert parse_page(response(body, **headers), "textmill").canonical == canonical
 
 
 def test_hrefs_in_the_pages_encoding():
@@ -115,13 +115,13 @@ def test_hostile_pages_are_read_quickly():
     start = time.monotonic()
     assert not is_html(b"<!---->" * 140 + b"x", "text/plain")
     for value in ("<" * 60_000, "<x>;a=" + "rel=" * 15_000, "<x>" + ";a=b" * 15_000):
-        assert read_page(response("", Link=value), "t").canonical is None
+        assert parse_page(response("", Link=value), "t").canonical is None
     many = "".join(f'<a href="/{n}">{n}</a>' for n in range(200_000))
     assert len(links(many)) == MAX_LINKS
     assert links("<div>" * 100_000 + '<a href="/deep">') == ["http://a.org/deep"]
     assert links("<div>" * 300_000 + '<a href="/deep">' + "</div>" * 300_000) == ["http://a.org/deep"]
     deep = "<div>" * 1_000_000 + "<A rel=nofollow HREF='/x?a=1&amp;b=2'><a class=b href=/deep>"
-    page = read_page(response(deep), "t")
+    page = parse_page(response(deep), "t")
     assert (page.links, page.nofollow_links) == (["http://a.org/deep"], ["http://a.org/x?a=1&b=2"])
     assert links("<a " * 500_000 + "<" * 500_000) == []
     assert links("<p>" * 300 + '<b><i><a href="/unclosed">') == ["http://a.org/unclosed"]
@@ -139,8 +139,8 @@ def test_hostile_pages_are_read_quickly():
         (404, "text/html", "status 404"), (304, "", "status 304"),
     ],
 )  # fmt: skip
-def test_what_is_refused_by_its_headers(status, content_type, reason):
-    assert refusal(response("", content_type, status)) == reason
+def test_answers_that_are_skipped_by_their_headers(status, content_type, reason):
+    assert skip_reason(response("", content_type, status)) == reason
 
 
 @pytest.mark.parametrize(

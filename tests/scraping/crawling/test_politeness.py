@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from scraping.crawling.politeness import LONGEST_PAUSE, HostGate, Stopped
+from scraping.crawling.politeness import MAX_PAUSE, HostGate, Stopped
 
 
 def take_turns(folder, delay: float, turns: int, results) -> None:
@@ -64,10 +64,10 @@ def test_a_killed_process_leaves_the_turn_but_not_the_delay(tmp_path):
 def test_pauses_bind_everyone_and_are_bounded(tmp_path):
     one, other = (HostGate("example.org", threading.Event(), tmp_path) for _ in range(2))
     one.pause(1e9)
-    assert LONGEST_PAUSE - 1 < other.waits() <= LONGEST_PAUSE
+    assert MAX_PAUSE - 1 < other.seconds_left() <= MAX_PAUSE
     other.pause(1)
-    assert one.waits() > LONGEST_PAUSE - 2, "a shorter pause does not undo a longer one"
-    assert HostGate("example.net", threading.Event(), tmp_path).waits() == 0
+    assert one.seconds_left() > MAX_PAUSE - 2, "a shorter pause does not undo a longer one"
+    assert HostGate("example.net", threading.Event(), tmp_path).seconds_left() == 0
 
 
 def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):

@@ -4,7 +4,7 @@ import pytest
 
 from scraping.crawling import sitemap
 from scraping.crawling.fetch import Fetcher
-from scraping.crawling.sitemap import Entry, parse, read_sitemaps
+from scraping.crawling.sitemap import SitemapEntry, parse_sitemap, read_sitemaps
 
 NS = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
@@ -25,8 +25,12 @@ def test_fields_and_other_vocabularies():
         "<url><loc>not a url</loc></url>",
         entry("http://a.org/3", "<priority>high</priority>"),
     )
-    assert parse(body.encode()) == (
-        [Entry("http://a.org/1?a=1&b=2", 0.8, "2026-01-02"), Entry("http://a.org/2"), Entry("http://a.org/3")],
+    assert parse_sitemap(body.encode()) == (
+        [
+            SitemapEntry("http://a.org/1?a=1&b=2", 0.8, "2026-01-02"),
+            SitemapEntry("http://a.org/2"),
+            SitemapEntry("http://a.org/3"),
+        ],
         [],
     )
 
@@ -45,16 +49,16 @@ def test_fields_and_other_vocabularies():
     ids=["plain", "byte order mark", "gzip", "no namespace", "text", "truncated", "broken"],
 )
 def test_forms(body):
-    assert [entry.url for entry in parse(body)[0]] == ["http://a.org/1"]
+    assert [entry.url for entry in parse_sitemap(body)[0]] == ["http://a.org/1"]
 
 
 def test_bombs():
     lol = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + urlset(entry("http://a.org/&b;"))
-    assert parse(lol.replace('<?xml version="1.0" encoding="UTF-8"?>', "").encode()) == ([], [])
-    assert parse(gzip.compress(bytes(200_000_000)))[0] == []
-    assert parse(b"\x1f\x8bbroken") == ([], [])
+    assert parse_sitemap(lol.replace('<?xml version="1.0" encoding="UTF-8"?>', "").encode()) == ([], [])
+    assert parse_sitemap(gzip.compress(bytes(200_000_000)))[0] == []
+    assert parse_sitemap(b"\x1f\x8bbroken") == ([], [])
     many = urlset(*(entry(f"http://a.org/{n}") for n in range(sitemap.MAX_ENTRIES + 10)))
-    assert len(parse(many.encode())[0]) == sitemap.MAX_ENTRIES
+    assert len(parse_sitemap(many.encode())[0]) == sitemap.MAX_ENTRIES
 
 
 def test_an_index_leads_to_its_sitemaps_once(site, answer):

@@ -2,7 +2,6 @@ from datetime import timedelta
 
 import pytest
 
-from scraping.crawling.scope import Budgets, Scope
 from scraping.crawling.source import Source, load_source, shipped_sources
 from textmill.errors import UserError
 
@@ -14,8 +13,8 @@ def test_every_shipped_source_is_sound(name, monkeypatch):
     assert source.name == name
     assert source.description
     assert "(+" in source.user_agent_header()
-    scope = Scope(source)
-    assert all(scope.refuses(url) is None for url in source.start)
+    scope = source.scope()
+    assert all(scope.skip_reason(url) is None for url in source.start)
 
 
 def test_the_shipped_ones():
@@ -133,13 +132,13 @@ def test_scope(url, reason):
         hosts=["a.org", "*.b.org"], allow=["/news/", "/*.html$"], deny=["/news/print/", "/*?print="],
         limits={"url_length": 100, "path_segments": 6}, start=["http://a.org/news/"],
     )  # fmt: skip
-    assert Scope(source).refuses(url) == reason
+    assert source.scope().skip_reason(url) == reason
 
 
 def test_a_host_with_a_port_means_that_port():
-    scope = Scope(make(start=["http://a.org:8080/"], hosts=["a.org:8080"]))
-    assert scope.refuses("http://a.org:8080/") is None
-    assert scope.refuses("http://a.org/") == "other host"
+    scope = make(start=["http://a.org:8080/"], hosts=["a.org:8080"]).scope()
+    assert scope.skip_reason("http://a.org:8080/") is None
+    assert scope.skip_reason("http://a.org/") == "other host"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +156,13 @@ def test_a_host_with_a_port_means_that_port():
 )
 def test_any_spelling_of_a_host_means_it(host, url):
     source = make(start=[url], hosts=[host])
-    assert Scope(source).refuses(source.start[0]) is None
+    assert source.scope().skip_reason(source.start[0]) is None
 
 
-def test_families_have_budgets():
-    budgets = Budgets(make(limits={"similar": 3, "variants": 2}))
-    calendar = [budgets.spend(f"http://a.org/cal/2026/{month}") for month in range(1, 6)]
+def test_families_have_limits():
+    families = make(limits={"similar": 3, "variants": 2}).family_limits()
+    calendar = [families.count(f"http://a.org/cal/2026/{month}") for month in range(1, 6)]
     assert calendar == [None, None, None, "too many similar URLs", "too many similar URLs"]
-    queries = [budgets.spend(f"http://a.org/list?page={page}") for page in "abcd"]
+    queries = [families.count(f"http://a.org/list?page={page}") for page in "abcd"]
     assert queries == [None, None, "too many query strings", "too many query strings"]
-    assert [budgets.spend(f"http://a.org/{word}") for word in ("about", "contact", "people", "news")] == [None] * 4
+    assert [families.count(f"http://a.org/{word}") for word in ("about", "contact", "people", "news")] == [None] * 4

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scraping.crawling.urls import host_of, normalise, origin_of, resolve
+from scraping.crawling.urls import host_of, normalize, origin_of, resolve
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ from scraping.crawling.urls import host_of, normalise, origin_of, resolve
         ("http://example.org//a//b", "http://example.org//a//b"),
     ],
 )
-def test_normalise(url, expected):
-    assert normalise(url) == expected
+def test_normalize(url, expected):
+    assert normalize(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_normalise(url, expected):
      "http://a..b.org/", f"http://{'a' * 64}.org/", f"http://{'a.' * 127}org/"],
 )  # fmt: skip
 def test_what_cannot_be_fetched(url):
-    assert normalise(url) is None
+    assert normalize(url) is None
 
 
 @given(
@@ -62,9 +62,9 @@ def test_what_cannot_be_fetched(url):
     )
 )
 def test_normalising_twice_changes_nothing(url):
-    once = normalise(url)
+    once = normalize(url)
     if once is not None:
-        assert normalise(once) == once
+        assert normalize(once) == once
         assert once.isascii()
         assert "#" not in once
         assert origin_of(once).endswith(host_of(once))
@@ -94,4 +94,4 @@ def test_resolve(base, href, expected):
 @given(st.text(max_size=40))
 def test_resolving_never_raises(href):
     target = resolve("http://a.org/x/y?z", href)
-    assert target is None or normalise(target) == target
+    assert target is None or normalize(target) == target

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from scraping.crawling.crawl import crawl
-from scraping.crawling.fetch import Fetcher
-from scraping.crawling.links import read_page
-from scraping.crawling.sitemap import parse
+from scraping.crawling.fetch import Fetcher, Request
+from scraping.crawling.links import parse_page
+from scraping.crawling.sitemap import parse_sitemap
 from scraping.crawling.source import load_source
 from scraping.extraction.extract import extract
 from scraping.shards import read_rows, shards
@@ -22,10 +22,12 @@ ORIGIN = f"http://{python_docs.HOST}"
 def get():
     with python_docs.serve() as resolver:
         fetcher = Fetcher("textmill/test", private_addresses=True, resolver=resolver)
-        yield lambda path, **headers: fetcher.get(
-            ORIGIN + path, delay=0, seconds=20, max_bytes=10_000_000,
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
-        )  # fmt: skip
+
+        def get(path: str, **headers: str):
+            headers = {name.replace("_", "-"): value for name, value in headers.items()}
+            return fetcher.fetch(Request(ORIGIN + path, delay=0, timeout=20, max_bytes=10_000_000, headers=headers))
+
+        yield get
         fetcher.close()
 
 
@@ -33,10 +35,10 @@ def test_it_is_a_site_like_others(get):
     robots = get("/robots.txt").body.decode()
     assert "Disallow: /internal/" in robots
     assert f"Sitemap: {ORIGIN}/sitemap.xml" in robots
-    entries, _ = parse(get("/sitemap.xml").body)
+    entries, _ = parse_sitemap(get("/sitemap.xml").body)
     assert len(entries) > 170
     page = get("/library/textwrap.html")
-    links = read_page(page, "textmill").links
+    links = parse_page(page, "textmill").links
     assert {f"{ORIGIN}/internal/status.html", f"{ORIGIN}/library/", f"{ORIGIN}/library/re.html"} <= set(links)
     assert get("/internal/status.html").status == 200
     assert get("/library/os.html").status == 404
@@ -45,7 +47,7 @@ def test_it_is_a_site_like_others(get):
 
 def test_every_link_of_a_page_leads_somewhere(get):
     for path in ("/", "/topics/", "/topics/with.html", "/library/json.html"):
-        for link in read_page(get(path), "textmill").links:
+        for link in parse_page(get(path), "textmill").links:
             assert get(link.removeprefix(ORIGIN)).status == 200, link
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from scraping.corpus.prepare import PrepareConfig, prepare
 from scraping.crawling.crawl import crawl
-from scraping.crawling.scope import Scope
 from scraping.crawling.source import load_source
 from scraping.extraction.extract import extract
 from scraping.shards import read_rows, shards
@@ -152,10 +151,10 @@ def test_from_the_site_to_parquet_records(site, make_source, tmp_path):
 
 def test_through_the_source_and_its_extractor():
     source = load_source("umb-courses")
-    scope = Scope(source)
-    assert scope.refuses(URL) is None
-    assert scope.refuses("https://courses.umb.edu/course_catalog/courses/ugrd_CS_all") is None
-    assert scope.refuses("https://courses.umb.edu/login") == "outside the allowed paths"
+    scope = source.scope()
+    assert scope.skip_reason(URL) is None
+    assert scope.skip_reason("https://courses.umb.edu/course_catalog/courses/ugrd_CS_all") is None
+    assert scope.skip_reason("https://courses.umb.edu/login") == "outside the allowed paths"
     [document] = extract(PAGE.encode(), URL, "text/html; charset=utf-8", source.extractor)
     assert document.url == f"{URL}#CS-110"
     assert document.title == "CS 110: Introduction & Computing"

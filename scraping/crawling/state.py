@@ -1,0 +1,85 @@
+"""What the threads of one crawl share: the frontier, the fetcher, the previous snapshot, and which URLs were found."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from scraping.crawling.fetch import Fetcher
+from scraping.crawling.frontier import FoundUrl, Frontier
+from scraping.crawling.snapshot import LINKS_DROPPED, PreviousSnapshot
+from scraping.crawling.source import Source
+
+__all__ = ["CrawlState", "HostGivenUp"]
+
+logger = logging.getLogger(__name__)
+
+
+class HostGivenUp(Exception):
+    """No more requests go to this host in this crawl; if `permanent`, a later crawl would not fare better."""
+
+    def __init__(self, reason: str, *, permanent: bool = False):
+        super().__init__(reason)
+        self.permanent = permanent
+
+
+class CrawlState:
+    """The state of one crawl of `source`; its workers share it.
+
+    Attributes:
+        scope: which URLs belong to the source.
+        given_up: the hosts that were given up, and why.
+        answered: how many requests for pages were answered.
+    """
+
+    def __init__(self, source: Source, frontier: Frontier, fetcher: Fetcher, previous: PreviousSnapshot):
+        self.source, self.frontier, self.fetcher, self.previous = source, frontier, fetcher, previous
+        self.scope, self._families = source.scope(), source.family_limits()
+        self.given_up: dict[str, HostGivenUp] = {}
+        self._lock = threading.Lock()
+        self._seen: set[int] = set()  # hashes of URLs take less memory than URLs
+        for url in frontier.found_urls():
+            self._seen.add(hash(url))
+            if not self.scope.skip_reason(url):
+                self._families.count(url)
+        self.answered = frontier.count_answered()
+
+    @property
+    def full(self) -> bool:
+        """Whether the page limit is reached."""
+        return self.answered >= self.source.limits.pages
+
+    def count_answer(self) -> None:
+        with self._lock:
+            self.answered += 1
+
+    def new_urls(self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = ()) -> list[FoundUrl]:
+        """Those among the links of a page that the crawl has not met before.
+
+        Once the crawl has met as many URLs as it may, there are no new ones.
+
+        Args:
+            urls: where the links lead, normalized.
+            depth: of the URLs.
+            nofollow: where the links lead that are not to be followed; another page's link may still be.
+        """
+        new = []
+        with self._lock:
+            for url in urls:
+                if hash(url) not in self._seen:
+                    if len(self._seen) >= self.source.limits.urls:
+                        self._note_dropped_links()
+                        return new
+                    self._seen.add(hash(url))
+                    reason = self.scope.skip_reason(url) or self._families.count(url)
+                    if not reason and depth > self.source.limits.depth:
+                        reason = "too deep"
+                    new.append(FoundUrl(url, reason))
+            new += [FoundUrl(url, "nofollow") for url in nofollow if hash(url) not in self._seen]
+        return new
+
+    def _note_dropped_links(self) -> None:
+        if self.frontier.get_note(LINKS_DROPPED) is None:
+            logger.warning("source %s: limits.urls is met, further links are dropped", self.source.name)
+            self.frontier.set_note(LINKS_DROPPED, "")
