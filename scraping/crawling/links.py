@@ -136,7 +136,7 @@ def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     """
     if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
         for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
-            yield node.tag, node.attributes
+            yield node.tag or "", node.attributes
     else:
         for tag in _TAG.finditer(html):
             found = _ATTRIBUTE.findall(tag[2])

@@ -104,7 +104,10 @@ class PreviousSnapshot:
             row = self._db.execute(
                 "SELECT etag, last_modified, sha256, shard, row_group, row FROM pages WHERE url = ?", (url,)
             ).fetchone()
-        return PreviousPage(*row[:3], tuple(row[3:])) if row else None
+        if row is None:
+            return None
+        etag, last_modified, sha256, *place = row
+        return PreviousPage(etag, last_modified, sha256, tuple(place))
 
     def body(self, page: PreviousPage) -> PageBody:
         """The page as it was, to be stored again now."""

@@ -64,7 +64,7 @@ class CrawlState:
             depth: of the URLs.
             nofollow: where the links lead that are not to be followed; another page's link may still be.
         """
-        new = []
+        new: list[FoundUrl] = []
         with self._lock:
             for url in urls:
                 if hash(url) not in self._seen:

@@ -221,7 +221,7 @@ def _related(word: str) -> list[str]:
     return [_link("/topics/", name)] if name in TOPICS else []
 
 
-class _Plain(pydoc._PlainTextDoc):
+class _Plain(pydoc._PlainTextDoc):  # type: ignore[name-defined]  # the stubs leave it out
     """pydoc's text without the bars beside classes."""
 
     def indent(self, text: str, prefix: str = "    ") -> str:
@@ -295,6 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        body: bytes | None
         match path:
             case "/robots.txt":
                 body, content_type = _ROBOTS.encode(), "text/plain; charset=utf-8"

@@ -102,9 +102,9 @@ def _sessions(content: Tag, term: str | None) -> list[dict[str, Any]]:
     for row in content.find_all("tr", class_="class-info-rows"):
         session = {"term": term or _term_above(row)}
         for cell in row.find_all("td", attrs={"data-label": True}):
-            session[_key(cell["data-label"])] = _text(cell)
+            session[_key(str(cell["data-label"]))] = _text(cell)
         rest = row.find_next_sibling("tr")
-        if rest is not None and "extra-info" in rest.get("class", ()):
+        if rest is not None and "extra-info" in rest.get_attribute_list("class"):
             for header in rest.find_all(class_="class-div-header"):
                 info = header.find_next_sibling(class_="class-div-info")
                 session[_key(_text(header))] = _text(info) if info else ""
