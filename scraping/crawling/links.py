@@ -59,7 +59,7 @@ class RobotsDirectives:
         return directives
 
     def add(self, directives: str) -> None:
-        """Add directives that are separated by commas; those that do not concern us are passed over."""
+        """Add directives that are separated by commas; others than these are ignored."""
         for directive in directives.lower().split(","):
             match directive.strip():
                 case "noindex":

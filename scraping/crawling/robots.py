@@ -144,6 +144,6 @@ def _sanitize(body: bytes) -> str:
         value = match[2].strip()
         if name == "User-agent":
             token = _PRODUCT_TOKEN.match(value)
-            value = token[0] if token else _NOBODY  # rules for an agent without a name bind nobody, not everybody
+            value = token[0] if token else _NOBODY  # such rules bind no crawler, not every one
         lines.append(f"{name}: {value}")
     return "\n".join(lines)

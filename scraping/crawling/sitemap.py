@@ -91,7 +91,7 @@ class _SitemapError(Exception):
 
 
 class _SitemapParser:
-    """Collects `<url>` and `<sitemap>` elements; those of other vocabularies (images, news) are passed over."""
+    """Collects `<url>` and `<sitemap>` elements; those of other vocabularies (images, news) are ignored."""
 
     def __init__(self) -> None:
         self.pages: list[SitemapEntry] = []

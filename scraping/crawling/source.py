@@ -47,7 +47,7 @@ class Limits(BaseModel, extra="forbid"):
     """Bounds of a crawl; each one that is met is named in the crawl's report."""
 
     pages: int = Field(100_000, gt=0, description="Pages to ask for at most, in one crawl")
-    urls: int = Field(2_000_000, gt=0, description="URLs to remember at most; further links are passed over")
+    urls: int = Field(2_000_000, gt=0, description="URLs to remember at most; further links are dropped")
     depth: int = Field(20, ge=0, description="Links between a start URL and a page at most")
     bytes: int = Field(10_000_000, gt=0, description="Bytes of one page at most, after decompression")
     seconds: float = Field(60.0, gt=0, description="Seconds that one page may take, from connecting to its last byte")

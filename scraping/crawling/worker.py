@@ -30,7 +30,7 @@ __all__ = ["HostWorker"]
 logger = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 300.0  # seconds
-_BUSY_STATUSES = (429, 502, 503, 504)  # they tell about the host; any other 5xx tells about the page
+_BUSY_STATUSES = (429, 502, 503, 504)  # they are about the host; any other 5xx is about the page
 _SITEMAP_ENTRIES_PER_PAGE = 10  # read for each page that the crawl may fetch: enough to choose from
 
 

@@ -1,6 +1,6 @@
 """The demo's site: the documentation that every Python interpreter carries, rendered by pydoc, served over real HTTP.
 
-A crawl of it needs no network and bothers nobody, and yet meets what sites have:
+A crawl of it needs neither a network nor other people's servers, and still meets what sites have:
 
 - a front page, two indexes (`/topics/`, `/library/`), and a page for each language topic and each listed module, with
   navigation around a `<main>`;

@@ -12,6 +12,7 @@ import pytest
 from scraping.crawling.crawl import crawl
 from scraping.crawling.source import Source
 from scraping.shards import read_rows, shards
+from textmill.progress import quiet
 
 
 @dataclass
@@ -149,7 +150,7 @@ def run_crawl(tmp_path):
     def run(source: Source, name: str = "out", previous: str | None = None) -> dict[str, dict]:
         out = tmp_path / name
         out.mkdir(exist_ok=True)
-        crawl(source, out, lambda *_, **__: None, tmp_path / previous if previous else None)
+        crawl(source, out, quiet, tmp_path / previous if previous else None)
         rows = list(read_rows(shards(out)))
         pages = {row["url"]: row for row in rows}
         assert len(pages) == len(rows), "a page was stored twice"

@@ -348,7 +348,8 @@ import sys
 from pathlib import Path
 from scraping.crawling.crawl import crawl
 from scraping.crawling.source import load_source
-crawl(load_source(sys.argv[1]), Path(sys.argv[2]), lambda *_, **__: None)
+from textmill.progress import quiet
+crawl(load_source(sys.argv[1]), Path(sys.argv[2]), quiet)
 """
 
 

@@ -137,7 +137,7 @@ def test_broken_compression(site, fetcher, answer):
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "br", "gzip, br"])
-def test_encodings_that_nobody_asked_for(site, fetcher, answer, encoding):
+def test_encodings_that_were_not_asked_for(site, fetcher, answer, encoding):
     site.routes["/"] = answer(zstandard.compress(b"text"), headers={"Content-Encoding": encoding})
     with pytest.raises(FetchError, match=f"content encoding {encoding}"):
         get(fetcher, site.url())

@@ -61,7 +61,7 @@ def test_what_cannot_be_fetched(url):
         "http://{}/{}?{}".format, st.sampled_from(["a.org", "A.org:80", "[::1]", "ü.de"]), st.text(printable), st.text()
     )
 )
-def test_normalising_twice_changes_nothing(url):
+def test_normalizing_twice_changes_nothing(url):
     once = normalize(url)
     if once is not None:
         assert normalize(once) == once

@@ -9,6 +9,7 @@ from scraping.crawling.source import load_source
 from scraping.extraction.extract import extract
 from scraping.shards import read_rows, shards
 from scraping.sources.umb_courses import CourseReader
+from textmill.progress import quiet
 
 URL = "https://courses.umb.edu/course_catalog/course_info/ugrd_CS_all_110"
 
@@ -119,7 +120,7 @@ def test_pages_without_a_course():
 
 
 def test_from_the_site_to_parquet_records(site, make_source, tmp_path):
-    """The catalogue's own shape (departments, their courses, a page each), from crawl to records and text."""
+    """The catalog's own shape (departments, their courses, a page each), from crawl to records and text."""
     base = "/course_catalog"
     site.routes[f"{base}/listing/ugrd"] = (
         f'<div id="content"><li><a href="{base}/courses/ugrd_CS_all">CS</a></li></div>'
@@ -136,10 +137,10 @@ def test_from_the_site_to_parquet_records(site, make_source, tmp_path):
     pages, corpus = tmp_path / "pages", tmp_path / "corpus"
     for folder in (pages, corpus):
         folder.mkdir()
-    crawl(source, pages, lambda *_, **__: None)
+    crawl(source, pages, quiet)
     assert "/login" not in site.paths()
     config = PrepareConfig(validation_fraction=0, dedup={"near": False}, workers=1)
-    prepare([pages], [], {source.name: source.extractor}, config, corpus, lambda *_, **__: None)
+    prepare([pages], [], {source.name: source.extractor}, config, corpus, quiet)
     records = pq.read_table(corpus / "records" / "test.parquet").to_pylist()
     assert sorted(record["id"] for record in records) == ["CS-110", "CS-210"]
     assert records[0]["descriptors"][0]["label"] == "Description"
