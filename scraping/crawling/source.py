@@ -44,7 +44,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class Limits(BaseModel, extra="forbid"):
-    """Bounds of a crawl; each one that is met is named in the crawl's report."""
+    """Bounds of a crawl; the snapshot's reports name each one that is met."""
 
     pages: int = Field(100_000, gt=0, description="Pages to ask for at most, in one crawl")
     urls: int = Field(2_000_000, gt=0, description="URLs to remember at most; further links are dropped")

@@ -2,16 +2,20 @@
 
 import pytest
 
-PROSE = "This sentence belongs to the page itself and says something that no other page says. " * 5
+
+@pytest.fixture
+def prose() -> str:
+    """Text that is a page's own."""
+    return "This sentence belongs to the page itself and says something that no other page says. " * 5
 
 
 @pytest.fixture
-def sound_site(site, answer):
-    def document(name: str, *links: str, text: str = PROSE) -> str:
+def sound_site(site, answer, prose):
+    def document(name: str, *links: str) -> str:
         anchors = "".join(f'<li><a href="{link}">{link}</a></li>' for link in links)
         return (
             f"<!DOCTYPE html><html><head><title>{name} - Example</title></head><body><nav><ul>{anchors}</ul></nav>"
-            f"<main><h1>{name}</h1><p>{name}: {text}</p></main><footer>All rights reserved</footer></body></html>"
+            f"<main><h1>{name}</h1><p>{name}: {prose}</p></main><footer>All rights reserved</footer></body></html>"
         )
 
     site.routes["/robots.txt"] = answer(f"User-agent: *\nDisallow: /private\nSitemap: {site.url('/map.xml')}")

@@ -5,8 +5,6 @@ from scraping.crawling.declare import declare
 from scraping.crawling.source import load_source
 from textmill.errors import UserError
 
-PROSE = "This sentence belongs to the page itself and says something that no other page says. " * 5
-
 
 def test_a_declaration_is_written_from_a_look_at_the_site(sound_site, tmp_path):
     site = sound_site
@@ -36,17 +34,17 @@ def test_the_extractor_is_suggested_by_what_is_found(site, tmp_path):
     assert "#content" in path.read_text()
 
 
-def test_a_front_page_of_links_does_not_hide_the_container(site, page, tmp_path):
+def test_a_front_page_of_links_does_not_hide_the_container(site, page, tmp_path, prose):
     site.routes["/"] = "<title>Start</title><div id='content'><a href='/a'>One</a> <a href='/b'>Two</a></div>"
-    site.routes["/a"] = site.routes["/b"] = f"<title>One</title><div id='content'><p>{PROSE}</p></div>"
+    site.routes["/a"] = site.routes["/b"] = f"<title>One</title><div id='content'><p>{prose}</p></div>"
     text = declare(site.url(), "me@example.org", "mine.yaml", private_addresses=True, delay=0)
     assert 'selector: "#content"' in text
 
 
-def test_a_declaration_follows_the_site_to_its_proper_address(site, answer, page, tmp_path):
+def test_a_declaration_follows_the_site_to_its_proper_address(site, answer, page, tmp_path, prose):
     site.routes["/"] = answer(status=301, headers={"Location": "/docs/index.html"})
-    site.routes["/docs/index.html"] = page("more.html", text=PROSE)
-    site.routes["/docs/more.html"] = page(text=PROSE)
+    site.routes["/docs/index.html"] = page("more.html", text=prose)
+    site.routes["/docs/more.html"] = page(text=prose)
     path = tmp_path / "mine.yaml"
     path.write_text(declare(site.url(), "me@example.org", str(path), private_addresses=True, delay=0))
     source = load_source(path)
@@ -55,8 +53,8 @@ def test_a_declaration_follows_the_site_to_its_proper_address(site, answer, page
 
 
 @pytest.mark.parametrize("title", ["404", "Yes", "a: b", "★", "- x", "null", "2026-13-45"])
-def test_a_declaration_can_be_read_back(title, site, page, tmp_path):
-    site.routes["/a,b/~c/"] = page(title=title, text=PROSE)
+def test_a_declaration_can_be_read_back(title, site, page, tmp_path, prose):
+    site.routes["/a,b/~c/"] = page(title=title, text=prose)
     path = tmp_path / "mine.yaml"
     path.write_text(declare(site.url("/a,b/~c/"), "me@example.org", str(path), private_addresses=True, delay=0))
     assert load_source(path).allow == ["/a,b/~c/"]

@@ -7,10 +7,8 @@ from flows.cli.source import app
 from scraping.crawling.preview import Preview
 from textmill.errors import UserError
 
-PROSE = "This sentence belongs to the page itself and says something that no other page says. " * 5
 
-
-def test_a_preview_shows_what_a_crawl_would_do(sound_site, make_source):
+def test_a_preview_shows_what_a_crawl_would_do(sound_site, make_source, prose):
     site = sound_site
     with Preview(make_source(delay=0.05, extractor={"kind": "main", "selector": "main"})) as preview:
         conditions = preview.site()
@@ -25,7 +23,7 @@ def test_a_preview_shows_what_a_crawl_would_do(sound_site, make_source):
     assert first.documents[0].title == "Start - Example"
     assert first.documents[0].text.startswith("Start\n")
     assert "All rights reserved" in first.stripped
-    assert not any(PROSE[:40] in piece for piece in first.stripped)
+    assert not any(prose[:40] in piece for piece in first.stripped)
     assert first.follow == [site.url(p) for p in ("/one", "/two", "/search?q=x", "/three?print=1")]
     assert first.skipped == {
         "robots.txt": [site.url("/private")],
@@ -55,10 +53,10 @@ def test_outcomes(site, page, answer, make_source):
     assert previews["/a.zip"].outcome == "file type"
 
 
-def test_another_host_that_is_unreachable_is_an_outcome(site, page, answer, make_source):
+def test_another_host_that_is_unreachable_is_an_outcome(site, page, answer, make_source, prose):
     site.routes["/robots.txt"] = answer("Sitemap: /map.xml\nSitemap: http://gone.invalid/map.xml")
     site.routes["/map.xml"] = answer(f"<urlset><url><loc>{site.url('/one')}</loc></url></urlset>")
-    site.routes["/"] = page("http://gone.invalid/", text=PROSE)
+    site.routes["/"] = page("http://gone.invalid/", text=prose)
     with Preview(make_source(hosts=[site.host, "gone.invalid"])) as preview:
         assert preview.site().listed[0].url == site.url("/one")
         outcomes = [page.outcome for page in preview.pages(2)]
