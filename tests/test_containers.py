@@ -86,7 +86,8 @@ def test_every_command_is_one_that_the_program_takes(words):
 def test_the_image_holds_the_packages_and_what_the_service_reads():
     sources = {word for copied in named("COPY") for word in copied.split()[:-1]}
     assert all((PROJECT / source).exists() for source in sources)
-    assert {package.partition(".")[0] for package in PYPROJECT["tool"]["setuptools"]["packages"]} <= sources
+    packages = {pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages <= sources
     needed = {service.DEPLOYMENTS, service.AUTOMATIONS, "configs", "pyproject.toml", "constraints.txt"}
     assert {str(name) for name in needed} | {PYPROJECT["project"]["readme"]} <= sources
     let_in = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
