@@ -4,8 +4,11 @@ nanoGPT's way is written out here: a memory map opened anew for each batch, and 
 each window.
 """
 
+from __future__ import annotations
+
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,8 +16,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks import corpus
-from benchmarks.report import Row, compare
+from benchmarks.support import corpora, training_data
+from benchmarks.support.report import Row, compare
 from modeling.config import PretrainConfig
 from modeling.device import choose
 from modeling.networks.transformer import GPT
@@ -28,13 +31,13 @@ SHAPES = ((16, 256), (12, 1024), (64, 256))
 def run(quick: bool) -> list[Row]:
     """Million tokens a second for three shapes of batch, and the wait of a step."""
     with tempfile.TemporaryDirectory() as temporary:
-        _, tokens, peer = corpus.build(Path(temporary) / "data", corpus.texts(300 if quick else None))
-        train = TokenArrays(tokens, "train")
+        data = training_data.build(Path(temporary) / "data", corpora.campus(300 if quick else None))
+        train = TokenArrays(data.tokens, "train")
         rows = []
         for batch, context in SHAPES:
             objective = CausalLM(train, train, context, 0, context)
             make = partial(objective.train_batch, batch=batch, rows=range(batch))
-            peers = partial(get_batch, path=peer / "train.bin", batch=batch, context=context)
+            peers = partial(get_batch, path=data.nanogpt / "train.bin", batch=batch, context=context)
             pairs = [(rate(make, batch * context), rate(peers, batch * context)) for _ in range(5)]
             ours, theirs = (median(column) for column in zip(*pairs, strict=True))
             rows.append(compare(f"batches of {batch} x {context}", "Mtok/s", ours, theirs, "nanoGPT", goal=">= 20"))
@@ -42,8 +45,8 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def rate(make, tokens: int, seconds: float = 0.2) -> float:
-    """Million tokens a second."""
+def rate(make: Callable[[int], object], tokens: int, seconds: float = 0.2) -> float:
+    """Million tokens a second of `make`, which makes the batch of a step."""
     make(0)
     start, step = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -53,6 +56,7 @@ def rate(make, tokens: int, seconds: float = 0.2) -> float:
 
 
 def get_batch(step: int, path: Path, batch: int, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """nanoGPT's way to a batch (train.py)."""
     data = np.memmap(path, dtype=np.uint16, mode="r")
     starts = torch.randint(len(data) - context, (batch,))
     inputs = torch.stack([torch.from_numpy(data[i : i + context].astype(np.int64)) for i in starts])
@@ -66,11 +70,11 @@ def waiting(train: TokenArrays, quick: bool) -> Row:
     model = GPT(config.model, train.vocab_size).to(compute.device)
     chosen = optimizers(model, config.optimizer, compute.dtype)
     objective = CausalLM(train, train, config.model.context, 0, config.model.context)
-    data, whole = [], []
+    waits, steps = [], []
     for step in range(4 if quick else 12):
         start = time.perf_counter()
         batch = objective.train_batch(step, config.batch, range(config.batch)).to(compute.device)
-        data.append(time.perf_counter() - start)
+        waits.append(time.perf_counter() - start)
         with compute.autocast():
             loss = model(*batch)
         loss.backward()
@@ -78,5 +82,5 @@ def waiting(train: TokenArrays, quick: bool) -> Row:
             optimizer.step()
             optimizer.zero_grad()
         loss.item()
-        whole.append(time.perf_counter() - start)
-    return Row("data wait, share of a step", "%", 100 * median(data) / median(whole), goal="< 1")
+        steps.append(time.perf_counter() - start)
+    return Row("data wait, share of a step", "%", 100 * median(waits) / median(steps), goal="< 1")

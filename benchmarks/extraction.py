@@ -6,6 +6,8 @@ under test: the words of Sphinx's `div.body` and of DocBook's titled division, w
 are of the bag of words, averaged over pages. The peer is trafilatura as it comes.
 """
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import re
@@ -16,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.report import Row, compare
-from benchmarks.sites import site_folder
+from benchmarks.support.report import Row, compare
+from benchmarks.support.sites import site_folder
 from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor, extract
 from scraping.extraction.sandbox import Call, Sandbox
 

@@ -6,6 +6,8 @@ make each other's CPU seconds longer. MB are of UTF-8 text; CPU seconds are the 
 and normalizes every text, hashes it to its id and writes zstd; datatrove copies it to snappy.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import io
@@ -20,9 +22,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.corpora import openwebtext, size_of, source_code
-from benchmarks.report import Row, compare
-from benchmarks.timing import child, peak_megabytes
+from benchmarks.support.corpora import openwebtext, size_of, source_code
+from benchmarks.support.report import Row, compare
+from benchmarks.support.timing import child, peak_megabytes
 
 MEGABYTES = {True: 30, False: 100}
 

@@ -6,6 +6,8 @@ the server's database. Then the runners: 10,000 shards of next to no work, and p
 workers; their start is not counted.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -22,9 +24,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.corpora import size_of, source_code
-from benchmarks.report import Row, compare
-from benchmarks.timing import child, in_turn, peak_megabytes
+from benchmarks.support.corpora import size_of, source_code
+from benchmarks.support.report import Row, compare
+from benchmarks.support.timing import child, in_turn, peak_megabytes
 
 RUNNERS = {"processes": "multiprocessing", "dask": "distributed", "ray": "ray"}  # the package that each needs
 SETTLED_SECONDS = 1.5  # the server writes events with a delay of up to 1

@@ -5,6 +5,8 @@ included, after a run that compiles. Memory and time are also measured on ten ti
 `datasets.map` with tiktoken in two processes, then a memory map; `pip install datasets datatrove` brings the peers.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -17,9 +19,9 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks import corpora
-from benchmarks.report import Row, compare
-from benchmarks.timing import child, peak_megabytes
+from benchmarks.support import corpora
+from benchmarks.support.report import Row, compare
+from benchmarks.support.timing import child, peak_megabytes
 
 # What the peers depend on and we do not; Numba and Arrow import it wherever they find it, for half a second
 PEERS_OWN = ("awkward", "pandas", "scipy")

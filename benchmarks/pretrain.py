@@ -1,16 +1,17 @@
 """Time to nanoGPT's validation loss on the same data, windows and number of block weights.
 
-`NANOGPT=CHECKOUT python -m benchmarks pretrain`: nanoGPT runs from a copy of the given checkout, once as it is (fp32 on
-a CPU) and once given bf16 and our allocator settings, with the settings its README gives for small models. Both sides
-are processes; everything counts from start to exit: imports, a glance at the validation loss (one batch), and the
-checkpoint included. The validation loss of both is computed afterwards, by the same code on the same windows, each
-with its own model.
+`--nanogpt PATH`: nanoGPT runs from a copy of this checkout, once as it is (fp32 on a CPU) and once given bf16 and our
+allocator settings, with the settings its README gives for small models. Both sides are processes; everything counts
+from start to exit: imports, a glance at the validation loss (one batch), and the checkpoint included. The validation
+loss of both is computed afterwards, by the same code on the same windows, each with its own model.
 
 Our number of steps is fixed for each horizon (HORIZONS); if a seed does not reach nanoGPT's loss, the row says so.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,12 +22,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import corpus, nanogpt
-from benchmarks.report import Row, compare
+from benchmarks.support import corpora, training_data
+from benchmarks.support.peers import NANOGPT_FILE, NanoGPT, add_checkout, step_milliseconds
+from benchmarks.support.report import Row, compare
+from benchmarks.support.training_data import TrainingData
 from modeling.checkpoint import load_model
 from modeling.config import PretrainConfig
 from modeling.device import training_environment
@@ -41,8 +45,18 @@ SPEED_STEPS, SPEED_RUNS = 12, 3
 
 @dataclass(frozen=True)
 class Horizon:
-    """A model and how long nanoGPT trains it; `steps` is how long we do, with these settings of the optimizer: one
-    layer `until` that share of the steps, and all layers after."""
+    """A model and how long each side trains it.
+
+    Attributes:
+        name: of the model and of nanoGPT's number of tokens, in the rows.
+        layers, width, context: the model.
+        batch: rows of a step.
+        peer_steps: steps of nanoGPT.
+        steps: steps of ours.
+        goals: our share of nanoGPT's time, as shipped and in bf16.
+        optimizer: our settings of the optimizer.
+        until: the fraction of our steps that train one layer; all layers join after them.
+    """
 
     name: str
     layers: int
@@ -55,122 +69,145 @@ class Horizon:
     until: float
     context: int = 256
 
+    @property
+    def model(self) -> dict[str, int]:
+        """The settings of the model."""
+        return {"layers": self.layers, "width": self.width, "heads": self.width // 64, "context": self.context}
+
 
 # Few large steps want a larger rate and shorter memories than the preset has (modeling/LOG.md)
-HORIZONS = (
-    Horizon("6x384, 655k tokens", 6, 384, 16, 160, 25, ("<= 0.12", "<= 0.22"),
-            {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}, until=0.84),
-    Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 210, ("<= 0.20", "<= 0.33"),
-            {"matrix_lr": 0.03, "momentum": 0.9}, until=0.8),
-)  # fmt: skip
+HORIZONS = {
+    "6x384": Horizon("6x384, 655k tokens", 6, 384, 16, 160, 25, ("<= 0.12", "<= 0.22"),
+                     {"matrix_lr": 0.045, "momentum": 0.87, "beta1": 0.7}, until=0.84),
+    "4x256": Horizon("4x256, 1.64M tokens", 4, 256, 8, 800, 210, ("<= 0.20", "<= 0.33"),
+                     {"matrix_lr": 0.03, "momentum": 0.9}, until=0.8),
+}  # fmt: skip
 QUICK = Horizon("2x128, 41k tokens", 2, 128, 8, 40, 16, ("", ""), {}, until=0.5, context=128)
 
 
-def run(quick: bool) -> list[Row]:
+class Training(NamedTuple):
+    """Seconds from the start of the process to its exit, and the validation loss in nats."""
+
+    seconds: float
+    loss: float
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this benchmark."""
+    add_checkout(parser, "nanogpt", NANOGPT_FILE)
+    parser.add_argument("--seeds", type=int, metavar="N", help="train with seeds 0 to N-1 (3, with --quick 1)")
+    parser.add_argument("--horizon", choices=HORIZONS, help="only this model (without --quick)")
+
+
+def run(quick: bool, nanogpt: Path | None = None, seeds: int | None = None, horizon: str | None = None) -> list[Row]:
     """Each horizon: share of the peer's time (a ratio above 1 is that many times faster), and the losses."""
-    checkout = os.environ.get("NANOGPT")
-    seeds = range(int(os.environ.get("SEEDS", 1 if quick else 3)))
-    chosen = os.environ.get("HORIZON")
+    horizons = [QUICK] if quick else [HORIZONS[horizon]] if horizon else list(HORIZONS.values())
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        tokenizer, tokens, data = corpus.build(folder / "data", corpus.texts(300 if quick else None))
-        for horizon in (QUICK,) if quick else HORIZONS:
-            if chosen and chosen not in horizon.name:
-                continue
-            ours, peers = [], {False: [], True: []}
-            for seed in seeds:  # in turn, so that a machine that drifts does so for all
-                ours.append(train(horizon, seed, tokens, tokenizer, folder / "ours"))
-                for half in peers if checkout else ():
-                    peers[half].append(peer(Path(checkout), horizon, seed, half, data, tokens, folder / "peer"))
+        data = training_data.build(folder / "data", corpora.campus(300 if quick else None))
+        peer = NanoGPT(nanogpt, data.nanogpt, folder / "peer") if nanogpt else None
+        for one in horizons:
+            ours: list[Training] = []
+            peers: dict[bool, list[Training]] = {False: [], True: []}  # as shipped, and in bf16
+            for seed in range(seeds or (1 if quick else 3)):  # in turn, so that a machine that drifts does so for all
+                ours.append(train(one, seed, data, folder / "ours"))
+                for bf16 in peers if peer else ():
+                    peers[bf16].append(train_peer(peer, one, seed, bf16, data.tokens))
                 last = [ours[-1], *(runs[-1] for runs in peers.values() if runs)]
-                told = "; ".join(f"{seconds:.1f} s to {loss:.4f}" for seconds, loss in last)
-                print(f"{horizon.name}, seed {seed}: {told}", file=sys.stderr)
-            rows += report(horizon, ours, peers)
-            if checkout and horizon.layers > 4:
-                rows.append(speed(Path(checkout), horizon, tokens, tokenizer, data, folder))
+                losses = "; ".join(f"{seconds:.1f} s to {loss:.4f}" for seconds, loss in last)
+                print(f"{one.name}, seed {seed}: {losses}", file=sys.stderr)
+            rows += report(one, ours, peers)
+            if peer and one.layers > 4:
+                rows.append(speed(peer, one, data, folder / "ours"))
     return rows
 
 
-def speed(checkout: Path, horizon: Horizon, tokens: Path, tokenizer: Path, data: Path, folder: Path) -> Row:
+def speed(peer: NanoGPT, horizon: Horizon, data: TrainingData, out: Path) -> Row:
     """Tokens a second of nanoGPT's architecture, trained by us and by nanoGPT as shipped, in turn: medians over the
     steps of SPEED_RUNS runs."""
-    model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context,
-             "bias": False}  # fmt: skip
     config = PretrainConfig.model_validate(
-        {"preset": "gpt2-124m", "model": model, "batch": horizon.batch, "micro_batch": horizon.batch, "log_every": 1,
-         "steps": SPEED_STEPS, "schedule": {"warmup": 1}, "evaluate_tokens": horizon.context, "sample_tokens": 0}
+        {"preset": "gpt2-124m", "model": {**horizon.model, "bias": False}, "batch": horizon.batch,
+         "micro_batch": horizon.batch, "log_every": 1, "steps": SPEED_STEPS, "schedule": {"warmup": 1},
+         "evaluate_tokens": horizon.context, "sample_tokens": 0}
     )  # fmt: skip
     ours, theirs = [], []
     for _ in range(SPEED_RUNS):
-        trained(config, tokens, tokenizer, folder / "ours")
-        lines = map(json.loads, (folder / "ours" / "timing.jsonl").read_text().splitlines())
+        seconds_of_training(config, data, out)
+        lines = map(json.loads, (out / "timing.jsonl").read_text().splitlines())
         ours += [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
-        log = run_peer(checkout, horizon, 0, False, data, folder / "peer", SPEED_STEPS)
-        theirs += [horizon.batch * horizon.context / ms * 1000 for ms in nanogpt.step_milliseconds(log)]
+        log = run_peer(peer, horizon, SPEED_STEPS)
+        theirs += [horizon.batch * horizon.context / ms * 1000 for ms in step_milliseconds(log)]
     return compare(
         f"{horizon.name}: its architecture", "tok/s", median(ours), median(theirs), "nanoGPT as shipped", goal=">= 2.5"
     )
 
 
-def report(
-    horizon: Horizon, ours: list[tuple[float, float]], peers: dict[bool, list[tuple[float, float]]]
-) -> list[Row]:
-    """Rows of (seconds, loss) pairs, means over the seeds."""
-    seconds, loss = (mean(column) for column in zip(*ours, strict=True))
+def report(horizon: Horizon, ours: list[Training], peers: dict[bool, list[Training]]) -> list[Row]:
+    """Rows of seconds and losses, means over the seeds."""
+    mine = mean_of(ours)
     rows = []
-    for (half, runs), goal in zip(peers.items(), horizon.goals, strict=True):
-        name = "nanoGPT in bf16, tunables" if half else "nanoGPT as shipped"
-        theirs = [mean(column) for column in zip(*runs, strict=True)] if runs else [None, None]
-        verdict = "" if theirs[1] is None else "reached" if loss <= theirs[1] else "NOT reached: its time is no result"
-        for what, unit, pair, note in (
-            ("time to train", "s", (seconds, theirs[0]), goal and f"share of its time {goal}"),
-            ("validation loss", "nats", (loss, theirs[1]), verdict),
+    for (bf16, runs), goal in zip(peers.items(), horizon.goals, strict=True):
+        name = "nanoGPT in bf16, tunables" if bf16 else "nanoGPT as shipped"
+        theirs = mean_of(runs) if runs else None
+        conclusion = ""
+        if theirs:
+            conclusion = "reached" if mine.loss <= theirs.loss else "NOT reached: its time is not a result"
+        for label, unit, field, note in (
+            ("time to train", "s", "seconds", goal and f"share of its time {goal}"),
+            ("validation loss", "nats", "loss", conclusion),
         ):
-            rows.append(compare(f"{horizon.name}: {what}", unit, *pair, name, goal=note, lower_is_better=True))
+            pair = getattr(mine, field), theirs and getattr(theirs, field)
+            rows.append(compare(f"{horizon.name}: {label}", unit, *pair, name, goal=note, lower_is_better=True))
     return rows
 
 
-def train(horizon: Horizon, seed: int, tokens: Path, tokenizer: Path, out: Path) -> tuple[float, float]:
-    """Seconds from start to exit, and the validation loss."""
-    seconds = trained(PretrainConfig.model_validate(settings(horizon, seed)), tokens, tokenizer, out)
+def mean_of(runs: list[Training]) -> Training:
+    """Means of seconds and losses."""
+    return Training(mean(run.seconds for run in runs), mean(run.loss for run in runs))
+
+
+def train(horizon: Horizon, seed: int, data: TrainingData, out: Path) -> Training:
+    """Train ours in a process of its own."""
+    seconds = seconds_of_training(PretrainConfig.model_validate(settings(horizon, seed)), data, out)
     model, _ = load_model(out)
-    return seconds, validation_loss(model, tokens, horizon)
+    return Training(seconds, validation_loss(model, data.tokens, horizon))
 
 
-def trained(config: PretrainConfig, tokens: Path, tokenizer: Path, out: Path) -> float:
+def seconds_of_training(config: PretrainConfig, data: TrainingData, out: Path) -> float:
     """Train in a process of its own, into an `out` without anything from before; its seconds from start to exit."""
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
-    subprocess.run(command(config, tokens, tokenizer, out), env=training_environment(), check=True, capture_output=True)
+    arguments = command(config, data.tokens, data.tokenizer, out)
+    subprocess.run(arguments, env=training_environment(), check=True, capture_output=True)
     return time.perf_counter() - start
 
 
-def settings(horizon: Horizon, seed: int) -> dict:
-    model = {"layers": horizon.layers, "width": horizon.width, "heads": horizon.width // 64, "context": horizon.context}
+def settings(horizon: Horizon, seed: int) -> dict[str, Any]:
+    """Our settings of a training."""
     return {
-        "preset": "nano-fast", "model": model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
+        "preset": "nano-fast", "model": horizon.model, "batch": horizon.batch, "steps": horizon.steps, "seed": seed,
         "progressive": {"layers": 1, "until": horizon.until},
         "evaluate_every": horizon.steps, "evaluate_tokens": horizon.batch * horizon.context,
         "checkpoint_every": horizon.steps, "optimizer": horizon.optimizer, "sample_tokens": 0,
     }  # fmt: skip
 
 
-def peer(
-    checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, tokens: Path, out: Path
-) -> tuple[float, float]:
-    """nanoGPT's seconds from start to exit, and its validation loss on our windows."""
+def train_peer(peer: NanoGPT, horizon: Horizon, seed: int, bf16: bool, tokens: Path) -> Training:
+    """Train nanoGPT; its validation loss is that of our windows."""
     start = time.perf_counter()
-    run_peer(checkout, horizon, seed, half, data, out, horizon.peer_steps)
+    run_peer(peer, horizon, horizon.peer_steps, seed, bf16)
     seconds = time.perf_counter() - start
-    model = peer_model(out)
-    return seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
+    model = peer_model(peer.out)
+    return Training(
+        seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
+    )
 
 
-def run_peer(checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path, out: Path, steps: int) -> str:
+def run_peer(peer: NanoGPT, horizon: Horizon, steps: int, seed: int = 0, bf16: bool = False) -> str:
     """Train nanoGPT on the CPU; what it prints."""
     changes = {"torch.manual_seed(1337": f"torch.manual_seed({1337 + seed}"}
-    if half:
+    if bf16:
         changes["ctx = nullcontext() if device_type == 'cpu' else"] = "ctx ="
     options = {
         "device": "cpu", "compile": False, "eval_interval": steps, "block_size": horizon.context,
@@ -178,10 +215,11 @@ def run_peer(checkout: Path, horizon: Horizon, seed: int, half: bool, data: Path
         "n_head": horizon.width // 64, "n_embd": horizon.width, "max_iters": steps, "lr_decay_iters": steps,
         "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": steps // 20,
     }  # fmt: skip
-    return nanogpt.train(checkout, data, out, options, changes, training_environment() if half else None)
+    return peer.train(options, changes, training_environment() if bf16 else None)
 
 
 def peer_model(folder: Path) -> nn.Module:
+    """The model that nanoGPT saved, of its own code."""
     sys.path.insert(0, str(folder))
     try:
         sys.modules.pop("model", None)

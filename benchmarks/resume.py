@@ -1,5 +1,7 @@
 """What safety costs: checkpoints as a share of training time at the default interval, and the time to continue."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile
@@ -9,8 +11,9 @@ from statistics import median
 
 import torch
 
-from benchmarks import corpus
-from benchmarks.report import Row
+from benchmarks.support import corpora, training_data
+from benchmarks.support.report import Row
+from benchmarks.support.training_data import TrainingData
 from modeling.checkpoint import Description
 from modeling.config import PretrainConfig
 from modeling.device import choose
@@ -27,12 +30,12 @@ STEPS = 8  # timed; a checkpoint's share at the default interval is worked out f
 
 
 def run(quick: bool) -> list[Row]:
-    """Figures of the default preset."""
+    """Rows of the default preset."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        tokenizer, tokens, _ = corpus.build(folder / "data", corpus.texts(300))
+        data = training_data.build(folder / "data", corpora.campus(300))
         config = PretrainConfig(steps=STEPS, evaluate_every=STEPS, evaluate_tokens=4096, sample_tokens=0)
-        trainer = make(config, tokens, folder / "run")
+        trainer = make(config, data.tokens, folder / "run")
         steps, saves, restores = [], [], []
         for _ in range(STEPS):
             start = time.perf_counter()
@@ -43,11 +46,11 @@ def run(quick: bool) -> list[Row]:
             start = time.perf_counter()
             trainer.saver.save()
             saves.append(time.perf_counter() - start)
-            fresh = make(config, tokens, folder / "run")
+            fresh = make(config, data.tokens, folder / "run")
             start = time.perf_counter()
             fresh.saver.restore()
             restores.append(time.perf_counter() - start)
-        equal = same_bytes(config, tokens, tokenizer, folder)
+        equal = same_bytes(config, data, folder)
     interval = PretrainConfig().checkpoint_every
     share = 100 * median(saves) / (interval * median(steps[2:]) + median(saves))
     return [
@@ -59,6 +62,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
+    """A trainer as the stage makes it, before its first step."""
     torch.manual_seed(0)
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     objective = CausalLM(train, validation, config.model.context, 0, config.evaluate_tokens)
@@ -68,26 +72,26 @@ def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
 
 
 class Stop(BaseException):
-    pass
+    """The interruption."""
 
 
-def same_bytes(config: PretrainConfig, tokens: Path, tokenizer: Path, folder: Path) -> bool:
-    """Train once without and once with an interruption; whether all files but the clocks agree."""
+def same_bytes(config: PretrainConfig, data: TrainingData, folder: Path) -> bool:
+    """Train once without and once with an interruption; whether all files but those of times agree."""
     config = config.model_copy(update={"checkpoint_every": 3, "log_every": 1})
 
-    def interrupt(done: int, total: int | None = None, **figures: object) -> None:
+    def interrupt(done: int, total: int | None = None, **metrics: object) -> None:
         if done == 5:
             raise Stop
 
-    whole, parts = folder / "whole", folder / "parts"
-    for out in (whole, parts):
+    uninterrupted, continued = folder / "uninterrupted", folder / "continued"
+    for out in (uninterrupted, continued):
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-    pretrain(tokens, tokenizer, config, whole, quiet)
+    pretrain(data.tokens, data.tokenizer, config, uninterrupted, quiet)
     try:
-        pretrain(tokens, tokenizer, config, parts, interrupt)
+        pretrain(data.tokens, data.tokenizer, config, continued, interrupt)
     except Stop:
-        pretrain(tokens, tokenizer, config, parts, quiet)
-    names = {path.name for path in whole.iterdir()} - {TIMING}
-    assert json.loads((parts / "stats.json").read_text())["steps"] == STEPS
-    return all((whole / name).read_bytes() == (parts / name).read_bytes() for name in names)
+        pretrain(data.tokens, data.tokenizer, config, continued, quiet)
+    names = {path.name for path in uninterrupted.iterdir()} - {TIMING}
+    assert json.loads((continued / "stats.json").read_text())["steps"] == STEPS
+    return all((uninterrupted / name).read_bytes() == (continued / name).read_bytes() for name in names)

@@ -7,6 +7,8 @@ at delay 0 and with robots.txt obeyed. CPU seconds are the crawling process's ow
 Ours stores every page in Parquet; Scrapy is only asked to follow the links, which favours it.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import shutil
@@ -20,9 +22,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import Row, compare
-from benchmarks.sites import SITES, site_folder
-from benchmarks.timing import child, peak_megabytes
+from benchmarks.support.report import Row, compare
+from benchmarks.support.sites import SITES, site_folder
+from benchmarks.support.timing import child, peak_megabytes
 
 GOAL = "≥ 3"
 

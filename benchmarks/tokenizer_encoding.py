@@ -4,6 +4,8 @@ Every run begins with a tokenizer that has seen no text ("cold"); building it is
 compiling. Ids are compared with tiktoken's. gigatok (`pip install gigatok`) takes part where it is installed.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import tempfile
@@ -12,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import corpora
-from benchmarks.report import Row, compare
-from benchmarks.timing import child, in_turn
+from benchmarks.support import corpora
+from benchmarks.support.report import Row, compare
+from benchmarks.support.timing import child, in_turn
 
 GOALS = {"tiktoken": "≥ 25", "gigatok": "≥ 1.2"}
 

@@ -4,14 +4,16 @@ All learn the same merges from the same pattern (cl100k); the tests compare them
 counted; the first training in a process, with the machine code already in Numba's cache, is shown apart.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time
 from importlib.util import find_spec
 
-from benchmarks import corpora
-from benchmarks.report import Row, compare
-from benchmarks.timing import child, in_turn
+from benchmarks.support import corpora
+from benchmarks.support.report import Row, compare
+from benchmarks.support.timing import child, in_turn
 
 GOALS = {"tokenizers": "≥ 40", "rustbpe": "≥ 12"}
 THREADS = 2

@@ -42,6 +42,17 @@ SMALL = {
 }  # fmt: skip
 
 
+# What a test asks for, directly or through another fixture, if it needs a Prefect server.
+SERVERS = {"prefect_server", "start_service"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server: `make fast` leaves them out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def prefect_server():
     """A Prefect server of our own with an empty database; its URL."""

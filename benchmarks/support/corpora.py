@@ -1,27 +1,50 @@
-"""Texts for the tokenizer benchmarks, about 30 MB each: documents as lists of strings."""
+"""Texts to measure on: each corpus is a list of documents, about 30 MB in all.
+
+Arrow is imported where it is needed: the processes of the `pretokenize` benchmark import this module and choose first
+what Arrow may find.
+"""
+
+from __future__ import annotations
 
 import base64
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"  # beside the checkout
+CAMPUS, OPENWEBTEXT = DATA / "umb_site_text.parquet", DATA / "openwebtext"
 TARGET = 30_000_000
 
 
-def campus() -> list[str]:
-    """The pages of a university's site, navigation and all: the same template on every page."""
+def available() -> dict[str, Callable[[], list[str]]]:
+    """The corpora that exist here, by name; the first two are files of `DATA`."""
+    found = {"multilingual": multilingual, "source code": source_code, "base64": base64_noise}
+    if any(OPENWEBTEXT.glob("*.parquet")):
+        found = {"openwebtext": openwebtext} | found
+    if CAMPUS.exists():
+        found = {"campus": campus} | found
+    return found
+
+
+def campus(limit: int | None = None) -> list[str]:
+    """The pages of a university's site, navigation and all: the same template on every page.
+
+    Args:
+        limit: return only so many documents, the first ones.
+    """
     import pyarrow.parquet as pq
 
-    return pq.read_table(SHARED / "umb_site_text.parquet")["text"].to_pylist()
+    if not CAMPUS.exists():
+        raise SystemExit(f"{CAMPUS} is missing: this benchmark needs it, a Parquet file with a column `text`")
+    return pq.read_table(CAMPUS, columns=["text"])["text"].to_pylist()[:limit]
 
 
 def openwebtext() -> list[str]:
     """600 documents of OpenWebText, repeated in another order each time."""
     import pyarrow.parquet as pq
 
-    files = sorted((SHARED / "openwebtext").glob("*.parquet"))
+    files = sorted(OPENWEBTEXT.glob("*.parquet"))
     return _repeated([text for file in files for text in pq.read_table(file)["text"].to_pylist()])
 
 
@@ -50,6 +73,11 @@ def base64_noise() -> list[str]:
     return [base64.encodebytes(noise.randbytes(6000)).decode() for _ in range(TARGET // 8100)]
 
 
+def size_of(texts: list[str]) -> int:
+    """Bytes of UTF-8."""
+    return sum(len(text.encode()) for text in texts)
+
+
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
 
@@ -68,16 +96,3 @@ def _until(texts: list[str], target: int) -> Iterator[str]:
             size += len(text.encode(errors="replace"))
             if size >= target:
                 return
-
-
-def available() -> dict[str, list[str]]:
-    """The corpora that exist here, by name; the first two need ../shared/data."""
-    found = {"multilingual": multilingual, "source code": source_code, "base64": base64_noise}
-    if SHARED.is_dir():
-        found = {"campus": campus, "openwebtext": openwebtext} | found
-    return found
-
-
-def size_of(texts: list[str]) -> int:
-    """Bytes of UTF-8."""
-    return sum(len(text.encode()) for text in texts)

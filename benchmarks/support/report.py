@@ -1,5 +1,7 @@
 """What a benchmark reports, as a table and as JSON."""
 
+from __future__ import annotations
+
 import json
 import os
 import platform

@@ -1,5 +1,7 @@
 """Documentation sites to measure on: the HTML pages of Debian packages."""
 
+from __future__ import annotations
+
 import subprocess
 from pathlib import Path
 

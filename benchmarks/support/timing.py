@@ -1,5 +1,7 @@
 """Contestants in turn, several times, in a process of their own with a fixed number of threads."""
 
+from __future__ import annotations
+
 import gc
 import json
 import os
