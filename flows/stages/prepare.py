@@ -21,18 +21,12 @@ class PrepareSettings(BaseModel, extra="forbid"):
 
 
 def build(job: Job[PrepareSettings]) -> None:
+    from scraping.corpus.prepare import CorpusInputs
     from scraping.corpus.prepare import prepare as prepare_corpus
 
-    documents = job.inputs["documents"]
-    prepare_corpus(
-        pages=job.paths("pages"),
-        documents=[job.path("documents")] if documents else [],
-        extractors=job.config.extractors,
-        config=job.config.corpus,
-        out=job.out,
-        progress=job.progress,
-        map_shards=job.map_shards,
-    )
+    documents = [job.path("documents")] if job.inputs["documents"] else []
+    inputs = CorpusInputs(job.paths("pages"), documents, job.config.extractors)
+    prepare_corpus(inputs, job.config.corpus, job.out, job.progress, job.executor)
 
 
 def identity(settings: PrepareSettings, store: Store) -> Any:

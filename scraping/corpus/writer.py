@@ -1,11 +1,13 @@
 """The corpus on disk: documents sorted by id, split into train and validation, and what was dropped beside them."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,24 +23,35 @@ from scraping.shards import (
     shards,
 )
 from textmill.errors import UserError
+from textmill.progress import Progress
 
 EXCERPT = 200  # characters of a dropped document that are kept to judge by
 
 
-def write_corpus(
-    documents: list[Path],
-    drops: list[Path],
-    duplicates: Mapping[int, tuple[str, str]],
-    validation_fraction: float,
-    scratch: Path,
-    out: Path,
-    progress: Callable[..., None],
-) -> dict[str, Any]:
-    """Write the corpus and all that was dropped to `out`; returns the figures.
+class Candidates(NamedTuple):
+    """The documents that passed the filters, and what was dropped of the others."""
 
-    `documents` are DOCUMENTS files, `drops` DROPPED files; `duplicates` gives reason and detail for positions in all
-    documents together. `scratch` is a folder for sorting. Raises `UserError` if no document is left.
+    documents: list[Path]  # DOCUMENTS files
+    dropped: list[Path]  # DROPPED files
+    duplicates: Mapping[int, tuple[str, str]]  # reason and detail, by position in all documents together
+
+
+def write_corpus(
+    candidates: Candidates, validation_fraction: float, scratch: Path, out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Write the corpus and all that was dropped to `out`; returns the counts of both.
+
+    Args:
+        candidates: what the corpus is chosen from.
+        validation_fraction: share of the documents that are set aside.
+        scratch: a folder for sorting.
+        out: where `train-*.parquet`, `validation-*.parquet` and `dropped/part-*.parquet` are to be.
+        progress: hears of documents written.
+
+    Raises:
+        UserError: no document is left.
     """
+    documents, drops, duplicates = candidates
     total = count_rows(documents)
     is_validation = _split((row["id"] for row in _survivors(documents, duplicates)), validation_fraction)
     characters = sum(row["n_chars"] for row in _survivors(documents, duplicates))
@@ -68,16 +81,16 @@ def write_corpus(
     for part in (train, validation, dropped):
         part.finish()
     progress(total, total, unit="documents", phase="writing")
-    return tally.figures()
+    return tally.stats()
 
 
-def dropped_row(row: Mapping, reason: str, detail: str, text: str) -> dict:
+def dropped_row(row: Mapping[str, Any], reason: str, detail: str, text: str) -> dict[str, Any]:
     """The DROPPED row of a document; what its details name must not differ from run to run."""
     common = {key: row[key] for key in ("id", "source", "url")}
     return {**common, "reason": reason, "detail": detail, "excerpt": text[:EXCERPT]}
 
 
-def _survivors(documents: list[Path], duplicates: Mapping[int, tuple[str, str]]) -> Iterator[dict]:
+def _survivors(documents: list[Path], duplicates: Mapping[int, tuple[str, str]]) -> Iterator[dict[str, Any]]:
     rows = read_rows(documents, ["id", "n_chars"])
     return (row for position, row in enumerate(rows) if position not in duplicates)
 
@@ -98,7 +111,7 @@ def _split_place(id: str) -> int:
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, person=b"split").digest(), "big")
 
 
-def _empty_corpus(reasons: Counter) -> str:
+def _empty_corpus(reasons: Counter[str]) -> str:
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     return f"no document is left ({listed}): widen the filters or choose another extractor."
 
@@ -107,7 +120,7 @@ class _SortedShards:
     """Writes rows in the order of their ids, however many: they are dealt into ranges of ids, one per shard, on disk,
     and each range is then sorted in memory."""
 
-    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, scratch: Path, expected_bytes: int):
+    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, scratch: Path, expected_bytes: int) -> None:
         self._folder, self._prefix, self._schema = folder, prefix, schema
         folder.mkdir(exist_ok=True)
         for leftover in [*shards(folder, prefix), *folder.glob(f".{prefix}-*.tmp")]:
@@ -116,10 +129,12 @@ class _SortedShards:
         self._scratch = scratch / prefix
         self._ranges = [ShardWriter(self._scratch, f"range{n:05d}", schema, shard_bytes=1 << 62) for n in range(count)]
 
-    def add(self, row: Mapping) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Put a row into its range."""
         self._ranges[int(row["id"][:8], 16) * len(self._ranges) >> 32].write(row)
 
     def finish(self) -> None:
+        """Sort each range into a shard."""
         with ShardWriter(self._folder, self._prefix, self._schema, shard_bytes=1 << 62) as output:
             for writer in self._ranges:
                 path = writer.cut()
@@ -137,24 +152,27 @@ class _SortedShards:
 class _Tally:
     """Counts what was kept and dropped, in all and by source."""
 
-    def __init__(self):
-        self._dropped: dict[str, Counter] = {}
-        self._kept: dict[str, Counter] = {}
-        self._splits = {"train": Counter(), "validation": Counter()}
-        self._languages: Counter = Counter()
-        self._extractors: Counter = Counter()
+    def __init__(self) -> None:
+        self._dropped: dict[str, Counter[str]] = {}
+        self._kept: dict[str, Counter[str]] = {}
+        self._splits: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter()}
+        self._languages: Counter[str] = Counter()
+        self._extractors: Counter[str] = Counter()
 
     def drop(self, source: str, reason: str) -> None:
+        """Count a document that was dropped."""
         self._dropped.setdefault(source, Counter())[reason] += 1
 
-    def keep(self, row: dict, split: str) -> None:
+    def keep(self, row: Mapping[str, Any], split: str) -> None:
+        """Count a document that was written to a split."""
         size = {"documents": 1, "characters": row["n_chars"]}
         self._kept.setdefault(row["source"], Counter()).update(size)
         self._splits[split].update(size)
         self._languages[row["lang"] or "unknown"] += 1
         self._extractors[row["extractor"]] += 1
 
-    def figures(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
+        """All counts; `candidates` is always the sum of `documents` and `dropped`."""
         sources = {}
         for source in {*self._kept, *self._dropped}:
             kept, dropped = self._kept.get(source, Counter()), self._dropped.get(source, Counter())

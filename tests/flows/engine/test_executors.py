@@ -33,7 +33,7 @@ from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
 from flows.service.flows import stage_flow
 from scraping.collections.ingest import IngestConfig, ingest
-from scraping.corpus.prepare import PrepareConfig, prepare
+from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
 from scraping.extraction.extract import MainExtractor
 from scraping.shards import PAGES, ShardWriter
 from textmill.errors import UserError
@@ -119,7 +119,8 @@ def build(collections: Path, pages: Path, corpus: Path, out: Path, executor: Exe
     map_shards = mapper(executor)
     for name, layout in (("parquet", "*.parquet"), ("archive", "openwebtext.tar.xz")):
         ingest(IngestConfig(path=str(collections / layout)), out / name, silent, map_shards)
-    prepare([pages], [], {"site": MainExtractor()}, PrepareConfig(workers=2), out / "corpus", silent, map_shards)
+    inputs = CorpusInputs([pages], extractors={"site": MainExtractor()})
+    prepare(inputs, PrepareConfig(workers=2), out / "corpus", silent, executor)
     train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", map_shards=map_shards)
     pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", map_shards=map_shards)
     return content(out)

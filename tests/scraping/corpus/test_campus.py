@@ -15,9 +15,10 @@ import pytest
 
 from scraping.collections.ingest import IngestConfig, document_id, ingest
 from scraping.corpus.boilerplate import Sampler, TemplateLearner, remove_template
-from scraping.corpus.dedup import DedupConfig, find_duplicates, fingerprint
-from scraping.corpus.hashing import ngrams, words
-from scraping.corpus.prepare import PrepareConfig, TemplateConfig, prepare
+from scraping.corpus.dedup import DedupConfig, find_duplicates, sign
+from scraping.corpus.hashing import hash_ngrams, hash_words
+from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
+from scraping.corpus.templates import TemplateConfig
 from scraping.extraction.normalize import normalize
 from scraping.shards import read_rows, shards
 
@@ -38,13 +39,13 @@ def pages():
 def template_share(texts, run=10, share=0.05):
     """Share of characters in runs of words that are found on more than 5 % of the texts; another run length than the
     code under test uses, so that this is a measurement and not a repetition of it."""
-    split = [words(text) for text in texts]
-    per_page = [np.unique(ngrams(page.hashes, run)) for page in split]
+    split = [hash_words(text) for text in texts]
+    per_page = [np.unique(hash_ngrams(page.hashes, run)) for page in split]
     hashes, counts = np.unique(np.concatenate(per_page), return_counts=True)
     template = hashes[counts > share * len(texts)]
     total = covered = 0
     for page in split:
-        hits = np.flatnonzero(np.isin(ngrams(page.hashes, run), template))
+        hits = np.flatnonzero(np.isin(hash_ngrams(page.hashes, run), template))
         inside = np.zeros(len(page.hashes), bool)
         inside[(hits[:, None] + np.arange(run)).ravel()] = True
         lengths = page.ends - page.starts + 1
@@ -84,7 +85,8 @@ def test_the_corpus_has_no_template_and_no_duplicates(pages, tmp_path):
         pass
 
     ingest(IngestConfig(path=str(CORPUS), name="campus"), tmp_path / "documents", nothing)
-    prepare([], [tmp_path / "documents"], {}, PrepareConfig(workers=2), tmp_path / "corpus", nothing)
+    inputs = CorpusInputs(documents=[tmp_path / "documents"])
+    prepare(inputs, PrepareConfig(workers=2), tmp_path / "corpus")
     corpus = [row["text"] for split in ("train", "validation") for row in read_rows(shards(tmp_path / "corpus", split))]
     figures = json.loads((tmp_path / "corpus/stats.json").read_text())
     before, after = template_share(pages), template_share(corpus)
@@ -94,5 +96,5 @@ def test_the_corpus_has_no_template_and_no_duplicates(pages, tmp_path):
     assert figures["candidates"] == len(pages) == figures["documents"] + sum(figures["dropped"].values())
     assert len(set(corpus)) == len(corpus)
     config = DedupConfig()
-    prints = fingerprint([document_id(text.encode()) for text in corpus], corpus, config)
-    assert find_duplicates(prints, lambda places: (corpus[place] for place in places), config, tmp_path) == []
+    signatures = sign([document_id(text.encode()) for text in corpus], corpus, config)
+    assert find_duplicates(signatures, lambda places: (corpus[place] for place in places), config, tmp_path) == []

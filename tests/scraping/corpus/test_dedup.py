@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from scraping.corpus.dedup import PERMUTATIONS, DedupConfig, find_duplicates, fingerprint, rows_per_band, shingles
+from scraping.corpus.dedup import PERMUTATIONS, DedupConfig, find_duplicates, rows_per_band, shingles, sign
 
 
 def sentence_text(random_word, count):
@@ -30,7 +30,7 @@ def drops(texts, tmp_path, **settings):
     config = DedupConfig(**settings)
     ids = [f"{hash_of(text):032x}" for text in texts]
     found = find_duplicates(
-        fingerprint(ids, texts, config), lambda places: (texts[place] for place in places), config, tmp_path
+        sign(ids, texts, config), lambda places: (texts[place] for place in places), config, tmp_path
     )
     return {texts[item.document]: (texts[item.kept], item.reason) for item in found}
 
@@ -42,7 +42,7 @@ def hash_of(text):
 def test_exact_duplicates(tmp_path):
     texts = ["one and the same text", "another text", "one and the same text", "one and the same text"]
     config = DedupConfig(near=False)
-    found = find_duplicates(fingerprint(list("3142"), texts, config), lambda _: (), config, tmp_path)
+    found = find_duplicates(sign(list("3142"), texts, config), lambda _: (), config, tmp_path)
     assert [(item.document, item.kept, item.reason) for item in found] == [(0, 3, "duplicate"), (2, 3, "duplicate")]
 
 

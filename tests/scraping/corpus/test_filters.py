@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from pydantic import ValidationError
 
-from scraping.corpus.filters import FilterConfig, detect_language, judge
+from scraping.corpus.filters import FilterConfig, FilterResult, apply_filters, detect_language, recipe
 
 PROSE = (
     "The library was founded in the spring of that year by a small group of teachers who wanted their students to read "
@@ -29,12 +29,16 @@ LIST = "\n".join(
 )
 
 
+def result(text: str, config: FilterConfig) -> FilterResult:
+    return apply_filters(text, recipe(config))
+
+
 @pytest.mark.parametrize(
     "text",
     [PROSE, GERMAN, JAPANESE, LIST, inspect.getsource(textwrap), inspect.getdoc(textwrap.TextWrapper)],
 )
 def test_what_people_read_passes(text):
-    assert judge(text, FilterConfig()).reason is None
+    assert result(text, FilterConfig()).reason is None
 
 
 @pytest.mark.parametrize(
@@ -56,34 +60,34 @@ def test_what_people_read_passes(text):
     ],
 )
 def test_what_no_one_reads_is_dropped_with_its_reason(text, reason):
-    verdict = judge(text, FilterConfig())
-    assert verdict.reason == reason and verdict.detail
+    found = result(text, FilterConfig())
+    assert found.reason == reason and found.detail
 
 
 def test_one_line_that_trails_off_is_no_list_of_teasers():
-    assert judge(PROSE + " And so on…", FilterConfig()).reason is None
+    assert result(PROSE + " And so on…", FilterConfig()).reason is None
 
 
 def test_each_group_of_rules_can_be_switched_off():
     off = {"enabled": False}
-    assert judge("short", FilterConfig(length=off)).reason is None
-    assert judge("\n".join(["Share this page with your friends"] * 30), FilterConfig(repetition=off)).reason is None
-    assert judge("1234 5678 90 12.5 % 3/4 " * 20 + "ab", FilterConfig(symbols=off, repetition=off)).reason is None
+    assert result("short", FilterConfig(length=off)).reason is None
+    assert result("\n".join(["Share this page with your friends"] * 30), FilterConfig(repetition=off)).reason is None
+    assert result("1234 5678 90 12.5 % 3/4 " * 20 + "ab", FilterConfig(symbols=off, repetition=off)).reason is None
 
 
 def test_thresholds_can_be_set():
-    assert judge(PROSE, FilterConfig(length={"min_characters": 1_000})).reason == "too short"
-    assert judge("Too little.", FilterConfig(length={"min_characters": 5})).reason is None
+    assert result(PROSE, FilterConfig(length={"min_characters": 1_000})).reason == "too short"
+    assert result("Too little.", FilterConfig(length={"min_characters": 5})).reason is None
     with pytest.raises(ValidationError):
         FilterConfig(length={"minimum": 5})
 
 
 def test_languages():
     english = FilterConfig(language={"keep": ["en"]})
-    assert judge(PROSE, english).reason is None and judge(PROSE, english).lang == "en"
-    assert judge(GERMAN, english)[:1] == ("language",) and judge(GERMAN, english).lang == "de"
-    assert judge(GERMAN, FilterConfig(language={"keep": ["de", "en"]})).reason is None
-    assert judge(inspect.getdoc(textwrap.TextWrapper), english).reason is None
+    assert result(PROSE, english).reason is None and result(PROSE, english).lang == "en"
+    assert result(GERMAN, english)[:1] == ("language",) and result(GERMAN, english).lang == "de"
+    assert result(GERMAN, FilterConfig(language={"keep": ["de", "en"]})).reason is None
+    assert result(inspect.getdoc(textwrap.TextWrapper), english).reason is None
     assert detect_language("Bonjour") == (None, 0.0)
     with pytest.raises(ValidationError, match="not a language code"):
         FilterConfig(language={"keep": ["English"]})

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scraping.collections.ingest import IngestConfig, ingest
-from scraping.corpus.prepare import PrepareConfig, page_id, prepare
+from scraping.corpus.extract_pages import page_id
+from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
 from scraping.extraction.extract import ArticleExtractor, MainExtractor, RecordsExtractor
 from scraping.shards import DOCUMENTS, DROPPED, PAGES, ShardWriter, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError
@@ -69,7 +70,7 @@ def crawl(folder, pages, shard_rows=25):
 def build(out, pages, documents=(), extractors=None, progress=lambda *_, **__: None, **settings):
     settings.setdefault("workers", 2)
     extractors = extractors or {"site": MainExtractor()}
-    prepare(list(pages), list(documents), extractors, PrepareConfig(**settings), out, progress)
+    prepare(CorpusInputs(list(pages), list(documents), extractors), PrepareConfig(**settings), out, progress)
     return out
 
 
@@ -195,16 +196,16 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from scraping.extraction.extract import MainExtractor
-from scraping.corpus.prepare import PrepareConfig, prepare
+from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
 pages, documents, out = map(Path, sys.argv[1:])
-prepare([pages], [documents], {"site": MainExtractor()}, PrepareConfig(workers=2), out, lambda *_, **__: None)
+prepare(CorpusInputs([pages], [documents], {"site": MainExtractor()}), PrepareConfig(workers=2), out)
 """
 
 
 def test_kill_9_and_again_gives_the_same_bytes(built, collection, tmp_path):
     pages, out = crawl(tmp_path / "pages", site_pages(), shard_rows=10), tmp_path / "out"
     finished_before = -1
-    for pattern in ("extracted/dropped-00001.parquet", "refined/figures-*.json"):
+    for pattern in ("extracted/dropped-00001.parquet", "refined/counts-*.json"):
         command = [sys.executable, "-c", PROGRAM, *map(str, (pages, collection, out))]
         child = subprocess.Popen(command)
         while child.poll() is None and not list((out / ".work").glob(pattern)):

@@ -3,7 +3,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.corpus.prepare import PrepareConfig, prepare
+from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
 from scraping.crawling.crawl import crawl
 from scraping.crawling.source import load_source
 from scraping.extraction.extract import extract
@@ -140,7 +140,7 @@ def test_from_the_site_to_parquet_records(site, make_source, tmp_path):
     crawl(source, pages, quiet)
     assert "/login" not in site.paths()
     config = PrepareConfig(validation_fraction=0, dedup={"near": False}, workers=1)
-    prepare([pages], [], {source.name: source.extractor}, config, corpus, quiet)
+    prepare(CorpusInputs([pages], extractors={source.name: source.extractor}), config, corpus)
     records = pq.read_table(corpus / "records" / "test.parquet").to_pylist()
     assert sorted(record["id"] for record in records) == ["CS-110", "CS-210"]
     assert records[0]["descriptors"][0]["label"] == "Description"
