@@ -1,8 +1,8 @@
 """Text of documentation pages: how much of it is found, how fast, and how well a second process helps.
 
 The pages are those of Debian's `postgresql-doc-15` and `python3.11-doc`, taken from the system or from its package
-archive. What belongs to a page is told by the generator's own markup, read with BeautifulSoup and not with the code
-under test: the words of Sphinx's `div.body` and of DocBook's titled division, without navigation. Precision and recall
+archive. The generator's own markup says what belongs to a page, read with BeautifulSoup and not with the code under
+test: the words of Sphinx's `div.body` and of DocBook's titled division, without navigation. Precision and recall
 are of the bag of words, averaged over pages. The peer is trafilatura as it comes.
 """
 
@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median
 
@@ -23,12 +24,13 @@ from benchmarks.support.sites import site_folder
 from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor, extract
 from scraping.extraction.sandbox import Call, Sandbox
 
-# How each site says where its text is, and what its pages' author would call the text.
+# How each site is declared, and the element that holds what its authors wrote
 _EXTRACTORS = {
     "postgresql-doc-15": MainExtractor(selector="body", remove=["div.navheader", "div.navfooter"]),
     "python3.11-doc": MainExtractor(selector="div.body"),
 }
 _OWN_TEXT = {"postgresql-doc-15": "body", "python3.11-doc": "div.body"}
+Words = Counter[str]
 _WORD = re.compile(r"\w+")
 _NOT_OWN = ["script", "style", "div.navheader", "div.navfooter", "a.headerlink"]
 
@@ -43,8 +45,7 @@ def run(quick: bool) -> list[Row]:
             bodies = _spread([path.read_bytes() for path in sorted(folder.rglob("*.html"))], pages)
         own = [_own_words(body, package) for body in bodies]
         ours, article = _texts(bodies, extractor), _texts(bodies, ArticleExtractor())
-        rows.append(_score(f"{package}: recall", own, ours, article, _recall, goal="≥ .95"))
-        rows.append(_score(f"{package}: precision", own, ours, article, _precision))
+        rows += _scores(package, own, ours, article)
         seconds: dict[str, list[float]] = {"main": [], "article": []}
         for _ in range(repetitions):
             seconds["main"].append(_seconds(bodies, extractor))
@@ -55,11 +56,11 @@ def run(quick: bool) -> list[Row]:
     return rows + _scaling(bodies, repetitions)
 
 
-def _spread(items: list, count: int) -> list:
+def _spread(items: list[bytes], count: int) -> list[bytes]:
     return items[:: max(1, len(items) // count)][:count]
 
 
-def _own_words(body: bytes, package: str) -> Counter:
+def _own_words(body: bytes, package: str) -> Words:
     from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
 
     warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
@@ -71,22 +72,24 @@ def _own_words(body: bytes, package: str) -> Counter:
     return Counter(_WORD.findall(text.get_text(" ")))
 
 
-def _texts(bodies: list[bytes], extractor: Extractor) -> list[Counter]:
+def _texts(bodies: list[bytes], extractor: Extractor) -> list[Words]:
     texts = (extract(body, "http://site/", "text/html", extractor) for body in bodies)
     return [Counter(_WORD.findall(" ".join(document.text for document in documents))) for documents in texts]
 
 
-def _recall(own: Counter, found: Counter) -> float:
+def _recall(own: Words, found: Words) -> float:
     return (own & found).total() / max(1, own.total())
 
 
-def _precision(own: Counter, found: Counter) -> float:
+def _precision(own: Words, found: Words) -> float:
     return (own & found).total() / max(1, found.total())
 
 
-def _score(name: str, own: list[Counter], ours: list[Counter], peer: list[Counter], measure, goal: str = "") -> Row:
-    scores = [mean(map(measure, own, texts)) for texts in (ours, peer)]
-    return compare(name, "share", *scores, "trafilatura", goal=goal)
+def _scores(package: str, own: list[Words], ours: list[Words], peer: list[Words]) -> Iterator[Row]:
+    """Recall and precision of both, means over the pages."""
+    for name, measure, goal in (("recall", _recall, "≥ .95"), ("precision", _precision, "")):
+        mine, theirs = (mean(map(measure, own, texts)) for texts in (ours, peer))
+        yield compare(f"{package}: {name}", "fraction", mine, theirs, "trafilatura", goal=goal)
 
 
 def _seconds(bodies: list[bytes], extractor: Extractor) -> float:

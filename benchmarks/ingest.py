@@ -19,14 +19,19 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks.support.corpora import openwebtext, size_of, source_code
+from benchmarks.support.corpora import available, size_of, source_code
 from benchmarks.support.report import Row, compare
 from benchmarks.support.timing import child, peak_megabytes
 
 MEGABYTES = {True: 30, False: 100}
+
+Measured = dict[str, float]  # of a run: "cpu" and "seconds", "memory" and "megabytes"
+Metric = Callable[[Measured], float]
 
 
 def run(quick: bool) -> list[Row]:
@@ -39,24 +44,24 @@ def run(quick: bool) -> list[Row]:
         _write_parquet(folder / "small", size)
         _write_parquet(folder / "large", 10 * size)
         _write_archive(folder / "archive", size)
-        runs: dict[str, list[dict]] = {}
+        runs: dict[str, list[Measured]] = {}
         for _ in range(repetitions):
             for name in ("small", "large", "archive"):
                 runs.setdefault(name, []).append(_ingest("ours", folder / name))
             if has_peer:
                 runs.setdefault("peer", []).append(_ingest("datatrove", folder / "small"))
 
-    def mid(name: str, figure) -> float | None:
-        return median(map(figure, runs[name])) if name in runs else None
+    def mid(name: str, metric: Metric) -> float | None:
+        return median(map(metric, runs[name])) if name in runs else None
 
-    def per_core(result: dict) -> float:
+    def per_core(result: Measured) -> float:
         return result["megabytes"] / result["cpu"]
 
-    def memory(result: dict) -> float:
+    def memory(result: Measured) -> float:
         return result["memory"]
 
-    def against(name: str, unit: str, figure, **options) -> Row:
-        return compare(name, unit, mid("small", figure), mid("peer", figure), "datatrove", **options)
+    def against(name: str, unit: str, metric: Metric, **options: Any) -> Row:
+        return compare(name, unit, mid("small", metric), mid("peer", metric), "datatrove", **options)
 
     return [
         against("Parquet, text per CPU second", "MB/s", per_core, goal="≥ 100"),
@@ -68,19 +73,17 @@ def run(quick: bool) -> list[Row]:
     ]
 
 
-def _wall(result: dict) -> float:
+def _wall(result: Measured) -> float:
     return result["seconds"]
 
 
-def _ingest(how: str, folder: Path) -> dict:
-    return child("benchmarks.ingest", how, folder)
+def _ingest(reader: str, folder: Path) -> Measured:
+    return child("benchmarks.ingest", reader, folder)
 
 
-def _texts(megabytes: int):
-    try:
-        texts = openwebtext()
-    except FileNotFoundError:
-        texts = source_code()
+def _texts(megabytes: int) -> Iterator[str]:
+    """About so many megabytes of OpenWebText, or else of source code."""
+    texts = available().get("openwebtext", source_code)()
     size, number = 0, 0
     while size < megabytes * 1_000_000:
         text = f"{number} {texts[number % len(texts)]}"
@@ -136,16 +139,19 @@ _IMPORTS = {
 }
 
 
-# --- what the child processes run -------------------------------------------------------------------------------------
+# --- run by the child processes ---------------------------------------------------------------------------------------
 
 
 def ours(folder: str, out: Path) -> None:
+    """Ingest as the stage does."""
     from scraping.collections.ingest import IngestConfig, ingest
+    from textmill.progress import quiet
 
-    ingest(IngestConfig(path=folder), out, lambda *_, **__: None)
+    ingest(IngestConfig(path=folder), out, quiet)
 
 
 def peer(folder: str, out: Path) -> None:
+    """Read and write with datatrove."""
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.writers import ParquetWriter
 
@@ -154,21 +160,21 @@ def peer(folder: str, out: Path) -> None:
         pass
 
 
-def _main(how: str, folder: str) -> dict:
+def _main(reader: str, folder: str) -> Measured:
     import pyarrow.parquet as pq
 
-    for module in _IMPORTS[how]:
+    for module in _IMPORTS[reader]:
         importlib.import_module(module)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     out = Path(tempfile.mkdtemp())
     cpu, wall = time.process_time(), time.perf_counter()
-    {"ours": ours, "datatrove": peer}[how](folder, out)
-    figures = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - wall, "memory": peak_megabytes()}
+    {"ours": ours, "datatrove": peer}[reader](folder, out)
+    measured = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - wall, "memory": peak_megabytes()}
     files = [pq.ParquetFile(path) for path in out.rglob("*.parquet")]
     batches = (batch for file in files for batch in file.iter_batches(1_000, columns=["text"]))
-    figures["megabytes"] = sum(size_of(batch.column(0).to_pylist()) for batch in batches) / 1e6
+    measured["megabytes"] = sum(size_of(batch.column(0).to_pylist()) for batch in batches) / 1e6
     shutil.rmtree(out)
-    return figures
+    return measured
 
 
 if __name__ == "__main__":

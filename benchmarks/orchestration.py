@@ -1,9 +1,9 @@
 """What orchestration costs, on a Prefect server of the benchmark's own with an empty database.
 
 A run in which every stage is reused, against a Prefect flow that does nothing: whole processes in turn. Inside of one
-flow run, what a stage costs over a look into the store, or over the plain function that builds it. What a run leaves in
-the server's database. Then the runners: 10,000 shards of next to no work, and pretokenization on one and two Dask
-workers; their start is not counted.
+flow run, the cost of a reused stage, and of a built one over the plain function that builds it. The rows that a run
+leaves in the server's database. Then the executors: 10,000 shards of next to no work, and pretokenization on one and
+two Dask workers; their start is not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.support.corpora import size_of, source_code
 from benchmarks.support.report import Row, compare
 from benchmarks.support.timing import child, in_turn, peak_megabytes
 
-RUNNERS = {"processes": "multiprocessing", "dask": "distributed", "ray": "ray"}  # the package that each needs
+EXECUTORS = {"processes": "multiprocessing", "dask": "distributed", "ray": "ray"}  # the package that each needs
 SETTLED_SECONDS = 1.5  # the server writes events with a delay of up to 1
 SMALL = {
     "name": "small",
@@ -45,7 +45,7 @@ EMPTY = "import prefect; prefect.flow(lambda: None, name='empty')()"
 
 
 def run(quick: bool) -> list[Row]:
-    """Medians of 5 repetitions; `quick` takes 2 of a shorter chain, fewer shards and the faster runners."""
+    """Medians of 5 repetitions; `quick` takes 2 of a shorter chain, fewer shards and the faster executors."""
     repetitions = 2 if quick else 5
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -55,7 +55,7 @@ def run(quick: bool) -> list[Row]:
             rows = _runs(folder, database, repetitions)
             rows += _stages(child("benchmarks.orchestration", "stages", _config(folder), repetitions))
         shards = 1_000 if quick else 10_000
-        for kind, package in RUNNERS.items():
+        for kind, package in EXECUTORS.items():
             if find_spec(package) and not (quick and kind == "ray"):
                 rows += _shards(kind, child("benchmarks.orchestration", "shards", kind, shards))
         if find_spec("distributed") and not quick:
@@ -158,14 +158,14 @@ def _process(command: list[str | Path]) -> None:
         raise SystemExit(f"{command} failed:\n{done.stderr[-2000:]}")
 
 
-def _growth(what: str, before: dict[str, int], after: dict[str, int]) -> list[Row]:
-    more = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+def _growth(name: str, before: dict[str, int], after: dict[str, int]) -> list[Row]:
+    more = {table: after[table] - before.get(table, 0) for table in after if after[table] != before.get(table, 0)}
     size = more.pop("", 0)
-    tables = ", ".join(f"{name} {count}" for name, count in sorted(more.items(), key=lambda item: -item[1]))
-    print(f"{what}: {tables}")
+    tables = ", ".join(f"{table} {count}" for table, count in sorted(more.items(), key=lambda item: -item[1]))
+    print(f"{name}: {tables}")
     return [
-        Row(f"{what}, in the server's database", "rows", sum(more.values())),
-        Row(f"{what}, in the server's database", "kB", size / 1000),
+        Row(f"{name}, in the server's database", "rows", sum(more.values())),
+        Row(f"{name}, in the server's database", "kB", size / 1000),
     ]
 
 
@@ -176,7 +176,7 @@ def _stages(seconds: dict[str, float]) -> list[Row]:
     ]
 
 
-# --- the runners ------------------------------------------------------------------------------------------------------
+# --- the executors ----------------------------------------------------------------------------------------------------
 
 
 def _shards(kind: str, result: dict[str, float]) -> list[Row]:
@@ -206,7 +206,7 @@ def _write_corpus(corpus: Path, copies: int) -> None:
     (corpus / "megabytes").write_text(str(copies * size_of(texts) / 1e6))
 
 
-# --- what the child processes run -------------------------------------------------------------------------------------
+# --- run by the child processes ---------------------------------------------------------------------------------------
 
 
 def measure_stages(config: str, repetitions: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -44,12 +45,12 @@ def run(quick: bool) -> list[Row]:
             _train(folder, texts)
             del texts
             present = ["ours", *(peer for peer, package in peers.items() if find_spec(package))]
-            seconds: dict[str, list[float]] = {who: [] for who in present}
+            seconds: dict[str, list[float]] = {task: [] for task in present}
             _one("ours", folder)
             for _ in range(1 if quick else 5):
-                for who in present:
-                    seconds[who].append(_one(who, folder)["wall"])
-            mid = {who: median(values) for who, values in seconds.items()}
+                for task in present:
+                    seconds[task].append(_one(task, folder)["wall"])
+            mid = {task: median(values) for task, values in seconds.items()}
             label = f"{name} × {repeats}, whole process"
             rows += [
                 compare(label, "s", mid["ours"], mid.get(peer), peer, goal=GOALS[peer], lower_is_better=True)
@@ -69,9 +70,9 @@ def _growth(small: Path, temporary: Path, factor: int) -> list[Row]:
         shutil.copytree(small / "tokenizer", folder / "tokenizer")
     for task, name in (("ours", "pretokenize"), ("train", "train_tokenizer")):
         found = {r: [_one(task, temporary / f"times-{r}") for _ in range(3)] for r in (1, factor)}
-        for figure, unit, goal in (("memory", "MB", "0.9 to 1.1"), ("seconds", "s", "≥ 0.095")):
-            more, once = (median(run[figure] for run in found[r]) for r in (factor, 1))
-            label = f"{name}: {figure}, {factor} times the corpus"
+        for metric, unit, goal in (("memory", "MB", "0.9 to 1.1"), ("seconds", "s", "≥ 0.095")):
+            more, once = (median(run[metric] for run in found[r]) for r in (factor, 1))
+            label = f"{name}: {metric}, {factor} times the corpus"
             rows.append(compare(label, unit, more, once, "once", lower_is_better=True, goal=goal))
     return rows
 
@@ -98,21 +99,22 @@ def _train(folder: Path, texts: list[str]) -> None:
     tokenizer.save(folder / "tokenizer")
 
 
-def _one(who: str, folder: Path) -> dict:
-    out = folder / f"out-{who}"
+def _one(task: str, folder: Path) -> dict[str, float]:
+    out = folder / f"out-{task}"
     shutil.rmtree(out, ignore_errors=True)
-    return child("benchmarks.pretokenize", who, folder, threads=WORKERS)
+    return child("benchmarks.pretokenize", task, folder, threads=WORKERS)
 
 
-# ---- in the child
+# --- run by the child processes ---------------------------------------------------------------------------------------
 
 
 def without_the_peers() -> None:
-    """Let this process find what an environment of our own has, as the peers' processes find theirs."""
+    """Hide the packages that only the peers need: this process shall find those of an environment of our own."""
     sys.modules |= dict.fromkeys(PEERS_OWN)
 
 
 def ours(folder: Path, out: Path) -> None:
+    """Pretokenize as the stage does."""
     without_the_peers()
     from tokenization.pretokenize import PretokenizeConfig, pretokenize
 
@@ -120,6 +122,7 @@ def ours(folder: Path, out: Path) -> None:
 
 
 def train(folder: Path, out: Path) -> None:
+    """Train a tokenizer as the stage does."""
     without_the_peers()
     from tokenization.train import TokenizerConfig, train_tokenizer
 
@@ -136,7 +139,7 @@ def nanogpt(folder: Path, out: Path) -> None:
     tokenizer = load_tokenizer(folder / "tokenizer")
     encoding, eot = to_tiktoken(tokenizer), tokenizer.eot_id
 
-    def process(example):
+    def process(example: dict[str, Any]) -> dict[str, Any]:
         ids = encoding.encode_ordinary(example["text"])
         ids.append(eot)
         return {"ids": ids, "len": len(ids)}
@@ -158,6 +161,7 @@ def nanogpt(folder: Path, out: Path) -> None:
 
 
 def datatrove(folder: Path, out: Path) -> None:
+    """datatrove's tokenizer, with our vocabulary."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.tokens import DocumentTokenizer
@@ -178,11 +182,12 @@ def datatrove(folder: Path, out: Path) -> None:
     ).run()
 
 
-def main(who: str, folder: str) -> None:
-    out = Path(folder) / f"out-{who}"
+def main(task: str, folder: str) -> None:
+    """Run one task, and print its seconds and its peak memory in MB."""
+    out = Path(folder) / f"out-{task}"
     out.mkdir()
     started = time.perf_counter()
-    {"ours": ours, "train": train, "nanogpt": nanogpt, "datatrove": datatrove}[who](Path(folder), out)
+    {"ours": ours, "train": train, "nanogpt": nanogpt, "datatrove": datatrove}[task](Path(folder), out)
     seconds = time.perf_counter() - started
     sys.stdout.flush()
     os.write(1, (json.dumps({"seconds": seconds, "memory": peak_megabytes()}) + "\n").encode())

@@ -4,7 +4,7 @@ The sites are Debian's `postgresql-doc-15` (pages of 14 kB) and `python3.11-doc`
 its package archive. One server process serves them; each crawl runs in a process of its own, one after the other,
 at delay 0 and with robots.txt obeyed. CPU seconds are the crawling process's own, less imports, which are shown apart.
 
-Ours stores every page in Parquet; Scrapy is only asked to follow the links, which favours it.
+Ours stores every page in Parquet; Scrapy is only asked to follow the links, which favors it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.support.report import Row, compare
 from benchmarks.support.sites import SITES, site_folder
 from benchmarks.support.timing import child, peak_megabytes
 
 GOAL = "≥ 3"
+
+Crawl = dict[str, Any]  # of a run: "urls" found, "imports" and "cpu" in CPU seconds, wall "seconds", "memory" in MB
+Metric = Callable[[Crawl], float]
 
 
 def run(quick: bool) -> list[Row]:
@@ -45,16 +50,16 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def _rows(package: str, ours: list[dict], peer: list[dict]) -> list[Row]:
-    def mid(runs: list[dict], figure) -> float | None:
-        return median(map(figure, runs)) if runs else None
+def _rows(package: str, ours: list[Crawl], peer: list[Crawl]) -> list[Row]:
+    def mid(runs: list[Crawl], metric: Metric) -> float | None:
+        return median(map(metric, runs)) if runs else None
 
     if peer and set(ours[0]["urls"]) != set(peer[0]["urls"]):
         differing = sorted(set(ours[0]["urls"]) ^ set(peer[0]["urls"]))
         raise SystemExit(f"{package}: the crawls found different pages: {len(differing)}, {differing[:5]}")
 
-    def row(name, unit, figure, **options):
-        return compare(f"{package}: {name}", unit, mid(ours, figure), mid(peer, figure), "Scrapy", **options)
+    def row(name: str, unit: str, metric: Metric, **options: Any) -> Row:
+        return compare(f"{package}: {name}", unit, mid(ours, metric), mid(peer, metric), "Scrapy", **options)
 
     return [
         row("pages", "pages", lambda r: len(r["urls"])),
@@ -66,7 +71,8 @@ def _rows(package: str, ours: list[dict], peer: list[dict]) -> list[Row]:
 
 
 @contextmanager
-def _served(folder: Path):
+def _served(folder: Path) -> Iterator[str]:
+    """A server for the files of a folder; the URL of its first page."""
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.scraping", "serve", str(folder)], stdout=subprocess.PIPE, text=True
     )
@@ -77,19 +83,21 @@ def _served(folder: Path):
         server.wait()
 
 
-def _crawl(crawler: str, start: str) -> dict:
+def _crawl(crawler: str, start: str) -> Crawl:
     return child("benchmarks.scraping", crawler, start)
 
 
-# --- what the child processes run -------------------------------------------------------------------------------------
+# --- run by the child processes ---------------------------------------------------------------------------------------
 
 
 def serve(folder: str) -> None:
+    """Serve the files of a folder, and print the port."""
+
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
@@ -97,23 +105,26 @@ def serve(folder: str) -> None:
     server.serve_forever()
 
 
-def ours(start: str) -> dict:
+def ours(start: str) -> Crawl:
+    """Crawl as the stage does."""
     from scraping.crawling.crawl import crawl
     from scraping.crawling.source import Source
     from scraping.shards import read_rows, shards
+    from textmill.progress import quiet
 
     source = Source(
         name="site", start=[start], contact="bench@localhost", delay=0, private_addresses=True, sitemaps=False
     )
     out = Path(tempfile.mkdtemp())
-    with _measured() as figures:
-        crawl(source, out, lambda *_, **__: None)
-    figures["urls"] = [row["url"] for row in read_rows(shards(out), ["url"])]
+    with _measured() as measured:
+        crawl(source, out, quiet)
+    measured["urls"] = [row["url"] for row in read_rows(shards(out), ["url"])]
     shutil.rmtree(out)
-    return figures
+    return measured
 
 
-def scrapy(start: str) -> dict:
+def scrapy(start: str) -> Crawl:
+    """Crawl with Scrapy."""
     from scrapy.crawler import CrawlerProcess
     from scrapy.linkextractors import LinkExtractor
     from scrapy.spiders import CrawlSpider, Rule
@@ -126,7 +137,7 @@ def scrapy(start: str) -> dict:
         allowed_domains = ("127.0.0.1",)
         rules = (Rule(LinkExtractor(), callback="page", follow=True),)
 
-        def page(self, response):
+        def page(self, response: Any) -> None:
             urls.append(response.url)
 
         parse_start_url = page
@@ -138,21 +149,21 @@ def scrapy(start: str) -> dict:
         }
     )  # fmt: skip
     process.crawl(Spider)
-    with _measured() as figures:
+    with _measured() as measured:
         process.start()
-    figures["urls"] = sorted(set(urls))
-    return figures
+    measured["urls"] = sorted(set(urls))
+    return measured
 
 
 @contextmanager
-def _measured():
+def _measured() -> Iterator[Crawl]:
     """CPU and wall seconds of the block, CPU seconds before it, and the process's peak memory in MB."""
-    figures = {"imports": time.process_time()}
+    measured = {"imports": time.process_time()}
     start = time.perf_counter()
-    yield figures
-    figures["seconds"] = time.perf_counter() - start
-    figures["cpu"] = time.process_time() - figures["imports"]
-    figures["memory"] = peak_megabytes()
+    yield measured
+    measured["seconds"] = time.perf_counter() - start
+    measured["cpu"] = time.process_time() - measured["imports"]
+    measured["memory"] = peak_megabytes()
 
 
 if __name__ == "__main__":

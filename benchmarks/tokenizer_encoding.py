@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.support import corpora
 from benchmarks.support.report import Row, compare
-from benchmarks.support.timing import child, in_turn
+from benchmarks.support.timing import Contestants, Timed, child, in_turn
+
+if TYPE_CHECKING:
+    from tokenization.tokenizer import Tokenizer
 
 GOALS = {"tiktoken": "≥ 25", "gigatok": "≥ 1.2"}
 
@@ -40,7 +45,8 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def main(name: str, threads: str, repetitions: str) -> None:
+def main(name: str, thread_count: str, repetitions: str) -> None:
+    """Encode one corpus, and print the seconds of each contestant."""
     from benchmarks.tokenizer_training import largest
     from tokenization.text import batches
     from tokenization.tokenizer import Tokenizer
@@ -49,9 +55,9 @@ def main(name: str, threads: str, repetitions: str) -> None:
     texts = corpora.available()[name]()
     trained, _ = train_from_documents(batches(texts), TokenizerConfig(vocab_size=largest(texts, 32_768)))
     warm = Tokenizer(trained.tokens, "cl100k", {})
-    threads = int(threads)
+    threads = int(thread_count)
 
-    def cold():
+    def cold() -> Timed:
         fresh = Tokenizer(trained.tokens, "cl100k", {})
         fresh.prepare(threads)
         return lambda: fresh.encode_batch(texts, threads=threads)
@@ -63,7 +69,7 @@ def main(name: str, threads: str, repetitions: str) -> None:
     print(json.dumps({"seconds": seconds, "megabytes": corpora.size_of(texts) / 1e6}))
 
 
-def _tiktoken(trained, texts: list[str], threads: int) -> dict:
+def _tiktoken(trained: Tokenizer, texts: list[str], threads: int) -> Contestants:
     from concurrent.futures import ThreadPoolExecutor
 
     from tokenization.interchange import to_tiktoken
@@ -73,7 +79,7 @@ def _tiktoken(trained, texts: list[str], threads: int) -> dict:
     def one(text: str) -> np.ndarray:
         return encoding.encode_to_numpy(text, disallowed_special=())
 
-    def encode():
+    def encode() -> list[np.ndarray]:
         if threads == 1:
             return [one(text) for text in texts]
         with ThreadPoolExecutor(threads) as pool:
@@ -82,7 +88,7 @@ def _tiktoken(trained, texts: list[str], threads: int) -> dict:
     return {"tiktoken": lambda: encode}
 
 
-def _gigatok(trained, texts: list[str]) -> dict:
+def _gigatok(trained: Tokenizer, texts: list[str]) -> Contestants:
     if not find_spec("gigatok"):
         return {}
     import gigatok
@@ -91,14 +97,14 @@ def _gigatok(trained, texts: list[str]) -> dict:
         trained.save(Path(folder))
         source = (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
 
-    def prepare():
+    def prepare() -> Timed:
         tokenizer = gigatok.Tokenizer.from_json(source)
         return lambda: tokenizer.encode_batch(texts)
 
     return {"gigatok": prepare}
 
 
-def _check(ours, texts: list[str], tiktoken) -> None:
+def _check(ours: Tokenizer, texts: list[str], tiktoken: Callable[[], Timed]) -> None:
     for mine, theirs in zip(ours.encode_batch(texts), tiktoken()(), strict=True):
         if not np.array_equal(mine, theirs):
             raise SystemExit("the ids differ from tiktoken's")

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from benchmarks.support import corpora
 from benchmarks.support.report import Row, compare
-from benchmarks.support.timing import child, in_turn
+from benchmarks.support.timing import Contestants, Timed, child, in_turn
 
 GOALS = {"tokenizers": "≥ 40", "rustbpe": "≥ 12"}
 THREADS = 2
@@ -45,7 +45,7 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def contestants(texts: list[str], vocab_size: int) -> dict:
+def contestants(texts: list[str], vocab_size: int) -> Contestants:
     """Each as a function that prepares and returns the training."""
     from tokenization.patterns import NAMED
     from tokenization.text import batches
@@ -54,11 +54,11 @@ def contestants(texts: list[str], vocab_size: int) -> dict:
     pattern = NAMED["cl100k"].regex
     config = TokenizerConfig(vocab_size=vocab_size, threads=THREADS)
     merges = vocab_size - len(config.special_names())
-    found = {"ours": lambda: lambda: train_from_documents(batches(texts), config)}
+    found: Contestants = {"ours": lambda: lambda: train_from_documents(batches(texts), config)}
     if find_spec("rustbpe"):
         import rustbpe
 
-        def prepare_rustbpe():
+        def prepare_rustbpe() -> Timed:
             tokenizer = rustbpe.Tokenizer()
             return lambda: tokenizer.train_from_iterator(iter(texts), merges, pattern=pattern)
 
@@ -66,7 +66,7 @@ def contestants(texts: list[str], vocab_size: int) -> dict:
     if find_spec("tokenizers"):
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-        def prepare_tokenizers():
+        def prepare_tokenizers() -> Timed:
             tokenizer = Tokenizer(models.BPE())
             split = pre_tokenizers.Split(Regex(pattern), "isolated")
             byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -93,6 +93,7 @@ def largest(texts: list[str], vocab_size: int) -> int:
 
 
 def main(name: str, vocab_size: str, repetitions: str) -> None:
+    """Train on one corpus, and print the seconds of each contestant."""
     texts = corpora.available()[name]()
     started = time.perf_counter()
     size = largest(texts, int(vocab_size))

@@ -1,4 +1,4 @@
-"""What a benchmark reports, as a table and as JSON."""
+"""The rows of a benchmark, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass
 class Row:
-    """One figure of ours beside a peer's. `ratio` above 1 means that ours is better by that factor."""
+    """One metric of ours beside a peer's. `ratio` above 1 means that ours is better by that factor."""
 
     name: str
     unit: str
@@ -48,7 +48,13 @@ def print_table(rows: Iterable[Row]) -> None:
     for row in rows:
         peer = "missing" if row.peer is None and row.peer_name else _number(row.peer)
         table.add_row(
-            row.name, row.unit, _number(row.ours), peer, row.peer_name, row.ratio and f"{row.ratio:.2f}", row.goal
+            row.name,
+            row.unit,
+            _number(row.ours),
+            peer,
+            row.peer_name,
+            f"{row.ratio:.2f}" if row.ratio else "",
+            row.goal,
         )
     Console().print(table)
 

@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+Timed = Callable[[], object]  # what is timed
+Contestants = dict[str, Callable[[], Timed]]  # each prepares, which is not timed, and returns what is
 
 
-def in_turn(contestants: dict[str, Callable[[], Callable[[], object]]], repetitions: int) -> dict[str, float]:
-    """Median seconds of each. A contestant is a function that prepares (not timed) and returns what is timed.
+def in_turn(contestants: Contestants, repetitions: int) -> dict[str, float]:
+    """Median seconds of each.
 
     Each runs once before, for its compilation and first-time set-up; that is not counted.
     """
@@ -32,8 +36,12 @@ def in_turn(contestants: dict[str, Callable[[], Callable[[], object]]], repetiti
     return {name: median(values) for name, values in seconds.items()}
 
 
-def child(module: str, *arguments: object, threads: int = 2) -> dict:
-    """What `python -m module arguments…` prints as JSON on its last line; the peers' thread pools are limited."""
+def child(module: str, *arguments: object, threads: int = 2) -> dict[str, Any]:
+    """Run `python -m module arguments…`, with the peers' thread pools limited to `threads`.
+
+    Returns:
+        The JSON object on the last line that it prints, and its seconds from start to exit as "wall".
+    """
     environment = os.environ | {
         "RAYON_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true",
