@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from textmill.errors import UserError
-from tokenization.kernels.jit import kernel
+from tokenization.kernels.gather import gather, permute
 
 META = "meta.json"
 TOKEN_BYTES = "token_bytes.npy"
@@ -95,7 +95,7 @@ class MappedFile:
         Where one reaches outside the file, those from it on are left as they were.
         """
         self._count_touched(max(windows.shape[1] * self.dtype.itemsize, mmap.PAGESIZE) * len(starts))
-        return _gather(self._values, starts, windows)
+        return gather(self._values, starts, windows)
 
     def _count_touched(self, nbytes: int) -> None:
         self._touched += nbytes
@@ -213,37 +213,5 @@ def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarr
     keys = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64)
     indices = np.asarray(indices, np.int64)
     result = np.empty(indices.size, np.int64)
-    _permute(indices.ravel(), np.uint64(n), half, keys, result)
+    permute(indices.ravel(), np.uint64(n), half, keys, result)
     return result.reshape(indices.shape)
-
-
-@kernel
-def _gather(values, starts, windows):
-    """windows[i] = the values from starts[i] on, widened on the way; False from the first that is not all there."""
-    length = windows.shape[1]
-    for i in range(len(starts)):
-        start = starts[i]
-        if start < 0 or start > len(values) - length:
-            return False
-        source, window = values[start : start + length], windows[i]
-        for j in range(length):
-            window[j] = source[j]
-    return True
-
-
-@kernel
-def _permute(indices, n, half, keys, result):
-    """result[i] = where the Feistel network over 2 x `half` bits sends indices[i], walked until it is below n."""
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    for i in range(len(indices)):
-        value = np.uint64(indices[i])
-        while True:
-            left, right = value >> half, value & mask
-            for key in keys:
-                mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
-                mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
-                left, right = right, left ^ ((mixed >> np.uint64(33)) & mask)
-            value = (left << half) | right
-            if value < n:
-                break
-        result[i] = np.int64(value)

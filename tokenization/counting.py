@@ -10,7 +10,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from tokenization.kernels.scanner import Scanner
-from tokenization.kernels.word_table import WordCounts
+from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import Pattern
 from tokenization.shard_writer import sync, whole_files
 from tokenization.text import BATCH_BYTES, Documents, read_shard

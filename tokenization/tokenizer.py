@@ -16,7 +16,8 @@ import regex
 from textmill.errors import UserError
 from tokenization.arrays import token_dtype
 from tokenization.config import END_OF_TEXT
-from tokenization.kernels.encoder import ID_LIMIT, Encoder, Vocabulary
+from tokenization.kernels.encoder import Encoder
+from tokenization.kernels.vocabulary import ID_LIMIT, Vocabulary
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
 

@@ -14,7 +14,7 @@ from tokenization.counting import count_shards, count_words
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
-from tokenization.kernels.word_table import WordCounts
+from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, shards
 from tokenization.tokenizer import Tokenizer

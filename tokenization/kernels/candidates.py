@@ -1,32 +1,118 @@
 """The pairs that may be merged next: found by key in a hash table, and by count in a queue.
 
-`pairs` is int64[:, 5], a row for each; a pair keeps its row, and the hash table maps its key to the index of the row.
+Plain Python: `max` over the counts in `reference.most_frequent`. That looks at every pair for every merge; the queue
+looks at a few.
 
 The queue makes use of what counts do: that of a pair only falls, and a new pair occurs at most as often as the one
 merged last. So the pairs are sorted into classes of similar counts and only those of the highest class are ordered, in
 a heap; a pair whose count has fallen moves to its lower class when its turn comes (after the radix heap of Ahuja,
 Mehlhorn, Orlin and Tarjan, "Faster Algorithms for the Shortest Path Problem", JACM 1990).
+
+    counts 41, 40, 33, 5   classes 32-35: {33}, 40-43: {41, 40}, 5: {5}   (eight classes to a power of two)
+    heap of the top class  41, 40; 41 is taken and merged, which lowers 40 to 34
+    the next turn          34 is not of this class any more and moves to 32-35, which is then opened: 34, 33
 """
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from tokenization.kernels.jit import address, inlined, kernel, leading_zeros, prefetch
 from tokenization.kernels.word_table import M0
 
-# columns of the pairs: both symbols packed, how often the pair occurs, its slice of the places, the next of its class
-KEY, COUNT, FIRST, LENGTH, NEXT = 0, 1, 2, 3, 4
+KEY, COUNT, FIRST, LENGTH, NEXT = range(5)  # columns of the pairs
+TRACKED, ENTERED, WAITING, TOP, PLACED = range(5)  # entries of `sizes`
 NONE = -1
 CLASSES = 512
 SLOT = 16  # bytes of a slot of the hash table: key (NONE where it is empty) and index
 
 
+class Candidates(NamedTuple):
+    """The pairs that are tracked, for they occur often enough to be merged before the threshold falls.
+
+    A tuple cannot change, so the numbers that do are in `sizes`.
+    """
+
+    pairs: np.ndarray
+    """int64[:, 5], a row for each pair, which it keeps: KEY (both symbols packed), COUNT (how often it occurs), FIRST
+    and LENGTH (its slice of the places where it occurs), NEXT (the next pair of its class, or NONE)."""
+    table: np.ndarray
+    """int64[slots, 2]: key → row of the pair, by open addressing."""
+    heads: np.ndarray
+    """int64[CLASSES]: the first pair of each class, or NONE."""
+    heap: np.ndarray
+    """int64[:, 3]: count, key and row of all pairs of the class TOP, with room for every pair."""
+    sizes: np.ndarray
+    """int64[5]: pairs TRACKED so far, those ENTERED in the table, those WAITING in the heap, the TOP class, and how
+    many places are PLACED in the slices of all pairs."""
+    threshold: int
+    """How often a pair must occur to be tracked."""
+
+
+class HeapEntry(NamedTuple):
+    """A pair in the heap with the count it had when it was put there (all int64)."""
+
+    count: int
+    key: int
+    index: int
+
+
 @inlined
 def key_of(left, right):
+    """Both symbols of a pair as one int64; smaller pairs have smaller keys."""
     return np.int64(left) << 32 | np.int64(right)
 
 
+# ---- all pairs
+
+
 @kernel
-def with_room(rows, used, more):
+def candidates_of(pairs, found, threshold, placed):
+    """Track those of the first `found` pairs that occur often enough; takes `pairs` over and reorders them."""
+    tracked = _keep_frequent(pairs, found, threshold)
+    table, entered = _table_of(pairs, tracked, threshold, tracked)
+    heads, heap = np.full(CLASSES, NONE, np.int64), np.empty((tracked + 1024, 3), np.int64)
+    sizes = np.array([tracked, entered, 0, CLASSES, placed])
+    candidates = Candidates(pairs, table, heads, heap, sizes, threshold)
+    for index in range(tracked):
+        _put(index, candidates)
+    return candidates
+
+
+@kernel
+def _keep_frequent(pairs, found, threshold):
+    """Move the pairs that occur at least `threshold` times to the front; returns how many these are."""
+    kept = 0
+    for index in range(found):
+        if pairs[index, COUNT] >= threshold:
+            for column in range(LENGTH + 1):
+                pairs[kept, column] = pairs[index, column]
+            kept += 1
+    return kept
+
+
+@inlined
+def lacks_room(candidates, more):
+    """Whether so many more pairs need `with_room`."""
+    used, entered = candidates.sizes[TRACKED] + more, candidates.sizes[ENTERED] + more
+    full = 3 * entered > 2 * candidates.table.shape[0]
+    return full or used > candidates.pairs.shape[0] or used > candidates.heap.shape[0]
+
+
+@kernel
+def with_room(candidates, more):
+    """The same candidates, with room for `more` pairs."""
+    pairs, table, heads, heap, sizes, threshold = candidates
+    pairs, heap = more_rows(pairs, sizes[TRACKED], more), more_rows(heap, sizes[TRACKED], more)
+    if 3 * (sizes[ENTERED] + more) > 2 * table.shape[0]:
+        table, sizes[ENTERED] = _table_of(pairs, sizes[TRACKED], threshold, more)
+    return Candidates(pairs, table, heads, heap, sizes, threshold)
+
+
+@kernel
+def more_rows(rows, used, more):
     """Rows that begin with the `used` first of these and have room for `more`."""
     if used + more <= rows.shape[0]:
         return rows
@@ -35,6 +121,21 @@ def with_room(rows, used, more):
         for column in range(rows.shape[1]):
             larger[i, column] = rows[i, column]
     return larger
+
+
+@inlined
+def track(candidates, key, count, length):
+    """Add a pair, for which there must be room, and give it the next `length` places; returns the first of them."""
+    pairs, sizes = candidates.pairs, candidates.sizes
+    index, first = sizes[TRACKED], sizes[PLACED]
+    pairs[index, KEY], pairs[index, COUNT] = key, count
+    pairs[index, FIRST], pairs[index, LENGTH] = first, length
+    _enter(key, index, candidates.table)
+    _put(index, candidates)
+    sizes[TRACKED] += 1
+    sizes[ENTERED] += 1
+    sizes[PLACED] += length
+    return first
 
 
 # ---- by key: an open-addressing table
@@ -69,19 +170,19 @@ def _slot(key, table):
 
 @inlined
 def find(key, table):
-    """Index of a pair, or NONE."""
+    """Row of a pair, or NONE."""
     slot = _slot(key, table)
     return table[slot, 1] if table[slot, 0] == key else NONE
 
 
 @inlined
-def enter(key, index, table):
+def _enter(key, index, table):
     slot = _slot(key, table)
     table[slot, 0], table[slot, 1] = key, index
 
 
 @kernel
-def table_of_pairs(pairs, used, threshold, more):
+def _table_of(pairs, used, threshold, more):
     """(table, pairs in it) of those of the first `used` pairs that occur often enough, with room for `more`."""
     frequent = 0
     for index in range(used):
@@ -92,12 +193,11 @@ def table_of_pairs(pairs, used, threshold, more):
     table = np.full((slots, 2), NONE, np.int64)
     for index in range(used):
         if pairs[index, COUNT] >= threshold:
-            enter(pairs[index, KEY], index, table)
+            _enter(pairs[index, KEY], index, table)
     return table, frequent
 
 
-# ---- by count: `heads` (int64[CLASSES]) has the first pair of each class; `heap` (int64[:, 3]: count, key, index) has
-# all of the class `top`, the largest count first, then the smallest key; `waiting` is how many these are
+# ---- by count: a heap of the top class, the largest count first, then the smallest key; lists of the classes below
 
 
 @inlined
@@ -108,54 +208,67 @@ def _class_of(count):
 
 
 @inlined
-def _before(count, key, other_count, other_key):
-    return count > other_count or (count == other_count and key < other_key)
+def _entry_at(heap, i):
+    return HeapEntry(heap[i, 0], heap[i, 1], heap[i, 2])
+
+
+@inlined
+def _write(heap, i, entry):
+    heap[i, 0], heap[i, 1], heap[i, 2] = entry.count, entry.key, entry.index
+
+
+@inlined
+def _before(entry, other):
+    return entry.count > other.count or (entry.count == other.count and entry.key < other.key)
 
 
 @kernel
-def _sink(heap, waiting, i, count, key, index):
+def _sink(heap, waiting, i, entry):
     """Put an entry at position i, below which all is in order, or where it belongs beneath."""
     while True:
         child = 2 * i + 1
         if child >= waiting:
             break
-        if child + 1 < waiting and _before(heap[child + 1, 0], heap[child + 1, 1], heap[child, 0], heap[child, 1]):
+        if child + 1 < waiting and _before(_entry_at(heap, child + 1), _entry_at(heap, child)):
             child += 1
-        if _before(count, key, heap[child, 0], heap[child, 1]):
+        if _before(entry, _entry_at(heap, child)):
             break
-        heap[i, 0], heap[i, 1], heap[i, 2] = heap[child, 0], heap[child, 1], heap[child, 2]
+        _write(heap, i, _entry_at(heap, child))
         i = child
-    heap[i, 0], heap[i, 1], heap[i, 2] = count, key, index
+    _write(heap, i, entry)
 
 
 @inlined
-def _rise(heap, i, count, key, index):
+def _rise(heap, i, entry):
     """Put an entry at position i, beneath which nothing is, or where it belongs above."""
     while i > 0:
         parent = (i - 1) >> 1
-        if not _before(count, key, heap[parent, 0], heap[parent, 1]):
+        if not _before(entry, _entry_at(heap, parent)):
             break
-        heap[i, 0], heap[i, 1], heap[i, 2] = heap[parent, 0], heap[parent, 1], heap[parent, 2]
+        _write(heap, i, _entry_at(heap, parent))
         i = parent
-    heap[i, 0], heap[i, 1], heap[i, 2] = count, key, index
+    _write(heap, i, entry)
 
 
 @inlined
-def put(index, pairs, heads, heap, waiting, top):
-    """Add a pair to the queue; the heap must have room. Returns how many wait in it now."""
+def _put(index, candidates):
+    """Add a pair to the queue."""
+    pairs, heads, sizes = candidates.pairs, candidates.heads, candidates.sizes
     count = pairs[index, COUNT]
     its_class = _class_of(count)
-    if its_class == top:
-        _rise(heap, waiting, count, pairs[index, KEY], index)
-        return waiting + 1
-    pairs[index, NEXT] = heads[its_class]
-    heads[its_class] = index
-    return waiting
+    if its_class == sizes[TOP]:
+        _rise(candidates.heap, sizes[WAITING], HeapEntry(count, pairs[index, KEY], index))
+        sizes[WAITING] += 1
+    else:
+        pairs[index, NEXT] = heads[its_class]
+        heads[its_class] = index
 
 
 @kernel
-def _open_class(pairs, heads, heap, top, threshold):
-    """Make a heap of a class, without the pairs that have become rarer since. Returns (heap, waiting)."""
+def _open_class(candidates):
+    """Make a heap of the class TOP, without the pairs that have become rarer since."""
+    pairs, _, heads, heap, sizes, threshold = candidates
+    top = sizes[TOP]
     waiting = np.int64(0)
     index = heads[top]
     heads[top] = NONE
@@ -165,36 +278,37 @@ def _open_class(pairs, heads, heap, top, threshold):
         if count >= threshold:
             its_class = _class_of(count)
             if its_class == top:
-                heap = with_room(heap, waiting, 1)
-                heap[waiting, 0], heap[waiting, 1], heap[waiting, 2] = count, pairs[index, KEY], index
+                _write(heap, waiting, HeapEntry(count, pairs[index, KEY], index))
                 waiting += 1
             else:
                 pairs[index, NEXT] = heads[its_class]
                 heads[its_class] = index
         index = following
     for i in range(waiting // 2 - 1, -1, -1):
-        _sink(heap, waiting, i, heap[i, 0], heap[i, 1], heap[i, 2])
-    return heap, waiting
+        _sink(heap, waiting, i, _entry_at(heap, i))
+    sizes[WAITING] = waiting
 
 
 @kernel
-def take(pairs, heads, heap, waiting, top, threshold):
-    """Take the most frequent pair out of the queue: (its index or NONE, heap, waiting, top)."""
+def take(candidates):
+    """Take the most frequent pair out of the queue, of equally frequent ones the smallest: its row, or NONE."""
+    pairs, _, heads, heap, sizes, threshold = candidates
     while True:
-        while waiting == 0:
-            top -= 1
-            if top <= 0:
-                return NONE, heap, waiting, np.int64(0)
-            if heads[top] != NONE:
-                heap, waiting = _open_class(pairs, heads, heap, top, threshold)
-        seen, key, index = heap[0, 0], heap[0, 1], heap[0, 2]
+        while sizes[WAITING] == 0:
+            sizes[TOP] -= 1
+            if sizes[TOP] <= 0:
+                sizes[TOP] = 0
+                return NONE
+            if heads[sizes[TOP]] != NONE:
+                _open_class(candidates)
+        seen, key, index = _entry_at(heap, 0)
         count = pairs[index, COUNT]
-        if seen != count and count >= threshold and _class_of(count) == top:
-            _sink(heap, waiting, 0, count, key, index)
+        if seen != count and count >= threshold and _class_of(count) == sizes[TOP]:
+            _sink(heap, sizes[WAITING], 0, HeapEntry(count, key, index))
             continue
-        waiting -= 1
-        _sink(heap, waiting, 0, heap[waiting, 0], heap[waiting, 1], heap[waiting, 2])
+        sizes[WAITING] -= 1
+        _sink(heap, sizes[WAITING], 0, _entry_at(heap, sizes[WAITING]))
         if seen == count:
-            return index, heap, waiting, top
+            return index
         if count >= threshold:
-            waiting = put(index, pairs, heads, heap, waiting, top)
+            _put(index, candidates)

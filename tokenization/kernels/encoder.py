@@ -1,19 +1,23 @@
 """Words to token ids: a cache in front of byte pair merging by rank.
 
-Merging follows tiktoken: of all neighbours whose joined bytes are a token, the pair with the lowest rank is merged, the
-leftmost first; and a word that is itself a token is that token, even where merging would not arrive at it.
-
-What matters is the joined bytes, and yet each token has at most one pair. Merges inside the bytes of a token happen in
-the same order wherever these bytes stand, because the lowest rank of a word, where it is inside them, is also the
-lowest inside them. So the two tokens from which a token is made are always those that merging its own bytes arrives at.
+Plain Python: `reference.encode`, for each word of the text. Merging follows tiktoken (2022): of all neighbors whose
+joined bytes are a token, the pair with the lowest rank is merged, the leftmost first; and a word that is itself a token
+is that token, even where merging would not arrive at it.
 
 A word's ids are remembered under the word, keyed as in `word_table.py`; up to three ids lie in the entry itself. The
 cache starts out with the whole vocabulary. Words of up to 64 bytes merge with their pairs side by side in vector
 registers, longer ones with a heap in O(n log n).
+
+    tokens    a b c d, ab (256), cd (257), abcd (258); the word is `abcda`
+    joined    [256, -, 257, -]    for each position the id that its symbol makes with the next one, and the position
+    256 at 0  [-, ·, 257, -]      `ab` `c` is not a token; position 1 is no longer the start of a symbol
+    257 at 2  [258, ·, -, ·]      `ab` `cd` is one
+    258 at 0  [-, ·, ·, ·]        ids 258, 97: two, packed into one uint64 and remembered under `abcda`
 """
 
-from collections.abc import Mapping
-from itertools import chain
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,199 +30,126 @@ from tokenization.kernels.jit import (
     load32,
     load64,
     lowest_of_64,
+    store8,
     store32,
     store64,
     trailing_zeros,
 )
 from tokenization.kernels.scanner import Scanner
+from tokenization.kernels.vocabulary import (
+    COUNT_SHIFT,
+    ID_BITS,
+    ID_MASK,
+    NO_TOKEN,
+    PAIR_TABLES,
+    Vocabulary,
+    byte_id,
+    joined_bytes_id,
+    joined_id,
+    pair_view,
+)
 from tokenization.kernels.word_table import (
     ALL,
     INLINE,
     LONG_VALUE,
-    M0,
     ONE,
     VALUE,
+    WORD_TABLE,
+    bytes_of,
     enter_long,
     enter_short,
     find_long,
     find_short,
-    larger_long,
-    larger_short,
-    long_hash,
+    long_key,
     short_key,
-    table_of,
+    with_room,
+    word_view,
 )
 from tokenization.patterns import Pattern
 
 MERGED_AT_ONCE = 64  # bytes of the longest word whose pairs are looked at together
 CACHED_BYTES = 256  # longer words are merged anew each time
 CACHED_WORDS = 1 << 19  # distinct words remembered at most
-ID_BITS = 20
-ID_LIMIT = 1 << ID_BITS
-ID_MASK = np.uint64(ID_LIMIT - 1)
-NO_TOKEN = (1 << 26) - 1  # above all ids; with a position in 6 bits below it, 32 bits
-NO_PAIR = ALL  # an empty slot of the table of pairs
 SPILLED = np.uint64(15)
+SPILL_SHIFT = np.uint64(40)
 
 # An entry's value: the number of ids in the top 4 bits, then up to three ids, the first lowest, each in `bits` bits: 16
 # if all ids are below 65,536, so that the value can be written to uint16[:] as it is, else 20. More ids lie in `spill`;
 # the number is then 15, how many there are follows in 20 bits, and where they start in 40.
 
-
-@inlined
-def _packed(ids, n, bits, spill, spilled):
-    """(value, spilled) for n ids; those that do not fit are written to `spill` from `spilled` on.
-
-    ids, spill: addresses of uint32.
-    """
-    if n <= 3:
-        value = np.uint64(n) << np.uint64(60)
-        for j in range(n):
-            value |= load32(ids + 4 * j) << np.uint64(bits * j)
-        return value, spilled
-    for j in range(n):
-        store32(spill + 4 * (spilled + j), load32(ids + 4 * j))
-    return (SPILLED << np.uint64(60)) | (np.uint64(n) << np.uint64(40)) | np.uint64(spilled), spilled + n
-
-
-# ---- pairs of ids that merge: uint64 entries (left, right, id) of 20 bits each
-
-
-@inlined
-def _pair_entry(left, right, pairs, mask):
-    """Address of the entry of a pair, or of the empty entry where it belongs. pairs: address; mask: slots - 1."""
-    key = (np.uint64(left) << np.uint64(ID_BITS)) | np.uint64(right)
-    slot = (key * M0) >> np.uint64(leading_zeros(mask))
-    while True:
-        entry = pairs + np.int64(slot) * 8
-        found = load64(entry)
-        if found >> np.uint64(ID_BITS) == key or found == NO_PAIR:
-            return entry
-        slot = (slot + ONE) & mask
+ENCODER = np.dtype(
+    [
+        ("words", WORD_TABLE),  # the cache
+        ("pairs", PAIR_TABLES),
+        ("ids", np.int64),  # address of uint32[CACHED_BYTES]: work space, the ids of a word
+        ("joined", np.int64),  # address of uint32[64], work space: all ones between words
+        ("spill", np.int64),  # address of uint32[:], the ids of words that have more than three
+        ("spilled", np.int64),  # how many of these there are
+        # where in the documents and in their ids the encoder is
+        ("start", np.int64),  # of the next word in the text
+        ("document", np.int64),
+        ("written", np.int64),  # ids
+        ("closing", np.int64),  # id put after each document, or -1
+        ("remember", np.int64),  # whether the tables have room for the words of this call
+    ]
+)
+CURSOR = 5  # the last fields, from "start" on
 
 
-@inlined
-def _joined(left, right, pairs, mask):
-    """Id of the token that two neighbours make, or NO_TOKEN."""
-    found = load64(_pair_entry(left, right, pairs, mask))
-    return np.int64(found & ID_MASK) if found != NO_PAIR else NO_TOKEN
+class Work(NamedTuple):
+    """Work space to merge a word and to keep its ids: addresses, and how many bits an id takes."""
+
+    ids: int
+    joined: int
+    spill: int
+    bits: int
 
 
-@kernel
-def fill_vocabulary(data, offsets, ids, short_table, long_table, byte_ids, byte_pairs, pair_table, starts, joined):
-    """Enter every token into the tables of words, and the pair that makes it into that of pairs.
+class Cursor(NamedTuple):
+    """The document that is being encoded, and the number of ids written before its next one."""
 
-    data: uint8[:], offsets: int64[tokens + 1], ids: int64[tokens]: the tokens.
-    byte_ids: uint32[256]. byte_pairs: uint32[65536], the id for two bytes, NO_TOKEN where it is none. pair_table:
-    uint64[:], all NO_PAIR, with room for a pair per token. Long words point into `data`.
-    starts, joined: int64[longest token + 1], work space.
-    """
-    text, readable = address(data), data.size
-    short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
-    long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
-    pairs, pairs_mask = address(pair_table), np.uint64(pair_table.shape[0] - 1)
-    for token in range(ids.size):
-        i, length = offsets[token], offsets[token + 1] - offsets[token]
-        value = (ONE << np.uint64(60)) | np.uint64(ids[token])
-        if length == 1:
-            byte_ids[data[i]] = ids[token]
-        if length < INLINE:
-            k0, k1 = short_key(text, i, length, readable)
-            enter_short(find_short(short, short_mask, k0, k1), k0, k1, value)
-        else:
-            h = long_hash(text, i, length)
-            enter_long(find_long(long, long_mask, text, h, text + i, length), h, i, length, value)
-    byte_pairs[:] = NO_TOKEN
-    for token in range(ids.size):
-        start, stop = offsets[token], offsets[token + 1]
-        if stop - start < 2:
-            continue
-        middle = _last_cut(text, start, stop, readable, short, short_mask, long, long_mask, starts, joined)
-        if middle == stop:
-            continue
-        left = _token_at(text, start, middle, readable, short, short_mask, long, long_mask)
-        right = _token_at(text, middle, stop, readable, short, short_mask, long, long_mask)
-        entry = _pair_entry(left, right, pairs, pairs_mask)
-        store64(entry, (np.uint64(left) << np.uint64(2 * ID_BITS)) | np.uint64(right << ID_BITS | ids[token]))
-        if stop - start == 2:
-            byte_pairs[np.int64(data[start]) << 8 | np.int64(data[start + 1])] = ids[token]
-
-
-@kernel
-def _last_cut(text, start, stop, readable, short, short_mask, long, long_mask, starts, joined):
-    """Where the last two parts meet when the bytes of a token merge; `stop` if merging ends with more than two."""
-    parts = stop - start
-    for j in range(parts + 1):
-        starts[j] = start + j
-    for j in range(parts - 1):
-        joined[j] = _token_at(text, start + j, start + j + 2, readable, short, short_mask, long, long_mask)
-    while parts > 2:
-        lowest, at = NO_TOKEN, -1
-        for j in range(parts - 1):
-            if joined[j] < lowest:
-                lowest, at = joined[j], j
-        if at < 0:
-            return stop
-        parts -= 1
-        for j in range(at + 1, parts):
-            starts[j] = starts[j + 1]
-            joined[j - 1] = joined[j]
-        starts[parts] = stop
-        for j in range(max(at - 1, 0), min(at + 1, parts - 1)):
-            joined[j] = _token_at(text, starts[j], starts[j + 2], readable, short, short_mask, long, long_mask)
-    return starts[1]
-
-
-@kernel
-def _token_at(text, start, stop, readable, short, short_mask, long, long_mask):
-    """Id of the token with these bytes, or NO_TOKEN."""
-    if stop - start < INLINE:
-        k0, k1 = short_key(text, start, stop - start, readable)
-        value = load64(find_short(short, short_mask, k0, k1) + VALUE)
-    else:
-        h = long_hash(text, start, stop - start)
-        value = load64(find_long(long, long_mask, text, h, text + start, stop - start) + LONG_VALUE)
-    return np.int64(value & ID_MASK) if value != 0 else NO_TOKEN
+    document: int
+    written: int
 
 
 # ---- merging a word
 
 
 @kernel
-def _merge_at_once(text, i, length, byte_ids, byte_pairs, pairs, mask, ids, joined):
-    """Merge a word of 2 to 64 bytes; returns the number of ids, left in `ids`.
+def _merge_at_once(at, length, tables, work):
+    """Merge a word of 2 to 64 bytes at an address; returns the number of ids, left in `work.ids`.
 
     A symbol lives at the position of its first byte; `alive` has a bit for each. `joined` holds for each position the
     id that its symbol makes with the next one, and the position: the pair to merge is the lowest entry.
-    All arguments but i, length and mask are addresses of uint32. joined: 64, all NO_TOKEN before and after.
     """
+    ids, joined = work.ids, work.joined
     alive = ALL >> np.uint64(64 - length)
-    left = load8(text + i)
-    store32(ids, load32(byte_ids + 4 * left))
+    left = load8(at)
+    store32(ids, np.uint64(byte_id(tables, left)))
     for j in range(1, length):
-        right = load8(text + i + j)
-        store32(ids + 4 * j, load32(byte_ids + 4 * right))
-        _store_joined(joined, j - 1, np.int64(load32(byte_pairs + 4 * (left << 8 | right))))
+        right = load8(at + j)
+        store32(ids + 4 * j, np.uint64(byte_id(tables, right)))
+        _store_joined(joined, j - 1, joined_bytes_id(tables, left, right))
         left = right
     while True:
         lowest = lowest_of_64(joined)
         if lowest >> np.uint64(6) == NO_TOKEN:
             break
-        token, at = np.int64(lowest >> np.uint64(6)), np.int64(lowest & np.uint64(63))
-        after = alive & (ALL << np.uint64(at + 1))
+        token, position = np.int64(lowest >> np.uint64(6)), np.int64(lowest & np.uint64(63))
+        after = alive & (ALL << np.uint64(position + 1))
         taken = trailing_zeros(after)
         after &= after - ONE
         alive &= ~(ONE << np.uint64(taken))
-        store32(ids + 4 * at, np.uint64(token))
+        store32(ids + 4 * position, np.uint64(token))
         _store_joined(joined, taken, NO_TOKEN)
         made = NO_TOKEN
         if after != 0:
-            made = _joined(token, load32(ids + 4 * trailing_zeros(after)), pairs, mask)
-        _store_joined(joined, at, made)
-        before = alive & ((ONE << np.uint64(at)) - ONE)
+            made = joined_id(tables.pairs, token, load32(ids + 4 * trailing_zeros(after)))
+        _store_joined(joined, position, made)
+        before = alive & ((ONE << np.uint64(position)) - ONE)
         if before != 0:
             previous = 63 - leading_zeros(before)
-            _store_joined(joined, previous, _joined(load32(ids + 4 * previous), token, pairs, mask))
+            _store_joined(joined, previous, joined_id(tables.pairs, load32(ids + 4 * previous), token))
     n = 0
     while alive != 0:
         store32(ids + 4 * n, load32(ids + 4 * trailing_zeros(alive)))
@@ -263,18 +194,19 @@ def _heap_pop(heap, size):
 
 
 @kernel
-def _merge_with_heap(text, i, length, byte_ids, pairs, mask):
+def _merge_with_heap(at, length, tables):
     """Merge a word of any length: (id, position) in a heap, the symbols in a linked list. Returns the ids, int64[:]."""
+    pairs = tables.pairs
     ids = np.empty(length, np.int64)
     following = np.empty(length, np.int64)
     previous = np.empty(length, np.int64)
     heap = np.empty(3 * length, np.int64)  # every merge pushes at most two entries and takes one symbol away
     size = 0
     for j in range(length):
-        ids[j] = load32(byte_ids + 4 * load8(text + i + j))
+        ids[j] = byte_id(tables, load8(at + j))
         following[j], previous[j] = j + 1, j - 1
     for j in range(length - 1):
-        token = _joined(ids[j], ids[j + 1], pairs, mask)
+        token = joined_id(pairs, ids[j], ids[j + 1])
         if token != NO_TOKEN:
             size = _heap_push(heap, size, token << 32 | j)
     while size > 0:
@@ -283,19 +215,19 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, mask):
         if ids[j] < 0:
             continue
         right = following[j]
-        if right == length or _joined(ids[j], ids[right], pairs, mask) != token:
+        if right == length or joined_id(pairs, ids[j], ids[right]) != token:
             continue
         ids[j], ids[right] = token, -1
         after = following[right]
         following[j] = after
         if after < length:
             previous[after] = j
-            token = _joined(ids[j], ids[after], pairs, mask)
+            token = joined_id(pairs, ids[j], ids[after])
             if token != NO_TOKEN:
                 size = _heap_push(heap, size, token << 32 | j)
         before = previous[j]
         if before >= 0:
-            token = _joined(ids[before], ids[j], pairs, mask)
+            token = joined_id(pairs, ids[before], ids[j])
             if token != NO_TOKEN:
                 size = _heap_push(heap, size, token << 32 | before)
     n = j = 0
@@ -306,105 +238,90 @@ def _merge_with_heap(text, i, length, byte_ids, pairs, mask):
     return ids[:n]
 
 
-# ---- text
-
-
 @kernel
-def _meet(text, i, length, byte_ids, byte_pairs, pairs, mask, ids, joined, bits, spill, spilled):
-    """(value, spilled) of a word of at most CACHED_BYTES bytes that is not in the tables."""
+def _meet(at, length, tables, work, spilled):
+    """(value, spilled) of a word of at most CACHED_BYTES bytes at an address that is not in the tables."""
     if length <= MERGED_AT_ONCE:
-        n = _merge_at_once(text, i, length, byte_ids, byte_pairs, pairs, mask, ids, joined)
+        n = _merge_at_once(at, length, tables, work)
     else:
-        merged = _merge_with_heap(text, i, length, byte_ids, pairs, mask)
+        merged = _merge_with_heap(at, length, tables)
         n = merged.size
         for j in range(n):
-            store32(ids + 4 * j, np.uint64(merged[j]))
-    return _packed(ids, n, bits, spill, spilled)
+            store32(work.ids + 4 * j, np.uint64(merged[j]))
+    return _packed(work, n, spilled)
 
 
 @inlined
-def _close_documents(offsets, document, position, out, o, out_ends, closing):
-    """Close the documents from `document` on that end at a position of the text; returns (document, o)."""
-    while document + 1 < offsets.size and offsets[document + 1] == position:
+def _packed(work, n, spilled):
+    """(value, spilled) for n ids; those that do not fit are written to `spill` from `spilled` on."""
+    if n <= 3:
+        value = np.uint64(n) << COUNT_SHIFT
+        for j in range(n):
+            value |= load32(work.ids + 4 * j) << np.uint64(work.bits * j)
+        return value, spilled
+    for j in range(n):
+        store32(work.spill + 4 * (spilled + j), load32(work.ids + 4 * j))
+    return (SPILLED << COUNT_SHIFT) | (np.uint64(n) << SPILL_SHIFT) | np.uint64(spilled), spilled + n
+
+
+# ---- text
+
+
+@inlined
+def _close_documents(documents, position, out, closing, cursor):
+    """Close the documents from that of the cursor on that end at a position of the text."""
+    document, written = cursor
+    while document < documents.shape[1] and documents[0, document] == position:
         if closing >= 0:
-            out[o] = closing
-            o += 1
-        out_ends[document] = o
+            out[written] = closing
+            written += 1
+        documents[1, document] = written
         document += 1
-    return document, o
+    return Cursor(document, written)
 
 
 @kernel
-def encode_words(
-    text_array,
-    offsets,
-    document,
-    start,
-    ends,
-    byte_ids,
-    byte_pairs,
-    pair_table,
-    short_table,
-    long_table,
-    arena_array,
-    spill_array,
-    sizes,
-    remember,
-    ids_array,
-    joined_array,
-    out,
-    o,
-    out_ends,
-    closing,
-):
-    """Write the ids of consecutive words to out from o on; returns (document, o).
+def encode_words(text_array, ends, documents, out, encoders):
+    """Write the ids of consecutive words.
 
-    The words start at byte `start` of the text, in `document` of those that `offsets` delimits, and end at `ends`.
-    Every document that ends there gets its end in out_ends and, unless `closing` is negative, this id at its end.
-    `out` is uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and three
-    more.
-    sizes: int64[4], entries of the tables of short and long words, and how much of the arena and of the spill is used;
-    all four have room for these words if `remember`, and the spill for one in any case.
-    ids_array: uint32[CACHED_BYTES], joined_array: uint32[64], all ones: work space. spill_array: uint32[:].
+    text_array: uint8[:]. ends: int64[words], where each word ends in the text; the first starts where `start` says.
+    documents: int64[2, documents]: where each document ends in the text; its end among the ids is written beside it.
+    out: uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and three
+    more. encoders: ENCODER[1]; if `remember`, all in it has room for these words, and the spill for one in any case.
     """
-    text, readable = address(text_array), text_array.size
-    short, short_mask = address(short_table), np.uint64(short_table.shape[0] - 1)
-    long, long_mask = address(long_table), np.uint64(long_table.shape[0] - 1)
-    arena, pairs, pairs_mask = address(arena_array), address(pair_table), np.uint64(pair_table.shape[0] - 1)
-    singles, doubles = address(byte_ids), address(byte_pairs)
-    ids, joined, spill = address(ids_array), address(joined_array), address(spill_array)
-    shorts, longs, kept, spilled = sizes[0], sizes[1], sizes[2], sizes[3]
+    state = encoders[0]
+    table = state.words
+    text, words, tables = bytes_of(text_array), word_view(table), pair_view(state.pairs)
+    short_words, long_words, kept = table.short_words, table.long_words, table.arena_used
+    start, remember, closing, spilled = state.start, state.remember != 0, state.closing, state.spilled
     target, narrow = address(out), out.itemsize == 2
-    bits = 16 if narrow else ID_BITS
-    document, o = _close_documents(offsets, document, start, out, o, out_ends, closing)
-    document_end = offsets[document + 1] if document + 1 < offsets.size else -1
+    work = Work(state.ids, state.joined, state.spill, 16 if narrow else ID_BITS)
+    document, o = _close_documents(documents, start, out, closing, Cursor(state.document, state.written))
+    document_end = documents[0, document] if document < documents.shape[1] else -1
     for end in ends:
         length = end - start
+        at = text.address + start
         if length < INLINE:
-            k0, k1 = short_key(text, start, length, readable)
-            entry = find_short(short, short_mask, k0, k1)
+            key = short_key(text, start, length)
+            entry = find_short(words.short, key)
             value = load64(entry + VALUE)
             if value == 0:
-                value, after = _meet(
-                    text, start, length, singles, doubles, pairs, pairs_mask, ids, joined, bits, spill, spilled
-                )
+                value, after = _meet(at, length, tables, work, spilled)
                 if remember:
-                    enter_short(entry, k0, k1, value)
-                    shorts, spilled = shorts + 1, after
+                    enter_short(entry, key, value)
+                    short_words, spilled = short_words + 1, after
         else:
-            h = long_hash(text, start, length)
-            entry = find_long(long, long_mask, arena, h, text + start, length)
+            long = long_key(at, length)
+            entry = find_long(words.long, words.arena, long)
             value = load64(entry + LONG_VALUE)
             if value == 0 and length <= CACHED_BYTES:
-                value, after = _meet(
-                    text, start, length, singles, doubles, pairs, pairs_mask, ids, joined, bits, spill, spilled
-                )
+                value, after = _meet(at, length, tables, work, spilled)
                 if remember:
-                    enter_long(entry, h, kept, length, value)
+                    enter_long(entry, long, kept, value)
                     for j in range(length):
-                        arena_array[kept + j] = text_array[start + j]
-                    longs, kept, spilled = longs + 1, kept + length, after
-        count = value >> np.uint64(60)
+                        store8(words.arena + kept + j, np.uint64(load8(at + j)))
+                    long_words, kept, spilled = long_words + 1, kept + length, after
+        count = value >> COUNT_SHIFT
         if count - ONE < np.uint64(3):
             # always three: ids beyond the count are overwritten by the next word's
             if narrow:
@@ -415,141 +332,73 @@ def encode_words(
                 store32(target + 4 * o + 8, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
             o += np.int64(count)
         elif count == SPILLED:
-            first = np.int64(value & np.uint64((1 << 40) - 1))
-            n = np.int64((value >> np.uint64(40)) & ID_MASK)
+            first = np.int64(value & ((ONE << SPILL_SHIFT) - ONE))
+            n = np.int64((value >> SPILL_SHIFT) & ID_MASK)
             for j in range(n):
-                out[o + j] = spill_array[first + j]
+                out[o + j] = load32(work.spill + 4 * (first + j))
             o += n
         else:
-            merged = _merge_with_heap(text, start, length, singles, pairs, pairs_mask)
+            merged = _merge_with_heap(at, length, tables)
             for j in range(merged.size):
                 out[o + j] = merged[j]
             o += merged.size
         start = end
         if end == document_end:
-            document, o = _close_documents(offsets, document, end, out, o, out_ends, closing)
-            document_end = offsets[document + 1] if document + 1 < offsets.size else -1
-    sizes[0], sizes[1], sizes[2], sizes[3] = shorts, longs, kept, spilled
-    return document, o
-
-
-class Vocabulary:
-    """The tokens and the pairs that merge into them, as tables for the kernels. Shared by all threads.
-
-    tokens: bytes → id below `ID_LIMIT`; every single byte is among them.
-    """
-
-    def __init__(self, tokens: Mapping[bytes, int]):
-        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.data = np.frombuffer(b"".join(tokens), np.uint8)
-        self.ids = np.fromiter(tokens.values(), np.int64, len(tokens))
-        self.byte_ids = np.empty(256, np.uint32)
-        self.byte_pairs = np.empty(1 << 16, np.uint32)
-        self.short = table_of(_power_of_two(4 * len(tokens)))
-        self.long = table_of(_power_of_two(4 * int((lengths >= INLINE).sum()) + 64))
-        self.pairs = np.full(_power_of_two(2 * len(tokens)), NO_PAIR)
-        starts, joined = np.empty((2, int(lengths.max()) + 1), np.int64)
-        fill_vocabulary(
-            self.data,
-            self.offsets,
-            self.ids,
-            self.short,
-            self.long,
-            self.byte_ids,
-            self.byte_pairs,
-            self.pairs,
-            starts,
-            joined,
-        )
+            document, o = _close_documents(documents, end, out, closing, Cursor(document, o))
+            document_end = documents[0, document] if document < documents.shape[1] else -1
+    table.short_words, table.long_words, table.arena_used = short_words, long_words, kept
+    state.start, state.document, state.written, state.spilled = start, document, o, spilled
 
 
 class Encoder:
     """Encodes text with a vocabulary and a split pattern; one thread at a time, for it remembers words."""
 
-    def __init__(self, vocabulary: Vocabulary, pattern: Pattern):
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, pattern: Pattern) -> None:
+        self._vocabulary = vocabulary  # which the record points into
         self._scanner = Scanner(pattern)
-        self._short, self._long = table_of(len(vocabulary.short)), table_of(len(vocabulary.long))
-        self._short[:], self._long[:] = vocabulary.short, vocabulary.long
-        self._arena = vocabulary.data.copy()
-        self._spill = np.empty(CACHED_BYTES, np.uint32)
-        long_tokens = int((np.diff(vocabulary.offsets) >= INLINE).sum())
-        self._sizes = np.array([len(vocabulary.ids) - long_tokens, long_tokens, len(self._arena), 0], np.int64)
+        self._record = np.zeros(1, ENCODER)
+        self._cursor = self._record.view(np.int64)[-CURSOR:]
+        self._spilled = self._record["spilled"]
+        self._words = vocabulary.words.copy(self._record["words"])
+        self._record["pairs"] = vocabulary.record
         self._ids = np.empty(CACHED_BYTES, np.uint32)
         self._joined = np.full(MERGED_AT_ONCE, 0xFFFFFFFF, np.uint32)
+        self._spill = np.empty(CACHED_BYTES, np.uint32)
+        self._record["ids"], self._record["joined"] = self._ids.ctypes.data, self._joined.ctypes.data
+        self._record["spill"] = self._spill.ctypes.data
 
     def encode(
         self, text: np.ndarray, offsets: np.ndarray, dtype: np.dtype, closing: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all documents, one after the other, and where each document ends among them (int64[documents]).
 
-        text: uint8[:], valid UTF-8; offsets: int64[documents + 1]; dtype: uint16 if it holds all ids, else uint32;
-        closing: an id to put after each document.
+        Args:
+            text: uint8[:], valid UTF-8.
+            offsets: int64[documents + 1] into it.
+            dtype: uint16 if it holds all ids, else uint32.
+            closing: an id to put after each document.
         """
-        documents = len(offsets) - 1
         start, stop = int(offsets[0]), int(offsets[-1])
-        out = np.empty(stop - start + documents + 3, dtype)
-        out_ends = np.empty(documents, np.int64)
-        document = o = 0
-        vocabulary = self._vocabulary
-        for ends in chain(self._scanner.blocks(text, offsets), [np.empty(0, np.int64)]):
+        documents = np.empty((2, len(offsets) - 1), np.int64)
+        documents[0] = offsets[1:]
+        out = np.empty(stop - start + documents.shape[1] + 3, dtype)
+        self._cursor[:] = start, 0, 0, -1 if closing is None else closing, 1
+        # empty documents are closed with the word before them, and if there is none, by a call without words
+        blocks = self._scanner.blocks(text, offsets) if start < stop else [np.empty(0, np.int64)]
+        for ends in blocks:
             last = int(ends[-1]) if len(ends) else start
-            remember = self._reserve(len(ends), last - start)
-            document, o = encode_words(
-                text,
-                offsets,
-                document,
-                start,
-                ends,
-                vocabulary.byte_ids,
-                vocabulary.byte_pairs,
-                vocabulary.pairs,
-                self._short,
-                self._long,
-                self._arena,
-                self._spill,
-                self._sizes,
-                remember,
-                self._ids,
-                self._joined,
-                out,
-                o,
-                out_ends,
-                -1 if closing is None else closing,
-            )
+            self._cursor[-1] = self._reserve(len(ends), last - start)
+            encode_words(text, ends, documents, out, self._record)
             start = last
-        return out[:o], out_ends
+        return out[: self._cursor[2]], documents[1]
 
     def _reserve(self, words: int, text_bytes: int) -> bool:
         """Make room to remember so many words; False if as many as may be are remembered already."""
-        shorts, longs, arena_used, spilled = self._sizes.tolist()
-        if shorts + longs > CACHED_WORDS + len(self._vocabulary.ids):
-            self._spill = _with_room(self._spill, spilled, CACHED_BYTES)
-            return False
-        slots = len(self._short)
-        while shorts + words // 4 > slots // 2 or shorts + words >= slots:
-            slots *= 2
-        if slots != len(self._short):
-            self._short = larger_short(self._short, slots)
-        long_words = min(words, text_bytes // INLINE)
-        slots = len(self._long)
-        while longs + long_words // 4 > slots // 2 or longs + long_words >= slots:
-            slots *= 2
-        if slots != len(self._long):
-            self._long = larger_long(self._long, slots)
-        self._arena = _with_room(self._arena, arena_used, text_bytes)
-        self._spill = _with_room(self._spill, spilled, text_bytes)
-        return True
-
-
-def _with_room(array: np.ndarray, used: int, more: int) -> np.ndarray:
-    if used + more <= len(array):
-        return array
-    larger = np.empty(max(2 * len(array), used + more), array.dtype)
-    larger[:used] = array[:used]
-    return larger
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << max(least - 1, 1).bit_length()
+        remember = len(self._words) <= CACHED_WORDS + len(self._vocabulary)
+        if remember:
+            self._words.reserve(words, words, text_bytes)
+        spill = with_room(self._spill, self._spilled.item(), text_bytes if remember else CACHED_BYTES)
+        if spill is not self._spill:
+            self._spill = spill
+            self._record["spill"] = spill.ctypes.data
+        return remember

@@ -1,5 +1,7 @@
 """The Numba settings of every kernel, and the few machine operations that Numba lacks."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 from pathlib import Path
@@ -17,25 +19,29 @@ logger = logging.getLogger(__name__)
 AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
 
 
-def _package_digest() -> str:
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+def _room_digest() -> str:
+    """Digest of what machine code is made of: kernels call, and take constants from, files of this folder alone."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-PACKAGE_DIGEST = _package_digest()
+ROOM_DIGEST = _room_digest()
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache of machine code, with two differences.
+    """Numba's cache of machine code, with three differences.
 
     Kernels contain the code of the kernels they call, in other files too, while Numba looks only at the file of the
-    kernel itself: here a change of any file of the package discards them all. And Numba loads its whole compiler before
-    it loads machine code, for half a second in every process; here only the runtime that the code calls.
+    kernel itself: here a change of any file of this folder discards them all. And what is discarded is not read: Numba
+    would unpickle it first, which fails where a NamedTuple that a kernel takes has another name now. And Numba loads
+    its whole compiler before it loads machine code, for half a second in every process; here only the runtime that the
+    code calls.
     """
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file._source_stamp = PACKAGE_DIGEST
+        file = self._cache_file
+        file._version, file._source_stamp = f"{file._version} {ROOM_DIGEST}", ROOM_DIGEST
 
     def load_overload(self, sig, target_context):
         rtsys.initialize(target_context)
@@ -112,8 +118,8 @@ def _storer(bits):
     return store
 
 
-# store16(address, value): the low bits of a uint64, little-endian, unaligned, unchecked
-store16, store32, store64 = _storer(16), _storer(32), _storer(64)
+# store8, store32 and store64(address, value): the low bits of a uint64, little-endian, unaligned, unchecked
+store8, store32, store64 = _storer(8), _storer(32), _storer(64)
 
 
 @intrinsic

@@ -1,18 +1,23 @@
 """Cut text into words: hand-written scanners, each exactly equal to its split regex.
 
-Every scanner works on two levels. The fast one plays the regex on 64 bytes at once: it keeps a bit mask per character
-class (letters, digits, blanks, …; bit i is byte i of a window that starts at a word), and where words start follows
-from the masks by bit operations, for all words of the window together. It decides nothing that depends on what lies
-beyond the window or on characters beyond ASCII; what it leaves goes to the general level, which steps through code
-points with the class table. Both are tested against the `regex` module.
+Plain Python: `patterns.split`, which asks the `regex` module; the tests compare both levels with it.
+
+Every scanner works on two levels. The fast one plays the regex on 64 bytes at once (`windows.py`). What it leaves goes
+to the general level, which steps through code points with the class table.
+
+    `naïve approaches`      the first window knows nothing about `ï`, so it decides nothing about the word around it
+    general level           n, a, ï, v, e are letters, the blank is not: the first word ends there
+    fast level, from there  ` approaches`, and the words after it
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
 import regex
 
-from tokenization.kernels.jit import bytes_between, inlined, kernel, load8, trailing_zeros
+from tokenization.kernels.jit import address, inlined, kernel, load8, trailing_zeros
 from tokenization.kernels.unicode_classes import (
     LOWER,
     MARK,
@@ -24,13 +29,16 @@ from tokenization.kernels.unicode_classes import (
     UPPER,
     class_table,
 )
+from tokenization.kernels.windows import CL100K, CL100K_END, GPT2, O200K, ONE, WINDOW, word_starts
 from tokenization.patterns import Kind, Pattern, split
 
-GPT2, CL100K, CL100K_END, O200K = int(Kind.GPT2), int(Kind.CL100K), int(Kind.CL100K_END), int(Kind.O200K)
+# The scanner of each pattern. Numba copies the constants of a kernel into its machine code, which outlives a change of
+# any file outside this folder; so a kernel is handed the number, and takes none from `patterns.py`.
+SCANNERS = {Kind.GPT2: GPT2, Kind.CL100K: CL100K, Kind.CL100K_END: CL100K_END, Kind.O200K: O200K}
 BLOCK_WORDS = 1 << 15
-WINDOW = 64
 PAUSE = 4  # bytes left to the general level where a window decides nothing
-NONE, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
+
+SCAN = np.dtype([("kind", np.int64), ("document", np.int64), ("position", np.int64)])  # where a scan goes on
 
 
 # ---- one code point
@@ -239,181 +247,32 @@ def _o200k_end(text, i, stop, classes):
     return _blanks_end(text, i, stop, classes, CL100K)
 
 
-# ---- fast level: the starts of words as a mask; a window starts at a word, so nothing before it matters
-
-
-@inlined
-def _upto(k):
-    """The bits below bit k, for k < 64."""
-    return (ONE << np.uint64(max(k, 0))) - ONE
-
-
-@inlined
-def _first(mask):
-    """The first bit of every run."""
-    return mask & ~(mask << ONE)
-
-
-@inlined
-def _contraction(at, k, letters, fold):
-    """Length of the contraction whose apostrophe is bit k, a letter following it; 0 if it is none."""
-    bit = 0x20 if fold else 0
-    a = load8(at + k + 1) | bit
-    if a == 115 or a == 100 or a == 109 or a == 116:
-        return 2
-    if (letters >> np.uint64(k)) >> TWO & ONE:
-        b = load8(at + k + 2) | bit
-        if (a == 108 and b == 108) or ((a == 118 or a == 114) and b == 101):
-            return 3
-    return 0
-
-
-@inlined
-def _letter_at(letters, k):
-    """Bit k as a mask, if there is a letter; k may be beyond the window."""
-    return letters & (ONE << np.uint64(k)) if k < WINDOW else NONE
-
-
-@inlined
-def _gpt2_starts(at, inside, space, letters, digits, blanks, others, apostrophes):
-    after_space = space << ONE
-    starts = (_first(letters) | _first(digits) | _first(others)) & ~after_space
-    # a run of blanks is a word, but the last blank before something else is in the next word, or one of its own
-    starts |= _first(blanks) | (blanks & ~(blanks >> ONE) & (inside >> ONE))
-    contractions = _first(others) & apostrophes & ~after_space & (letters >> ONE)
-    while contractions:
-        k = trailing_zeros(contractions)
-        contractions &= contractions - ONE
-        size = _contraction(at, k, letters, False)
-        if size:
-            starts = (starts & ~(TWO << np.uint64(k))) | _letter_at(letters, k + size)
-    return starts
-
-
-@inlined
-def _modern_starts(inside, ahead, undecided, space, letters, digits, blanks, newlines, others, kind):
-    """Starts by the rules that cl100k and o200k share, without contractions; (starts, undecided, prefixes)."""
-    plain = blanks & ~newlines
-    # one character of punctuation, or a blank, is the prefix of the letters after it
-    prefixes = _first(others) & ~(others >> ONE) & ~(space << ONE) & (letters >> ONE)
-    starts = _first(letters) & ~((plain | prefixes) << ONE)
-    starts |= _first(others) & ~(space << ONE)
-    third = _first(digits)
-    in_fours = digits & (digits << ONE) & (digits << TWO) & (digits << np.uint64(3))
-    while third:
-        starts |= third
-        third = (third << np.uint64(3)) & in_fours
-    # punctuation takes the newlines after it: adding their first to a run of them carries through the run
-    own = blanks & ~(newlines & ~(newlines + (newlines & (others << ONE))))
-    # the last blank before something else, as with gpt2
-    starts |= _first(own) | (plain & ~(blanks >> ONE) & (inside >> ONE))
-    # blanks are one word up to their last newline; those after it are another
-    after_newline = plain & (newlines << ONE) & ~starts
-    while after_newline:
-        k = trailing_zeros(after_newline)
-        after_newline &= after_newline - ONE
-        end = k + trailing_zeros(~(plain >> np.uint64(k)))
-        if end >= min(undecided, ahead):
-            if undecided <= ahead:
-                undecided = min(undecided, k + 2)
-            elif kind != CL100K_END:
-                starts |= ONE << np.uint64(k)
-        elif not (newlines >> np.uint64(end)) & ONE:
-            starts |= ONE << np.uint64(k)
-    return starts, undecided, prefixes
-
-
-@inlined
-def _cl100k_contractions(at, starts, letters, prefixes, apostrophes):
-    """A contraction is a word, and letters that go on after it are another."""
-    contractions = prefixes & apostrophes
-    while contractions:
-        k = trailing_zeros(contractions)
-        contractions &= contractions - ONE
-        size = _contraction(at, k, letters, True)
-        if size:
-            starts |= _letter_at(letters, k + size)
-    return starts
-
-
-@inlined
-def _o200k_contractions(at, starts, letters, apostrophes):
-    """One contraction belongs to the letters before it."""
-    contractions = apostrophes & (letters << ONE) & (letters >> ONE)
-    taken = -1  # where the last one ended: a second one right there is a word
-    while contractions:
-        k = trailing_zeros(contractions)
-        contractions &= contractions - ONE
-        size = _contraction(at, k, letters, True)
-        if size and k != taken:
-            taken = k + size
-            starts = (starts & ~(_upto(size) << np.uint64(k))) | _letter_at(letters, taken)
-    return starts
-
-
-@inlined
-def _starts(at, ahead, kind):
-    """Where words start or end in the 64 bytes at an address: a mask without bit 0, empty if nothing is certain.
-
-    ahead: how much of the document is left; its end is marked if it lies in the window.
-    """
-    inside = ~NONE if ahead >= WINDOW else _upto(ahead)
-    letters = bytes_between(at, 0x20, 97, 26) & inside
-    digits = bytes_between(at, 0, 48, 10) & inside
-    space = bytes_between(at, 0, 32, 1) & inside
-    blanks = space | (bytes_between(at, 0, 9, 5) & inside)
-    beyond = bytes_between(at, 0, 128, 128) & inside
-    others = inside & ~(letters | digits | blanks | beyond)
-    apostrophes = bytes_between(at, 0, 39, 1) & inside
-    undecided = trailing_zeros(beyond)
-    if kind == GPT2:
-        starts = _gpt2_starts(at, inside, space, letters, digits, blanks, others, apostrophes)
-    else:
-        newlines = (bytes_between(at, 0, 10, 1) | bytes_between(at, 0, 13, 1)) & inside
-        starts, undecided, prefixes = _modern_starts(
-            inside, ahead, undecided, space, letters, digits, blanks, newlines, others, kind
-        )
-        if kind == O200K:
-            uppers = bytes_between(at, 0, 65, 26) & inside
-            starts |= uppers & ((letters & ~uppers) << ONE)
-            starts = _o200k_contractions(at, starts, letters, apostrophes)
-            # newlines after punctuation may be followed by slashes that belong to it
-            slashes = bytes_between(at, 0, 47, 1) & (newlines << ONE) & inside
-            undecided = min(undecided, trailing_zeros(slashes) + 2)
-        else:
-            starts = _cl100k_contractions(at, starts, letters, prefixes, apostrophes)
-    if undecided >= WINDOW and ahead < WINDOW:
-        starts |= ONE << np.uint64(ahead)
-    else:
-        # what starts at a byte is decided by the two bytes after it, and by all before it
-        starts &= _upto(min(undecided, WINDOW) - 2)
-    return starts & ~ONE
-
-
 # ---- documents
 
 
 @kernel
-def scan(kind, text_array, offsets, document, position, classes, ends):
+def scan(text_array, offsets, ends, classes, scans):
     """Fill `ends` with the ends of the next words: the byte after each word, in the order of the text.
 
-    text_array: uint8[:], valid UTF-8. offsets: int64[documents + 1], document d is the bytes offsets[d]:offsets[d + 1].
-    Begins in `document` at byte `position`; no word crosses the end of a document. ends: int64[at least WINDOW].
-    Returns (number of words, document, position) to go on from; after the last document it is len(offsets) - 1.
+    text_array: uint8[:], valid UTF-8. offsets: int64[documents + 1], document d is the bytes offsets[d]:offsets[d + 1];
+    no word crosses the end of a document. ends: int64[at least WINDOW]. classes: `class_table()`.
+    scans: SCAN[1], the document and the byte from which to go on; in the end the document is len(offsets) - 1.
+    Returns the number of words.
     """
-    text = np.int64(text_array.ctypes.data)
-    readable = text_array.size
+    state = scans[0]
+    kind, document, i = state.kind, state.document, state.position
+    text, readable = address(text_array), text_array.size
     documents = offsets.size - 1
     words = 0
-    i = position
     while document < documents:
         stop = offsets[document + 1]
         resume = i  # where to try the fast level again
         while i < stop:
             if words + WINDOW > ends.size:
-                return words, document, i
+                state.document, state.position = document, i
+                return words
             if i >= resume and i + WINDOW <= readable:
-                starts = _starts(text + i, stop - i, kind)
+                starts = word_starts(text + i, stop - i, kind)
                 if starts:
                     while starts:
                         ends[words] = i + trailing_zeros(starts)
@@ -431,39 +290,45 @@ def scan(kind, text_array, offsets, document, position, classes, ends):
             ends[words] = i
             words += 1
         document += 1
-    return words, document, i
+    state.document, state.position = document, i
+    return words
 
 
 class Scanner:
     """Splits documents by a pattern, block by block, so that memory does not grow with the text."""
 
-    def __init__(self, pattern: Pattern):
+    def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
         self._regex = regex.compile(pattern.regex) if pattern.kind == Kind.REGEX else None
 
     def blocks(self, text: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         """Ends of the words of all documents, as int64 arrays of at most `BLOCK_WORDS`.
 
-        text: uint8[:], valid UTF-8; offsets: int64[documents + 1] into it. A block is valid until the next one is asked
-        for. Raises `UserError` if a regular expression leaves out a part of a document.
-        """
-        return self._by_regex(text, offsets) if self._regex else self._by_kernel(text, offsets)
+        A block is valid until the next one is asked for.
 
-    def _by_kernel(self, text, offsets):
+        Args:
+            text: uint8[:], valid UTF-8.
+            offsets: int64[documents + 1] into it.
+
+        Raises:
+            UserError: a regular expression leaves out a part of a document.
+        """
+        return self._by_kernel(text, offsets) if self._regex is None else self._by_regex(text, offsets, self._regex)
+
+    def _by_kernel(self, text: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         ends = np.empty(BLOCK_WORDS, np.int64)
-        document, position = 0, int(offsets[0])
-        while document < len(offsets) - 1:
-            words, document, position = scan(
-                int(self.pattern.kind), text, offsets, document, position, class_table(), ends
-            )
+        state = np.array([(SCANNERS[self.pattern.kind], 0, offsets[0])], SCAN)
+        document = state["document"]
+        while document.item() < len(offsets) - 1:
+            words = scan(text, offsets, ends, class_table(), state)
             if words:
                 yield ends[:words]
 
-    def _by_regex(self, text, offsets):
+    def _by_regex(self, text: np.ndarray, offsets: np.ndarray, expression: regex.Pattern) -> Iterator[np.ndarray]:
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             document = text[start:stop].tobytes().decode()
             position, ends = start, []
-            for word in split(self._regex, document):
+            for word in split(expression, document):
                 position += len(word.encode())
                 ends.append(position)
             for i in range(0, len(ends), BLOCK_WORDS):

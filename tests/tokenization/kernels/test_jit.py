@@ -1,4 +1,4 @@
-"""The machine code of kernels is kept: loaded by the next process, discarded when any file of the package changes."""
+"""The machine code of kernels is kept: loaded by the next process, discarded when a file of the kernels changes."""
 
 import os
 import shutil
@@ -13,11 +13,14 @@ import tokenization
 USES_A_KERNEL = """
 import sys
 import numpy as np
-from tokenization.kernels.candidates import with_room
+from tokenization.kernels import word_counts
+from tokenization.kernels.cells import cells_of
 
-rows = with_room(np.ones((3, 4), np.int64), 2, 9)
-assert rows.shape == (11, 4) and rows[:2].sum() == 8, rows
-print(sum(with_room.stats.cache_hits.values()), "numba.np.linalg" in sys.modules)
+words = [value for name, value in vars(word_counts).items() if name.startswith("Counted")][0]
+three = words(np.frombuffer(b"abc", np.uint8), np.array([0, 1, 3]), np.array([5, 7]))
+cells = cells_of(three, np.arange(256, dtype=np.int32), 256)
+assert cells.symbols.tolist() == [0, 99, 100, 0, 0, 0, 0, 0, 0] and cells.weights.tolist() == [7], cells
+print(sum(cells_of.stats.cache_hits.values()), "numba.np.linalg" in sys.modules)
 """
 
 
@@ -39,9 +42,22 @@ def use_a_kernel(package: Path) -> tuple[int, bool]:
     return int(hits), compiler == "True"
 
 
-def test_machine_code_is_loaded_without_the_compiler_until_a_file_changes(package):
+def change(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("\n")
+
+
+def test_machine_code_is_loaded_without_the_compiler_until_a_kernel_changes(package):
     assert use_a_kernel(package) == (0, True)
     assert use_a_kernel(package) == (1, False)
-    with (package / "kernels" / "jit.py").open("a") as file:
-        file.write("\n")
+    change(package / "kernels" / "jit.py")
+    assert use_a_kernel(package) == (0, True)
+    change(package / "text.py")
+    assert use_a_kernel(package) == (1, False)
+
+
+def test_machine_code_of_a_named_tuple_that_has_another_name_now_is_discarded(package):
+    assert use_a_kernel(package) == (0, True)
+    for path in (package / "kernels").glob("*.py"):
+        path.write_text(path.read_text().replace("CountedWords", "CountedTokens"))
     assert use_a_kernel(package) == (0, True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from textmill.errors import UserError
 from tokenization import counting
 from tokenization.counting import count_words, load_counts, save_counts
-from tokenization.kernels.word_table import WordCounts
+from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import find_pattern
 from tokenization.text import batches
 
