@@ -1,6 +1,6 @@
-"""Distinct words as rows of cells, where both neighbours of a pair are found beside it, and the counts of all pairs.
+"""Distinct words as rows of cells, where both neighbors of a pair are found beside it, and the counts of all pairs.
 
-Plain Python: the lists of symbols in `reference.incremental`, and its `tally`.
+Plain Python: the lists of symbols in `reference.learn_incrementally`, and its `tally`.
 
 A symbol is an id + 1. Words lie in lines of 8 cells, each word from the second cell of a line on: the cell before a
 word and those after it are EDGE. Each line has the weight of its word, which is how often the word occurs. A symbol is
@@ -101,7 +101,7 @@ def pack(cells, lines):
 
 @kernel
 def count_pairs(cells, lines, last_symbol, places, found_at):
-    """All pairs of neighbours of packed words: (pairs as in `Candidates`, how many, used places).
+    """All pairs of neighbors of packed words: (pairs as in `Candidates`, how many, used places).
 
     They are counted by sorting: the places by left symbol, then those of each left symbol by right symbol. The places
     of a pair ascend.
@@ -116,10 +116,10 @@ def count_pairs(cells, lines, last_symbol, places, found_at):
         starts[symbol] += starts[symbol - 1]
     for i in range(lines * LINE):
         left, right = symbols[i], symbols[i + 1]
-        neighbours = (left != EDGE) & (right != EDGE)
-        at = starts[left] if neighbours else found_at.size - 1
+        neighbors = (left != EDGE) & (right != EDGE)
+        at = starts[left] if neighbors else found_at.size - 1
         found_at[at] = i << 32 | right
-        starts[left] += neighbours  # at last where the next symbol's began
+        starts[left] += neighbors  # at last where the next symbol's began
     pairs = np.empty((starts[last_symbol], 5), np.int64)
     found = placed = begin = np.int64(0)
     pair_with = np.full(last_symbol + 1, NONE, np.int32)  # row of the pair of this left symbol and a right one

@@ -1,16 +1,17 @@
-"""The merges of byte pair encoding: the most frequent pair of neighbours becomes one symbol, again and again.
+"""The merges of byte pair encoding: the most frequent pair of neighbors becomes one symbol, again and again.
 
 Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), over bytes as in
-GPT-2 (2019). Of equally frequent pairs the smallest (left id, then right id) is merged first. Plain Python:
-`reference.naive`, and `reference.incremental`, which this one follows. It works on the distinct words of a corpus,
-weighted by how often they occur. What makes it fast:
+GPT-2 (2019). Of equally frequent pairs the smallest (left id, then right id) is merged first. It works on the distinct
+words of a corpus, weighted by how often they occur.
 
-- Both neighbours of a pair are found beside it, and a merge touches a line of memory or two for each of its places
+Plain Python: `reference.learn`, and `reference.learn_incrementally`, which this one follows. What makes it fast:
+
+- Both neighbors of a pair are found beside it, and a merge touches a line of memory or two for each of its places
   (`cells.py`).
 - Every pair keeps the places where it occurs. A new pair gets all of them during the merge that creates its younger
   symbol, so its list is written once, contiguous, and only ever goes stale; a place is checked when it is used.
-- A merge first replaces the pair everywhere, then adds up by neighbouring symbol what this does to the counts, and only
-  then touches the table of pairs, once per neighbour. The loops over places do without branches that depend on the
+- A merge first replaces the pair everywhere, then adds up by neighboring symbol what this does to the counts, and only
+  then touches the table of pairs, once per neighbor. The loops over places do without branches that depend on the
   data: a processor guesses these wrong too often, which costs more than the work they would save.
 - Most pairs are too rare to be merged ever. Only pairs above a threshold are tracked (`candidates.py`); when none is
   left, the threshold falls, the words are packed to a cell for each symbol, and the pairs are counted afresh.

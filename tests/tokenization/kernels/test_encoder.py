@@ -125,7 +125,7 @@ def tiktoken_like_ranks(shared_data):
     return from_legacy(shared_data / "umb100k-1.model").tokens
 
 
-def test_named_encodings_of_tiktoken_are_recognised():
+def test_named_encodings_of_tiktoken_are_recognized():
     """Their patterns have scanners, whatever tiktoken's spelling."""
     import inspect
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenization.counting import count_words
 from tokenization.formats import byte_characters
 from tokenization.kernels.merges import learn_merges
-from tokenization.kernels.reference import incremental, naive
+from tokenization.kernels.reference import learn, learn_incrementally
 from tokenization.patterns import NAMED, find_pattern
 from tokenization.text import batches
 
@@ -36,8 +36,8 @@ vocabularies = st.dictionaries(few_letters | runs | st.binary(min_size=1, max_si
 @settings(max_examples=300, deadline=None)
 @given(vocabularies, st.integers(0, 40))
 def test_equals_the_references(words, n_merges):
-    expected = naive(words, n_merges)
-    assert incremental(words, n_merges) == expected
+    expected = learn(words, n_merges)
+    assert learn_incrementally(words, n_merges) == expected
     assert learned(words, n_merges) == expected
 
 
@@ -52,7 +52,7 @@ def test_many_falls_of_the_threshold_equal_the_reference():
     """Counts over many orders of magnitude, merged until nothing repeats."""
     words = {f"w{i:03}{i * i % 97}{'xyz'[i % 3] * (i % 5)}".encode(): 1 + 10**7 // (i + 1) ** 2 for i in range(250)}
     merges = learned(words, 10_000)
-    assert merges == incremental(words, 10_000)
+    assert merges == learn_incrementally(words, 10_000)
     assert len(merges) > 250
 
 
