@@ -10,7 +10,7 @@ from modeling.config import CLASSIC, MODERN, MUON
 EXPERIMENT = Experiment(
     claim="A modern transformer block learns more from the same tokens than the classic one of the report does at the "
     "best of three learning rates.",
-    favoured="modern",
+    favored="modern",
     variants={
         "modern": {"pretrain": {"model": MODERN, "optimizer": MUON}},
         **{

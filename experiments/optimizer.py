@@ -8,7 +8,7 @@ from modeling.config import ADAMW, MUON
 
 EXPERIMENT = Experiment(
     claim="Muon on the matrices learns more from the same tokens than AdamW at the best of its learning rates.",
-    favoured="muon",
+    favored="muon",
     variants={
         "muon": {"pretrain": {"optimizer": MUON}},
         **{f"adamw {rate:g}": {"pretrain": {"optimizer": ADAMW | {"lr": rate}}} for rate in (1e-3, 3e-3, 6e-3)},

@@ -7,12 +7,12 @@ from experiments import Experiment
 
 EXPERIMENT = Experiment(
     claim="A model that was pretrained to predict the next token learns to fill blanks faster than an untrained one.",
-    favoured="pretrained",
+    favored="pretrained",
     variants={
         "pretrained": {},
         "untrained": {"pretrain": {"steps": 1}},
     },
     stage="finetune",
-    figure="masked_accuracy",
+    metric="masked_accuracy",
     lower_is_better=False,
 )

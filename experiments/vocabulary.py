@@ -6,6 +6,6 @@ from experiments import Experiment
 EXPERIMENT = Experiment(
     claim="On a corpus of a few megabytes a vocabulary of 8,192 beats ones of 1,024 and 2,048 in bits a byte at equal "
     "steps.",
-    favoured="8192",
+    favored="8192",
     variants={str(size): {"train_tokenizer": {"vocab_size": size, "encoding": None}} for size in (1024, 2048, 8192)},
 )

@@ -1,12 +1,11 @@
-"""Everything that knows Prefect: the stage contract, the store, the pipeline, the command line."""
+"""The orchestration: stages over artifacts, the pipeline, and Prefect.
 
-import os
+    store      artifacts: what they are, how they are told apart, where they are kept
+    engine     the stage contract: identity, reuse, resumption, sealing; executors
+    stages     one file a stage
+    pipeline   configuration, chain, plan, garbage collection
+    service    Prefect: flows, deployments, events, progress, pages, limits, the server and its workers
+    cli        the command line
 
-# Nothing is reported to anyone unless the user asks for it. Prefect reads both when it is imported,
-# so they are set in the one place that every module of this package passes first.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# The first start of the embedded server makes its database, on a busy machine in more than Prefect's 20 seconds.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-# The domain packages log through the standard library; this sends their records to the run's page as well.
-os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,scraping,tokenization,modeling")
+Each room knows only those above it in this list.
+"""

@@ -29,12 +29,12 @@ def reproduce(
 ) -> None:
     """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
     from flows.cli.pipeline import print_steps
-    from flows.engine.stage import code_version
+    from flows.engine.materialize import code_version
     from flows.pipeline.chain import STAGES
     from flows.pipeline.config import load_config
     from flows.pipeline.plan import plan
     from flows.pipeline.reproduce import write_configuration
-    from flows.store.local import open_artifact
+    from flows.store.open import open_artifact
     from textmill.errors import UserError
 
     found = open_artifact(artifact)
@@ -57,7 +57,7 @@ def reproduce(
 
 def fetch(artifact: Location) -> None:
     """Have the files of an artifact on this machine, and print their folder. Those of a bucket are downloaded, once."""
-    from flows.store.local import open_artifact
+    from flows.store.open import open_artifact
 
     typer.echo(str(open_artifact(artifact).fetch()))
 
@@ -78,7 +78,7 @@ def gc(
 
     from flows.pipeline.config import load_config
     from flows.pipeline.gc import garbage
-    from flows.store.local import open_store
+    from flows.store.open import open_store
     from textmill.errors import UserError
 
     paths = configs or sorted(Path("configs").glob("*.yaml"))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.pipeline import Settings, print_steps
+from flows.cli.pipeline import Overrides, print_steps
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def experiment(
     config: Annotated[
         Path, typer.Argument(metavar="[CONFIG]", help="The pipeline whose settings the variants change")
     ] = Path("configs/demo.yaml"),
-    settings: Settings = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(help="Train every variant so many times, each with another seed")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
 ) -> None:
@@ -30,20 +30,22 @@ def experiment(
     if name is None:
         _list()
         return
-    from flows.pipeline.config import parse_settings
+    from flows.pipeline.config import parse_overrides
+    from flows.pipeline.experiment import plan_experiment
+
+    given = parse_overrides(overrides)
+    runs = plan_experiment(name, config, given, seeds)
+    if dry_run:
+        for run in runs:
+            print_steps(run.request.steps, run.title)
+        return
+
     from flows.service.experiment import experiment as flow
-    from flows.service.experiment import plan_runs
     from flows.service.flows import PipelineForm
 
-    given = parse_settings(settings)
-    planned = plan_runs(name, config, given, seeds)
-    if dry_run:
-        for run, steps in planned:
-            print_steps(steps, run.title)
-        return
-    artifact, _ = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True).result()
-    _print_result(artifact.stats)
-    Console().print(f"Page: {artifact.location}/index.html", soft_wrap=True)
+    outcome = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True).result()
+    _print_result(outcome.artifact.stats)
+    Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
 
 
 def _list() -> None:
@@ -55,12 +57,12 @@ def _list() -> None:
     Console().print(table)
 
 
-def _print_result(stats: dict) -> None:
-    table = Table(title=escape(f"{stats['claim']}\nThe claim {stats['verdict']}."), title_justify="left")
+def _print_result(stats: dict[str, Any]) -> None:
+    table = Table(title=escape(f"{stats['claim']}\nThe claim {stats['conclusion']}."), title_justify="left")
     table.add_column("variant")
-    for column in (stats["figure"].replace("_", " "), "seed by seed"):
+    for column in (stats["metric"].replace("_", " "), "seed by seed"):
         table.add_column(column, justify="right")
-    for variant, figures in stats["variants"].items():
-        seeds = " · ".join(f"{value:.4g}" for value in figures["seeds"])
-        table.add_row(variant, f"{figures['mean']:.4g}", seeds)
+    for variant, values in stats["variants"].items():
+        seeds = " · ".join(f"{value:.4g}" for value in values["seeds"])
+        table.add_row(variant, f"{values['mean']:.4g}", seeds)
     Console().print(table)

@@ -150,12 +150,12 @@ def plan(
     price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
-    from flows.pipeline.config import load_config, parse_settings
+    from flows.pipeline.config import load_config, parse_overrides
     from modeling.cost import plan as estimate
     from textmill.errors import UserError
     from tokenization.config import ENCODING_SIZES
 
-    loaded = load_config(config, parse_settings(settings))
+    loaded = load_config(config, parse_overrides(settings))
     run, model = loaded.pretrain, loaded.pretrain.model
     vocab_size = loaded.train_tokenizer.planned_size()
     if vocab_size is None:

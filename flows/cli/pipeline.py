@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,17 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from flows.pipeline.chain import Selection
-    from flows.pipeline.config import PipelineConfig
+    from flows.engine.stage import Outcome
     from flows.pipeline.plan import Step
-    from flows.store.local import Artifact, Name
+    from flows.store.local import Artifact
+    from flows.store.manifest import Name
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")]
-Settings = Annotated[
+Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. `pretrain.steps=200`; repeatable"),
 ]
-COLOURS = {"reuse": "green", "build": "yellow", "build?": "cyan", "skip": "dim"}
+COLORS = {"reuse": "green", "build": "yellow", "build?": "cyan", "skip": "dim"}
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: ConfigPath,
-    settings: Settings = [],  # noqa: B006 - Typer's way
+    overrides: Overrides = [],  # noqa: B006 - Typer's way
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on what the store holds of earlier ones")
     ] = None,
@@ -51,75 +51,54 @@ def run(
     Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report.
     A run that was killed continues where it was when it is started again.
     """
-    from flows.pipeline.chain import Selection
-    from flows.pipeline.config import load_config, parse_settings
-    from flows.pipeline.plan import plan
+    from flows.pipeline.config import parse_overrides
+    from flows.pipeline.request import RunRequest
+    from flows.pipeline.selection import Selection
 
-    chosen = Selection(force=frozenset(force), start=start, only=only, verify=verify)
-    given = parse_settings(settings)
-    loaded = load_config(config, given)
+    selection = Selection(force=frozenset(force), start=start, only=only, verify=verify)
+    request = RunRequest.load(config, parse_overrides(overrides), selection)
     if dry_run:
-        print_steps(plan(loaded, chosen), loaded.name)
-    else:
-        _run(config, given, loaded, chosen)
+        print_steps(request.steps, request.config.name)
+        return
+    request.check()  # a mistake should not have to wait for a Prefect server to start
+
+    from flows.service.flows import start_run
+
+    _print_outcomes(start_run(request))
 
 
 def status(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="Also say what a run of this configuration would reuse")
     ] = None,
-    settings: Settings = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
 ) -> None:
     """List the artifacts of a store, and what a run would reuse or build."""
-    from flows.pipeline.config import load_config, parse_settings
-    from flows.pipeline.plan import plan
-    from flows.store.local import open_store
+    from flows.pipeline.config import parse_overrides
+    from flows.pipeline.request import RunRequest
+    from flows.store.open import open_store
 
-    loaded = load_config(config, parse_settings(settings)) if config else None
-    steps = plan(loaded) if loaded else []
+    request = RunRequest.load(config, parse_overrides(overrides)) if config else None
+    steps = request.steps if request else []
     reused = {step.artifact.name for step in steps if step.artifact}
-    _print_artifacts(open_store(loaded.store if loaded else store).artifacts(), reused, marked=loaded is not None)
-    if loaded:
-        print_steps(steps, loaded.name)
+    artifacts = open_store(request.config.store if request else store).artifacts()
+    _print_artifacts(artifacts, reused, marked=request is not None)
+    if request:
+        print_steps(steps, request.config.name)
 
 
-def _run(path: Path, settings: dict[str, Any], config: PipelineConfig, selection: Selection) -> None:
-    from flows.pipeline.plan import plan
-    from flows.store.local import open_store
-
-    # The flow looks at its plan as well, but a mistake should not have to wait for a Prefect server to start.
-    open_store(config.store).check_writable()
-    plan(config, selection)
-
-    from flows.service.flows import PipelineForm, pipeline, stage_flow
-
-    form = PipelineForm.of(settings)
-    if selection.only:
-        force = selection.only in selection.force or selection.only == selection.start
-        alone = stage_flow(selection.only)
-        state = alone(str(path), form, force=force, verify=selection.verify, return_state=True)
-    else:
-        force, start = sorted(selection.force), selection.start
-        state = pipeline(str(path), form, force=force, start=start, verify=selection.verify, return_state=True)
-    _print_outcome(state.result())
-
-
-def _print_outcome(built: list[tuple[Artifact, bool]]) -> None:
-    from flows.pipeline.chain import STAGES
-
+def _print_outcomes(outcomes: list[Outcome]) -> None:
     table = Table(title="Result", title_justify="left")
     for column, justify in (("stage", "left"), ("", "left"), ("s", "right"), ("what came out", "left")):
         table.add_column(column, justify=justify)
-    for artifact, reused in built:
-        manifest = artifact.manifest
-        action = "[green]reused[/]" if reused else "[yellow]built[/]"
-        headline = STAGES[manifest.stage].headline(artifact.stats)
-        title = f"{manifest.stage} {manifest.label}".strip()
-        table.add_row(escape(title), action, f"{manifest.seconds:,.1f}", escape(headline))
+    for outcome in outcomes:
+        action = "[green]reused[/]" if outcome.reused else "[yellow]built[/]"
+        manifest = outcome.artifact.manifest
+        table.add_row(escape(manifest.title), action, f"{manifest.seconds:,.1f}", escape(outcome.headline))
     console = Console()
     console.print(table)
-    for artifact, _ in built:
+    for artifact in (outcome.artifact for outcome in outcomes):
         if "index.html" in artifact.manifest.files:
             page = artifact.path / "index.html"
             where = page if page.exists() else f"textmill fetch {artifact.location}"
@@ -131,9 +110,9 @@ def print_steps(steps: Iterable[Step], name: str) -> None:
     for column in ("stage", "action", "why", "fingerprint"):
         table.add_column(column, overflow="fold")
     for step in steps:
-        colour = COLOURS[step.action]
+        color = COLORS[step.action]
         fingerprint = step.artifact.manifest.fingerprint if step.artifact else ""
-        table.add_row(escape(step.title), f"[{colour}]{step.action}[/]", escape(step.reason), fingerprint)
+        table.add_row(escape(step.title), f"[{color}]{step.action}[/]", escape(step.reason), fingerprint)
     Console().print(table)
 
 
@@ -149,7 +128,7 @@ def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Name], *, marked
     for artifact in artifacts:
         manifest = artifact.manifest
         row = [
-            escape(f"{manifest.stage} {manifest.label}".strip()), escape(manifest.pipeline), manifest.fingerprint,
+            escape(manifest.title), escape(manifest.pipeline), manifest.fingerprint,
             f"{manifest.size / 1e6:,.1f}", f"{manifest.finished:%Y-%m-%d %H:%M}", f"{manifest.seconds:,.1f}",
         ]  # fmt: skip
         if marked:

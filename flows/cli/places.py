@@ -7,6 +7,6 @@ from pathlib import Path
 
 def local(place: str) -> Path:
     """A path as it is; for the URL of an artifact, the folder of its copy on this machine, made if need be."""
-    from flows.store.local import is_remote, open_artifact
+    from flows.store.open import is_remote, open_artifact
 
     return open_artifact(place).fetch() if is_remote(place) else Path(place)

@@ -30,9 +30,9 @@ def up(
 
     Stopping cancels the runs under way: a training saves its checkpoint first, and a retry continues there.
     """
-    from flows.service import server as service
+    from flows.service import server
 
-    _until_stopped(lambda: service.up(host, port, database, typer.echo))
+    _until_stopped(lambda: server.up(host, port, database, typer.echo))
 
 
 def deploy(
@@ -46,9 +46,9 @@ def deploy(
     Runs will look for the project in the folder that this is started in. A work pool of another type (Docker,
     Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
     """
-    from flows.service import server as service
+    from flows.service import server
 
-    service.deploy(trainings, typer.echo)
+    server.deploy(trainings, typer.echo)
 
 
 def worker(
@@ -63,9 +63,9 @@ def worker(
 
     Stopping cancels this worker's runs: a training saves its checkpoint first, and a retry continues there.
     """
-    from flows.service import server as service
+    from flows.service import server
 
-    _until_stopped(lambda: service.work(name or socket.gethostname(), queues, typer.echo))
+    _until_stopped(lambda: server.work(name or socket.gethostname(), queues, typer.echo))
 
 
 def _until_stopped(serve: Callable[[], None]) -> None:
@@ -95,8 +95,8 @@ def doctor(
     findings = []
     for finding in examine(config):
         findings.append(finding)
-        console.print(f"{marks[finding.verdict]}  {finding.subject:<12} {escape(finding.what)}")
+        console.print(f"{marks[finding.status]}  {finding.subject:<12} {escape(finding.what)}")
         if finding.remedy:
             console.print(f"                       → {escape(finding.remedy)}")
-    if any(finding.verdict == "problem" for finding in findings):
+    if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)

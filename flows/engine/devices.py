@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from flows.service.limits import slots
+from flows.engine.stage import Slots, no_slots
 from flows.store.local import try_lock
 from textmill.errors import UserError
 
 LIMIT = "training"
 LOCKS = Path(tempfile.gettempdir())
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def gpus() -> list[str]:
@@ -40,11 +40,17 @@ def gpus() -> list[str]:
 
 
 @contextmanager
-def reserved(device: str, processes: int = 1) -> Iterator[dict[str, str]]:
-    """Hold what one training needs (`device` and `processes` as in its configuration): a GPU for each process, if it is
-    to use any. Waits, saying so, while too few are free.
+def reserved(device: str, processes: int = 1, slots: Slots = no_slots) -> Iterator[dict[str, str]]:
+    """Hold what one training needs while the block lasts: a GPU for each process, if it is to use any, and a slot of
+    the server's limit. Waits, saying so, while too few are free.
 
-    Gives the environment variables that confine the training's processes to what it holds.
+    Args:
+        device: as in the training's configuration.
+        processes: likewise.
+        slots: how to hold a limit of the server.
+
+    Yields:
+        the environment variables that confine the training's processes to what it holds.
 
     Raises:
         UserError: there are not so many GPUs.
@@ -66,7 +72,7 @@ def _some_of(names: list[str], count: int) -> Iterator[list[str]]:
             for name in held:
                 fcntl.flock(files[name], fcntl.LOCK_UN)
             if not waiting:
-                log.info("Another training uses the GPU; waiting for it")
+                logger.info("Another training uses the GPU; waiting for it")
                 waiting = True
             time.sleep(0.5 + random.random() / 2)  # polling, so that a cancellation is answered while we wait
         yield held
@@ -76,7 +82,7 @@ def _some_of(names: list[str], count: int) -> Iterator[list[str]]:
 
 
 def _lock_free(files: dict[str, int], count: int) -> list[str]:
-    """At most `count` names whose files nobody had locked, which are ours now."""
+    """At most `count` names whose files no process had locked, which are ours now."""
     return list(itertools.islice((name for name, file in files.items() if try_lock(file)), count))
 
 

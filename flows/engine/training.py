@@ -13,40 +13,41 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import IO
 
 from flows.engine.devices import reserved
+from flows.engine.stage import Context
+from modeling.config import RunConfig
 from modeling.device import training_environment
 from textmill.errors import UserError
 from textmill.processes import die_with_parent
 
 GRACE_SECONDS = 25.0
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def train(command: list[str], device: str, processes: int, progress: Callable[..., None]) -> None:
+def launch_training(command: list[str], config: RunConfig, context: Context) -> None:
     """Run a training command (`modeling.training.process.command`) to its end, alone on its GPUs.
 
-    Its progress lines go to `progress`, what it logs to our log.
+    Its progress lines go to the run's progress, what it logs to our log.
 
     Raises:
-        UserError: it wants more GPUs than there are.
-        UserError: the child said what the user has to put right.
+        UserError: it wants more GPUs than there are, or the child said what the user has to put right.
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
     mistake = None
     with (
-        reserved(device, processes) as confined,
+        reserved(config.device, config.processes, context.slots) as confined,
         _child(command, training_environment() | confined) as process,
     ):
         for message in map(json.loads, process.stdout):
             if "error" in message:
                 mistake = message["error"]
             else:
-                progress(message.pop("done"), message.pop("total"), **message)
+                context.progress(message.pop("done"), message.pop("total"), **message)
         process.wait()
     if mistake:
         raise UserError(mistake)
@@ -87,4 +88,4 @@ def _child(command: list[str], environment: dict[str, str]) -> Iterator[subproce
 
 def _relay_log(stream: IO[str]) -> None:
     for line in stream:
-        log.info(line.rstrip())
+        logger.info(line.rstrip())

@@ -1,17 +1,15 @@
 """The chain: the order of the stages and what each is given, written once.
 
-What happens to a stage is up to the runner: `flows.service.flows.Builder` builds or reuses it as a Prefect task,
-`flows.pipeline.plan.Planner` only says what would happen.
+What becomes of a stage is up to the interpreter that visits it: `flows.service.flows.Builder` builds or reuses it as a
+Prefect task, `flows.pipeline.plan.Planner` says what would happen, `flows.pipeline.gc.References` which artifacts a run
+would work with, `flows.pipeline.selection` what depends on what.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel
-
-from flows.engine.stage import Options, Stage, each_of
+from flows.engine.stage import Config, Stage
 from flows.pipeline.config import PipelineConfig
 from flows.stages.finetune import finetune
 from flows.stages.ingest import ingest
@@ -22,108 +20,38 @@ from flows.stages.pretrain import pretrain
 from flows.stages.report import report
 from flows.stages.scrape import scrape
 from flows.stages.train_tokenizer import train_tokenizer
-from textmill.errors import UserError
 
-STAGES: dict[str, Stage] = {
+STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report)
 }
 
-StageName = Literal[tuple(STAGES)]
+StageName = Literal[tuple(STAGES)]  # type: ignore[valid-type]
 
 Result = TypeVar("Result")
 
 
-class Runner(Protocol[Result]):
-    """Does something with a stage and answers with what later stages are given as their input."""
+class Interpreter(Protocol[Result]):
+    """Visits a stage, and answers with what later stages are given as their input."""
 
-    def __call__(self, stage: Stage, config: BaseModel, **inputs: Result | list[Result] | None) -> Result | None: ...
+    def __call__(
+        self, stage: Stage[Config], config: Config, /, **inputs: Result | list[Result] | None
+    ) -> Result | None: ...
 
 
-def chain(config: PipelineConfig, run: Runner) -> None:
-    """Every stage of the pipeline, in order, each with its settings and inputs."""
+def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
+    """Every stage of the pipeline, in order, each with its configuration and inputs."""
     sources = config.scrape.load()
-    pages = [run(scrape, source) for source in sources]
-    documents = run(ingest, config.ingest) if config.ingest else None
+    pages = [visit(scrape, source) for source in sources]
+    documents = visit(ingest, config.ingest) if config.ingest else None
     reading = PrepareSettings(corpus=config.prepare, extractors={source.name: source.extractor for source in sources})
-    corpus = run(prepare, reading, pages=pages, documents=documents)
-    tokenizer = run(train_tokenizer, config.train_tokenizer, corpus=corpus)
-    tokens = run(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
-    tuned_on = run(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
-    pretrained = run(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
-    finetuned = run(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
-    run(
+    corpus = visit(prepare, reading, pages=pages, documents=documents)
+    tokenizer = visit(train_tokenizer, config.train_tokenizer, corpus=corpus)
+    tokens = visit(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
+    tuned_on = visit(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
+    pretrained = visit(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
+    finetuned = visit(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
+    visit(
         report, config.report,
         corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which stages to build again although the store has them, and which to run at all.
-
-    Attributes:
-        force: rebuilt; what follows is rebuilt only if it comes out different.
-        start: rebuilt together with everything after it.
-        only: run alone: what comes before is taken from the store, what comes after is not run.
-        until: the last stage to run.
-        verify: compare SHA-256 too before anything is reused.
-    """
-
-    force: frozenset[str] = frozenset()
-    start: str | None = None
-    only: str | None = None
-    until: str | None = None
-    verify: bool = False
-
-    def __post_init__(self) -> None:
-        for name in [*self.force, self.start, self.only, self.until]:
-            if name and name not in STAGES:
-                raise UserError(f"there is no stage {name!r}; the stages are {', '.join(STAGES)}")
-        for name in [*self.force, self.start]:
-            if name and self.only and name != self.only:
-                raise UserError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
-
-    def leaves_out(self, config: PipelineConfig) -> frozenset[str]:
-        """The stages of the pipeline that are neither run nor needed by those that are.
-
-        Raises:
-            UserError: the configuration leaves out the one that is to run alone.
-        """
-        if self.only:
-            needs = _needs(config)
-            if self.only not in needs:
-                raise UserError(f"the configuration has no {self.only}: give it a section `{self.only}`")
-            return frozenset(STAGES) - needs[self.only]
-        return frozenset(name for name in STAGES if self.until and _position(name) > _position(self.until))
-
-    def takes_from_store(self, stage: Stage) -> bool:
-        """Whether a stage that is not left out is only there for the one that runs alone."""
-        return self.only is not None and stage.name != self.only
-
-    def options(self, stage: Stage, pipeline: str) -> Options:
-        follows_start = self.start is not None and _position(stage.name) >= _position(self.start)
-        return Options(
-            force=stage.name in self.force or follows_start,
-            verify=self.verify,
-            accept_expired=self.takes_from_store(stage),
-            pipeline=pipeline,
-        )
-
-
-def _needs(config: PipelineConfig) -> dict[str, frozenset[str]]:
-    """For each stage of the pipeline itself and all that it is made from."""
-    needs: dict[str, frozenset[str]] = {}
-
-    def note(
-        stage: Stage, settings: BaseModel, **inputs: frozenset[str] | list[frozenset[str]] | None
-    ) -> frozenset[str]:
-        needs[stage.name] = frozenset({stage.name}).union(*each_of(inputs))
-        return needs[stage.name]
-
-    chain(config, note)
-    return needs
-
-
-def _position(name: str) -> int:
-    return list(STAGES).index(name)

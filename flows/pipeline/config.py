@@ -97,13 +97,13 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Pipel
     return read_settings(path, PipelineConfig, overrides)
 
 
-def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Settings from the command line: `section.key=value` with a YAML value, as a nested mapping.
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Overrides from the command line: `section.key=value` with a YAML value, as a nested mapping.
 
     Raises:
         UserError: a text that is not of this form.
     """
-    settings: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         keys = key.strip().split(".")
@@ -115,5 +115,5 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
         for part in reversed(keys):
             parsed = {part: parsed}
-        settings = merged(settings, parsed)
-    return settings
+        overrides = merged(overrides, parsed)
+    return overrides

@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.engine.stage import Stage, each_of, identify
+from flows.engine.assess import fingerprint_of, identify
+from flows.engine.stage import Stage, each_of
 from flows.pipeline.chain import chain
 from flows.pipeline.config import PipelineConfig
 from flows.stages.comparison import comparison
-from flows.store.fingerprint import digest
-from flows.store.local import Artifact, Garbage, Name, Store
+from flows.store.lineage import lineage
+from flows.store.local import Artifact, Garbage, Store
+from flows.store.manifest import Name
 from textmill.errors import UserError
 
 
@@ -24,10 +26,10 @@ class Unknown:
 
 @dataclass
 class References:
-    """A runner for `chain` that writes down which artifacts a run of the configuration would work with,
-    however old they are.
+    """An interpreter of the chain that writes down which artifacts a run of the configuration would work with, however
+    old they are.
 
-    What an optional stage came to in that run nobody can tell: its input may have been away then, or be away now. The
+    What an optional stage came to in that run cannot be known: its input may have been away then, or be away now. The
     likeliest is followed, unless `settled` names another; `others` are those left.
     """
 
@@ -36,7 +38,7 @@ class References:
     settled: dict[str, Artifact | None] = field(default_factory=dict)
     others: dict[str, list[Artifact | None]] = field(default_factory=dict)
 
-    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Unknown | None:
+    def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | Unknown | None:
         if stage.name in self.settled:
             return self.settled[stage.name]
         if any(isinstance(item, Unknown) for item in each_of(inputs)):
@@ -52,12 +54,12 @@ class References:
         self.others[stage.name] = outcomes[1:]
         return outcomes[0]
 
-    def _identified(self, stage: Stage, config: BaseModel, inputs: Any) -> Artifact | Unknown:
-        name = (stage.name, digest(identify(stage, config, inputs, self.store))[:16])
+    def _identified(self, stage: Stage[Any], config: BaseModel, inputs: Any) -> Artifact | Unknown:
+        name = (stage.name, fingerprint_of(identify(stage, config, inputs, self.store)))
         self.names.add(name)
         return self.store.find(*name) or Unknown()
 
-    def _made_with(self, stage: Stage, config: BaseModel) -> list[Artifact]:
+    def _made_with(self, stage: Stage[Any], config: BaseModel) -> list[Artifact]:
         """Artifacts of these settings, whatever the files were that the stage read."""
         settings = config.model_dump(mode="json")
         found = [made for made in self.store.artifacts(stage.name) if made.manifest.settings == settings]
@@ -98,10 +100,6 @@ def _last_comparisons(artifacts: Iterable[Artifact]) -> set[Name]:
     return set({(made.manifest.pipeline, made.manifest.label): made.name for made in comparisons}.values())
 
 
-def _with_origins(store: Store, names: Iterable[Name]) -> Iterator[Artifact]:
+def _with_origins(store: Store, names: Iterable[Name]) -> list[Artifact]:
     """These artifacts, as far as they are there, and everything they were made from."""
-    for stage, fingerprint in names:
-        if artifact := store.find(stage, fingerprint):
-            yield artifact
-            entries = [entry for given in artifact.manifest.inputs.values() for entry in given]
-            yield from _with_origins(store, [(entry.stage, entry.fingerprint) for entry in entries])
+    return lineage(filter(None, (store.find(*name) for name in names)), store)

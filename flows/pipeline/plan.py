@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from flows.engine.stage import NotThere, Stage, assess, check_available, each_of, what_changed
-from flows.pipeline.chain import Selection, chain
+from flows.engine.assess import NotThere, assess, check_available, what_changed
+from flows.engine.stage import Context, Stage, each_of
+from flows.pipeline.chain import chain
 from flows.pipeline.config import PipelineConfig
-from flows.store.local import Artifact, open_store
+from flows.pipeline.selection import Selection
+from flows.store.local import Artifact
+from flows.store.open import open_store
 from textmill.errors import UserError
 
 Action = Literal["reuse", "build", "build?", "skip"]
@@ -33,14 +36,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Pending:
-    """Stands for an artifact that is not built yet, so that nobody can know what follows from it."""
+    """Stands for an artifact that is not built yet, so that what follows from it cannot be known."""
 
     stage: str
 
 
 @dataclass
 class Planner:
-    """A runner for `flows.service.flows.chain` that writes down what would be done."""
+    """An interpreter of the chain that writes down what would be done."""
 
     config: PipelineConfig
     selection: Selection
@@ -50,7 +53,7 @@ class Planner:
         self.store = open_store(self.config.store)
         self.left_out = self.selection.leaves_out(self.config)
 
-    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | Pending | None:
+    def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | Pending | None:
         if stage.name in self.left_out:
             return None
         step = self._step(stage, config, inputs)
@@ -59,34 +62,34 @@ class Planner:
             return None
         return step.artifact if step.action == "reuse" else Pending(stage.name)
 
-    def _step(self, stage: Stage, config: BaseModel, inputs: dict[str, Any]) -> Step:
+    def _step(self, stage: Stage[Any], config: BaseModel, inputs: dict[str, Any]) -> Step:
         title = stage.title(config)
-        options = self.selection.options(stage, self.config.name)
+        context = Context(self.store, options=self.selection.options(stage))
         pending = [item.stage for item in each_of(inputs) if isinstance(item, Pending)]
         if pending:
-            if options.force:
+            if context.options.force:
                 return Step(stage.name, title, "build", "forced")
             if changed := what_changed(stage, config, self.store):
                 return Step(stage.name, title, "build", changed)
             names = " or ".join(dict.fromkeys(pending))
             return Step(stage.name, title, "build?", f"only if {names} comes out different")
         try:
-            verdict = assess(stage, config, inputs, self.store, options)
-            if verdict.artifact:
-                return Step(stage.name, title, "reuse", verdict.reason, verdict.artifact)
+            assessment = assess(stage, config, inputs, context)
+            if assessment.artifact:
+                return Step(stage.name, title, "reuse", assessment.reason, assessment.artifact)
             if not self.selection.takes_from_store(stage):
                 check_available(stage, config)
         except NotThere as error:
             return Step(stage.name, title, "skip", str(error))
         if self.selection.takes_from_store(stage):
             if stage.optional(config):
-                return Step(stage.name, title, "skip", verdict.reason)
+                return Step(stage.name, title, "skip", assessment.reason)
             raise UserError(
-                f"{self.selection.only} alone needs {title}, which is not in the store ({verdict.reason}); "
+                f"{self.selection.only} alone needs {title}, which is not in the store ({assessment.reason}); "
                 f"build it first: textmill run CONFIG --only {stage.name}"
             )
-        interrupted = self.store.workdir(stage.name, verdict.fingerprint).exists()
-        reason = f"{verdict.reason}; continues an interrupted build" if interrupted else verdict.reason
+        interrupted = self.store.workdir(stage.name, assessment.fingerprint).exists()
+        reason = f"{assessment.reason}; continues an interrupted build" if interrupted else assessment.reason
         return Step(stage.name, title, "build", reason)
 
 

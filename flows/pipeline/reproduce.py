@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.stages.pages import lineage
+from flows.store.lineage import lineage
 from flows.store.local import Artifact
 from textmill.errors import UserError
 
@@ -53,8 +53,8 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
 def _check_complete(origins: list[Artifact]) -> None:
     there = {origin.name for origin in origins}
     for origin in origins:
-        for entry in [entry for given in origin.manifest.inputs.values() for entry in given]:
-            if (entry.stage, entry.fingerprint) not in there:
+        for entry in origin.manifest.origins:
+            if entry.name not in there:
                 raise UserError(
                     f"the settings of {entry.stage} {entry.fingerprint} are gone from the store: "
                     f"{origin.manifest.stage} {origin.manifest.fingerprint} was made from it; restore it"

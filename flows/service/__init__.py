@@ -1,0 +1,25 @@
+"""The only room that knows Prefect.
+
+flows         the pipeline and each stage as flows; a stage of a run is a task
+experiment    the flow of an experiment
+deployments   the flows under the names that prefect.yaml deploys
+form          the run forms of the UI, made from the configuration's models
+progress      where a stage stands: on a terminal, in the log, on the run's page
+pages         what a stage and a run leave on their pages
+events        what automations can react to
+limits        slots that all machines of a server share
+server        `textmill up`: server, deployments, worker
+database      the server's database, looked at before it starts
+doctor        what this machine lacks
+"""
+
+import os
+
+# Nothing is reported to anyone unless the user asks for it. Prefect reads both when it is imported,
+# so they are set in the one place that every module of this package passes first.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+# The first start of the embedded server makes its database, on a busy machine in more than Prefect's 20 seconds.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+# The other packages log through the standard library; this sends their records to the run's page as well.
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,scraping,tokenization,modeling")

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.engine.devices import gpus
 from flows.pipeline.config import load_config
 from flows.service.server import POOL, online
-from flows.store.local import open_store
+from flows.store.open import open_store
 from scraping.crawling.source import load_source, shipped_sources
 from textmill.errors import UserError
 
@@ -32,7 +32,7 @@ FREE_GIGABYTES = 10
 class Finding:
     """`note`: works, but not all of it; `problem`: something will fail."""
 
-    verdict: Literal["ok", "note", "problem"]
+    status: Literal["ok", "note", "problem"]
     subject: str
     what: str
     remedy: str = ""

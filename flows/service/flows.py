@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,43 +21,51 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
-from flows.engine.executors import ExecutorConfig, check_executor, open_executor
-from flows.engine.stage import Inputs, NotThere, Options, Stage, assess, materialize
-from flows.pipeline.chain import STAGES, Selection, StageName, chain
-from flows.pipeline.config import PipelineConfig, load_config
-from flows.pipeline.plan import plan
-from flows.service.events import announce
+from flows.engine.assess import NotThere, assess
+from flows.engine.executors import ExecutorConfig, open_executor
+from flows.engine.materialize import materialize
+from flows.engine.stage import Context, Inputs, Outcome, Stage
+from flows.pipeline.chain import StageName, chain
+from flows.pipeline.config import PipelineConfig
+from flows.pipeline.request import RunRequest
+from flows.pipeline.selection import Selection
+from flows.service.events import emit_events
 from flows.service.form import form_of
+from flows.service.limits import slots
 from flows.service.pages import publish, publish_run
-from flows.service.progress import StageProgress, Teller
-from flows.store.local import Artifact, Store, open_store
+from flows.service.progress import BestEffort, StageProgress
+from flows.store.local import Artifact
+from flows.store.open import open_store
 from textmill.errors import Unavailable, UserError
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
 PipelineForm = form_of(PipelineConfig)
-NO_CHANGES = PipelineForm()
+NO_OVERRIDES = PipelineForm()
+
+_requested: ContextVar[RunRequest | None] = ContextVar("requested", default=None)
 
 
 @dataclass
 class Builder:
-    """Runs each stage as a Prefect task: reuse what is whole, build what is not, and tell on the run's page."""
+    """An interpreter of the chain that runs each stage as a Prefect task: reuse what is whole, build what is not, and
+    tell on the run's page."""
 
-    config: PipelineConfig
-    selection: Selection
-    outcomes: list[tuple[Artifact, bool]] = field(default_factory=list)
+    request: RunRequest
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = open_store(self.config.store)
-        self.left_out = self.selection.leaves_out(self.config)
+        self.store = open_store(self.request.config.store)
+        self.left_out = self.request.selection.leaves_out(self.request.config)
 
-    def __call__(self, stage: Stage, config: BaseModel, **inputs: Any) -> Artifact | None:
+    def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | None:
         if stage.name in self.left_out:
             return None
-        options = self.selection.options(stage, self.config.name)
-        if self.selection.takes_from_store(stage):
-            return self._from_store(stage, config, inputs, options)
-        runner = stage_task.with_options(
+        selection, pipeline = self.request.selection, self.request.config
+        context = Context(self.store, pipeline.name, selection.options(stage))
+        if selection.takes_from_store(stage):
+            return self._from_store(stage, config, inputs, context)
+        task = stage_task.with_options(
             name=stage.name,
             task_run_name=stage.title(config),
             retries=stage.retries,
@@ -63,68 +74,72 @@ class Builder:
             retry_condition_fn=outside_world_failed,
         )
         # A state is asked for because a task that returns one hands it on as it is.
-        outcome = runner(stage, config, inputs, self.store, options, self.config.runner, return_state=True).result()
+        outcome = task(stage, config, inputs, context, pipeline.runner, return_state=True).result()
         if outcome is None:
             return None
         self.outcomes.append(outcome)
-        return outcome[0]
+        return outcome.artifact
 
-    def _from_store(self, stage: Stage, config: BaseModel, inputs: Inputs, options: Options) -> Artifact | None:
+    def _from_store(self, stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context) -> Artifact | None:
         """What a stage that runs alone takes as given; the plan has made sure that it is there."""
         try:
-            return assess(stage, config, inputs, self.store, options).artifact
+            return assess(stage, config, inputs, context).artifact
         except NotThere:
             return None
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
-    stage: Stage, config: BaseModel, inputs: Inputs, store: Store, options: Options, runner: ExecutorConfig
-) -> State[tuple[Artifact, bool] | None]:
+    stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context, runner: ExecutorConfig
+) -> State[Outcome | None]:
     """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
-    there; a user's mistake fails with its one line. The result is the artifact and whether it was reused."""
-    log = get_run_logger()
+    there; a user's mistake fails with its one line."""
+    logger = get_run_logger()
     title = stage.title(config)
     try:
-        with StageProgress(title, log) as progress, open_executor(runner) as executor:
-            artifact, reused = materialize(stage, config, inputs, store, options, progress, log.info, executor)
+        with StageProgress(title, logger) as progress, open_executor(runner) as executor:
+            running = replace(context, executor=executor, progress=progress, log=logger.info, slots=slots)
+            outcome = materialize(stage, config, inputs, running)
     except NotThere as missing:
-        log.warning("%s is left out: %s", title, missing)
+        logger.warning("%s is left out: %s", title, missing)
         return Completed(name="Skipped", message=str(missing), data=None)
-    headline = stage.headline(artifact.stats)
-    if reused:
+    artifact, headline = outcome.artifact, outcome.headline
+    if outcome.reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
-        return Completed(name="Cached", message=message, data=(artifact, True))
-    tell = Teller(log)
-    tell(publish, artifact, headline)
-    tell(announce, artifact, headline, store)
+        return Completed(name="Cached", message=message, data=outcome)
+    best_effort = BestEffort(logger)
+    best_effort(publish, outcome)
+    best_effort(emit_events, outcome)
     message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
-    return Completed(message=message, data=(artifact, False))
+    return Completed(message=message, data=outcome)
 
 
-def outside_world_failed(task: Task, task_run: TaskRun, state: State) -> bool:
+def outside_world_failed(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether trying again may help: not after a user's mistake."""
     error = state.data.result if isinstance(state.data, ResultRecord) else state.data
     return isinstance(error, Unavailable) or not isinstance(error, UserError)
 
 
-def run_chain(config: PipelineConfig, selection: Selection) -> State[list[tuple[Artifact, bool]]]:
-    """Run the chain inside a flow; the result lists every artifact in order and whether it was reused.
+def build_chain(request: RunRequest) -> list[Outcome]:
+    """Visit every stage that was asked for, inside a flow; what became of each, in order."""
+    builder = Builder(request)
+    chain(request.config, builder)
+    return builder.outcomes
+
+
+def run_chain(request: RunRequest) -> State[list[Outcome]]:
+    """Run the chain inside a flow.
 
     The plan comes first: what is missing is found before any work, and the run's log begins with what will be done.
     """
-    log = get_run_logger()
-    steps = plan(config, selection)
-    for step in steps:
-        log.info("%s: %s (%s)", step.title, step.action, step.reason)
-    if any(step.action.startswith("build") for step in steps):
-        check_executor(config.runner)
-    builder = Builder(config, selection)
-    chain(config, builder)
-    shown = [(made, STAGES[made.manifest.stage].headline(made.stats), hit) for made, hit in builder.outcomes]
-    Teller(log)(publish_run, config.name, shown)
-    reused = sum(hit for _, hit in builder.outcomes)
-    return Completed(message=f"{len(builder.outcomes) - reused} built, {reused} reused", data=builder.outcomes)
+    logger = get_run_logger()
+    for step in request.steps:
+        logger.info("%s: %s (%s)", step.title, step.action, step.reason)
+    request.check()
+    outcomes = build_chain(request)
+    BestEffort(logger)(publish_run, request.config.name, outcomes)
+    reused = sum(outcome.reused for outcome in outcomes)
+    return Completed(message=f"{len(outcomes) - reused} built, {reused} reused", data=outcomes)
 
 
 def run_name() -> str:
@@ -136,26 +151,26 @@ def run_name() -> str:
 @flow(name="pipeline", flow_run_name=run_name, persist_result=False)
 def pipeline(
     config: str = DEFAULT_CONFIG,
-    settings: PipelineForm = NO_CHANGES,
+    overrides: PipelineForm = NO_OVERRIDES,
     force: list[StageName] | None = None,
     start: StageName | None = None,
     verify: bool = False,
-) -> State[list[tuple[Artifact, bool]]]:
+) -> State[list[Outcome]]:
     """Web text to language model: every stage in order, building only what is not in the store already.
 
     Args:
         config: path of the configuration.
-        settings: values in place of those in the configuration; what is left empty stays as it is there.
+        overrides: values in place of those in the configuration; what is left empty stays as it is there.
         force: stages to build again; what follows them is rebuilt only if they come out different.
         start: build this stage and everything after it again.
         verify: before anything is reused, compare the SHA-256 of its files.
     """
-    loaded = load_config(Path(config), settings.model_dump())
-    return run_chain(loaded, Selection(force=frozenset(force or ()), start=start, verify=verify))
+    selection = Selection(force=frozenset(force or ()), start=start, verify=verify)
+    return run_chain(_requested.get() or RunRequest.load(Path(config), overrides.model_dump(), selection))
 
 
 @cache
-def stage_flow(stage: StageName) -> Flow:
+def stage_flow(stage: StageName) -> Flow[..., Any]:
     """The flow that runs one stage alone, on what the store holds of the stages before it. It is made when it is asked
     for: working out the form takes Prefect a twentieth of a second a flow."""
 
@@ -167,26 +182,52 @@ def stage_flow(stage: StageName) -> Flow:
     )
     def run(
         config: str = DEFAULT_CONFIG,
-        settings: PipelineForm = NO_CHANGES,
+        overrides: PipelineForm = NO_OVERRIDES,
         force: bool = False,
         verify: bool = False,
-    ) -> State[list[tuple[Artifact, bool]]]:
+    ) -> State[list[Outcome]]:
         """One stage alone.
 
         Args:
             config: path of the configuration.
-            settings: values in place of those in the configuration; what is left empty stays as it is there.
+            overrides: values in place of those in the configuration; what is left empty stays as it is there.
             force: build it again although the store has it.
             verify: before anything is reused, compare the SHA-256 of its files.
         """
         selection = Selection(force=frozenset([stage] if force else ()), only=stage, verify=verify)
-        return run_chain(load_config(Path(config), settings.model_dump()), selection)
+        return run_chain(_requested.get() or RunRequest.load(Path(config), overrides.model_dump(), selection))
 
     return run
 
 
+def start_run(request: RunRequest) -> list[Outcome]:
+    """Run what was asked for as a flow run of this process. Its parameters say the same, for a retry from the UI; what
+    was loaded and planned before is not loaded and planned again."""
+    path, form, selection = str(request.path), PipelineForm.of(request.overrides), request.selection
+    with _carried(request):
+        if selection.only:
+            force = selection.only in selection.force or selection.only == selection.start
+            alone = stage_flow(selection.only)
+            state = alone(path, form, force=force, verify=selection.verify, return_state=True)
+        else:
+            force = sorted(selection.force)
+            state = pipeline(path, form, force=force, start=selection.start, verify=selection.verify, return_state=True)
+        outcomes: list[Outcome] = state.result()
+        return outcomes
+
+
+@contextmanager
+def _carried(request: RunRequest) -> Iterator[None]:
+    """Hand the request to the flow that is started in this context."""
+    token = _requested.set(request)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
 class OneLineMistakes(logging.Filter):
-    """Take the traceback off a user's mistake: its message says what to do, and it is no bug of ours."""
+    """Takes the traceback off a user's mistake: its message says what to do, and it is not a bug of ours."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], UserError):

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -47,6 +47,6 @@ def _known(names: Iterable[str], create: int | None) -> list[str]:
                 client.upsert_global_concurrency_limit_by_name(name, create)
             else:
                 if limit.active_slots >= limit.limit:
-                    log.info("Another run holds the limit %r; waiting for it", name)
+                    logger.info("Another run holds the limit %r; waiting for it", name)
             known.append(name)
     return sorted(known)

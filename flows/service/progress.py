@@ -23,42 +23,41 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 LOG_SECONDS = 15.0
 PAGE_SECONDS = 5.0
 
-Log = logging.Logger | logging.LoggerAdapter
+Logger = logging.Logger | logging.LoggerAdapter
 
 
-class Teller:
-    """Tells the Prefect server what no work should fail for. If it cannot be told, one line of the log says so, and the
-    next one only after it could be again."""
+class BestEffort:
+    """Calls what tells the Prefect server something that no work should fail for. If the server cannot be told, one
+    line of the log says so, and the next one only after it could be again."""
 
-    def __init__(self, log: Log) -> None:
-        self.log = log
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
         self.away = False
 
-    def __call__(self, tell: Callable[..., Any], *arguments: Any) -> None:
+    def __call__(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
-            tell(*arguments)
+            call(*arguments)
             self.away = False
         except (httpx.HTTPError, PrefectException) as error:
             if not self.away:
                 reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-                self.log.warning("The Prefect server cannot be told how it stands (%s); the work goes on", reason)
+                self.logger.warning("The Prefect server cannot be told how it stands (%s); the work goes on", reason)
             self.away = True
 
 
 class StageProgress:
-    """The callback that a build function calls as often as it likes: `progress(done, total, unit="steps", loss=3.2)`.
+    """The `textmill.progress.Progress` of a stage: metrics in the order given, numbers rounded for people.
 
-    `total` is None while unknown. Figures are shown in the order given; numbers are rounded for people. Use it as a
-    context manager, so that the bar is taken away and the last state is told.
+    Use it as a context manager, so that the bar is taken away and the last state is told.
     """
 
-    def __init__(self, title: str, log: Log) -> None:
+    def __init__(self, title: str, logger: Logger) -> None:
         self.title = title
-        self.log = log
+        self.logger = logger
         self.started = time.monotonic()
-        self.logged = self.shown = self.started
+        self.logged = self.told = self.started
         self.percentage: UUID | None = None  # the artifact that shows how much of a known total is done
-        self.tell = Teller(log)
+        self.best_effort = BestEffort(logger)
         self.note: UUID | None = None  # the one that says where work of an unknown total stands
         self.bar: Progress | None = None
         if sys.stderr.isatty():
@@ -66,13 +65,13 @@ class StageProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[details]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
-            self.task = self.bar.add_task(title, total=None, figures="")
+            self.task = self.bar.add_task(title, total=None, details="")
 
     def __enter__(self) -> StageProgress:
         if self.bar:
@@ -85,27 +84,28 @@ class StageProgress:
         if self.bar:
             self.bar.stop()
         if kind is None and self.percentage:
-            self.tell(update_progress_artifact, self.percentage, 100.0)
+            self.best_effort(update_progress_artifact, self.percentage, 100.0)
 
-    def __call__(self, done: float, total: float | None = None, *, unit: str = "", **figures: Any) -> None:
+    def __call__(
+        self, done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
+    ) -> None:
         now = time.monotonic()
         count = f"{done:,.0f}" + (f"/{total:,.0f}" if total else "") + (f" {unit}" if unit else "")
-        details = " · ".join(
-            [count, *(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())]
-        )
+        shown = [f"{name.replace('_', ' ')} {_shown(value)}" for name, value in metrics.items()]
+        details = " · ".join([phase, count, *shown] if phase else [count, *shown])
         if self.bar:
-            self.bar.update(self.task, completed=done, total=total, figures=details)
+            self.bar.update(self.task, completed=done, total=total, details=details)
         if now - self.logged >= LOG_SECONDS:
             self.logged = now
             if not self.bar:
-                self.log.info("%s%s", details, self._eta(now, done, total))
-        if now - self.shown >= PAGE_SECONDS and TaskRunContext.get():
+                self.logger.info("%s%s", details, self._eta(now, done, total))
+        if now - self.told >= PAGE_SECONDS and TaskRunContext.get():
             if total:
                 description = f"{self.title}: {details}{self._eta(now, done, total)}"
-                self.tell(self._show_percentage, 100.0 * done / total, description)
+                self.best_effort(self._show_percentage, 100.0 * done / total, description)
             else:
-                self.tell(self._show_note, details)
-            self.shown = time.monotonic()  # not `now`: a server that is away may take long to say so
+                self.best_effort(self._show_note, details)
+            self.told = time.monotonic()  # not `now`: a server that is away may take long to say so
 
     def _show_percentage(self, percent: float, description: str) -> None:
         if self.percentage is None:
@@ -126,7 +126,7 @@ class StageProgress:
         return f" · {left // 60:.0f}:{left % 60:02.0f} left"
 
 
-def _figure(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +29,9 @@ from prefect.workers.process import ProcessWorker
 from flows.engine.devices import LIMIT, gpus
 from flows.service.database import check as check_database
 from textmill.errors import UserError
-from textmill.processes import die_with_parent
+from textmill.processes import die_with_parent, python_command
 
+Echo = Callable[[str], None]  # prints a line on the terminal
 POOL = "textmill"
 DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
@@ -43,7 +43,7 @@ CANCEL_SECONDS = 40.0  # Prefect gives a cancelled run 30
 STOP_SECONDS = 15.0
 
 
-def up(host: str, port: int, database: str | None, tell: Callable[[str], None]) -> None:
+def up(host: str, port: int, database: str | None, echo: Echo) -> None:
     """Bring the whole service up on this machine and keep it until interrupted (KeyboardInterrupt): then runs under way
     are cancelled, so that trainings save their checkpoints, and worker and server are stopped.
 
@@ -56,12 +56,12 @@ def up(host: str, port: int, database: str | None, tell: Callable[[str], None]) 
         raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
     check_database(database or PREFECT_API_DATABASE_CONNECTION_URL.value())
     with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database):
-        tell(f"Server ready at {address}")
-        deploy(None, tell)
-        work(socket.gethostname(), [], tell)
+        echo(f"Server ready at {address}")
+        deploy(None, echo)
+        work(socket.gethostname(), [], echo)
 
 
-def deploy(trainings: int | None, tell: Callable[[str], None]) -> None:
+def deploy(trainings: int | None, echo: Echo) -> None:
     """Put the work pool, the limit of `trainings`, the automations and the deployments on the server in Prefect's
     settings.
 
@@ -71,17 +71,17 @@ def deploy(trainings: int | None, tell: Callable[[str], None]) -> None:
     _check_folder()
     _check_server()
     with get_client(sync_client=True) as client:
-        furnish(client, trainings)
+        ensure_server_objects(client, trainings)
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)],
+        python_command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)),
         env=_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise UserError(f"{DEPLOYMENTS} could not be deployed:\n{done.stdout}{done.stderr}")
-    tell("Deployments ready: start them in the UI, or with `prefect deployment run pipeline/demo`")
+    echo("Deployments ready: start them in the UI, or with `prefect deployment run pipeline/demo`")
 
 
-def work(name: str, queues: list[str], tell: Callable[[str], None]) -> None:
+def work(name: str, queues: list[str], echo: Echo) -> None:
     """Keep a worker at work on these queues (none: all) until interrupted (KeyboardInterrupt): then its runs are
     cancelled, so that trainings save their checkpoints. A worker that dies is replaced.
 
@@ -98,17 +98,17 @@ def work(name: str, queues: list[str], tell: Callable[[str], None]) -> None:
                 while worker.poll() is None and name not in online():
                     time.sleep(0.5)
                 if worker.poll() is None:
-                    tell(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
+                    echo(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
                 worker.wait()
             except BaseException:  # an interruption
-                tell("Stopping: runs under way are told to save what they have")
-                _cancel_runs(name, tell)
+                echo("Stopping: runs under way are told to save what they have")
+                _cancel_runs(name, echo)
                 raise
-        tell(f"The worker ended with exit status {worker.returncode}; starting another")
+        echo(f"The worker ended with exit status {worker.returncode}; starting another")
         time.sleep(5)
 
 
-def furnish(client: SyncPrefectClient, trainings: int | None = None) -> None:
+def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = None) -> None:
     """Make the work pool, the limit of trainings (as many as this machine has GPUs, or else one) and the automations,
     or bring them up to date. A pool that is there stays as it is; the deployments make its queues."""
     template = ProcessWorker.get_default_base_job_template()
@@ -119,7 +119,7 @@ def furnish(client: SyncPrefectClient, trainings: int | None = None) -> None:
         automation = AutomationCore.model_validate(document)
         known = client.read_automations_by_name(automation.name)
         if known:
-            automation.enabled = known[0].enabled  # whoever switched it on or off in the UI meant it
+            automation.enabled = known[0].enabled  # a person who switched it on or off in the UI meant it
             client.update_automation(known[0].id, automation)
         else:
             client.create_automation(automation)
@@ -194,7 +194,7 @@ def _server(host: str, port: int, database: str | None) -> Iterator[None]:
         yield
 
 
-def _cancel_runs(worker: str, tell: Callable[[str], None]) -> None:
+def _cancel_runs(worker: str, echo: Echo) -> None:
     """Cancel what this worker is running, and wait until it has ended."""
     try:
         with get_client(sync_client=True) as client:
@@ -204,7 +204,7 @@ def _cancel_runs(worker: str, tell: Callable[[str], None]) -> None:
             while _runs(client, worker, StateType.CANCELLING) and time.monotonic() < deadline:
                 time.sleep(0.5)
     except httpx.HTTPError:
-        tell("The server does not answer, so that runs under way cannot be cancelled")
+        echo("The server does not answer, so that runs under way cannot be cancelled")
 
 
 def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[FlowRun]:
@@ -218,7 +218,7 @@ def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[Fl
 def _prefect(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
     """A Prefect program beside us, out of reach of the terminal's Ctrl-C: it is stopped when the context ends."""
     with subprocess.Popen(
-        [sys.executable, "-m", "prefect", *arguments],
+        python_command("prefect", *arguments),
         env=environment,
         start_new_session=True,
         preexec_fn=die_with_parent,

@@ -1,1 +1,21 @@
-"""The stages, one declaration a file. `flows.service.flows.chain` puts them in order."""
+"""The stages, one file each: its configuration, its code, and what its page in the Prefect UI and in the report shows.
+
+`flows.pipeline.chain` puts them in order. The stage NAME is the attribute NAME of the module NAME. Beside them are
+`figures` (plots as SVG), `html` and `templates/` (pages that need nothing else).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from flows.engine.stage import Stage
+
+
+def stage_named(name: str) -> Stage[Any] | None:
+    """The stage of that name; None for one that this version does not have, as in an old or a stranger's store."""
+    if not name.isidentifier() or find_spec(f"{__name__}.{name}") is None:
+        return None
+    stage = getattr(import_module(f"{__name__}.{name}"), name, None)
+    return stage if isinstance(stage, Stage) else None

@@ -3,35 +3,50 @@ pairs of sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Job, Stage
+from flows.store.local import Artifact
 from modeling.config import FinetuneConfig
 
 
-def build(job: Job[FinetuneConfig]) -> None:
-    from flows.engine.training import train
-    from modeling.training.process import command
+class Finetune(Stage[FinetuneConfig]):
+    """A model that fills blanks; after pairs of sentences it also tells which follow each other."""
 
-    arguments = command(job.config, job.path("tokens"), job.path("checkpoint"), job.out)
-    train(arguments, job.config.device, job.config.processes, job.progress)
+    name = "finetune"
+    version = 1
+    inputs = ("checkpoint", "tokens")
+    records = ("timing.jsonl", "tensorboard/*")
+
+    def build(self, job: Job[FinetuneConfig]) -> None:
+        from flows.engine.training import launch_training
+        from modeling.training.process import command
+
+        arguments = command(job.config, job.path("tokens"), job.path("checkpoint"), job.out)
+        launch_training(arguments, job.config, job.context)
+
+    def label(self, config: FinetuneConfig) -> str:
+        return f"masked, {config.steps:,} steps"
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        next_sentence = stats.get("next_sentence_accuracy")
+        return (
+            f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
+            f"(most frequent token: {stats['most_frequent_accuracy']:.1%}), "
+            + (f"{next_sentence:.1%} of pairs of sentences told apart, " if next_sentence is not None else "")
+            + repr(stats["sample_filled"])
+        )
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return stats["tokens_seen"], "tokens"
+
+    def page(self, artifact: Artifact) -> Iterator[Block]:
+        from flows.stages.figures import loss_curves
+
+        yield Picture("Loss over the steps", loss_curves(artifact))
+        yield Sample("It fills", f"{artifact.stats['sample_blank']}\n{artifact.stats['sample_filled']}")
 
 
-def headline(stats: dict[str, Any]) -> str:
-    follows = stats.get("next_sentence_accuracy")
-    return (
-        f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
-        f"(most frequent token: {stats['most_frequent_accuracy']:.1%}), "
-        + (f"{follows:.1%} of pairs of sentences told apart, " if follows is not None else "")
-        + repr(stats["sample_filled"])
-    )
-
-
-finetune = Stage(
-    name="finetune",
-    version=1,
-    build=build,
-    label=lambda config: f"masked, {config.steps:,} steps",
-    headline=headline,
-    records=("timing.jsonl", "tensorboard/*"),
-)
+finetune = Finetune()

@@ -9,27 +9,38 @@ from flows.store.local import Store
 from scraping.collections.ingest import IngestConfig, ingest_files, is_remote
 
 
-def build(job: Job[IngestConfig]) -> None:
-    from scraping.collections.ingest import ingest as ingest_documents
+class Ingest(Stage[IngestConfig]):
+    """Documents of a collection. Where it is not required and not there, the chain goes on without it."""
 
-    ingest_documents(job.config, job.out, job.progress, job.map_shards)
+    name = "ingest"
+    version = 1
+    retries = 2
+
+    def build(self, job: Job[IngestConfig]) -> None:
+        from scraping.collections.ingest import ingest as ingest_documents
+
+        ingest_documents(job.config, job.out, job.progress, job.map_shards)
+
+    def identity(self, config: IngestConfig, store: Store) -> Any:
+        """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
+        if is_remote(config.path):
+            return {"settings": config, "address": config.path}
+        return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
+
+    def check_available(self, config: IngestConfig) -> None:
+        ingest_files(config)
+
+    def optional(self, config: IngestConfig) -> bool:
+        return not config.required
+
+    def label(self, config: IngestConfig) -> str:
+        return config.path.rsplit("/", 1)[-1]
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        return f"{stats['documents']:,} documents"
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return stats["documents"], "documents"
 
 
-def identity(config: IngestConfig, store: Store) -> Any:
-    """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
-    if is_remote(config.path):
-        return {"settings": config, "address": config.path}
-    return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
-
-
-ingest = Stage(
-    name="ingest",
-    version=1,
-    build=build,
-    label=lambda config: config.path.rsplit("/", 1)[-1],
-    headline=lambda stats: f"{stats['documents']:,} documents",
-    identity=identity,
-    available=ingest_files,
-    optional=lambda config: not config.required,
-    retries=2,
-)
+ingest = Ingest()

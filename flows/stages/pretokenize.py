@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from flows.engine.page import Block, Table
 from flows.engine.stage import Job, Stage
-from flows.store.local import count_rows
+from flows.store.local import Artifact
+from flows.store.manifest import count_rows
 from tokenization.config import PretokenizeConfig
 
+SPLITS = ("train", "validation")
 
-def build(job: Job[PretokenizeConfig]) -> None:
-    from tokenization.pretokenize import pretokenize as write_token_arrays
 
-    write_token_arrays(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
+class Pretokenize(Stage[PretokenizeConfig]):
+    """The corpus as integers."""
+
+    name = "pretokenize"
+    version = 1
+    inputs = ("corpus", "tokenizer")
+
+    def build(self, job: Job[PretokenizeConfig]) -> None:
+        from tokenization.pretokenize import pretokenize as write_token_arrays
+
+        write_token_arrays(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
+
+    def count(self, file: Path) -> int | None:
+        return count_tokens(file)
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        return (
+            f"{stats['train']['tokens']:,} + {stats['validation']['tokens']:,} tokens, "
+            f"{stats['train']['bytes_per_token']:.2f} bytes a token"
+        )
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return sum(stats[split]["tokens"] for split in SPLITS), "tokens"
+
+    def page(self, artifact: Artifact) -> Iterator[Block]:
+        columns = ("documents", "tokens", "bytes", "bytes_per_token")
+        rows = [(split, *(artifact.stats[split][column] for column in columns)) for split in SPLITS]
+        yield Table(("split", *(column.replace("_", " ") for column in columns)), rows)
 
 
 def count_tokens(file: Path) -> int | None:
@@ -30,13 +60,4 @@ def count_tokens(file: Path) -> int | None:
             return count_rows(file)
 
 
-pretokenize = Stage(
-    name="pretokenize",
-    version=1,
-    build=build,
-    headline=lambda stats: (
-        f"{stats['train']['tokens']:,} + {stats['validation']['tokens']:,} tokens, "
-        f"{stats['train']['bytes_per_token']:.2f} bytes a token"
-    ),
-    count=count_tokens,
-)
+pretokenize = Pretokenize()

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Job, Stage
+from flows.store.local import Artifact
 from modeling.config import PretrainConfig
 
 
-def build(job: Job[PretrainConfig]) -> None:
-    from flows.engine.training import train
-    from modeling.training.process import command
+class Pretrain(Stage[PretrainConfig]):
+    """A model trained from scratch."""
 
-    arguments = command(job.config, job.path("tokens"), job.path("tokenizer"), job.out)
-    train(arguments, job.config.device, job.config.processes, job.progress)
+    name = "pretrain"
+    version = 1
+    inputs = ("tokens", "tokenizer")
+    records = ("timing.jsonl", "tensorboard/*")
+
+    def build(self, job: Job[PretrainConfig]) -> None:
+        from flows.engine.training import launch_training
+        from modeling.training.process import command
+
+        arguments = command(job.config, job.path("tokens"), job.path("tokenizer"), job.out)
+        launch_training(arguments, job.config, job.context)
+
+    def label(self, config: PretrainConfig) -> str:
+        return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        return (
+            f"validation loss {stats['validation_loss']:.3f} nats a token, {stats['bits_per_byte']:.3f} bits a byte "
+            f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
+        )
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return stats["tokens_seen"], "tokens"
+
+    def page(self, artifact: Artifact) -> Iterator[Block]:
+        from flows.stages.figures import loss_curves
+
+        stats = artifact.stats
+        yield Picture("Loss over the steps", loss_curves(artifact))
+        yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
 
 
-pretrain = Stage(
-    name="pretrain",
-    version=1,
-    build=build,
-    label=lambda config: f"{config.model.layers} x {config.model.width}, {config.steps:,} steps",
-    headline=lambda stats: (
-        f"validation loss {stats['validation_loss']:.3f} nats a token, {stats['bits_per_byte']:.3f} bits a byte "
-        f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
-    ),
-    records=("timing.jsonl", "tensorboard/*"),
-)
+pretrain = Pretrain()

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from flows.engine.page import Bars, Block
 from flows.engine.stage import Job, Stage
-from flows.service.limits import slots
-from flows.store.local import Manifest, now
+from flows.store.local import Artifact, now
+from flows.store.manifest import Manifest
 from scraping.crawling.source import Source
 
 
-def build(job: Job[Source]) -> None:
-    """The crawl keeps its manners on one machine by itself; the limits keep two machines from the same host."""
-    from scraping.crawling.crawl import crawl
+class Scrape(Stage[Source]):
+    """Snapshots of a site. A snapshot is reused while it is younger than the source's `max_age`."""
 
-    previous = job.previous.fetch(job.progress) if job.previous else None
-    with slots(host_limits(job.config), create=1):
-        crawl(job.config, job.out, job.progress, previous=previous)
+    name = "scrape"
+    version = 1
+    retries = 2
+
+    def build(self, job: Job[Source]) -> None:
+        """Crawl. One machine's crawls keep their manners by themselves; the server's limits keep two machines from the
+        same host."""
+        from scraping.crawling.crawl import crawl
+
+        previous = job.previous.fetch(job.progress) if job.previous else None
+        with job.context.slots(host_limits(job.config), create=1):
+            crawl(job.config, job.out, job.progress, previous=previous)
+
+    def expired(self, source: Source, snapshot: Manifest) -> str | None:
+        age = now() - snapshot.finished
+        if source.max_age is None or age <= source.max_age:
+            return None
+        return f"the snapshot is {age.total_seconds() / 86400:.1f} days old (max_age {source.max_age})"
+
+    def check_available(self, source: Source) -> None:
+        source.user_agent_header()  # a crawl without a contact is refused before anything else is done
+
+    def label(self, source: Source) -> str:
+        return source.name
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        return f"{stats['pages']:,} pages"
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return stats["pages"], "pages"
+
+    def page(self, artifact: Artifact) -> Iterator[Block]:
+        yield Bars("change since the last crawl", artifact.stats["changes"])
+        yield Bars("left out", artifact.stats["skipped"])
 
 
 def host_limits(source: Source) -> list[str]:
@@ -22,21 +56,4 @@ def host_limits(source: Source) -> list[str]:
     return [] if source.serve else [f"crawl of {host}" for host in source.hosts]
 
 
-def expired(source: Source, snapshot: Manifest) -> str | None:
-    """A snapshot is reused while it is younger than the source's `max_age`."""
-    age = now() - snapshot.finished
-    if source.max_age is None or age <= source.max_age:
-        return None
-    return f"the snapshot is {age.total_seconds() / 86400:.1f} days old (max_age {source.max_age})"
-
-
-scrape = Stage(
-    name="scrape",
-    version=1,
-    build=build,
-    label=lambda source: source.name,
-    headline=lambda stats: f"{stats['pages']:,} pages",
-    available=Source.user_agent_header,  # a crawl without a contact is refused before anything else is done
-    expired=expired,
-    retries=2,
-)
+scrape = Scrape()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flows.engine.stage import Job, Stage
 from tokenization.config import TokenizerConfig
 
 
-def build(job: Job[TokenizerConfig]) -> None:
-    from tokenization.train import train_tokenizer as train
+class TrainTokenizer(Stage[TokenizerConfig]):
+    """The tokenizer of a pipeline."""
 
-    train(job.path("corpus"), job.config, job.out, job.progress, job.map_shards)
+    name = "train_tokenizer"
+    version = 1
+    inputs = ("corpus",)
+
+    def build(self, job: Job[TokenizerConfig]) -> None:
+        from tokenization.train import train_tokenizer as train
+
+        train(job.path("corpus"), job.config, job.out, job.progress, job.map_shards)
+
+    def label(self, config: TokenizerConfig) -> str:
+        return config.encoding or f"{config.vocab_size:,} tokens"
+
+    def headline(self, stats: dict[str, Any]) -> str:
+        return f"{stats['vocab_size']:,} tokens"
+
+    def work(self, stats: dict[str, Any]) -> tuple[int, str]:
+        return stats.get("corpus_bytes", 0), "bytes"  # none where an encoding was taken as it is
 
 
-train_tokenizer = Stage(
-    name="train_tokenizer",
-    version=1,
-    build=build,
-    headline=lambda stats: f"{stats['vocab_size']:,} tokens",
-    label=lambda config: config.encoding or f"{config.vocab_size:,} tokens",
-)
+train_tokenizer = TrainTokenizer()

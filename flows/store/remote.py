@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -37,8 +37,11 @@ from fsspec.core import url_to_fs
 from pydantic import Field
 
 from flows.store.fingerprint import digest
-from flows.store.local import MANIFEST, Artifact, Garbage, Manifest, Name, Store, check_folder, fsync, now, sha256
+from flows.store.local import Artifact, Garbage, Store, check_folder, now
+from flows.store.manifest import MANIFEST, Manifest, Name
 from textmill.errors import UserError
+from textmill.files import folder_size, seal_folder, sha256
+from textmill.progress import Progress
 
 STAMP = "%Y%m%dT%H%M%SZ"
 UPLOAD = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{8}")  # when it began, and a random part
@@ -48,7 +51,7 @@ OPTIONS = {"s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"mode": "s
 REMEDIES = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the profile) and, if it is not Amazon's, AWS_ENDPOINT_URL"
 }
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class UploadedManifest(Manifest):
@@ -142,7 +145,7 @@ class RemoteStore(Store):
         found = self.fs.find(base, detail=True)
         return {path.removeprefix(f"{base}/"): entry["size"] for path, entry in found.items()}
 
-    def fetch(self, artifact: Artifact, progress: Callable[..., None]) -> None:
+    def fetch(self, artifact: Artifact, progress: Progress) -> None:
         """
         Raises:
             UserError: a file in the bucket is not what was sealed, or has gone.
@@ -154,9 +157,9 @@ class RemoteStore(Store):
             if not _is_whole(artifact):
                 self._download(artifact, progress)
 
-    def _download(self, artifact: Artifact, progress: Callable[..., None]) -> None:
+    def _download(self, artifact: Artifact, progress: Progress) -> None:
         staged = artifact.path.parent / f".fetch-{artifact.path.name}"
-        log.info("Downloading %s, %.1f MB", artifact.location, artifact.manifest.size / 1e6)
+        logger.info("Downloading %s, %.1f MB", artifact.location, artifact.manifest.size / 1e6)
         meter = _Meter(progress, artifact.manifest, "downloading")
         for name, entry in artifact.manifest.files.items():
             file, part = staged / name, staged / f"{name}.part"
@@ -170,13 +173,10 @@ class RemoteStore(Store):
                         f"{artifact.location} is damaged: {name} has been altered (SHA-256 differs); "
                         "a run with --verify builds it again"
                     )
-                fsync(part)
                 part.rename(file)
             meter.finish(entry.size)
         (staged / MANIFEST).write_text(artifact.manifest.model_dump_json(indent=1))
-        shutil.rmtree(artifact.path, ignore_errors=True)  # a copy that has lost something
-        staged.rename(artifact.path)
-        fsync(artifact.path.parent)
+        seal_folder(staged, artifact.path)  # in place of a copy that has lost something
 
     def _download_file(self, artifact: Artifact, name: str, part: Path, meter: _Meter) -> None:
         try:
@@ -186,12 +186,12 @@ class RemoteStore(Store):
                 f"{artifact.location} has lost {name}: it was deleted, or replaced just now; run again"
             ) from error
 
-    def _commit(self, work: Path, manifest: Manifest, progress: Callable[..., None]) -> Artifact:
+    def _commit(self, work: Path, manifest: Manifest, progress: Progress) -> Artifact:
         """Upload under a new prefix, then write the manifest that names it. The work folder becomes the local copy."""
         upload = f"{now():{STAMP}}-{secrets.token_hex(4)}"
         artifact = Artifact(self, UploadedManifest(**manifest.model_dump(), upload=upload))
         base = self._files_path(artifact.manifest)
-        log.info("Uploading %s, %.1f MB", artifact.location, manifest.size / 1e6)
+        logger.info("Uploading %s, %.1f MB", artifact.location, manifest.size / 1e6)
         meter = _Meter(progress, manifest, "uploading")
         for folder in {str(PurePosixPath(base, name).parent) for name in manifest.files}:
             self.fs.makedirs(folder, exist_ok=True)
@@ -201,9 +201,7 @@ class RemoteStore(Store):
         if damage := artifact.damage():
             raise OSError(f"the upload of {artifact.location} did not arrive whole: {damage}")
         self.fs.pipe_file(self._manifest_path(*artifact.name), artifact.manifest.model_dump_json(indent=1).encode())
-        artifact.path.parent.mkdir(parents=True, exist_ok=True)
-        work.rename(artifact.path)
-        fsync(artifact.path.parent)
+        seal_folder(work, artifact.path)
         return artifact
 
     def remove(self, artifact: Artifact) -> None:
@@ -225,9 +223,8 @@ class RemoteStore(Store):
         for folder in sorted(self.root.glob("*/[!.]*/*/")):
             stage, fingerprint, upload = folder.parts[-3:]
             if (stage, fingerprint, upload.removeprefix(".fetch-")) not in named:
-                size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
                 remove = functools.partial(shutil.rmtree, folder)
-                yield Garbage(str(folder), size, "a copy of what the store no longer has", remove)
+                yield Garbage(str(folder), folder_size(folder), "a copy of what the store no longer has", remove)
 
     def _upload_sizes(self) -> dict[tuple[str, str, str], int]:
         """Bytes below each upload's prefix, whether or not a manifest names it."""
@@ -242,7 +239,7 @@ class RemoteStore(Store):
 class _Meter(Callback):
     """Tells how many bytes of an artifact have gone over the wire."""
 
-    def __init__(self, progress: Callable[..., None], manifest: Manifest, doing: str) -> None:
+    def __init__(self, progress: Progress, manifest: Manifest, doing: str) -> None:
         super().__init__()
         self.progress, self.total = progress, manifest.size
         self.phase = f"{doing} {manifest.stage}"

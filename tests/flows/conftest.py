@@ -120,11 +120,11 @@ class RunningService:
     def client(self) -> SyncPrefectClient:
         return SyncPrefectClient(f"{self.address}/api")
 
-    def start(self, deployment: str, settings: dict | None = None, **parameters) -> UUID:
+    def start(self, deployment: str, overrides: dict | None = None, **parameters) -> UUID:
         """Start a run as the UI's form does."""
         with self.client() as client:
             found = client.read_deployment_by_name(deployment)
-            changed = {"settings": settings} if settings else {}
+            changed = {"overrides": overrides} if overrides else {}
             return client.create_flow_run_from_deployment(found.id, parameters={**parameters, **changed}).id
 
     def state(self, flow_run: UUID) -> State:

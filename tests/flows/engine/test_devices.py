@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flows.engine.devices import reserved
-from flows.engine.training import train
+from flows.engine.stage import Context
+from flows.engine.training import launch_training
+from flows.store.local import Store
+from modeling.config import PretrainConfig
 from textmill.errors import UserError
 
 # Says which GPU it got, and keeps it until its input ends.
@@ -103,5 +106,6 @@ def test_a_trainings_process_sees_the_gpu_it_holds_and_no_other(monkeypatch, tmp
     monkeypatch.setattr("flows.engine.devices.LOCKS", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = []
-    train([sys.executable, "-c", SHOW_GPU], device, 1, lambda done, total, **figures: told.append(figures["gpu"]))
+    context = Context(Store(tmp_path), progress=lambda done, total, **metrics: told.append(metrics["gpu"]))
+    launch_training([sys.executable, "-c", SHOW_GPU], PretrainConfig(device=device), context)
     assert told == [seen]

@@ -390,13 +390,13 @@ def session_of(leader: int) -> list[int]:
 def test_a_pipeline_on_processes_makes_what_it_would_reuse_on_threads(prefect_server, config):
     on_processes = {"runner": {"kind": "processes", "workers": 2}}
     stage_flow("scrape")(str(config))
-    artifact, reused = stage_flow("prepare")(str(config), on_processes)[-1]
-    assert not reused
+    mapped = stage_flow("prepare")(str(config), on_processes)[-1]
+    assert not mapped.reused
     step = plan(load_config(config))[1]
     assert (step.stage, step.action) == ("prepare", "reuse")
-    forced, reused = stage_flow("prepare")(str(config), force=True)[-1]
-    assert not reused
-    assert forced.digest == artifact.digest
+    forced = stage_flow("prepare")(str(config), force=True)[-1]
+    assert not forced.reused
+    assert forced.artifact.digest == mapped.artifact.digest
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -9,69 +9,102 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from flows.engine.stage import Options, Stage, assess, materialize, what_changed
+from flows.engine.assess import assess, what_changed
+from flows.engine.materialize import materialize
+from flows.engine.stage import Context, Options, Stage
 from flows.store.local import Store
 from textmill.errors import UserError
 from textmill.settings import execution_only
 
-FORCE = Options(force=True)
 
-
-class Words(BaseModel):
+class WordsConfig(BaseModel):
     text: str = "to be or not to be"
     workers: int = execution_only(1)
 
 
-class Count(BaseModel):
+class CountConfig(BaseModel):
     ignore_case: bool = True
 
 
-def write_words(job):
-    (job.out / "words.txt").write_text("\n".join(sorted(job.config.text.split())))
-    (job.out / "clock.log").write_text(str(time.time_ns()))
+class Words(Stage[WordsConfig]):
+    name = "words"
+    version = 1
+    records = ("*.log",)
+
+    def build(self, job):
+        (job.out / "words.txt").write_text("\n".join(sorted(job.config.text.split())))
+        (job.out / "clock.log").write_text(str(time.time_ns()))
+
+    def headline(self, stats):
+        return "words"
 
 
-def count_words(job):
-    words = (job.path("words") / "words.txt").read_text().split()
-    (job.out / "count.txt").write_text(str(len({word.lower() if job.config.ignore_case else word for word in words})))
+class Count(Stage[CountConfig]):
+    name = "count"
+    version = 1
+    inputs = ("words",)
+
+    def build(self, job):
+        words = (job.path("words") / "words.txt").read_text().split()
+        distinct = {word.lower() if job.config.ignore_case else word for word in words}
+        (job.out / "count.txt").write_text(str(len(distinct)))
+
+    def headline(self, stats):
+        return "a count"
 
 
-words = Stage(name="words", version=1, build=write_words, headline=str, records=("*.log",))
-count = Stage(name="count", version=1, build=count_words, headline=str)
+def stage_of(name: str, build, base: type[Stage] = Words) -> Stage:
+    """A stage of that name whose `build` is this function of a job."""
+    return type("Tried", (base,), {"name": name, "records": (), "build": lambda self, job: build(job)})()
+
+
+words, count = Words(), Count()
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_a_second_run_reuses_the_artifact(store):
-    first, reused_first = materialize(words, Words(), {}, store)
-    second, reused_second = materialize(words, Words(workers=4), {}, store)
-    assert (reused_first, reused_second) == (False, True)
-    assert first == second
-    assert (first.path / "words.txt").read_text().split() == ["be", "be", "not", "or", "to", "to"]
-    assert first.path.parent == store.root / "words"
+@pytest.fixture
+def context(store) -> Context:
+    return Context(store)
 
 
-def test_other_settings_or_another_version_make_another_artifact(store):
-    first, _ = materialize(words, Words(), {}, store)
-    other, reused = materialize(words, Words(text="a b"), {}, store)
-    newer, reused_newer = materialize(
-        Stage(name="words", version=2, build=write_words, headline=str), Words(), {}, store
-    )
-    assert not reused and not reused_newer
-    assert len({first.path, other.path, newer.path}) == 3
+@pytest.fixture
+def forced(store) -> Context:
+    return Context(store, options=Options(force=True))
+
+
+def test_a_second_run_reuses_the_artifact(context):
+    first = materialize(words, WordsConfig(), {}, context)
+    second = materialize(words, WordsConfig(workers=4), {}, context)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.artifact == second.artifact
+    assert (first.artifact.path / "words.txt").read_text().split() == ["be", "be", "not", "or", "to", "to"]
+    assert first.artifact.path.parent == context.store.root / "words"
+
+
+def test_other_settings_or_another_version_make_another_artifact(context):
+    class Newer(Words):
+        version = 2
+
+    first = materialize(words, WordsConfig(), {}, context)
+    other = materialize(words, WordsConfig(text="a b"), {}, context)
+    newer = materialize(Newer(), WordsConfig(), {}, context)
+    assert not other.reused and not newer.reused
+    assert len({outcome.artifact.path for outcome in (first, other, newer)}) == 3
 
 
 def test_the_manifest_lists_every_file_and_input(store):
-    source, _ = materialize(words, Words(), {}, store, Options(pipeline="demo"))
-    result, _ = materialize(count, Count(), {"words": source}, store)
+    source = materialize(words, WordsConfig(), {}, Context(store, "demo")).artifact
+    result = materialize(count, CountConfig(), {"words": source}, Context(store)).artifact
     files = source.manifest.files
     assert files["words.txt"].size == (source.path / "words.txt").stat().st_size
     assert files["clock.log"].record and not files["words.txt"].record
@@ -84,74 +117,82 @@ def test_the_manifest_lists_every_file_and_input(store):
     ("harm", "words_for_it"),
     [(Path.unlink, "is missing"), (lambda file: file.write_text("to"), "bytes instead of")],
 )
-def test_a_damaged_artifact_is_rebuilt_and_only_it(store, harm, words_for_it):
-    source, _ = materialize(words, Words(), {}, store)
-    materialize(count, Count(), {"words": source}, store)
+def test_a_damaged_artifact_is_rebuilt_and_only_it(context, harm, words_for_it):
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    materialize(count, CountConfig(), {"words": source}, context)
     harm(source.path / "words.txt")
-    assert words_for_it in assess(words, Words(), {}, store).reason
-    source, reused = materialize(words, Words(), {}, store)
-    assert not reused
-    assert materialize(count, Count(), {"words": source}, store)[1]
+    assert words_for_it in assess(words, WordsConfig(), {}, context).reason
+    again = materialize(words, WordsConfig(), {}, context)
+    assert not again.reused
+    assert materialize(count, CountConfig(), {"words": again.artifact}, context).reused
 
 
-def test_altered_bytes_of_the_same_size_are_found_with_verify(store):
-    source, _ = materialize(words, Words(), {}, store)
+def test_altered_bytes_of_the_same_size_are_found_with_verify(context):
+    source = materialize(words, WordsConfig(), {}, context).artifact
     file = source.path / "words.txt"
     file.write_text(file.read_text().swapcase())
-    assert assess(words, Words(), {}, store).artifact
-    assert "altered" in assess(words, Words(), {}, store, Options(verify=True)).reason
+    assert assess(words, WordsConfig(), {}, context).artifact
+    assert "altered" in assess(words, WordsConfig(), {}, replace(context, options=Options(verify=True))).reason
 
 
-def test_early_cutoff_a_forced_stage_that_comes_out_the_same_rebuilds_nothing_after_it(store):
-    source, _ = materialize(words, Words(), {}, store)
-    materialize(count, Count(), {"words": source}, store)
-    again, reused = materialize(words, Words(), {}, store, FORCE)
-    assert not reused
-    assert again.manifest.files["clock.log"] != source.manifest.files["clock.log"]
-    assert again.digest == source.digest  # the clock is a record
-    assert materialize(count, Count(), {"words": again}, store)[1]
+def test_early_cutoff_a_forced_stage_that_comes_out_the_same_rebuilds_nothing_after_it(context, forced):
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    materialize(count, CountConfig(), {"words": source}, context)
+    again = materialize(words, WordsConfig(), {}, forced)
+    assert not again.reused
+    assert again.artifact.manifest.files["clock.log"] != source.manifest.files["clock.log"]
+    assert again.artifact.digest == source.digest  # the clock is a record
+    assert materialize(count, CountConfig(), {"words": again.artifact}, context).reused
 
 
-def test_a_moved_store_is_the_same_store(store, tmp_path):
-    source, _ = materialize(words, Words(), {}, store)
-    materialize(count, Count(), {"words": source}, store)
-    moved = Store(store.root.rename(tmp_path / "elsewhere"))
-    source, reused = materialize(words, Words(), {}, moved)
-    assert reused
-    assert materialize(count, Count(), {"words": source}, moved)[1]
+def test_a_moved_store_is_the_same_store(context, tmp_path):
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    materialize(count, CountConfig(), {"words": source}, context)
+    moved = Context(Store(context.store.root.rename(tmp_path / "elsewhere")))
+    again = materialize(words, WordsConfig(), {}, moved)
+    assert again.reused
+    assert materialize(count, CountConfig(), {"words": again.artifact}, moved).reused
 
 
-def test_the_reason_names_what_changed(store):
-    assert assess(words, Words(), {}, store).reason == "not built yet"
-    source, _ = materialize(words, Words(), {}, store)
-    other, _ = materialize(words, Words(text="other"), {}, store)
-    materialize(count, Count(), {"words": source}, store)
-    assert assess(count, Count(ignore_case=False), {"words": source}, store).reason == "ignore_case: True → False"
-    assert assess(count, Count(), {"words": other}, store).reason == "words changed"
-    assert what_changed(count, Count(), store) is None
-    newer = Stage(name="words", version=3, build=write_words, headline=str)
-    assert "version 1 → 3" in assess(newer, Words(), {}, store).reason
+def test_the_reason_names_what_changed(context):
+    class Newer(Words):
+        version = 3
+
+    assert assess(words, WordsConfig(), {}, context).reason == "not built yet"
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    other = materialize(words, WordsConfig(text="other"), {}, context).artifact
+    materialize(count, CountConfig(), {"words": source}, context)
+    changed = assess(count, CountConfig(ignore_case=False), {"words": source}, context)
+    assert changed.reason == "ignore_case: True → False"
+    assert assess(count, CountConfig(), {"words": other}, context).reason == "words changed"
+    assert what_changed(count, CountConfig(), context.store) is None
+    assert "version 1 → 3" in assess(Newer(), WordsConfig(), {}, context).reason
 
 
-def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(store):
+def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(context):
     seen = []
 
-    def build(job):
-        seen.append(job.previous and job.previous.path)
-        write_words(job)
+    class Snapshot(Words):
+        name = "snapshot"
 
-    snapshot = Stage(
-        name="snapshot", version=1, build=build, headline=str, expired=lambda *_: "too old", records=("*.log",)
-    )
-    first, _ = materialize(snapshot, Words(), {}, store)
-    second, reused = materialize(snapshot, Words(), {}, store)
-    assert not reused
-    assert seen == [None, first.path]
-    assert materialize(snapshot, Words(), {}, store, Options(accept_expired=True))[1]
-    assert second.path == first.path
+        def build(self, job):
+            seen.append(job.previous and job.previous.path)
+            super().build(job)
+
+        def expired(self, config, manifest):
+            return "too old"
+
+    snapshot = Snapshot()
+    first = materialize(snapshot, WordsConfig(), {}, context)
+    second = materialize(snapshot, WordsConfig(), {}, context)
+    assert not second.reused
+    assert seen == [None, first.artifact.path]
+    accepting = replace(context, options=Options(accept_expired=True))
+    assert materialize(snapshot, WordsConfig(), {}, accepting).reused
+    assert second.artifact.path == first.artifact.path
 
 
-def test_a_failed_build_keeps_its_work_and_the_next_one_continues(store):
+def test_a_failed_build_keeps_its_work_and_the_next_one_continues(context):
     def build(job):
         marker = job.out / "half.txt"
         if not marker.exists():
@@ -159,13 +200,28 @@ def test_a_failed_build_keeps_its_work_and_the_next_one_continues(store):
             raise OSError("the network went away")
         marker.rename(job.out / "whole.txt")
 
-    stage = Stage(name="words", version=1, build=build, headline=str)
+    stage = stage_of("words", build)
     with pytest.raises(OSError, match="went away"):
-        materialize(stage, Words(), {}, store)
+        materialize(stage, WordsConfig(), {}, context)
     said = []
-    artifact, _ = materialize(stage, Words(), {}, store, announce=said.append)
+    artifact = materialize(stage, WordsConfig(), {}, replace(context, log=said.append)).artifact
     assert "continuing an interrupted build" in said[0]
     assert list(artifact.manifest.files) == ["whole.txt"]
+
+
+def test_what_a_kill_left_half_written_is_not_sealed(context):
+    def build(job):
+        (job.out / "whole.txt").write_text("whole")
+        if not killed:
+            killed.append(True)
+            (job.out / ".manifest.json.0a1b2c3d.tmp").write_text("{")
+            raise OSError("killed")
+
+    killed = []
+    stage = stage_of("words", build)
+    with pytest.raises(OSError, match="killed"):
+        materialize(stage, WordsConfig(), {}, context)
+    assert list(materialize(stage, WordsConfig(), {}, context).artifact.manifest.files) == ["whole.txt"]
 
 
 @pytest.fixture
@@ -177,96 +233,98 @@ def snapshot():
         for name, text in world.items():
             (job.out / name).write_text(text)
 
-    return Stage(name="snapshot", version=1, build=build, headline=str), world
+    return stage_of("snapshot", build), world
 
 
 @pytest.mark.parametrize("name", ["words.txt", "other.txt"])  # a mix is read, or nothing is there to read
-def test_an_input_that_is_rebuilt_while_it_is_read_is_an_error_and_nothing_is_sealed(store, snapshot, name):
+def test_an_input_that_is_rebuilt_while_it_is_read_is_an_error_and_nothing_is_sealed(context, forced, snapshot, name):
     stage, world = snapshot
-    source, _ = materialize(stage, Words(), {}, store)
+    store = context.store
+    source = materialize(stage, WordsConfig(), {}, context).artifact
 
     def build(job):
         first = (job.path("words") / "words.txt").read_text()
         if first == "old words":
             world.clear()
             world[name] = "new words"
-            materialize(stage, Words(), {}, store, FORCE)
+            materialize(stage, WordsConfig(), {}, forced)
         (job.out / "both.txt").write_text(first + (job.path("words") / "words.txt").read_text())
 
-    reader = Stage(name="reader", version=1, build=build, headline=str)
+    reader = stage_of("reader", build)
     with pytest.raises(UserError, match=rf"{source.location} was rebuilt by another run .* run again"):
-        materialize(reader, Count(), {"words": source}, store)
+        materialize(reader, CountConfig(), {"words": source}, context)
     assert list(store.artifacts("reader")) == []
     assert not list(store.root.glob("reader/.work-*"))  # not to be continued, should the old content come back
     world["words.txt"] = "new words"
-    again, _ = materialize(stage, Words(), {}, store, FORCE)
-    result, _ = materialize(reader, Count(), {"words": again}, store)
+    again = materialize(stage, WordsConfig(), {}, forced).artifact
+    result = materialize(reader, CountConfig(), {"words": again}, context).artifact
     assert (result.path / "both.txt").read_text() == "new words" * 2
 
 
-def test_an_input_that_is_rebuilt_and_comes_out_the_same_is_no_error(store, snapshot):
+def test_an_input_that_is_rebuilt_and_comes_out_the_same_is_no_error(context, forced, snapshot):
     stage, _ = snapshot
-    source, _ = materialize(stage, Words(), {}, store)
-    reader = Stage(
-        name="reader",
-        version=1,
-        build=lambda job: (count_words(job), materialize(stage, Words(), {}, store, FORCE)),
-        headline=str,
-    )
-    assert materialize(reader, Count(), {"words": source}, store)[0].damage(verify=True) is None
+    source = materialize(stage, WordsConfig(), {}, context).artifact
+
+    def build(job):
+        count.build(job)
+        materialize(stage, WordsConfig(), {}, forced)
+
+    reader = materialize(stage_of("reader", build), CountConfig(), {"words": source}, context)
+    assert reader.artifact.damage(verify=True) is None
 
 
-def test_an_input_that_is_removed_while_it_is_read_is_an_error_and_the_work_is_kept(store):
-    source, _ = materialize(words, Words(), {}, store)
+def test_an_input_that_is_removed_while_it_is_read_is_an_error_and_the_work_is_kept(context):
+    store = context.store
+    source = materialize(words, WordsConfig(), {}, context).artifact
 
     def build(job):
         (job.out / "half.txt").write_text("half")
         store.remove(source)
-        count_words(job)
+        count.build(job)
 
     with pytest.raises(UserError, match=r"was removed while it was read; run again"):
-        materialize(Stage(name="reader", version=1, build=build, headline=str), Count(), {"words": source}, store)
+        materialize(stage_of("reader", build), CountConfig(), {"words": source}, context)
     assert [file.name for file in store.root.glob("reader/.work-*/*")] == ["half.txt"]
 
 
-def test_a_kill_between_sealing_and_renaming_loses_nothing(store):
-    artifact, _ = materialize(words, Words(), {}, store)
-    artifact.path.rename(store.workdir("words", artifact.manifest.fingerprint))  # where a kill would leave it
-    again, reused = materialize(words, Words(), {}, store)
-    assert reused
-    assert again == artifact
+def test_a_kill_between_sealing_and_renaming_loses_nothing(context):
+    artifact = materialize(words, WordsConfig(), {}, context).artifact
+    artifact.path.rename(context.store.workdir("words", artifact.manifest.fingerprint))  # where a kill would leave it
+    again = materialize(words, WordsConfig(), {}, context)
+    assert again.reused
+    assert again.artifact == artifact
 
 
 def test_an_unwritable_store_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--set store="):
-        materialize(words, Words(), {}, Store(tmp_path / "file" / "store"))
+        materialize(words, WordsConfig(), {}, Context(Store(tmp_path / "file" / "store")))
 
 
-def test_an_unreadable_manifest_counts_as_absent(store):
-    artifact, _ = materialize(words, Words(), {}, store)
+def test_an_unreadable_manifest_counts_as_absent(context):
+    artifact = materialize(words, WordsConfig(), {}, context).artifact
     (artifact.path / "manifest.json").write_text('{"stage": "words"')
-    assert materialize(words, Words(), {}, store)[1] is False
+    assert not materialize(words, WordsConfig(), {}, context).reused
 
 
-def test_a_copy_under_another_name_counts_as_absent(store):
-    artifact, _ = materialize(words, Words(), {}, store)
-    name = assess(words, Words(text="other"), {}, store).fingerprint
+def test_a_copy_under_another_name_counts_as_absent(context):
+    artifact = materialize(words, WordsConfig(), {}, context).artifact
+    name = assess(words, WordsConfig(text="other"), {}, context).fingerprint
     shutil.copytree(artifact.path, artifact.path.with_name(name))
-    assert list(store.artifacts()) == [artifact]
-    other, reused = materialize(words, Words(text="other"), {}, store)
-    assert not reused
-    assert (other.path / "words.txt").read_text() == "other"
+    assert list(context.store.artifacts()) == [artifact]
+    other = materialize(words, WordsConfig(text="other"), {}, context)
+    assert not other.reused
+    assert (other.artifact.path / "words.txt").read_text() == "other"
     assert artifact.damage(verify=True) is None
 
 
-def test_a_manifest_that_names_a_place_outside_of_the_store_counts_as_absent(store):
-    artifact, _ = materialize(words, Words(), {}, store)
-    outside = store.root.parent / "outside" / artifact.name[1]
+def test_a_manifest_that_names_a_place_outside_of_the_store_counts_as_absent(context):
+    artifact = materialize(words, WordsConfig(), {}, context).artifact
+    outside = context.store.root.parent / "outside" / artifact.name[1]
     shutil.copytree(artifact.path, outside)
     manifest = outside / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"stage": "words"', '"stage": "../outside"'))
-    assert store.find("../outside", artifact.name[1]) is None
+    assert context.store.find("../outside", artifact.name[1]) is None
 
 
 # Two processes, and kill -9: the stage writes one line per step, slowly, continuing where the file ends.
@@ -275,24 +333,31 @@ SLOW = textwrap.dedent(
     import sys, time
     from pathlib import Path
     from pydantic import BaseModel
-    from flows.engine.stage import Stage, materialize
+    from flows.engine.materialize import materialize
+    from flows.engine.stage import Context, Stage
     from flows.store.local import Store
 
     class Settings(BaseModel):
         steps: int = 12
 
-    def build(job):
-        log = job.out / "steps.txt"
-        done = len(log.read_text().split()) if log.exists() else 0
-        for step in range(done, job.config.steps):
-            with log.open("a") as file:
-                file.write(f"{step}\\n")
-            print("step", step, flush=True)
-            time.sleep(0.1)
+    class Slow(Stage[Settings]):
+        name = "slow"
+        version = 1
 
-    stage = Stage(name="slow", version=1, build=build, headline=str)
-    artifact, reused = materialize(stage, Settings(), {}, Store(Path(sys.argv[1])))
-    print("reused" if reused else "built", flush=True)
+        def build(self, job):
+            log = job.out / "steps.txt"
+            done = len(log.read_text().split()) if log.exists() else 0
+            for step in range(done, job.config.steps):
+                with log.open("a") as file:
+                    file.write(f"{step}\\n")
+                print("step", step, flush=True)
+                time.sleep(0.1)
+
+        def headline(self, stats):
+            return "slow"
+
+    outcome = materialize(Slow(), Settings(), {}, Context(Store(Path(sys.argv[1]))))
+    print("reused" if outcome.reused else "built", flush=True)
     """
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from flows.pipeline.config import PipelineConfig, load_config, parse_settings
+from flows.pipeline.config import PipelineConfig, load_config, parse_overrides
 from flows.service.form import form_of
 from flows.stages.prepare import PrepareSettings, prepare
 from textmill.errors import UserError
@@ -33,7 +33,7 @@ def test_every_shipped_configuration_loads(path):
 def test_settings_override_keys_of_the_file(write):
     path = write("pretrain: {preset: nano, steps: 10}\n")
     texts = ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4", "finetune=null"]
-    config = load_config(path, parse_settings(texts))
+    config = load_config(path, parse_overrides(texts))
     assert config.pretrain.steps == 20
     assert config.scrape.sources == ["python-docs"]
     assert config.pretrain.optimizer.lr == 3e-4
@@ -72,7 +72,7 @@ def test_the_report_s_presets_can_be_chosen(write):
 )
 def test_a_mistake_is_named_with_its_place_and_remedy(write, text, settings, expected):
     with pytest.raises(UserError, match=expected):
-        load_config(write(text), parse_settings(settings))
+        load_config(write(text), parse_overrides(settings))
 
 
 def test_two_sources_of_one_name_are_refused(write, tmp_path):

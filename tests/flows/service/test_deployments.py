@@ -51,7 +51,7 @@ def test_the_parameters_fit_the_flow_and_its_configuration(entry, monkeypatch):
     flow = load_flow_from_entrypoint(entry["entrypoint"])
     for schedule in [{}, *entry.get("schedules", [])]:
         given = flow.validate_parameters({**entry["parameters"], **schedule.get("parameters", {})})
-        load_config(Path(given["config"]), given.get("settings", PipelineForm()).model_dump())
+        load_config(Path(given["config"]), given.get("overrides", PipelineForm()).model_dump())
 
 
 def test_there_is_a_deployment_for_every_stage_and_for_the_pipeline():
@@ -80,7 +80,7 @@ def test_every_shipped_source_is_crawled_when_its_file_says():
     assert crawls.keys() == {*shipped_sources(), "scrape"}
     for name in shipped_sources():
         source, entry = load_source(name), crawls[name]
-        assert entry["parameters"]["settings"] == {"scrape": {"sources": [name]}}
+        assert entry["parameters"]["overrides"] == {"scrape": {"sources": [name]}}
         assert entry["description"] == source.description
         declared = [(source.schedule.cron, source.schedule.timezone)] if source.schedule else []
         schedules = entry.get("schedules", [])

@@ -95,8 +95,8 @@ def test_a_schedule_that_makes_a_model_worse_is_paused_where_that_is_switched_on
 
         def train(steps: int, tags: list[str]) -> None:
             deployment = client.read_deployment_by_name("pretrain/pretrain").id
-            settings = {"settings": {"pretrain": {"steps": steps}}}
-            run = client.create_flow_run_from_deployment(deployment, parameters=settings, tags=tags).id
+            parameters = {"overrides": {"pretrain": {"steps": steps}}}
+            run = client.create_flow_run_from_deployment(deployment, parameters=parameters, tags=tags).id
             service.wait(run, "Completed")
 
         train(4, [])  # worse than the pipeline's, but started by hand

@@ -12,9 +12,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from experiments import NAMES, Experiment, load
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
+from flows.pipeline.experiment import plan_experiment, runs_of
 from flows.pipeline.gc import garbage
-from flows.service.experiment import experiment, plan_runs, runs_of
-from flows.stages.compare import verdict
+from flows.service.experiment import experiment
+from flows.stages.comparison import conclusion
 from flows.store.local import Store
 from textmill.errors import UserError
 
@@ -28,8 +29,9 @@ def built(store: Store) -> list[str]:
 @pytest.mark.slow
 def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server, config, tmp_path):
     store = Store(tmp_path / "store")
-    first, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
-    assert not reused
+    outcome = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    assert not outcome.reused
+    first = outcome.artifact
     shared = ["prepare", "pretokenize", "scrape", "train_tokenizer"]
     assert built(store) == sorted([*shared, *["pretrain"] * 8, "comparison"])
     assert first.stats["variants"].keys() == {"modern", "classic 0.01", "classic 0.02", "classic 0.04"}
@@ -39,7 +41,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     assert sorted(told) == sorted(losses)
     page = (first.path / "index.html").read_text()
     assert load("architecture").claim in page
-    assert first.stats["verdict"] in page
+    assert first.stats["conclusion"] in page
     assert "<svg" in page
     with get_client(sync_client=True) as client:
         wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-architecture"]))
@@ -47,13 +49,13 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     assert "classic" in shown.data
     assert "data:image/svg+xml" in shown.data
 
-    again, reused = experiment("architecture", str(config), seeds=2, return_state=True).result()
-    assert reused
-    assert again.path == first.path
+    again = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    assert again.reused
+    assert again.artifact.path == first.path
 
     seed_1 = {artifact.location for artifact in trained if artifact.manifest.settings["seed"] == 1}
     assert list(garbage(store, [])) == []  # no configuration asks for the models, the comparison keeps them
-    latest, _ = experiment("architecture", str(config), seeds=1, return_state=True).result()
+    latest = experiment("architecture", str(config), seeds=1, return_state=True).result().artifact
     assert latest.path != first.path
     assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
 
@@ -66,19 +68,21 @@ def test_every_variant_is_a_configuration_of_its_own(name, shipped):
     config = CONFIGS / f"{shipped}.yaml"
     runs = runs_of(declared, config, {"finetune": {"steps": 7}}, seeds=2)
     assert len(runs) == 2 * len(declared.variants)
-    settled = [run.config.model_dump_json() for run in runs]
+    settled = [run.request.config.model_dump_json() for run in runs]
     assert len(set(settled)) == len(settled)
-    assert all(run.config.finetune.steps == 7 for run in runs)
+    assert all(run.request.config.finetune.steps == 7 for run in runs)
 
 
-def test_what_makes_a_variant_wins_over_settings_for_all(config):
-    declared = Experiment(claim="c", favoured="a", variants={"a": {"pretrain": {"steps": 5}}, "b": {}})
-    steps = [run.config.pretrain.steps for run in runs_of(declared, config, {"pretrain": {"steps": 9}}, seeds=1)]
+def test_what_makes_a_variant_wins_over_overrides_for_all(config):
+    declared = Experiment(claim="c", favored="a", variants={"a": {"pretrain": {"steps": 5}}, "b": {}})
+    steps = [
+        run.request.config.pretrain.steps for run in runs_of(declared, config, {"pretrain": {"steps": 9}}, seeds=1)
+    ]
     assert steps == [5, 9]
 
 
 @pytest.mark.parametrize(
-    ("favoured", "other", "lower_is_better", "said"),
+    ("favored", "other", "lower_is_better", "said"),
     [
         ([1.0, 1.1], [1.2, 1.3], True, "holds (with 2 of 2 seeds; fewer than 3 may be luck: --seeds 3)"),
         ([1.0, 1.4], [1.2, 1.3], True, "is undecided (with 1 of 2 seeds)"),
@@ -87,14 +91,14 @@ def test_what_makes_a_variant_wins_over_settings_for_all(config):
         ([1.0, 1.1, 1.0], [1.2, 1.3, 1.4], True, "holds (with 3 of 3 seeds)"),
     ],
 )
-def test_a_claim_holds_only_if_its_variant_wins_with_every_seed(favoured, other, lower_is_better, said):
-    assert verdict({"x": other, "ours": favoured}, "ours", lower_is_better=lower_is_better) == said
+def test_a_claim_holds_only_if_its_variant_wins_with_every_seed(favored, other, lower_is_better, said):
+    assert conclusion({"x": other, "ours": favored}, "ours", lower_is_better=lower_is_better) == said
 
 
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])
 def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(shipped):
     config = CONFIGS / f"{shipped}.yaml"
-    runs = {name: {r.variant: r.config for r in runs_of(load(name), config, {}, 1)} for name in NAMES}
+    runs = {name: {r.variant: r.request.config for r in runs_of(load(name), config, {}, 1)} for name in NAMES}
     for vocabulary, run in runs["vocabulary"].items():
         assert (run.train_tokenizer.vocab_size, run.train_tokenizer.encoding) == (int(vocabulary), None)
     blocks = {variant: run.pretrain.model for variant, run in runs["architecture"].items()}
@@ -105,23 +109,23 @@ def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(s
 
 
 def test_variants_that_come_to_the_same_are_refused(config, monkeypatch):
-    same = Experiment(claim="c", favoured="a", variants={"a": {}, "b": {"pretrain": {"seed": 0}}})
-    monkeypatch.setattr("flows.service.experiment.load", lambda name: same)
+    same = Experiment(claim="c", favored="a", variants={"a": {}, "b": {"pretrain": {"seed": 0}}})
+    monkeypatch.setattr("flows.pipeline.experiment.load", lambda name: same)
     with pytest.raises(UserError, match="a, seed 0 and b, seed 0 would be the same run"):
-        plan_runs("architecture", config, {}, 1)
+        plan_experiment("architecture", config, {}, 1)
 
 
 def test_mistakes_are_told_before_anything_runs(config):
     with pytest.raises(UserError, match="the experiments are architecture, "):
-        plan_runs("architectur", config, {}, 1)
+        plan_experiment("architectur", config, {}, 1)
     with pytest.raises(UserError, match="give 1 or more"):
-        plan_runs("architecture", config, {}, 0)
+        plan_experiment("architecture", config, {}, 0)
     with pytest.raises(UserError, match="did you mean"):
-        plan_runs("architecture", config, {"pretrain": {"step": 5}}, 1)
+        plan_experiment("architecture", config, {"pretrain": {"step": 5}}, 1)
 
 
 def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_config):
     config = write_config(finetune=None)
     assert yaml.safe_load(config.read_text())["finetune"] is None
     assert load_config(config).finetune is None
-    assert all(run.config.finetune is None for run in runs_of(load("architecture"), config, {}, 1))
+    assert all(run.request.config.finetune is None for run in runs_of(load("architecture"), config, {}, 1))

@@ -15,10 +15,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from pydantic import BaseModel
 
-from flows.engine.stage import Stage, identify
-from flows.pipeline.chain import STAGES, Selection
+from flows.engine.assess import identify
+from flows.engine.stage import Stage
+from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
+from flows.pipeline.request import RunRequest
+from flows.pipeline.selection import Selection
 from flows.service.flows import Builder, pipeline, stage_flow
 from flows.store.fingerprint import digest
 from flows.store.local import Store
@@ -44,9 +47,9 @@ def store(finished, config, tmp_path):
     return Store(tmp_path / "store")
 
 
-def run(config, flow=pipeline, settings=None, **parameters) -> dict[str, str]:
-    state = flow(str(config), settings or {}, **parameters, return_state=True)
-    return {artifact.manifest.stage: "reused" if reused else "built" for artifact, reused in state.result()}
+def run(config, flow=pipeline, overrides=None, **parameters) -> dict[str, str]:
+    state = flow(str(config), overrides or {}, **parameters, return_state=True)
+    return {outcome.stage.name: "reused" if outcome.reused else "built" for outcome in state.result()}
 
 
 def rebuilt(outcomes: dict[str, str]) -> list[str]:
@@ -116,7 +119,7 @@ def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, co
     assert planned["pretokenize"][0] == "reuse"
     assert planned["pretrain"] == ("build", "steps: 12 → 13")
     assert planned["finetune"][0] == planned["report"][0] == "build?"
-    assert rebuilt(run(config, settings=changed)) == ["pretrain", "finetune", "report"]
+    assert rebuilt(run(config, overrides=changed)) == ["pretrain", "finetune", "report"]
     assert rebuilt(run(config)) == []  # the old artifacts are still there
 
 
@@ -210,7 +213,7 @@ def test_an_optional_data_set_that_is_there_but_cannot_be_read_is_not_left_out(c
 
     @flow
     def one_stage():
-        return Builder(load_config(config), Selection())(STAGES["ingest"], settings)
+        return Builder(RunRequest.load(config))(STAGES["ingest"], settings)
 
     with pytest.raises(UserError, match="body"):
         one_stage()
@@ -292,7 +295,7 @@ def test_a_site_or_a_data_set_that_cannot_be_reached_is_tried_again(
 
     @flow
     def one_stage():
-        return Builder(load_config(config), Selection())(STAGES[name], settings)
+        return Builder(RunRequest.load(config))(STAGES[name], settings)
 
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
         one_stage()
@@ -307,16 +310,23 @@ def test_failures_of_the_outside_world_are_tried_again_and_mistakes_are_not(
 ):
     seen = []
 
-    def build(job):
-        seen.append(job)
-        raise error
+    class Failing(Stage[Nothing]):
+        name = "scrape"
+        version = 1
+        retries = 2
 
-    stage = Stage(name="scrape", version=1, build=build, headline=str, retries=2)
+        def build(self, job):
+            seen.append(job)
+            raise error
+
+        def headline(self, stats):
+            return "never"
+
     monkeypatch.setattr("flows.service.flows.RETRY_SECONDS", 0.05)
 
     @flow
     def one_stage():
-        return Builder(load_config(config), Selection())(stage, Nothing())
+        return Builder(RunRequest.load(config))(Failing(), Nothing())
 
     with pytest.raises(type(error), match=str(error)):
         one_stage()

@@ -20,10 +20,13 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.engine.stage import Stage, materialize
-from flows.pipeline.chain import Selection, chain
+from flows.engine.materialize import materialize
+from flows.engine.stage import Context, Stage
+from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config
-from flows.store.local import Artifact, Store, open_store
+from flows.pipeline.selection import Selection
+from flows.store.local import Artifact, Store
+from flows.store.open import open_store
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
@@ -162,13 +165,13 @@ def alone(small_config, tmp_path) -> Callable[[str], dict[str, Artifact]]:
         config, made = load_config(small_config(tmp_path)), {}
         store, left_out = Store(Path(config.store)), Selection(only=last).leaves_out(config)
 
-        def run(stage: Stage, settings, **inputs) -> Artifact | None:
+        def visit(stage: Stage, config, /, **inputs) -> Artifact | None:
             if stage.name in left_out:
                 return None
-            made[stage.name], _ = materialize(stage, settings, inputs, store)
+            made[stage.name] = materialize(stage, config, inputs, Context(store)).artifact
             return made[stage.name]
 
-        chain(config, run)
+        chain(config, visit)
         return made
 
     return build

@@ -17,7 +17,7 @@ import yaml
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.engine.devices import LIMIT
-from flows.service.server import POOL, furnish
+from flows.service.server import POOL, ensure_server_objects
 
 PROJECT = Path(__file__).parents[3]
 DECLARED = len(yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"])
@@ -71,7 +71,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_up_furnishes_a_fresh_server(service):
+def test_up_makes_what_it_needs_on_a_fresh_server(service):
     with service.client() as client:
         deployments = client.read_deployments()
         assert len(deployments) == DECLARED
@@ -87,14 +87,14 @@ def test_up_furnishes_a_fresh_server(service):
         assert client.read_automations_by_name("textmill-dead-runs")[0].enabled
 
 
-def test_furnishing_again_changes_nothing_not_even_what_was_switched_on_in_the_ui(service, monkeypatch):
+def test_making_them_again_changes_nothing_not_even_what_was_switched_on_in_the_ui(service, monkeypatch):
     monkeypatch.chdir(service.folder)
     with service.client() as client:
         before = {automation.id: automation.enabled for automation in client.read_automations()}
         (example,) = client.read_automations_by_name("textmill-worse-model")
         assert not example.enabled
         client.resume_automation(example.id)
-        furnish(client)
+        ensure_server_objects(client)
         after = {automation.id: automation.enabled for automation in client.read_automations()}
         client.pause_automation(example.id)
         assert after == before | {example.id: True}

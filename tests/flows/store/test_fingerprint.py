@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flows.engine.stage import Stage, identify
+from flows.engine.assess import identify
+from flows.engine.stage import Stage
 from flows.store.fingerprint import canonical, digest
 from flows.store.local import Store
 from textmill.errors import UserError
@@ -75,9 +76,18 @@ def test_a_number_json_cannot_hold_is_one_line_that_names_its_key(number, tmp_pa
     class Outer(BaseModel):
         groups: list[Settings]
 
-    stage = Stage(name="train", version=1, build=print, headline=str)
+    class Train(Stage[Outer]):
+        name = "train"
+        version = 1
+
+        def build(self, job):
+            """Never called."""
+
+        def headline(self, stats):
+            return "trained"
+
     with pytest.raises(UserError, match=f"^train.groups.rate is {number}: give a finite number$"):
-        identify(stage, Outer(groups=[Settings(rate=number)]), {}, Store(tmp_path))
+        identify(Train(), Outer(groups=[Settings(rate=number)]), {}, Store(tmp_path))
     with pytest.raises(UserError, match="a setting is"):
         digest(float(number))
 

@@ -19,19 +19,20 @@ import pytest
 from fsspec.registry import _registry as fsspec_registry
 from pydantic import BaseModel
 
-from flows.engine.stage import Options, Stage, assess, materialize
+from flows.engine.assess import assess
+from flows.engine.materialize import materialize
+from flows.engine.stage import Context, Options, Outcome, Stage
 from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
 from flows.pipeline.reproduce import write_configuration
 from flows.service.flows import pipeline, stage_flow
 from flows.store import remote
-from flows.store.local import Artifact, Store, open_artifact, open_store
+from flows.store.local import Artifact, Store
+from flows.store.open import open_artifact, open_store
 from textmill.errors import UserError
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
-
-FORCE = Options(force=True)
 
 
 class S3Server:
@@ -104,28 +105,47 @@ def machine(bucket, tmp_path, monkeypatch) -> Callable[[str], Store]:
     return on
 
 
-class Words(BaseModel):
+class WordsConfig(BaseModel):
     text: str = "to be or not to be"
 
 
-class Count(BaseModel):
+class CountConfig(BaseModel):
     pass
 
 
-def write_words(job):
-    (job.out / "words.txt").write_text("\n".join(job.config.text.split()))
-    (job.out / "more").mkdir(exist_ok=True)
-    (job.out / "more" / "letters.txt").write_text(job.config.text)
-    (job.out / "stats.json").write_text('{"words": 6}')
-    (job.out / "clock.log").write_text(str(time.time_ns()))
+class Words(Stage[WordsConfig]):
+    name = "words"
+    version = 1
+    records = ("*.log",)
+
+    def build(self, job):
+        (job.out / "words.txt").write_text("\n".join(job.config.text.split()))
+        (job.out / "more").mkdir(exist_ok=True)
+        (job.out / "more" / "letters.txt").write_text(job.config.text)
+        (job.out / "stats.json").write_text('{"words": 6}')
+        (job.out / "clock.log").write_text(str(time.time_ns()))
+
+    def headline(self, stats):
+        return "words"
 
 
-def count_words(job):
-    (job.out / "count.txt").write_text(str(len((job.path("words") / "words.txt").read_text().split())))
+class Count(Stage[CountConfig]):
+    name = "count"
+    version = 1
+    inputs = ("words",)
+
+    def build(self, job):
+        (job.out / "count.txt").write_text(str(len((job.path("words") / "words.txt").read_text().split())))
+
+    def headline(self, stats):
+        return "a count"
 
 
-words = Stage(name="words", version=1, build=write_words, headline=str, records=("*.log",))
-count = Stage(name="count", version=1, build=count_words, headline=str)
+words, count = Words(), Count()
+
+
+def made(stage: Stage, config: BaseModel, inputs: dict[str, Artifact], store: Store, **options: bool) -> Outcome:
+    return materialize(stage, config, inputs, Context(store, options=Options(**options)))
 
 
 def objects(store: Store) -> dict[str, str]:
@@ -144,11 +164,12 @@ def copies(store: Store) -> list[str]:
 
 def test_an_artifact_is_files_under_a_prefix_of_its_own_and_a_manifest_that_names_it(machine):
     store = machine("a")
-    artifact, reused = materialize(words, Words(), {}, store)
+    outcome = made(words, WordsConfig(), {}, store)
+    artifact = outcome.artifact
     stage, fingerprint = artifact.name
     prefix = f"{stage}/{fingerprint}/{artifact.manifest.upload}"
     names = ["clock.log", "more/letters.txt", "stats.json", "words.txt"]
-    assert not reused
+    assert not outcome.reused
     assert sorted(objects(store)) == [
         ".probe", f"{stage}/{fingerprint}.json", *(f"{prefix}/{name}" for name in names)
     ]  # fmt: skip
@@ -160,31 +181,31 @@ def test_an_artifact_is_files_under_a_prefix_of_its_own_and_a_manifest_that_name
 
 
 def test_another_machine_reuses_it_and_downloads_only_what_a_build_needs(machine, server):
-    source, _ = materialize(words, Words(), {}, machine("a"))
+    source = made(words, WordsConfig(), {}, machine("a")).artifact
     store = machine("b")
 
     def find():
-        found, reused = materialize(words, Words(), {}, store)
-        assert (found, reused) == (source, True)
-        assert found.stats == {"words": 6}
+        found = made(words, WordsConfig(), {}, store)
+        assert (found.artifact, found.reused) == (source, True)
+        assert found.artifact.stats == {"words": 6}
 
     reads = server.reads_during(find)
     assert reads == {f"words/{source.name[1]}.json": 1, f"{source.manifest.upload}/stats.json": 1}
     assert copies(store) == []
 
-    counted, reused = materialize(count, Count(), {"words": store.find(*source.name)}, store)
-    assert not reused
-    assert (counted.path / "count.txt").read_text() == "6"
+    counted = made(count, CountConfig(), {"words": store.find(*source.name)}, store)
+    assert not counted.reused
+    assert (counted.artifact.path / "count.txt").read_text() == "6"
     assert sorted(copies(store)) == [
         "clock.log", "count.txt", "letters.txt", "manifest.json", "manifest.json", "stats.json", "words.txt"
     ]  # fmt: skip
-    again = server.reads_during(lambda: materialize(count, Count(), {"words": source}, store, FORCE))
+    again = server.reads_during(lambda: made(count, CountConfig(), {"words": source}, store, force=True))
     assert not [name for name in again if name.endswith(".txt")]  # the copy is there
 
 
 def test_the_same_settings_have_the_same_fingerprint_in_a_folder_and_in_a_bucket(machine, tmp_path):
-    there, _ = materialize(words, Words(), {}, machine("a"))
-    here, _ = materialize(words, Words(), {}, Store(tmp_path / "store"))
+    there = made(words, WordsConfig(), {}, machine("a")).artifact
+    here = made(words, WordsConfig(), {}, Store(tmp_path / "store")).artifact
     assert (there.name, there.digest) == (here.name, here.digest)
 
 
@@ -197,31 +218,32 @@ def test_the_same_settings_have_the_same_fingerprint_in_a_folder_and_in_a_bucket
 )
 def test_an_object_that_is_deleted_or_truncated_rebuilds_that_artifact_only(machine, harm, words_for_it):
     store = machine("a")
-    source, _ = materialize(words, Words(), {}, store)
-    materialize(count, Count(), {"words": source}, store)
+    source = made(words, WordsConfig(), {}, store).artifact
+    made(count, CountConfig(), {"words": source}, store)
     harm(store.fs, object_of(source, "words.txt"))
-    assert words_for_it in assess(words, Words(), {}, store).reason
-    source, reused = materialize(words, Words(), {}, store)
-    assert not reused
+    assert words_for_it in assess(words, WordsConfig(), {}, Context(store)).reason
+    again = made(words, WordsConfig(), {}, store)
+    assert not again.reused
+    source = again.artifact
     assert source.damage(verify=True) is None
-    assert materialize(count, Count(), {"words": source}, store)[1]
+    assert made(count, CountConfig(), {"words": source}, store).reused
 
 
 def test_altered_bytes_of_the_same_size_are_refused_when_downloaded_and_found_with_verify(machine):
-    source, _ = materialize(words, Words(), {}, machine("a"))
+    source = made(words, WordsConfig(), {}, machine("a")).artifact
     store = machine("b")
     store.fs.pipe_file(object_of(source, "words.txt"), b"TO BE OR NOT TO BE"[: source.manifest.files["words.txt"].size])
-    found, _ = materialize(words, Words(), {}, store)
+    found = made(words, WordsConfig(), {}, store).artifact
     with pytest.raises(UserError, match=r"words.txt has been altered .*--verify"):
-        materialize(count, Count(), {"words": found}, store)
-    mended, reused = materialize(words, Words(), {}, store, Options(verify=True))
-    assert not reused
-    assert (mended.fetch() / "words.txt").read_text().split() == Words().text.split()
+        made(count, CountConfig(), {"words": found}, store)
+    mended = made(words, WordsConfig(), {}, store, verify=True)
+    assert not mended.reused
+    assert (mended.artifact.fetch() / "words.txt").read_text().split() == WordsConfig().text.split()
 
 
 def test_a_manifest_that_names_another_place_writes_nothing_there(machine, tmp_path):
     """As a stranger's might, in a bucket that one was asked to look at."""
-    artifact, _ = materialize(words, Words(), {}, machine("a"))
+    artifact = made(words, WordsConfig(), {}, machine("a")).artifact
     store = machine("b")
     victim = tmp_path / "home"
     manifest = artifact.manifest.model_copy(update={"stage": str(victim)})
@@ -230,35 +252,37 @@ def test_a_manifest_that_names_another_place_writes_nothing_there(machine, tmp_p
         place = f"{store.prefix}/{victim}/{name}/{manifest.upload}/{file}"
         store.fs.pipe_file(place, (artifact.path / file).read_bytes())
     store.fs.pipe_file(f"{store.prefix}/words/{name}.json", manifest.model_dump_json().encode())
-    with pytest.raises(UserError, match="is no artifact"):
+    with pytest.raises(UserError, match="is not an artifact"):
         open_artifact(f"{store.location}/words/{name}").fetch()
     assert not victim.exists()
 
 
 def test_a_copy_that_lost_a_file_is_downloaded_again(machine):
-    source, _ = materialize(words, Words(), {}, machine("a"))
+    source = made(words, WordsConfig(), {}, machine("a")).artifact
     (source.path / "words.txt").unlink()
     (source.path / "stats.json").write_text("{")
-    assert (source.fetch() / "words.txt").read_text().split() == Words().text.split()
+    assert (source.fetch() / "words.txt").read_text().split() == WordsConfig().text.split()
     assert source.damage(verify=True) is None
 
 
 def test_who_reads_keeps_what_it_was_given_while_it_is_rebuilt(machine):
     store = machine("a")
     given = ["old words"]
-    stage = Stage(
-        name="words", version=1, build=lambda job: (job.out / "words.txt").write_text(given[-1]), headline=str
-    )
-    source, _ = materialize(stage, Words(), {}, store)
 
-    def build(job):
-        given.append("three new words")
-        materialize(stage, Words(), {}, store, FORCE)
-        count_words(job)
+    class Given(Words):
+        def build(self, job):
+            (job.out / "words.txt").write_text(given[-1])
 
-    counted, _ = materialize(
-        Stage(name="count", version=1, build=build, headline=str), Count(), {"words": source}, store
-    )
+    class Reader(Count):
+        def build(self, job):
+            given.append("three new words")
+            made(stage, WordsConfig(), {}, store, force=True)
+            super().build(job)
+
+    stage = Given()
+    source = made(stage, WordsConfig(), {}, store).artifact
+
+    counted = made(Reader(), CountConfig(), {"words": source}, store).artifact
     assert (counted.path / "count.txt").read_text() == "2"
 
 
@@ -268,13 +292,14 @@ def test_two_machines_that_build_the_same_leave_one_whole_artifact(machine, monk
     second = machine("b")
     inner = []
 
-    def build(job):
-        if job.store is second:
-            inner.append(materialize(stage, Words(), {}, first)[0])
-        write_words(job)
+    class Interleaved(Words):
+        def build(self, job):
+            if job.context.store is second:
+                inner.append(made(self, WordsConfig(), {}, first).artifact)
+            super().build(job)
 
-    stage = Stage(name="words", version=1, build=build, headline=str, records=("*.log",))
-    later, _ = materialize(stage, Words(), {}, second)
+    stage = Interleaved()
+    later = made(stage, WordsConfig(), {}, second).artifact
     (earlier,) = inner
     assert first.find(*earlier.name) == later != earlier
     assert earlier.damage() is later.damage() is None  # who read the first manifest still finds its files
@@ -292,8 +317,8 @@ def test_two_machines_that_build_the_same_leave_one_whole_artifact(machine, monk
 
 def test_what_is_removed_is_gone_from_bucket_and_cache(machine):
     store = machine("a")
-    artifact, _ = materialize(words, Words(), {}, store)
-    kept, _ = materialize(words, Words(text="kept"), {}, store)
+    artifact = made(words, WordsConfig(), {}, store).artifact
+    kept = made(words, WordsConfig(text="kept"), {}, store).artifact
     store.remove(artifact)
     assert list(store.artifacts()) == [kept]
     assert not artifact.path.exists() and kept.path.exists()
@@ -307,16 +332,24 @@ MANY = textwrap.dedent(
     import os, signal, sys
     from pydantic import BaseModel
     from s3fs import S3FileSystem
-    from flows.engine.stage import Stage, materialize
-    from flows.store.local import open_store
+    from flows.engine.materialize import materialize
+    from flows.engine.stage import Context, Stage
+    from flows.store.open import open_store
 
     class Settings(BaseModel):
         files: int = 60
 
-    def build(job):
-        print("building", flush=True)
-        for number in range(job.config.files):
-            (job.out / f"{number:03}.txt").write_text(str(number) * 1000)
+    class Many(Stage[Settings]):
+        name = "many"
+        version = 1
+
+        def build(self, job):
+            print("building", flush=True)
+            for number in range(job.config.files):
+                (job.out / f"{number:03}.txt").write_text(str(number) * 1000)
+
+        def headline(self, stats):
+            return "many files"
 
     put, left = S3FileSystem.put_file, [int(sys.argv[2])]
 
@@ -327,9 +360,8 @@ MANY = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGKILL)
 
     S3FileSystem.put_file = put_then_die
-    stage = Stage(name="many", version=1, build=build, headline=str)
-    artifact, reused = materialize(stage, Settings(), {}, open_store(sys.argv[1]))
-    print("reused" if reused else "built", flush=True)
+    outcome = materialize(Many(), Settings(), {}, Context(open_store(sys.argv[1])))
+    print("reused" if outcome.reused else "built", flush=True)
     """
 )
 
@@ -386,19 +418,19 @@ def test_a_cache_that_cannot_be_written_is_named(bucket, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set TEXTMILL_CACHE"):
-        materialize(words, Words(), {}, open_store(bucket))
+        made(words, WordsConfig(), {}, open_store(bucket))
 
 
 @pytest.mark.parametrize("location", ["memory://textmill-test", "file://{folder}/store"])
 def test_any_file_system_that_fsspec_knows_will_do(location, tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "cache"))
     store = open_store(location.format(folder=tmp_path))
-    artifact, _ = materialize(words, Words(), {}, store)
+    artifact = made(words, WordsConfig(), {}, store).artifact
     monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "another"))
     elsewhere = open_store(store.location)
-    found, reused = materialize(words, Words(), {}, elsewhere)
-    assert (found, reused) == (artifact, True)
-    counted, _ = materialize(count, Count(), {"words": found}, elsewhere)
+    found = made(words, WordsConfig(), {}, elsewhere)
+    assert (found.artifact, found.reused) == (artifact, True)
+    counted = made(count, CountConfig(), {"words": artifact}, elsewhere).artifact
     assert (counted.fetch() / "count.txt").read_text() == "6"
     store.remove(artifact)
     assert list(store.artifacts()) == [counted]
@@ -411,7 +443,7 @@ def trained(server, prefect_server, small_config, tmp_path_factory):
     config = small_config(folder, store=new_bucket(), finetune=None)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TEXTMILL_CACHE", str(folder / "first"))
-        assert not any(reused for _, reused in run(config))
+        assert not any(outcome.reused for outcome in run(config))
     return config
 
 
@@ -422,8 +454,8 @@ def second(trained, tmp_path, monkeypatch):
     return open_store(load_config(trained).store)
 
 
-def run(config: Path, flow=pipeline, **settings) -> list[tuple[Artifact, bool]]:
-    return flow(str(config), settings, return_state=True).result()
+def run(config: Path, flow=pipeline, **overrides) -> list[Outcome]:
+    return flow(str(config), overrides, return_state=True).result()
 
 
 @pytest.mark.slow
@@ -435,15 +467,16 @@ def test_a_plan_reads_manifests_and_a_run_that_reuses_everything_figures_too(tra
     outcomes = []
     reads = server.reads_during(lambda: outcomes.extend(run(trained)))
     assert len(outcomes) == 6
-    assert all(reused for _, reused in outcomes)
+    assert all(outcome.reused for outcome in outcomes)
     assert reads.keys() == manifests | figures
     assert copies(second) == []
 
 
 @pytest.mark.slow
 def test_a_model_is_trained_on_copies_of_what_another_machine_made(trained, second, textmill, tmp_path):
-    ((model, reused),) = run(trained, stage_flow("pretrain"), pretrain={"seed": 7})
-    assert not reused
+    [trained_again] = run(trained, stage_flow("pretrain"), pretrain={"seed": 7})
+    assert not trained_again.reused
+    model = trained_again.artifact
     assert {path.parent.parent.parent.name for path in second.root.glob("*/*/*/manifest.json")} == {
         "pretokenize", "train_tokenizer", "pretrain"
     }  # fmt: skip

@@ -1,0 +1,117 @@
+"""The artifact of a stage: reused, or built in a work folder that survives crashes, and sealed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from flows.engine.assess import Assessment, assess, check_available
+from flows.engine.stage import Config, Context, Inputs, Job, Outcome, Stage, each_of, listed
+from flows.store.local import Artifact, now
+from flows.store.manifest import Manifest, describe_files
+from textmill.errors import UserError
+from textmill.files import remove_temporary
+
+
+def materialize(stage: Stage[Config], config: Config, inputs: Inputs, context: Context) -> Outcome:
+    """The artifact of this stage, from the store if it is there and whole, else built and sealed.
+
+    A killed call leaves a work folder, and the next call continues in it. Two calls for the same artifact build it
+    once. An exception of `stage.build` passes through; the work folder stays.
+
+    Raises:
+        NotThere: the stage is optional, and what it reads from outside is not there. A build that fails half-way is no
+            reason to leave it out: what follows would silently be another.
+        UserError: another run rebuilt or removed an input while this one read it.
+    """
+    store = context.store
+    assessment = assess(stage, config, inputs, context)
+    if assessment.artifact:
+        return Outcome(stage, assessment.artifact, reused=True)
+
+    store.check_writable()
+    with store.lock(stage.name, assessment.fingerprint):
+        store.recover(stage.name, assessment.fingerprint, context.progress)
+        if not context.options.force:  # while we waited for the lock, another run may have built it
+            assessment = assess(stage, config, inputs, context)
+            if assessment.artifact:
+                return Outcome(stage, assessment.artifact, reused=True)
+
+        check_available(stage, config)
+        out = store.workdir(stage.name, assessment.fingerprint)
+        continued = ", continuing an interrupted build" if out.exists() else ""
+        context.log(f"Building {stage.title(config)} ({assessment.reason}{continued})")
+        job = Job(config, inputs, out.absolute(), assessment.stale, context)
+        return Outcome(stage, _build(stage, job, assessment), reused=False)
+
+
+def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Artifact:
+    """Build in `job.out` and seal it, with the lock held."""
+    config, inputs, context = job.config, job.inputs, job.context
+    job.out.mkdir(exist_ok=True)
+    remove_temporary(job.out)
+    started, clock = now(), time.perf_counter()
+    with _inputs_that_stay(inputs, job.out):
+        stage.build(job)
+    manifest = Manifest(
+        stage=stage.name,
+        version=stage.version,
+        label=stage.label(config),
+        pipeline=context.pipeline,
+        fingerprint=assessment.fingerprint,
+        identity=assessment.identity,
+        settings=config.model_dump(mode="json"),
+        inputs={name: [artifact.reference() for artifact in given] for name, given in listed(inputs)},
+        files=describe_files(job.out, stage.records, stage.count),
+        code=code_version(),
+        started=started,
+        finished=now(),
+        seconds=time.perf_counter() - clock,
+    )
+    return context.store.seal(job.out, manifest, context.progress)
+
+
+@contextmanager
+def _inputs_that_stay(inputs: Inputs, out: Path) -> Iterator[None]:
+    """Accept what was built in `out`, or why it could not be, only if every input is still the one that was given.
+
+    Raises:
+        UserError: another run rebuilt or removed an input. What was made of a mix must not be continued, so it goes.
+    """
+    try:
+        yield
+    except Exception as error:
+        _check_inputs(inputs, out, error)
+        raise
+    _check_inputs(inputs, out)
+
+
+def _check_inputs(inputs: Inputs, out: Path, cause: Exception | None = None) -> None:
+    for artifact in each_of(inputs):
+        found = artifact.store.in_place_of(artifact)
+        if found is None:
+            raise UserError(f"{artifact.location} was removed while it was read; run again") from cause
+        if found.digest != artifact.digest:
+            shutil.rmtree(out)
+            raise UserError(f"{artifact.location} was rebuilt by another run while it was read; run again") from cause
+
+
+@cache
+def code_version() -> str:
+    """The package's version and, in a checkout, the commit."""
+    version = importlib.metadata.version("textmill")
+    if not shutil.which("git"):  # as in a container
+        return version
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return f"{version}+{commit}" if commit else version
