@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -213,26 +213,28 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
     """Inside of one flow run: all stages reused, and one that is built quickly, by the stage and by its function."""
     from prefect import flow
 
-    from flows.engine.stage import Job
-    from flows.pipeline.chain import Selection, chain
-    from flows.pipeline.config import load_config
+    from flows.engine.stage import Context, Job
+    from flows.pipeline.chain import chain
+    from flows.pipeline.request import RunRequest
+    from flows.pipeline.selection import Selection
     from flows.service.flows import Builder
     from flows.stages.pretokenize import pretokenize
 
-    loaded = load_config(Path(config))
+    request = RunRequest.load(Path(config))
+    loaded = request.config
     plainly = Path(tempfile.mkdtemp())
 
     @flow(persist_result=False)
     def measured() -> dict[str, float]:
-        reuse = Builder(loaded, Selection())
+        reuse = Builder(request)
         chain(loaded, reuse)
-        made = {artifact.manifest.stage: artifact for artifact, _ in reuse.outcomes}
+        made = {outcome.stage.name: outcome.artifact for outcome in reuse.outcomes}
         inputs = {"corpus": made["prepare"], "tokenizer": made["train_tokenizer"]}
-        build = Builder(loaded, Selection(force=frozenset(["pretokenize"])))
+        build = Builder(replace(request, selection=Selection(force=frozenset(["pretokenize"]))))
 
         def plain():
             out = Path(tempfile.mkdtemp(dir=plainly))
-            job = Job(loaded.pretokenize, inputs, out, lambda *_, **__: None, None, reuse.store)
+            job = Job(loaded.pretokenize, inputs, out, None, Context(reuse.store))
             return lambda: pretokenize.build(job)
 
         contestants = {
