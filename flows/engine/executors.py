@@ -154,8 +154,8 @@ def _spool(job: tuple[Item, Path], function: Callable[[Item], Iterator[pa.Table]
             for table in function(item):
                 if writer is None:
                     writer = stack.enter_context(pa.ipc.new_stream(file, table.schema.remove_metadata()))
-                whole = table.replace_schema_metadata(None).combine_chunks().to_batches()
-                batch = whole[0] if whole else pa.RecordBatch.from_pylist([], table.schema.remove_metadata())
+                batches = table.replace_schema_metadata(None).combine_chunks().to_batches()
+                batch = batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema.remove_metadata())
                 writer.write_batch(batch, custom_metadata=table.schema.metadata)
                 count += 1
         except Exception as raised:  # for the run to raise, after what came before it
@@ -282,7 +282,7 @@ def _open_dask(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]
                 threads_per_worker=1,
                 dashboard_address="127.0.0.1:0",  # any free port, for this machine alone
                 memory_limit=None,  # a worker over its share would be killed; the shards themselves are bounded
-                security=True,  # certificates of its own: whoever may connect may run code
+                security=True,  # certificates of its own: anyone who may connect may run code
                 silence_logs=logging.ERROR,
             )
             client = Client(stack.enter_context(cluster), set_as_default=False)

@@ -56,7 +56,7 @@ class Log(Protocol):
 
 
 def unlogged(line: str, /) -> None:
-    """A `Log` that nobody reads."""
+    """A `Log` that keeps nothing."""
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,18 @@ def check(address: str) -> None:
     way that Prefect's settings say (TLS, search path, time limits).
 
     Raises:
-        UserError: no URL, a driver that is not Prefect's, no answer, a wrong password, no such database, or a user who
-            may not make tables in it.
+        UserError: not a URL, a driver that is not Prefect's, no answer, a wrong password, no such database, or a
+            user who may not make tables in it.
     """
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
-        raise UserError(f"the database is no URL: write {POSTGRESQL}://user:password@host/name") from None
+        raise UserError(f"the database is not a URL: write {POSTGRESQL}://user:password@host/name") from None
     shown = url.render_as_string(hide_password=True)
     if url.drivername not in (POSTGRESQL, SQLITE):
-        raise UserError(f"the database {shown} is none that Prefect can use: begin with {POSTGRESQL}:// or {SQLITE}://")
+        raise UserError(
+            f"the database {shown} is not of a kind that Prefect can use: begin with {POSTGRESQL}:// or {SQLITE}://"
+        )
     if url.drivername == SQLITE:
         return
     try:

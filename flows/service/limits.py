@@ -1,8 +1,8 @@
 """Slots that all machines of one server share: its global concurrency limits.
 
-A deployment's concurrency limit counts runs of that deployment alone. What must not happen twice at once whoever
-starts it (a training on a device, a crawl of a host) takes a slot around the work itself, where it also shows on the
-server's page of limits.
+A deployment's concurrency limit counts runs of that deployment alone. What must not happen twice at once,
+whatever started it (a training on a device, a crawl of a host), takes a slot around the work itself, where it also
+shows on the server's page of limits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a long stage stands: a bar on a terminal, log lines elsewhere, a live figure on the run's page."""
+"""Where a long stage stands: a bar on a terminal, log lines elsewhere, a live line on the run's page."""
 
 from __future__ import annotations
 

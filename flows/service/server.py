@@ -86,7 +86,7 @@ def work(name: str, queues: list[str], echo: Echo) -> None:
     cancelled, so that trainings save their checkpoints. A worker that dies is replaced.
 
     Raises:
-        UserError: no server, or a pool whose runs are no processes.
+        UserError: no server, or a pool whose runs are not processes.
     """
     _check_server()
     _check_pool()
@@ -158,7 +158,7 @@ def _check_pool() -> None:
             raise UserError(f"the server has no work pool {POOL!r} yet: `textmill deploy` makes it") from None
     if pool.type != "process":
         raise UserError(
-            f"runs of the pool {POOL!r} are no processes but {pool.type}: start `prefect worker start --pool {POOL}`"
+            f"runs of the pool {POOL!r} are not processes but {pool.type}: start `prefect worker start --pool {POOL}`"
         )
 
 

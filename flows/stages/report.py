@@ -1,4 +1,4 @@
-"""report: everything a run came to, on one page with figures.
+"""report: all artifacts of a run -> one page with figures.
 
 Each artifact has a section with what its stage shows of it. Times, and artifacts that are not direct inputs (the pages
 and documents behind the corpus), are read from the manifests along the lineage: they are shown, but a recrawl that

@@ -30,7 +30,7 @@ class Scrape(Stage[Source]):
 
     def expired(self, source: Source, snapshot: Manifest) -> str | None:
         age = now() - snapshot.finished
-        if source.max_age is None or age <= source.max_age:
+        if age <= source.max_age:
             return None
         return f"the snapshot is {age.total_seconds() / 86400:.1f} days old (max_age {source.max_age})"
 

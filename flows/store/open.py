@@ -25,7 +25,7 @@ def open_artifact(location: str) -> Artifact:
     """The artifact STORE/STAGE/FINGERPRINT.
 
     Raises:
-        UserError: there is none, or its store cannot be opened.
+        UserError: there is no such artifact, or its store cannot be opened.
     """
     full = location.rstrip("/") if is_remote(location) else str(Path(location).resolve())
     root, stage, fingerprint = ["", "", *full.rsplit("/", 2)][-3:]

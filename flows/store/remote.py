@@ -8,7 +8,7 @@ on this machine for what is worked on and for copies of what is read.
 
 A bucket has no rename, so the order of writes has to do. Every sealing uploads under a prefix of its own and then
 writes the manifest that names it; objects appear whole, so a reader sees the old artifact or the new one and never a
-mix, and what a killed upload left is named by nobody until `leftovers` lists it.
+mix, and no manifest names what a killed upload left, until `leftovers` lists it.
 
 Locks are this machine's. Two machines that want the same artifact at once both build and seal it, and the later
 manifest stands: the same settings on the same inputs, so either is right.
@@ -93,7 +93,7 @@ class RemoteStore(Store):
             fs.ls(prefix)
         except FileNotFoundError as error:
             if bucket and not fs.exists(bucket):
-                raise UserError(f"the store {self.location} has no place: there is no bucket {bucket!r}") from error
+                raise UserError(f"the store {self.location} cannot be opened: there is no bucket {bucket!r}") from error
         except Exception as error:  # of whatever library is behind this kind of URL
             raise self._refusal("reached", error) from error
         return fs, prefix
@@ -146,7 +146,8 @@ class RemoteStore(Store):
         return {path.removeprefix(f"{base}/"): entry["size"] for path, entry in found.items()}
 
     def fetch(self, artifact: Artifact, progress: Progress) -> None:
-        """
+        """Have the files of an artifact on this machine, each compared with its SHA-256, all of them or none.
+
         Raises:
             UserError: a file in the bucket is not what was sealed, or has gone.
         """
@@ -205,7 +206,7 @@ class RemoteStore(Store):
         return artifact
 
     def remove(self, artifact: Artifact) -> None:
-        """The manifest goes first: without it the files are nobody's, whatever interrupts the rest."""
+        """The manifest goes first: without it nothing names the files, whatever interrupts the rest."""
         self.fs.rm_file(self._manifest_path(*artifact.name))
         self.fs.rm(self._files_path(artifact.manifest), recursive=True)
         shutil.rmtree(artifact.path, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""The chain, and everything that lists its stages: a stage that is added shows here where it is still missing."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.engine.stage import Stage
+from flows.pipeline.chain import STAGES, chain
+from flows.pipeline.config import PipelineConfig
+from flows.stages import stage_named
+
+ROOT = Path(__file__).parents[3]
+EVERYTHING = PipelineConfig.model_validate(
+    {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "pairs": {}}
+)
+
+
+def visited() -> list[tuple[Stage, Any, dict[str, Any]]]:
+    """Every visit of a chain that leaves nothing out: stage, configuration, inputs by name."""
+    visits = []
+
+    def visit(stage, config, /, **inputs):
+        visits.append((stage, config, inputs))
+        return stage.name
+
+    chain(EVERYTHING, visit)
+    return visits
+
+
+def test_the_chain_visits_every_stage_in_the_order_of_the_list():
+    assert [stage.name for stage, _, _ in visited()] == list(STAGES)
+
+
+@pytest.mark.parametrize(("stage", "config", "inputs"), visited(), ids=list(STAGES))
+def test_a_stage_is_given_the_inputs_that_it_declares_and_they_were_made_before(stage, config, inputs):
+    assert tuple(inputs) == stage.inputs
+    before = list(STAGES)[: list(STAGES).index(stage.name)]
+    given = [name for value in inputs.values() for name in (value if isinstance(value, list) else [value])]
+    assert set(given) <= set(before)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_the_attribute_of_its_name_in_the_module_of_its_name(name):
+    assert stage_named(name) is STAGES[name]
+    assert STAGES[name].name == name
+
+
+@pytest.mark.parametrize("name", ["nothing", "../chain", "html", "figures"])
+def test_other_names_are_no_stages(name):
+    assert stage_named(name) is None
+
+
+def readme() -> dict[str, str]:
+    """The table of stages in README.md: from what each makes what."""
+    rows = re.findall(r"^\| `(\w+)` \| (.* → .*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return dict(rows)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_readme_says_of_a_stage_what_its_module_says(name):
+    head = sys.modules[type(STAGES[name]).__module__].__doc__.split("\n\n")[0]
+    assert " ".join(head.split()).rstrip(".") == f"{name}: {readme()[name].replace(' → ', ' -> ')}"
+
+
+def test_everything_that_lists_the_stages_lists_them_all_and_in_order():
+    deployed = [entry["entrypoint"] for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
+    of_stages = [name for name in (entry.rpartition(".")[2] for entry in deployed) if name in STAGES]
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).stdout
+    listed = re.search(r"Stages: ([\w, ]+)\.", shown)[1].split(", ")
+    sections = [name for name in PipelineConfig.model_fields if name in STAGES]
+    documented = list(readme())
+    for place, names in {
+        "the deployments of prefect.yaml": list(dict.fromkeys(of_stages)),
+        "the help of `textmill run`": listed,
+        "the sections of PipelineConfig": sections,
+        "the table of stages in README.md": documented,
+    }.items():
+        assert not (missing := [name for name in STAGES if name not in names]), f"{place} leaves out {missing}"
+        assert names == list(STAGES), place
