@@ -290,7 +290,7 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
 
                 def encode():
                     pretokenize(
-                        Path(corpus), folder / "tokenizer", PretokenizeConfig(threads=1), out, map_shards=executor.map
+                        Path(corpus), folder / "tokenizer", PretokenizeConfig(threads=1), out, executor=executor
                     )
                     shutil.rmtree(out)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from textmill.errors import UserError
+from textmill.files import atomic_write
 from tokenization.kernels.gather import gather, permute
 
 META = "meta.json"
@@ -56,7 +57,7 @@ def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: in
             for split, files in splits.items()
         },
     }
-    (path / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n")
+    atomic_write(path / META, json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
 class MappedFile:

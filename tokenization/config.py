@@ -88,9 +88,9 @@ class PretokenizeConfig(BaseModel, extra="forbid"):
     threads: int = execution_only(default_factory=lambda: os.cpu_count() or 1, gt=0, description="Threads that encode")
 
 
-class PairsConfig(BaseModel, extra="forbid"):
+class SentencePairsConfig(BaseModel, extra="forbid"):
     """How sentences are paired."""
 
-    seed: int = Field(0, ge=0, description="Seed of the choice of strangers")
-    strangers: float = Field(0.5, ge=0, le=1, description="Share of pairs whose second sentence is from elsewhere")
-    least_characters: int = Field(10, ge=1, description="Shorter sentences are left out")
+    seed: int = Field(0, ge=0, description="Seed of the choice of negatives")
+    negatives: float = Field(0.5, ge=0, le=1, description="Share of pairs whose second sentence is from elsewhere")
+    min_characters: int = Field(10, ge=1, description="Shorter sentences are left out")

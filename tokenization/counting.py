@@ -1,6 +1,9 @@
 """Count the words of a corpus, shard by shard, in parallel; a killed count continues after its finished shards."""
 
-from collections.abc import Callable, Iterable, Iterator
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -9,25 +12,31 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from textmill.files import atomic_path
+from textmill.mapping import Executor
+from textmill.progress import Progress
+from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.word_counts import WordCounts
-from tokenization.patterns import Pattern
-from tokenization.shard_writer import sync, whole_files
-from tokenization.text import BATCH_BYTES, Documents, read_shard
+from tokenization.patterns import Pattern, find_pattern
+from tokenization.text import BATCH_BYTES, Documents, read_shard, shards
+
+__all__ = ["count_corpus", "count_words", "load_counts", "save_counts"]
 
 
 def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1) -> WordCounts:
     """How often every word of these documents occurs; the same whatever the number of threads.
 
-    Raises `UserError` if a regular expression leaves out a part of a document.
+    Raises:
+        UserError: a regular expression leaves out a part of a document.
     """
-    pieces = _Shared(_pieces(batches, BATCH_BYTES // 4))
+    slices = _Shared(part for documents in batches for part in documents.slices(BATCH_BYTES // 4))
     with ThreadPoolExecutor(threads) as pool:
-        counts = [pool.submit(_count, pieces, pattern) for _ in range(threads)]
+        counts = [pool.submit(_count, slices, pattern) for _ in range(threads)]
         try:
             wait(counts, return_when=FIRST_EXCEPTION)
         finally:
-            pieces.end()
+            slices.end()
         total, *others = [count.result() for count in counts]
     for other in others:
         total.update(other)
@@ -35,9 +44,9 @@ def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1
 
 
 class _Shared:
-    """An iterator that threads take from in turn; the one that takes an item is the one that makes it."""
+    """An iterator that threads take from in turn; the thread that takes an item is the one that makes it."""
 
-    def __init__(self, items: Iterable[Documents]):
+    def __init__(self, items: Iterable[Documents]) -> None:
         self._items, self._lock = iter(items), Lock()
 
     def __iter__(self) -> Iterator[Documents]:
@@ -53,81 +62,73 @@ class _Shared:
             self._items = iter(())
 
 
-def _pieces(batches: Iterable[Documents], size: int) -> Iterator[Documents]:
-    for documents in batches:
-        yield from documents.slices(size)
-
-
-def _count(pieces: Iterable[Documents], pattern: Pattern) -> WordCounts:
+def _count(slices: Iterable[Documents], pattern: Pattern) -> WordCounts:
     scanner = Scanner(pattern)
-    words = WordCounts()
-    for piece in pieces:
-        start = int(piece.offsets[0])
-        for ends in scanner.blocks(piece.text, piece.offsets):
-            words.add(piece.text, start, ends)
+    counts = WordCounts()
+    for documents in slices:
+        start = int(documents.offsets[0])
+        for ends in scanner.blocks(documents.text, documents.offsets):
+            counts.add(documents.text, start, ends)
             start = int(ends[-1])
-    return words
+    return counts
 
 
-def count_shards(
-    shards: list[Path],
-    pattern: Pattern,
-    threads: int,
-    work: Path,
-    progress: Callable[..., None],
-    map_shards: Callable[..., Iterator] | None = None,
+def count_corpus(
+    corpus: Path, config: TokenizerConfig, work: Path, progress: Progress, executor: Executor
 ) -> WordCounts:
-    """Word counts of Parquet shards. The count of every finished shard is kept in `work`, and found there again.
+    """Word counts of corpus/train-*.parquet.
 
-    Given `map_shards(function, items)`, which works like the builtin `map`, each shard is counted by one call of it, in
-    one thread; otherwise `threads` share each shard.
+    The count of every finished shard is kept in `work`, where a run that continues a killed one finds it.
+
+    Raises:
+        UserError: there are no shards, one cannot be read, or a regular expression leaves out a part of it.
     """
+    every = shards(corpus, "train")
     work.mkdir(parents=True, exist_ok=True)
-    kept = {path.stem for path in work.glob("*.npz") if _is_whole(path)}
-    missing = [shard for shard in shards if shard.stem not in kept]
-    counted = map_shards(partial(_count_alone, pattern=pattern, work=work), missing) if map_shards else None
+    pattern = find_pattern(config.pattern)
+    files = {shard: _counts_file(work, shard, pattern) for shard in every}
+    kept = {shard for shard in every if _is_readable(files[shard])}
+    count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads), work=work)
+    counted = executor.map(count, [shard for shard in every if shard not in kept])
     total = WordCounts()
-    for done, shard in enumerate(shards):
-        progress(done, len(shards), unit="shards", phase="counting words", words=len(total))
-        if shard.stem in kept:
-            counts = load_counts(_kept(work, shard))
-        elif counted:
-            counts = load_counts(next(counted))
-        else:
-            counts = count_words(read_shard(shard), pattern, threads)
-            if len(shards) > 1:
-                save_counts(counts, _kept(work, shard))
-        total.update(counts) if len(total) else (total := counts)
-    progress(len(shards), len(shards), unit="shards", phase="counting words", words=len(total))
+    for done, shard in enumerate(every):
+        progress(done, len(every), unit="shards", phase="counting words", words=len(total))
+        if shard not in kept:
+            next(counted)
+        counts = load_counts(files[shard])
+        total.update(counts) if done else (total := counts)
+    progress(len(every), len(every), unit="shards", phase="counting words", words=len(total))
     return total
 
 
-def _count_alone(shard: Path, pattern: Pattern, work: Path) -> Path:
-    """Count one shard in one thread and keep its count; what a mapped call does."""
-    save_counts(count_words(read_shard(shard), pattern), _kept(work, shard))
-    return _kept(work, shard)
+def _count_shard(shard: Path, *, pattern: Pattern, threads: int, work: Path) -> None:
+    """Count one shard by `threads` threads, and keep its count."""
+    save_counts(count_words(read_shard(shard), pattern, threads), _counts_file(work, shard, pattern))
 
 
-def _kept(work: Path, shard: Path) -> Path:
-    return work / f"{shard.stem}.npz"
+def _counts_file(work: Path, shard: Path, pattern: Pattern) -> Path:
+    """Where the count of a shard is kept; its name tells shards of other corpora and other patterns apart."""
+    made_with = hashlib.sha256(f"{shard.stat().st_size} {pattern.regex}".encode()).hexdigest()[:16]
+    return work / f"{shard.stem}-{made_with}.npz"
 
 
-def _is_whole(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     """Whether kept counts can be read: a damaged file is counted anew."""
     try:
         with ZipFile(path) as file:
             return file.testzip() is None
-    except (BadZipFile, EOFError):
+    except (FileNotFoundError, BadZipFile, EOFError):
         return False
 
 
 def save_counts(counts: WordCounts, path: Path) -> None:
+    """Write counts as arrays: data uint8 [bytes], offsets int64 [words + 1], counts int64 [words]."""
     data, offsets, numbers = counts.unpack()
-    with whole_files(path.parent, path, "npz") as (unfinished,), unfinished.open("wb") as file:
+    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, data=data, offsets=offsets, counts=numbers)
-    sync(path.parent, path.name)
 
 
 def load_counts(path: Path) -> WordCounts:
+    """The counts that `save_counts` wrote."""
     with np.load(path, allow_pickle=False) as saved:
         return WordCounts.of(saved["data"], saved["offsets"], saved["counts"])

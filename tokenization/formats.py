@@ -15,11 +15,12 @@ from pathlib import Path
 import yaml
 
 from textmill.errors import UserError
+from textmill.files import atomic_write
 from tokenization.config import END_OF_TEXT
 from tokenization.tokenizer import Tokenizer
 
 RANKS = "ranks.tiktoken"
-SETTINGS = "tokenizer.yaml"
+CONFIG = "tokenizer.yaml"
 HUGGING_FACE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
 FORMAT = "textmill-tokenizer 1"
@@ -43,7 +44,7 @@ def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
         "special_tokens": dict(tokenizer.special_tokens),
     }
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1 << 20)
-    (path / SETTINGS).write_text(text, encoding="utf-8")
+    atomic_write(path / CONFIG, text)
 
 
 def write_hugging_face(tokenizer: Tokenizer, path: Path) -> None:
@@ -51,7 +52,7 @@ def write_hugging_face(tokenizer: Tokenizer, path: Path) -> None:
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     for name, content in ((HUGGING_FACE, hugging_face_json(tokenizer)), (ROLES, _roles(tokenizer))):
-        (path / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        atomic_write(path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _roles(tokenizer: Tokenizer) -> dict:
@@ -72,23 +73,33 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     Raises `UserError` if it does not, or if the files are damaged.
     """
-    path = Path(path)
-    for name in (RANKS, SETTINGS):
+    ranks, config = tokenizer_files(path)
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        pattern, special_tokens = content["pattern"], content["special_tokens"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{config} is damaged; it needs the keys pattern and special_tokens") from None
+    return Tokenizer(read_ranks(ranks), pattern, special_tokens)
+
+
+def tokenizer_files(path: Path) -> tuple[Path, Path]:
+    """The two files in a folder that decide every id: the ranks, and the pattern with the special tokens.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    for name in (RANKS, CONFIG):
         if not (path / name).is_file():
             raise UserError(f"{path} holds no tokenizer ({name} is missing); give a folder of train_tokenizer")
-    try:
-        settings = yaml.safe_load((path / SETTINGS).read_text(encoding="utf-8"))
-        pattern, special_tokens = settings["pattern"], settings["special_tokens"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise UserError(f"{path / SETTINGS} is damaged; it needs the keys pattern and special_tokens") from None
-    return Tokenizer(read_ranks(path / RANKS), pattern, special_tokens)
+    return path / RANKS, path / CONFIG
 
 
 # ---- ranks of tiktoken
 
 
 def write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
-    path.write_bytes(b"".join(b2a_base64(token, newline=False) + b" %d\n" % rank for token, rank in tokens.items()))
+    lines = (b2a_base64(token, newline=False) + b" %d\n" % rank for token, rank in tokens.items())
+    atomic_write(path, b"".join(lines))
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:

@@ -8,6 +8,7 @@ import requests
 import tiktoken
 
 from textmill.errors import UserError
+from textmill.files import atomic_write
 from tokenization.formats import HUGGING_FACE, RANKS, byte_characters, load_tokenizer, read_ranks
 from tokenization.patterns import GPT2
 from tokenization.tokenizer import Tokenizer
@@ -131,7 +132,7 @@ def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
     lines = [LEGACY_HEADER, tokenizer.pattern.regex, str(len(tokenizer.special_tokens))]
     lines += [f"{name} {token_id}" for name, token_id in tokenizer.special_tokens.items()]
     lines += [f"{left} {right}" for left, right in merges_of(tokenizer)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic_write(path, "\n".join(lines) + "\n")
 
 
 def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:

@@ -1,27 +1,31 @@
 """A corpus as token arrays: one pair of files for each Parquet shard, encoded in parallel, resumable by shard.
 
-Parallel means either that threads share each shard, or, where the caller has a way to map a function over shards
-(processes, a cluster), that each shard is one call of its own. The files are the same.
+Threads share each shard, or each shard is encoded by a worker of its own, as the executor has it. The files are the
+same.
 """
 
+from __future__ import annotations
+
 import json
-from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from textmill.progress import quiet
+from textmill.files import atomic_path, atomic_write
+from textmill.mapping import HERE, Executor, map_in_order
+from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import PretokenizeConfig
-from tokenization.formats import load_tokenizer
-from tokenization.shard_writer import Piece, Report, encode_shards, forget_notes, load_once, write_shard
+from tokenization.shard_writer import EncodedBatch, ReportShard, ShardWriter, encode_shards
 from tokenization.text import Documents, read_shard
 from tokenization.tokenizer import Tokenizer
 
-PIECE_BYTES = 1 << 20  # text encoded by one thread at a time
+__all__ = ["pretokenize"]
+
+SLICE_BYTES = 1 << 20  # text that one thread encodes at a time
 
 
 def pretokenize(
@@ -29,73 +33,55 @@ def pretokenize(
     tokenizer: Path,
     config: PretokenizeConfig,
     out: Path,
-    progress: Callable[..., None] = quiet,
-    map_shards: Callable[..., Iterator] | None = None,
+    *,
+    progress: Progress = quiet,
+    executor: Executor = HERE,
 ) -> None:
     """Encode corpus/{train,validation}-*.parquet into token arrays (format: `tokenization/arrays.py`) in `out`.
 
-    Every document ends with the end-of-text token; special tokens in the text mean nothing. The files do not depend on
-    the number of threads, and a killed run continues after the shards it had finished.
+    Every document ends with the end-of-text token; special tokens in the text mean nothing. The files depend neither on
+    the number of threads nor on the executor, and a killed run continues after the shards it had finished.
 
-    `map_shards(function, items)`, like the builtin `map`, calls a function that can be pickled for each item and yields
-    the results in order. Given it, each shard is encoded by one such call, in one thread; the three folders must then
-    be found at the same paths wherever it runs.
-    Raises `UserError` if the corpus or the tokenizer cannot be read, or a split is missing.
+    Raises:
+        UserError: the corpus or the tokenizer cannot be read, or a split is missing.
     """
-    loaded = load_tokenizer(tokenizer)
+    writer = ShardWriter(out, tokenizer)
+    loaded = writer.load_tokenizer()
     eot_id = loaded.eot_id
-    with ThreadPoolExecutor(config.threads) as pool:
-
-        def encode_here(shard: Path, report: Report) -> TokenFile:
-            return write_shard(out, shard, _encode_in_order(shard, loaded, pool, 2 * config.threads), report)
-
-        encode = partial(_encode_alone, tokenizer=tokenizer, out=out) if map_shards else encode_here
-        written = encode_shards(corpus, tokenizer, out, encode, progress, map_shards)
-    np.save(out / TOKEN_BYTES, loaded.byte_lengths())
-    write_meta(out, written, vocab_size=loaded.vocab_size, eot_id=eot_id)
-    (out / "stats.json").write_text(json.dumps(_stats(written, loaded), indent=2, sort_keys=True) + "\n")
-    forget_notes(out)
+    encode = partial(_encode_shard, writer=writer, threads=executor.threads(config.threads))
+    files = encode_shards(corpus, writer, encode, progress, executor)
+    with atomic_path(out / TOKEN_BYTES) as unfinished, unfinished.open("wb") as file:
+        np.save(file, loaded.byte_lengths())
+    write_meta(out, files, vocab_size=loaded.vocab_size, eot_id=eot_id)
+    atomic_write(out / "stats.json", json.dumps(_stats(files, loaded), indent=2, sort_keys=True) + "\n")
+    writer.clean_up()
 
 
-def _encode_alone(shard: Path, report: Report, *, tokenizer: Path, out: Path) -> TokenFile:
-    """Encode one shard in one thread; what a mapped call does."""
-    loaded = load_once(tokenizer)
-    return write_shard(out, shard, (_encode(piece, loaded) for piece in _pieces(shard)), report)
+def _encode_shard(shard: Path, *, writer: ShardWriter, threads: int, report: ReportShard) -> TokenFile:
+    """Encode one shard by `threads` threads, while this one reads and writes."""
+    encode = partial(_encode, tokenizer=writer.load_tokenizer())
+    slices = (part for batch in read_shard(shard) for part in batch.slices(SLICE_BYTES))
+    with ThreadPoolExecutor(threads) as pool:
+        file = writer.write(shard, map_in_order(pool.submit, encode, slices, ahead=2 * threads), report)
+    writer.finish(shard, file)
+    return file
 
 
-def _encode_in_order(shard: Path, tokenizer: Tokenizer, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Piece]:
-    """The encoded pieces of a shard, in order; at most `ahead` of them wait."""
-    waiting: deque = deque()
-    try:
-        for piece in _pieces(shard):
-            waiting.append(pool.submit(_encode, piece, tokenizer))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+def _encode(documents: Documents, tokenizer: Tokenizer) -> EncodedBatch:
+    encoded = tokenizer.encode_documents(documents, closing=tokenizer.eot_id)
+    return EncodedBatch(len(documents), *encoded, documents.nbytes)
 
 
-def _pieces(shard: Path) -> Iterator[Documents]:
-    return (piece for batch in read_shard(shard) for piece in batch.slices(PIECE_BYTES))
-
-
-def _encode(piece: Documents, tokenizer: Tokenizer) -> Piece:
-    return Piece(len(piece), *tokenizer.encode_documents(piece, closing=tokenizer.eot_id), piece.nbytes)
-
-
-def _stats(finished: dict[str, list[TokenFile]], tokenizer: Tokenizer) -> dict:
-    stats: dict = {"dtype": tokenizer.dtype.name, "vocab_size": tokenizer.vocab_size}
-    for split, files in finished.items():
-        tokens, documents = sum(f.tokens for f in files), sum(f.documents for f in files)
-        text_bytes = sum(f.bytes for f in files)
+def _stats(files: dict[str, list[TokenFile]], tokenizer: Tokenizer) -> dict[str, Any]:
+    stats: dict[str, Any] = {"dtype": tokenizer.dtype.name, "vocab_size": tokenizer.vocab_size}
+    for split, written in files.items():
+        tokens, documents = sum(f.tokens for f in written), sum(f.documents for f in written)
+        text_bytes = sum(f.bytes for f in written)
         stats[split] = {
             "bytes": text_bytes,
             "bytes_per_token": round(text_bytes / max(tokens - documents, 1), 4),
             "documents": documents,
-            "files": len(files),
+            "files": len(written),
             "tokens": tokens,
         }
     return stats

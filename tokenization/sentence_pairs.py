@@ -15,9 +15,11 @@ Rows of any length are laid out when a batch is read:
     attention    1   1    1   1    1     0
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,50 +28,54 @@ import numpy as np
 import regex
 
 from textmill.errors import UserError
-from textmill.progress import quiet
+from textmill.files import atomic_path, atomic_write
+from textmill.mapping import HERE, Executor
+from textmill.progress import Progress, quiet
 from tokenization.arrays import META, MappedFile, TokenArrays, TokenFile, write_meta
-from tokenization.config import PairsConfig
-from tokenization.formats import load_tokenizer
-from tokenization.shard_writer import Piece, Report, encode_shards, forget_notes, load_once, whole_files, write_shard
+from tokenization.config import SentencePairsConfig
+from tokenization.shard_writer import EncodedBatch, ReportShard, ShardWriter, encode_shards
 from tokenization.text import documents_of, read_shard
 
 # after closing punctuation (and quotes or brackets) and a blank, or at a line's end
 SENTENCE_END = regex.compile(r"(?<=[.!?…。！？][\"'”’)\]]*)\s+|\s*\n\s*")
 PAIRS = "pairs.json"
-LABELLED = np.dtype("<u4")
+PAIR_DTYPE = np.dtype("<u4")
 ROLES = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
-def sentences(text: str, least_characters: int) -> list[str]:
+def sentences(text: str, min_characters: int) -> list[str]:
     """The sentences of a document, blanks trimmed, short ones left out."""
-    return [s for part in SENTENCE_END.split(text) if len(s := part.strip()) >= least_characters]
+    return [s for part in SENTENCE_END.split(text) if len(s := part.strip()) >= min_characters]
 
 
 def make_pairs(
     corpus: Path,
     tokenizer: Path,
-    config: PairsConfig,
+    config: SentencePairsConfig,
     out: Path,
-    progress: Callable[..., None] = quiet,
-    map_shards: Callable[..., Iterator] | None = None,
+    *,
+    progress: Progress = quiet,
+    executor: Executor = HERE,
 ) -> None:
     """Write the sentences of corpus/{train,validation}-*.parquet and their pairs to `out`.
 
-    A document of n sentences makes n - 1 pairs; strangers are sentences of other documents of the same shard, and a
+    A document of n sentences makes n - 1 pairs. Negatives are sentences of other documents of the same shard, and a
     shard with sentences in one document alone makes no pairs. The files depend on the corpus, the tokenizer and the
     config; `meta.json`, without which nothing can be read, is written last. A killed run continues after the shards it
-    had finished, unless something is different now. `map_shards` is as for `pretokenize`.
-    Raises `UserError` if the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that
-    rows need, a split makes no pairs, or `out` holds token arrays that are none of pairs.
+    had finished, unless something is different now.
+
+    Raises:
+        UserError: the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that rows need, a
+            split makes no pairs, or `out` holds token arrays that are not pairs.
     """
-    loaded = load_tokenizer(tokenizer)
+    writer = ShardWriter(out, tokenizer, config.model_dump_json())
+    loaded = writer.load_tokenizer()
     if missing := [name for name in ROLES if name not in loaded.special_tokens]:
         raise UserError(f"the tokenizer has no {' '.join(missing)}; train one with Textmill, which adds them")
     if (out / META).exists() and not holds_pairs(out):
         raise UserError(f"{out} holds the token arrays of a corpus; choose another folder for its pairs")
     (out / META).unlink(missing_ok=True)
-    encode = partial(_encode_pairs, tokenizer=tokenizer, config=config, out=out)
-    files = encode_shards(corpus, tokenizer, out, encode, progress, map_shards, config.model_dump_json())
+    files = encode_shards(corpus, writer, partial(_encode_shard, writer=writer, config=config), progress, executor)
     stats, counts = {}, {}
     for split, written in files.items():
         labels = [_read_pairs(out / file.name)[:, 2] for file in written]
@@ -83,37 +89,35 @@ def make_pairs(
             "tokens": sum(file.tokens for file in written),
         }
     special = {name: loaded.special_tokens[name] for name in ROLES}
-    _write_json(out / PAIRS, {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special})
-    _write_json(out / "stats.json", stats)
+    about = {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special}
+    for name, content in ((PAIRS, about), ("stats.json", stats)):
+        atomic_write(out / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
     write_meta(out, files, vocab_size=loaded.vocab_size, eot_id=loaded.eot_id)
-    forget_notes(out)
+    writer.clean_up()
 
 
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _encode_pairs(shard: Path, report: Report, *, tokenizer: Path, config: PairsConfig, out: Path) -> TokenFile:
+def _encode_shard(shard: Path, *, writer: ShardWriter, config: SentencePairsConfig, report: ReportShard) -> TokenFile:
     """Write the sentences of a shard and their pairs."""
     lengths: list[int] = []  # sentences of each document
-    loaded = load_once(tokenizer)
+    tokenizer = writer.load_tokenizer()
 
-    def pieces() -> Iterator[Piece]:
+    def batches() -> Iterator[EncodedBatch]:
         for batch in read_shard(shard):
-            found = [sentences(text, config.least_characters) for text in batch.strings()]
+            found = [sentences(text, config.min_characters) for text in batch.strings()]
             lengths.extend(map(len, found))
             documents = documents_of([sentence for each in found for sentence in each])
-            yield Piece(len(batch), *loaded.encode_documents(documents), documents.nbytes)
+            yield EncodedBatch(len(batch), *tokenizer.encode_documents(documents), documents.nbytes)
 
-    file = write_shard(out, shard, pieces(), report)
-    name = int.from_bytes(hashlib.sha256(shard.stem.encode()).digest()[:8])  # the same wherever the shard is worked on
-    pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config.strangers)
-    with whole_files(out, shard, "pairs") as (path,):
-        pairs.astype(LABELLED).tofile(path)
+    file = writer.write(shard, batches(), report)
+    name = int.from_bytes(hashlib.sha256(shard.stem.encode()).digest()[:8])  # the same on every executor
+    pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config.negatives)
+    with atomic_path(writer.path(shard, "pairs"), durable=False) as path:
+        pairs.astype(PAIR_DTYPE).tofile(path)
+    writer.finish(shard, file)
     return file
 
 
-def _pair_up(lengths: np.ndarray, random: np.random.Generator, strangers: float) -> np.ndarray:
+def _pair_up(lengths: np.ndarray, random: np.random.Generator, negatives: float) -> np.ndarray:
     """int64[pairs, 3]: sentence A, sentence B, 1 if B follows A. `lengths`: the number of each document's sentences."""
     total = int(lengths.sum())
     if (lengths > 0).sum() < 2:
@@ -121,7 +125,7 @@ def _pair_up(lengths: np.ndarray, random: np.random.Generator, strangers: float)
     document_of = np.repeat(np.arange(len(lengths)), lengths)
     first = np.flatnonzero(document_of[1:] == document_of[:-1])
     pairs = np.stack([first, first + 1, np.ones_like(first)], axis=1)
-    changed = np.flatnonzero(random.random(len(pairs)) < strangers)
+    changed = np.flatnonzero(random.random(len(pairs)) < negatives)
     starts = np.cumsum(lengths) - lengths
     own = document_of[pairs[changed, 0]]
     # uniform over the sentences of the other documents: those of the own document are skipped
@@ -132,7 +136,7 @@ def _pair_up(lengths: np.ndarray, random: np.random.Generator, strangers: float)
 
 
 def _read_pairs(tokens: Path) -> np.ndarray:
-    return np.fromfile(tokens.with_suffix(".pairs"), LABELLED).reshape(-1, 3)
+    return np.fromfile(tokens.with_suffix(".pairs"), PAIR_DTYPE).reshape(-1, 3)
 
 
 def holds_pairs(path: Path) -> bool:
@@ -190,7 +194,7 @@ class SentencePairs:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._sentence_starts = np.concatenate([[0], np.cumsum([f["documents"] for f in files], dtype=np.int64)])
         self._files = [
-            MappedFile((path / file["name"]).with_suffix(".pairs"), LABELLED, 3 * count)
+            MappedFile((path / file["name"]).with_suffix(".pairs"), PAIR_DTYPE, 3 * count)
             for file, count in zip(files, counts, strict=True)
         ]
 

@@ -1,48 +1,51 @@
 """Train a tokenizer on a corpus, or take the vocabulary of one of tiktoken's encodings."""
 
+from __future__ import annotations
+
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from textmill.errors import UserError
-from textmill.progress import quiet
+from textmill.files import atomic_write
+from textmill.mapping import HERE, Executor
+from textmill.progress import Progress, quiet
 from tokenization.config import TokenizerConfig
-from tokenization.counting import count_shards, count_words
+from tokenization.counting import count_corpus, count_words
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import find_pattern
-from tokenization.text import Documents, shards
+from tokenization.text import Documents
 from tokenization.tokenizer import Tokenizer
+
+__all__ = ["train_from_documents", "train_tokenizer"]
 
 COUNTS = "word-counts"  # folder of finished counts below the output, removed at the end
 
 
 def train_tokenizer(
-    corpus: Path,
-    config: TokenizerConfig,
-    out: Path,
-    progress: Callable[..., None] = quiet,
-    map_shards: Callable[..., Iterator] | None = None,
+    corpus: Path, config: TokenizerConfig, out: Path, *, progress: Progress = quiet, executor: Executor = HERE
 ) -> None:
     """Train on column `text` of corpus/train-*.parquet and write the tokenizer's files and `stats.json` to `out`.
 
-    `map_shards(function, items)`, like the builtin `map`, is how to count the words of all shards elsewhere than in
-    this process's threads. A killed run continues after the shards it had counted. Raises `UserError` if the
-    corpus supports no vocabulary so large (the message names the largest), or cannot be read.
+    A killed run continues after the shards it had counted.
+
+    Raises:
+        UserError: the corpus cannot be read, or supports no vocabulary so large (the message names the largest).
     """
     if config.encoding:
         taken = from_tiktoken(config.encoding)
         special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
         tokenizer, stats = Tokenizer(taken.tokens, taken.pattern.regex, special), {}
     else:
-        files = shards(corpus, "train")
-        words = count_shards(files, find_pattern(config.pattern), config.threads, out / COUNTS, progress, map_shards)
-        tokenizer, stats = _learn(words, config, progress)
+        word_counts = count_corpus(corpus, config, out / COUNTS, progress, executor)
+        tokenizer, stats = _learn(word_counts, config, progress)
     save_tokenizer(tokenizer, out)
     stats |= {
         "encoding": config.encoding,
@@ -52,24 +55,30 @@ def train_tokenizer(
         "special_tokens": len(tokenizer.special_tokens),
         "vocab_size": tokenizer.vocab_size,
     }
-    (out / "stats.json").write_text(json.dumps(stats, indent=2, sort_keys=True) + "\n")
+    atomic_write(out / "stats.json", json.dumps(stats, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(out / COUNTS, ignore_errors=True)
 
 
 def train_from_documents(
-    documents: Iterable[Documents], config: TokenizerConfig, progress: Callable[..., None] = quiet
-) -> tuple[Tokenizer, dict]:
+    documents: Iterable[Documents], config: TokenizerConfig, progress: Progress = quiet
+) -> tuple[Tokenizer, dict[str, Any]]:
     """Train on batches of documents (`tokenization/text.py` makes them of files and strings): (tokenizer, statistics).
 
-    Raises `UserError` as `train_tokenizer` does.
+    Raises:
+        UserError: as `train_tokenizer` does.
+
+    Example:
+        >>> tokenizer, stats = train_from_documents(batches(["to be or not to be"]), TokenizerConfig(vocab_size=263))
+        >>> tokenizer.encode("to be")
+        [257, 256]
     """
     return _learn(count_words(documents, find_pattern(config.pattern), config.threads), config, progress)
 
 
-def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., None]) -> tuple[Tokenizer, dict]:
+def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress) -> tuple[Tokenizer, dict[str, Any]]:
     names = config.special_names()
     total = config.vocab_size - 256 - len(names)
-    data, offsets, counts = words.unpack()
+    data, offsets, counts = word_counts.unpack()
     if not len(counts):
         raise UserError("the corpus has no text to train a tokenizer on")
     spelled = [bytes([b]) for b in range(256)]
@@ -98,7 +107,7 @@ def _learn(words: WordCounts, config: TokenizerConfig, progress: Callable[..., N
     return Tokenizer(tokens, config.pattern, special), stats
 
 
-def _special_tokens(existing: dict[str, int], free: int, config: TokenizerConfig) -> dict[str, int]:
+def _special_tokens(existing: Mapping[str, int], free: int, config: TokenizerConfig) -> dict[str, int]:
     """The existing special tokens, the missing ones from the first free id on, and ids reserved up to a multiple."""
     special = dict(existing)
     for name in config.special_names():

@@ -72,11 +72,13 @@ def train(
     with Progress(transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
-        def progress(done: int, total: int | None, *, phase: str, **figures) -> None:
+        def progress(
+            done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
+        ) -> None:
             bar.update(task, completed=done, total=total, description=phase)
 
         if len(corpus) == 1 and corpus[0].is_dir():
-            train_tokenizer(corpus[0], config, out, progress)
+            train_tokenizer(corpus[0], config, out, progress=progress)
         else:
             documents = (batch for path in corpus for batch in read_any(path))
             train_from_documents(documents, config, progress)[0].save(out)
@@ -102,24 +104,27 @@ def pairs(
     corpus: Annotated[Path, typer.Argument(parser=local, help="A corpus folder with train-* and validation-*.parquet")],
     tokenizer: Annotated[Path, typer.Argument(parser=local, help="A folder of ours")],
     out: Annotated[Path, typer.Argument(help="Folder to write; what a killed run left there is continued")],
-    seed: Annotated[int, typer.Option(help="Seed of the choice of strangers")] = 0,
-    strangers: Annotated[float, typer.Option(help="Share of pairs whose second sentence is from elsewhere")] = 0.5,
-    least_characters: Annotated[int, typer.Option(help="Shorter sentences are left out")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of negatives")] = 0,
+    negatives: Annotated[float, typer.Option(help="Share of pairs whose second sentence is from elsewhere")] = 0.5,
+    min_characters: Annotated[int, typer.Option(help="Shorter sentences are left out")] = 10,
 ) -> None:
     """Pair the sentences of a corpus, as token arrays for fine-tuning."""
     from rich.progress import Progress
 
-    from tokenization.config import PairsConfig
+    from tokenization.config import SentencePairsConfig
     from tokenization.sentence_pairs import SentencePairs, make_pairs
 
-    config = _config(PairsConfig, seed=seed, strangers=strangers, least_characters=least_characters)
+    config = _config(SentencePairsConfig, seed=seed, negatives=negatives, min_characters=min_characters)
     with Progress(transient=True) as bar:
         task = bar.add_task("pairing", total=None)
 
-        def progress(done: int, total: int | None, *, tokens: int, **figures) -> None:
-            bar.update(task, completed=done, total=total, description=f"{done:,} documents, {tokens:,} tokens")
+        def progress(
+            done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
+        ) -> None:
+            description = f"{done:,} {unit}, {metrics['tokens']:,} tokens"
+            bar.update(task, completed=done, total=total, description=description)
 
-        make_pairs(corpus, tokenizer, config, out, progress)
+        make_pairs(corpus, tokenizer, config, out, progress=progress)
     train, held_out = len(SentencePairs(out)), len(SentencePairs(out, "validation"))
     typer.echo(f"{out}: {train:,} pairs to train on, {held_out:,} held out")
 

@@ -22,7 +22,7 @@ from scraping.crawling.source import Source, load_source
 from scraping.extraction.extract import RecordsExtractor, load_reader
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings
-from tokenization.config import PairsConfig, PretokenizeConfig, TokenizerConfig
+from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig
 
 _EXPONENT = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # YAML 1.1 reads 3e-4 as text
 
@@ -75,7 +75,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     train_tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     pretokenize: PretokenizeConfig = Field(default_factory=PretokenizeConfig)
-    pairs: PairsConfig | None = Field(None, description="Fine-tune on pairs of sentences; none: on running text")
+    pairs: SentencePairsConfig | None = Field(
+        None, description="Fine-tune on pairs of sentences; none: on running text"
+    )
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
     report: ReportConfig = Field(default_factory=ReportConfig)

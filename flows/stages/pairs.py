@@ -7,20 +7,21 @@ from typing import Any
 
 from flows.engine.stage import Job, Stage
 from flows.stages.pretokenize import SPLITS, count_tokens
-from tokenization.config import PairsConfig
+from tokenization.config import SentencePairsConfig
 
 
-class Pairs(Stage[PairsConfig]):
-    """Pairs of sentences, half of them strangers to each other."""
+class Pairs(Stage[SentencePairsConfig]):
+    """Pairs of sentences, half of them with a second sentence from elsewhere."""
 
     name = "pairs"
     version = 1
     inputs = ("corpus", "tokenizer")
 
-    def build(self, job: Job[PairsConfig]) -> None:
+    def build(self, job: Job[SentencePairsConfig]) -> None:
         from tokenization.sentence_pairs import make_pairs
 
-        make_pairs(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
+        corpus, tokenizer = job.path("corpus"), job.path("tokenizer")
+        make_pairs(corpus, tokenizer, job.config, job.out, progress=job.progress, executor=job.executor)
 
     def count(self, file: Path) -> int | None:
         """Pairs of a `.pairs`; the sentences are token arrays."""

@@ -28,7 +28,8 @@ class Pretokenize(Stage[PretokenizeConfig]):
     def build(self, job: Job[PretokenizeConfig]) -> None:
         from tokenization.pretokenize import pretokenize as write_token_arrays
 
-        write_token_arrays(job.path("corpus"), job.path("tokenizer"), job.config, job.out, job.progress, job.map_shards)
+        corpus, tokenizer = job.path("corpus"), job.path("tokenizer")
+        write_token_arrays(corpus, tokenizer, job.config, job.out, progress=job.progress, executor=job.executor)
 
     def count(self, file: Path) -> int | None:
         return count_tokens(file)

@@ -18,7 +18,7 @@ class TrainTokenizer(Stage[TokenizerConfig]):
     def build(self, job: Job[TokenizerConfig]) -> None:
         from tokenization.train import train_tokenizer as train
 
-        train(job.path("corpus"), job.config, job.out, job.progress, job.map_shards)
+        train(job.path("corpus"), job.config, job.out, progress=job.progress, executor=job.executor)
 
     def label(self, config: TokenizerConfig) -> str:
         return config.encoding or f"{config.vocab_size:,} tokens"

@@ -66,11 +66,11 @@ def test_pairs_of_a_killed_run_are_those_of_an_undisturbed_one(make_corpus, trai
 
 
 def test_a_mistake_about_pairs_is_one_line_and_exit_code_2(corpus, trained, tmp_path):
-    for folder, strangers, message in (
+    for folder, negatives, message in (
         (tmp_path, "0.5", "holds no train-*.parquet; run prepare first"),
-        (corpus, "2", "--strangers: Input should be less than or equal to 1"),
+        (corpus, "2", "--negatives: Input should be less than or equal to 1"),
     ):
-        command = [*COMMAND, "pairs", folder, trained, tmp_path / "out", "--strangers", strangers]
+        command = [*COMMAND, "pairs", folder, trained, tmp_path / "out", "--negatives", negatives]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 2
         assert message in result.stderr

@@ -51,7 +51,7 @@ def test_files_of_the_artifact(tokens, tokenizer):
 
 
 def test_the_same_for_any_threads(corpus, trained, tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(module, "SLICE_BYTES", 1000)
     pretokenize(corpus, trained, PretokenizeConfig(threads=3), tmp_path)
     assert content(tmp_path) == content(tokens)
 
@@ -116,9 +116,11 @@ def test_files_are_on_the_disk_before_the_note_that_they_are_finished(corpus, tr
 
 def test_progress_by_documents(corpus, trained, tmp_path):
     reports = []
-    pretokenize(
-        corpus, trained, PretokenizeConfig(), tmp_path, lambda done, total, **f: reports.append((done, total, f))
-    )
+
+    def progress(done, total, **metrics):
+        reports.append((done, total, metrics))
+
+    pretokenize(corpus, trained, PretokenizeConfig(), tmp_path, progress=progress)
     done = [report[0] for report in reports]
     assert done == sorted(done)
     assert reports[-1][:2] == (902, 902)

@@ -1,18 +1,17 @@
 """Pairs of sentences as arrays."""
 
 import json
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
+from flows.engine.executors import ExecutorConfig, open_executor
 from textmill.errors import UserError
 from tokenization import sentence_pairs as module
 from tokenization.arrays import TokenArrays
-from tokenization.config import PretokenizeConfig
+from tokenization.config import PretokenizeConfig, SentencePairsConfig
 from tokenization.pretokenize import pretokenize
-from tokenization.sentence_pairs import PairsConfig, SentencePairs, make_pairs, sentences
+from tokenization.sentence_pairs import SentencePairs, make_pairs, sentences
 from tokenization.tokenizer import Tokenizer
 
 DOCUMENTS = [" ".join(f"Document {d} has sentence {s} of it." for s in range(3 + d % 5)) for d in range(60)]
@@ -22,7 +21,7 @@ DOCUMENTS = [" ".join(f"Document {d} has sentence {s} of it." for s in range(3 +
 def pairs(make_corpus, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     make_corpus(folder / "corpus", [DOCUMENTS[:40], ["", *DOCUMENTS[40:50]]], DOCUMENTS[50:])
-    make_pairs(folder / "corpus", trained, PairsConfig(), folder / "out")
+    make_pairs(folder / "corpus", trained, SentencePairsConfig(), folder / "out")
     return folder
 
 
@@ -32,7 +31,7 @@ def test_sentences_of_a_text():
     assert sentences(text, 10) == expected
 
 
-def test_half_follow_and_half_are_strangers(pairs, tokenizer):
+def test_half_follow_and_half_are_negatives(pairs, tokenizer):
     read = SentencePairs(pairs / "out")
     assert len(read) == sum(2 + d % 5 for d in range(50))
     batch = read.batch(np.arange(len(read)), 64)
@@ -66,7 +65,7 @@ def content(folder):
 
 def test_the_files_are_a_function_of_the_settings(pairs, trained, tmp_path):
     for seed in (0, 1):
-        make_pairs(pairs / "corpus", trained, PairsConfig(seed=seed), tmp_path / str(seed))
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(seed=seed), tmp_path / str(seed))
     made, other = content(pairs / "out"), content(tmp_path / "1")
     assert content(tmp_path / "0") == made
     assert {name for name in made if made[name] != other[name]} >= {"train-00000.pairs", "train-00001.pairs"}
@@ -80,8 +79,8 @@ def test_the_files_are_a_function_of_the_settings(pairs, trained, tmp_path):
 
 
 def test_the_same_from_processes(pairs, trained, tmp_path):
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path, map_shards=pool.map)
+    with open_executor(ExecutorConfig(kind="processes", workers=1)) as executor:
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, executor=executor)
     assert content(tmp_path) == content(pairs / "out")
 
 
@@ -108,11 +107,11 @@ def test_a_killed_run_goes_on_after_its_finished_shards(pairs, trained, tmp_path
         reports.append((done, total, figures["unit"]))
 
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path, progress)
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, progress=progress)
     with pytest.raises(UserError, match="holds no pairs of sentences"):
         SentencePairs(tmp_path)
     del reports[:]
-    make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path, progress)
+    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, progress=progress)
     assert begun == ["train-00000", "train-00001", "train-00001", "validation-00000"]
     assert content(tmp_path) == content(pairs / "out")
     assert reports[0] == (51, 61, "documents")  # the shard of 40 is not done again
@@ -123,9 +122,9 @@ def test_a_killed_run_goes_on_after_its_finished_shards(pairs, trained, tmp_path
 def test_a_shard_whose_pairs_were_lost_is_done_again(pairs, trained, tmp_path, monkeypatch):
     begun = interrupt(monkeypatch, "train-00001")
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
     (tmp_path / "train-00000.pairs").write_bytes(b"")
-    make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
     assert begun.count("train-00000") == 2
     assert content(tmp_path) == content(pairs / "out")
 
@@ -133,8 +132,8 @@ def test_a_shard_whose_pairs_were_lost_is_done_again(pairs, trained, tmp_path, m
 def test_what_was_made_with_other_settings_is_not_continued(pairs, trained, tmp_path, monkeypatch):
     begun = interrupt(monkeypatch, "train-00001")
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, PairsConfig(seed=1), tmp_path)
-    make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(seed=1), tmp_path)
+    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
     assert begun.count("train-00000") == 2
     assert content(tmp_path) == content(pairs / "out")
 
@@ -143,7 +142,7 @@ def test_other_token_arrays_are_left_alone(pairs, trained, tmp_path):
     pretokenize(pairs / "corpus", trained, PretokenizeConfig(), tmp_path)
     before = content(tmp_path)
     with pytest.raises(UserError, match="holds the token arrays of a corpus; choose another folder"):
-        make_pairs(pairs / "corpus", trained, PairsConfig(), tmp_path)
+        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
     assert content(tmp_path) == before
 
 
@@ -159,12 +158,12 @@ def test_sentences_are_token_arrays_and_pairs_lie_within_their_shard(pairs):
 def test_mistakes(make_corpus, trained, tokenizer, tmp_path):
     make_corpus(tmp_path / "corpus", [DOCUMENTS[:1]], DOCUMENTS)
     with pytest.raises(UserError, match="no two documents with sentences"):
-        make_pairs(tmp_path / "corpus", trained, PairsConfig(), tmp_path / "out")
+        make_pairs(tmp_path / "corpus", trained, SentencePairsConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"pairs\.json is missing"):
         SentencePairs(tmp_path / "corpus")
     Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 500, "[CLS]": 501}).save(tmp_path / "bare")
     with pytest.raises(UserError, match=r"no \[SEP\] \[PAD\] \[MASK\]"):
-        make_pairs(tmp_path / "corpus", tmp_path / "bare", PairsConfig(), tmp_path / "out")
+        make_pairs(tmp_path / "corpus", tmp_path / "bare", SentencePairsConfig(), tmp_path / "out")
     (tmp_path / "corpus" / "train-00000.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        make_pairs(tmp_path / "corpus", trained, PairsConfig(), tmp_path / "out")
+        make_pairs(tmp_path / "corpus", trained, SentencePairsConfig(), tmp_path / "out")

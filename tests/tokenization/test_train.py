@@ -1,6 +1,8 @@
 """Training on a corpus."""
 
+import itertools
 import json
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ from textmill.errors import UserError
 from tokenization import counting
 from tokenization.config import SPECIAL_TOKENS
 from tokenization.formats import load_tokenizer
+from tokenization.patterns import find_pattern
 from tokenization.text import batches
 from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
 
@@ -55,10 +58,29 @@ def test_a_killed_count_goes_on_where_it_was(corpus, trained, tmp_path, monkeypa
     assert content(tmp_path) == content(trained)
 
 
+def test_counts_of_another_pattern_are_not_continued(corpus, trained, tmp_path):
+    def dying(done, total, *, phase, **metrics):
+        if phase == "merging":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(corpus, TokenizerConfig(vocab_size=480, pattern="gpt2"), tmp_path, progress=dying)
+    train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    assert content(tmp_path) == content(trained)
+
+
+def test_a_kept_count_is_read_in_a_moment():
+    """Not in 20 s: a table lists its words in an order that would crowd at the front of a smaller one."""
+    letters = itertools.product("abcdefghijklmnopq", repeat=5)
+    words = counting.count_words(batches(map("".join, letters)), find_pattern("gpt2")).unpack()
+    started = time.perf_counter()
+    assert len(counting.WordCounts.of(*words)) == 17**5
+    assert time.perf_counter() - started < 1
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_a_damaged_count_is_made_again(corpus, trained, tmp_path, monkeypatch, half):
-    monkeypatch.setattr(counting, "load_counts", lambda path: pytest.fail(f"{path} was read"))
-    keep = counting.save_counts
+    keep, kept = counting.save_counts, []
 
     def dying(counts, path):
         keep(counts, path)
@@ -68,7 +90,9 @@ def test_a_damaged_count_is_made_again(corpus, trained, tmp_path, monkeypatch, h
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(counting, "save_counts", dying)
         train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    monkeypatch.setattr(counting, "save_counts", lambda counts, path: kept.append(path.stem[:11]) or keep(counts, path))
     train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
+    assert kept == ["train-00000", "train-00001"]
     assert content(tmp_path) == content(trained)
 
 
@@ -92,7 +116,7 @@ def test_progress_by_merges(corpus, tmp_path):
         corpus,
         TokenizerConfig(vocab_size=400),
         tmp_path,
-        lambda done, total, **f: reports.append((done, total, f["unit"])),
+        progress=lambda done, total, **f: reports.append((done, total, f["unit"])),
     )
     assert reports[0] == (0, 2, "shards")
     assert reports[-1] == (139, 139, "merges")

@@ -200,8 +200,14 @@ class WordCounts:
 
     @classmethod
     def of(cls, data: np.ndarray, offsets: np.ndarray, counts: np.ndarray) -> WordCounts:
-        """The table of words given as `unpack` returns them."""
+        """The table of words given as `unpack` returns them.
+
+        It gets its final size first: `unpack` lists words in the order of their hashes, which would all crowd at the
+        front of a small table (20 s instead of 0.1 s for 800,000 words).
+        """
         table = cls()
+        long_words = int((np.diff(offsets) >= INLINE).sum())
+        table._table.reserve(2 * (len(counts) - long_words), 2 * long_words, int(offsets[-1]))
         table._add(data, 0, offsets[1:], counts)
         return table
 

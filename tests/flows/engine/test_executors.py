@@ -121,8 +121,8 @@ def build(collections: Path, pages: Path, corpus: Path, out: Path, executor: Exe
         ingest(IngestConfig(path=str(collections / layout)), out / name, silent, map_shards)
     inputs = CorpusInputs([pages], extractors={"site": MainExtractor()})
     prepare(inputs, PrepareConfig(workers=2), out / "corpus", silent, executor)
-    train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", map_shards=map_shards)
-    pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", map_shards=map_shards)
+    train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", executor=executor)
+    pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", executor=executor)
     return content(out)
 
 
@@ -233,7 +233,7 @@ def test_every_stage_gives_the_same_bytes_and_mistakes_as_on_threads(
         open_executor(config) as executor,
     ):
         assert build(collections, pages, corpus, tmp_path / "out", executor) == content(on_threads)
-        pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", map_shards=executor.map)
+        pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", executor=executor)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_a_worker_killed_over_a_shard_is_survived(kind, corpus, on_threads, tmp_
     with open_executor(ExecutorConfig(kind=kind, workers=2)) as executor:
         pretokenize(
             corpus, on_threads / "tokenizer", PretokenizeConfig(), tmp_path,
-            lambda done, total, **_: reports.append(done), executor.map,
+            progress=lambda done, total, **_: reports.append(done), executor=executor,
         )  # fmt: skip
     killer.join()
     assert killed[0] != os.getpid()
@@ -347,7 +347,7 @@ from tokenization.pretokenize import PretokenizeConfig, pretokenize
 if __name__ == "__main__":
     corpus, tokenizer, out = map(Path, sys.argv[1:])
     with open_executor(ExecutorConfig(kind="processes", workers=2)) as executor:
-        pretokenize(corpus, tokenizer, PretokenizeConfig(), out, map_shards=executor.map)
+        pretokenize(corpus, tokenizer, PretokenizeConfig(), out, executor=executor)
 """
 
 

@@ -238,7 +238,7 @@ def test_ingested_documents_join_the_corpus_wherever_their_files_lie(store, writ
 
 @pytest.mark.slow
 def test_fine_tuning_on_pairs_of_sentences_where_the_configuration_asks_for_it(store, write_config, textmill):
-    paired = write_config(pairs={"strangers": 0.25})
+    paired = write_config(pairs={"negatives": 0.25})
     assert rebuilt(run(paired)) == ["pairs", "finetune", "report"]
     assert rebuilt(run(paired)) == []
     assert rebuilt(run(paired, stage_flow("pairs"), force=True)) == ["pairs"]

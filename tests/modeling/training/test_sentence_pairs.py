@@ -23,7 +23,8 @@ from modeling.training.finetune import finetune
 from modeling.training.process import command
 from modeling.training.sentence_pairs import HEAD_FILE, PairedLM, PairModel, follows
 from textmill.errors import UserError
-from tokenization.sentence_pairs import PairsConfig, SentencePairs, make_pairs
+from tokenization.config import SentencePairsConfig
+from tokenization.sentence_pairs import SentencePairs, make_pairs
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[3]
@@ -50,7 +51,7 @@ def paired(tmp_path_factory, tokenizer) -> Path:
     for name, texts in (("train-00000", stories(150, 1)), ("train-00001", stories(50, 2)),
                         ("validation-00000", stories(40, 3))):  # fmt: skip
         pq.write_table(pa.table({"text": texts}), folder / f"{name}.parquet")
-    make_pairs(folder, tokenizer, PairsConfig(), folder / "pairs")
+    make_pairs(folder, tokenizer, SentencePairsConfig(), folder / "pairs")
     return folder / "pairs"
 
 
