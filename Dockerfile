@@ -1,5 +1,5 @@
 # Textmill's image: the command line, the Prefect server and the worker in one. docs/deploying.md tells what to do with
-# it; nobody has to build it by hand: `docker compose up --build`.
+# it; it need not be built by hand: `docker compose up --build`.
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 
@@ -15,7 +15,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 
-# Whoever owns /textmill/store and /home/textmill also owns the named volumes that are first mounted there.
+# The user who owns /textmill/store and /home/textmill also owns the named volumes that are first mounted there.
 RUN useradd --create-home --uid 1000 textmill \
     && install --directory --owner textmill --group textmill /textmill /textmill/store /home/textmill/.prefect
 WORKDIR /textmill
@@ -25,7 +25,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
 
-# Prefect's server copies its UI beside its code if nobody says otherwise, where its user must not write; and what is
+# Prefect's server copies its UI beside its code unless told otherwise, where its user must not write; and what is
 # sent home by default is not sent.
 ENV PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
