@@ -36,7 +36,7 @@ def run(quick: bool) -> list[Row]:
         rows = []
         for batch, context in SHAPES:
             objective = CausalLM(train, train, context, 0, context)
-            make = partial(objective.train_batch, batch=batch, rows=range(batch))
+            make = partial(objective.train_batch, batch=batch, batch_rows=range(batch))
             peers = partial(get_batch, path=data.nanogpt / "train.bin", batch=batch, context=context)
             pairs = [(rate(make, batch * context), rate(peers, batch * context)) for _ in range(5)]
             ours, theirs = (median(column) for column in zip(*pairs, strict=True))

@@ -31,7 +31,7 @@ from benchmarks.support.peers import NANOCHAT_FILE, NANOGPT_FILE, NanoGPT, add_c
 from benchmarks.support.report import Row, compare
 from benchmarks.support.training_data import TrainingData
 from modeling.config import PretrainConfig
-from modeling.cost import flops_per_token, plan
+from modeling.cost import flops_per_token, training_cost
 from modeling.device import choose, training_environment
 from modeling.training.process import command
 from tokenization.arrays import TokenArrays
@@ -95,11 +95,11 @@ def throughput(settings: dict[str, Any], data: TrainingData, folder: Path, peer:
         theirs, peer_memory = peer.train(peer.checkout, config, data.nanogpt, folder / peer.name)
     flops, peak = flops_per_token(config.model, vocabulary), choose().peak_flops
     name = f"{config.model.layers} x {config.model.width}, {config.micro_batch} x {config.model.context} a pass"
-    estimated = plan(config, vocabulary, "1xH100").memory / 2**30
+    estimated = training_cost(config, vocabulary, "1xH100").memory / 2**30
     rows = [
         compare(f"{name}: training", "tok/s", ours, theirs, peer.name),
         compare(f"{name}: most memory", "GiB", memory, peer_memory, peer.name, lower_is_better=True),
-        compare(f"{name}: most memory", "GiB", memory, estimated, "textmill plan", lower_is_better=True),
+        compare(f"{name}: most memory", "GiB", memory, estimated, "textmill cost", lower_is_better=True),
     ]
     if peak:
         percent = [rate and 100 * rate * flops / peak for rate in (ours, theirs)]

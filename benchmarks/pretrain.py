@@ -200,7 +200,7 @@ def train_peer(peer: NanoGPT, horizon: Horizon, seed: int, bf16: bool, tokens: P
     seconds = time.perf_counter() - start
     model = peer_model(peer.out)
     return Training(
-        seconds, validation_loss(lambda ids, targets, rows: model(ids, targets.contiguous())[1], tokens, horizon)
+        seconds, validation_loss(lambda ids, targets, _: model(ids, targets.contiguous())[1], tokens, horizon)
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row
 from benchmarks.support.training_data import TrainingData
-from modeling.checkpoint import Description
+from modeling.checkpoint import CheckpointConfig
 from modeling.config import PretrainConfig
 from modeling.device import choose
 from modeling.training.distributed import Ranks
@@ -66,8 +66,8 @@ def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
     torch.manual_seed(0)
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     objective = CausalLM(train, validation, config.model.context, 0, config.evaluate_tokens)
-    description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
-    run = TrainingRun(description.build(), objective, description, config, out)
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
+    run = TrainingRun(checkpoint_config.build_model(), objective, checkpoint_config, config, out)
     return Trainer(run, choose(), Ranks(), quiet)
 
 

@@ -1,28 +1,26 @@
 """Checkpoints: folders that exist whole or not at all.
 
     model.safetensors     the weights to use
-    config.json           architecture, vocabulary size, objective, the run's settings
+    config.json           architecture, vocabulary size, objective, and for information the run's settings
     training.safetensors  step and optimizer state; of the last step only its number, as nothing continues from it
     metrics.jsonl         the curve up to this step
     checksums.json        SHA-256 of each of these
 
-While a model is trained that is spread over ranks, a file of each rank takes the place of the first and the third
-(`modeling.training.sharded`).
+While a model is trained that is sharded over ranks, a file of each rank takes the place of the first and the third
+(`modeling.training.sharded`). A result has no training state, and one that was fine-tuned on pairs of sentences has
+the head of that task in `next_sentence.safetensors`.
 
-Nothing is pickled: that would run what a stranger's checkpoint says, and its bytes depend on more than the content.
-Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly needs
-beside weights and optimizer.
+Nothing is pickled: reading a pickle runs what a stranger's checkpoint says, and its bytes depend on more than the
+content. Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly
+needs beside weights and optimizer.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,31 +32,51 @@ from torch import Tensor
 from modeling.config import ModelConfig
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
+from textmill.files import atomic_path, atomic_write, remove_temporary, seal_folder, sha256
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "CHECKSUMS", "CONFIG", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig", "Checkpoints",
+    "is_intact", "is_sharded", "load_model", "publish_texts", "publish_weights", "seal_draft", "start_draft",
+    "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
+]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "textmill-checkpoint 1"
-WEIGHTS, CONFIG, STATE, METRICS, CHECKSUMS = (
-    "model.safetensors", "config.json", "training.safetensors", "metrics.jsonl", "checksums.json",
-)  # fmt: skip
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+TRAINING = "training.safetensors"
+METRICS = "metrics.jsonl"
+CHECKSUMS = "checksums.json"
+NEXT_SENTENCE = "next_sentence.safetensors"
 
 
 @dataclass(frozen=True)
-class Description:
-    """What `config.json` says: enough to build the model and to know how it came about."""
+class CheckpointConfig:
+    """What `config.json` says: enough to build the model and to know how it came about.
+
+    Attributes:
+        model: the architecture.
+        vocab_size: rows of the embedding.
+        objective: causal models see what is before a position, masked ones the whole window.
+        shift: masked: token i is predicted from position i - 1.
+        run: settings that decided the weights. For information, and to tell whether a run can be continued: their names
+            may be those of an older version.
+    """
 
     model: ModelConfig
     vocab_size: int
     objective: Literal["causal", "masked"]
-    shift: bool  # masked: token i is predicted from position i - 1
+    shift: bool
     run: dict[str, Any]
 
-    def build(self) -> GPT:
+    def build_model(self) -> GPT:
+        """A new model of this architecture, its weights from torch's global generator."""
         return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
 
-    def differences(self, other: Description) -> list[str]:
+    def differences(self, other: CheckpointConfig) -> list[str]:
         """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there"."""
-        own, others = flat(json.loads(self.to_json())), flat(json.loads(other.to_json()))
+        own, others = flatten(json.loads(self.to_json())), flatten(json.loads(other.to_json()))
         names = sorted(own.keys() | others.keys())
         return [
             f"{name}: {own.get(name)} here, {others.get(name)} there"
@@ -74,8 +92,11 @@ class Description:
         return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def read(cls, checkpoint: Path) -> Description:
-        """Raises UserError if the folder is no checkpoint of this format."""
+    def read(cls, checkpoint: Path) -> CheckpointConfig:
+        """
+        Raises:
+            UserError: the folder is not a checkpoint of this format.
+        """
         path = checkpoint / CONFIG
         hint = "give the folder that pretrain or finetune wrote"
         if not path.is_file():
@@ -91,130 +112,131 @@ class Description:
             raise UserError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
 
 
-def flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested fields under dotted names."""
     result: dict[str, Any] = {}
     for name, value in fields.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        result |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return result
 
 
-def load_model(checkpoint: Path) -> tuple[GPT, Description]:
-    """The model in fp32 on the CPU, ready for evaluation, with its description."""
-    description = Description.read(checkpoint)
-    model = description.build()
+def load_model(checkpoint: Path) -> tuple[GPT, CheckpointConfig]:
+    """The model in fp32 on the CPU, ready for evaluation, with what its `config.json` says.
+
+    Raises:
+        UserError: the folder is not a checkpoint, or its weights are damaged.
+    """
+    config = CheckpointConfig.read(checkpoint)
+    model = config.build_model()
     try:
         weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
-        model.load_state_dict(tied(weights, model))
+        model.load_state_dict(with_tied_head(weights, model))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint / WEIGHTS} cannot be read ({reason}); restore it or train again") from error
-    return model.eval(), description
+    return model.eval(), config
 
 
-def tied(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
-    """Files hold a shared matrix once; the model asks for it under both names."""
+def with_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+    """Weights of a file, which holds a shared matrix once, under all names that the model asks for."""
     return weights | {"head.weight": weights["embed.weight"]} if model.config.tied else weights
 
 
-def untied(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+def without_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+    """Weights of the model as a file holds them: contiguous, and a shared matrix once."""
     return {name: w.contiguous() for name, w in weights.items() if not (model.config.tied and name == "head.weight")}
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Whole or not at all, and on the disk when this returns."""
-    with whole(path) as temporary:
-        temporary.write_bytes(content)
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Likewise, in the safetensors format."""
-    with whole(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a file in the safetensors format, readable by those whom the umask lets read.
+
+    Not atomic: write to an `atomic_path`, or into a folder that is sealed afterwards.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    safetensors.torch.save_file(tensors, path, metadata)  # replaces the file by one that its owner alone may read
+    path.chmod(mode)
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name to write a file under; leaving puts it on the disk and then in its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    sync(temporary)
-    temporary.replace(path)
+def write_checkpoint(
+    folder: Path, weights: dict[str, Tensor], config: CheckpointConfig, training: dict[str, Tensor], metrics: str
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        folder: where it is to be; an older one there is replaced.
+        weights: the weights to use.
+        config: what `config.json` is to say.
+        training: what continuing needs beside the weights.
+        metrics: content of `metrics.jsonl`.
+    """
+    draft = start_draft(folder)
+    write_tensors(draft / WEIGHTS, weights)
+    write_tensors(draft / TRAINING, training)
+    seal_draft(folder, config, metrics, {name: sha256(draft / name) for name in (WEIGHTS, TRAINING)})
 
 
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def draft_of(folder: Path) -> Path:
-    """Where a checkpoint is written before it is renamed to `folder`."""
+def draft_path(folder: Path) -> Path:
+    """Where a checkpoint is written before it is renamed to `folder`: the same name on every rank."""
     return folder.with_name(f".{folder.name}.tmp")
 
 
-def started(folder: Path) -> Path:
-    """An empty draft."""
-    draft = draft_of(folder)
+def start_draft(folder: Path) -> Path:
+    """An empty folder at `draft_path`."""
+    draft = draft_path(folder)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     return draft
 
 
-def complete(folder: Path, checksums: dict[str, str]) -> None:
-    """Give a draft its checksums, those of the tensors' files being known, and then its name."""
-    draft = draft_of(folder)
+def seal_draft(folder: Path, config: CheckpointConfig, metrics: str, checksums: dict[str, str]) -> None:
+    """Add to a draft, whose tensors are written, the other files, and give it its place.
+
+    Args:
+        folder: where the checkpoint is to be.
+        config: what `config.json` is to say.
+        metrics: content of `metrics.jsonl`.
+        checksums: SHA-256 of the files of tensors by name.
+    """
+    draft = draft_path(folder)
+    (draft / CONFIG).write_text(config.to_json())
+    (draft / METRICS).write_text(metrics)
     checksums = checksums | {name: sha256(draft / name) for name in (CONFIG, METRICS)}
-    write_file(draft / CHECKSUMS, json.dumps(checksums, indent=2).encode())
-    sync(draft)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-    sync(folder.parent)
+    (draft / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+    seal_folder(draft, folder)
 
 
-def write(
-    folder: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Tensor], metrics: str
-) -> None:
-    """Write a checkpoint folder beside its place and rename it there."""
-    draft = started(folder)
-    write_tensors(draft / WEIGHTS, weights)
-    write_tensors(draft / STATE, state)
-    describe(draft, description, metrics)
-    complete(folder, {name: sha256(draft / name) for name in (WEIGHTS, STATE)})
+def publish_weights(folder: Path, out: Path) -> None:
+    """Give the weights of a checkpoint a name in `out` too: a hard link, or a copy on another file system."""
+    source, place = folder / WEIGHTS, out / WEIGHTS
+    if place.exists() and place.samefile(source):
+        return  # renaming one name of a file to another of its names does nothing, and would leave both
+    with atomic_path(place) as unfinished:
+        try:
+            unfinished.hardlink_to(source)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, unfinished)
 
 
-def describe(folder: Path, description: Description, metrics: str) -> None:
-    write_file(folder / CONFIG, description.to_json().encode())
-    write_file(folder / METRICS, metrics.encode())
+def publish_texts(out: Path, config: CheckpointConfig, metrics: str) -> None:
+    """Write `config.json` and `metrics.jsonl` to `out`, each whole or not at all."""
+    atomic_write(out / CONFIG, config.to_json())
+    atomic_write(out / METRICS, metrics)
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint's tensors are in one file of weights and one of the training state."""
-    return (folder / WEIGHTS).is_file()
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def publish(folder: Path, out: Path) -> None:
-    """Give the weights of a checkpoint a name in `out` too, whole or not at all."""
-    temporary = out / f".{WEIGHTS}.tmp"
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(folder / WEIGHTS)
-    except OSError:  # a file system without links
-        write_file(out / WEIGHTS, (folder / WEIGHTS).read_bytes())
-    else:
-        temporary.replace(out / WEIGHTS)
-        temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
+def is_sharded(folder: Path) -> bool:
+    """Whether a checkpoint's tensors are in files of the ranks, and not in one of weights and one of training state."""
+    return not (folder / WEIGHTS).is_file()
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def intact(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
+    """Whether every file of a checkpoint is there with the content that was written."""
     try:
         checksums = json.loads((folder / CHECKSUMS).read_text())
         return bool(checksums) and all(sha256(folder / name) == digest for name, digest in checksums.items())
@@ -237,15 +259,14 @@ class Checkpoints:
     def usable(self) -> Iterator[int]:
         """Steps of intact checkpoints, newest first; damaged ones are named and passed over."""
         for step in reversed(self.steps()):
-            if intact(self.path(step)):
+            if is_intact(self.path(step)):
                 yield step
             else:
-                log.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
+                logger.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
 
     def prune(self, also_keep: int | None) -> None:
-        """Delete all but the newest `keep` (and the best one)."""
+        """Delete all but the newest `keep` and the one of step `also_keep`, and what killed writers left."""
         for step in self.steps()[: -self.keep]:
             if step != also_keep:
                 shutil.rmtree(self.path(step))
-        for draft in self.folder.glob(".step-*.tmp"):
-            shutil.rmtree(draft)
+        remove_temporary(self.folder)

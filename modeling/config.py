@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from modeling.scaling import derive
-from textmill.settings import execution_only
+from textmill.settings import execution_only, merged
 
 MAX_SEED = 2**63 - 1
 
@@ -37,23 +37,23 @@ class ModelConfig(BaseModel, extra="forbid"):
     norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
     positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
-    qk_norm: bool = Field(True, description="Normalise queries and keys, which keeps attention logits bounded")
+    qk_norm: bool = Field(True, description="Normalize queries and keys, which keeps attention logits bounded")
     bias: bool = Field(False, description="Biases in linear layers and LayerNorm")
     tied: bool = Field(False, description="One matrix for embedding and head")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
     zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
     softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
     value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
-    x0_skip: bool = Field(False, description="Every block also sees the normalised embedding, by a learned scale")
+    x0_skip: bool = Field(False, description="Every block also sees the normalized embedding, by a learned scale")
     smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
-    bigrams: int = Field(0, ge=0, description="Rows of a hashed table of embeddings of token pairs; 0 for none")
+    bigrams: int = Field(0, ge=0, description="Size of a hashed table of embeddings of token pairs; 0 for none")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.positions == "rope" and self.width // self.heads % 2:
             raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
         return self
@@ -64,7 +64,7 @@ class ModelConfig(BaseModel, extra="forbid"):
 
     @property
     def bigram_channels(self) -> int:
-        """Leading channels of the stream that the embeddings of pairs are added to."""
+        """Leading channels of the stream that the embeddings of bigrams are added to."""
         return min(128, self.width)
 
     @property
@@ -148,20 +148,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Later values win; nested tables are merged, and null says nothing at the top level."""
-    result: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, BaseModel):
-                value = value.model_dump(exclude_unset=True)
-            if isinstance(value, dict) and isinstance(result.get(key), dict):
-                result[key] = result[key] | value
-            elif value is not None:
-                result[key] = value
-    return result
-
-
 class RunConfig(BaseModel, extra="forbid"):
     """What pretraining and fine-tuning have in common."""
 
@@ -231,13 +217,18 @@ class PretrainConfig(RunConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _filled_in(cls, given: Any) -> Any:
+    def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        preset = given.get("preset") or "nano"
-        depth = given.get("depth")
-        dial = derive(depth) if isinstance(depth, int) and depth > 0 else {}
-        return merged(PRESETS.get(preset, {}), dial, given)
+        explicit = {  # null says nothing, and of a model only what was set
+            key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+            for key, value in given.items()
+            if value is not None
+        }
+        preset = PRESETS.get(explicit.get("preset", "nano"), {})
+        depth = explicit.get("depth")
+        derived = derive(depth) if isinstance(depth, int) and depth > 0 else {}
+        return merged(merged(preset, derived), explicit)
 
     @model_validator(mode="after")
     def _layers_can_join(self) -> PretrainConfig:
@@ -276,7 +267,7 @@ class FinetuneConfig(RunConfig):
     evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
     shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
     pair_length: int = Field(
-        128, ge=8, description="Tokens of a row with a pair of sentences, at most the context; longer pairs are cut"
+        128, ge=8, description="Tokens of a window with a pair of sentences, at most the context; longer pairs are cut"
     )
     sample_blank: str = Field("The [MASK] of the", description="Text whose blank is filled for the report")
 
@@ -288,7 +279,7 @@ class FinetuneConfig(RunConfig):
         return text
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> FinetuneConfig:
+    def _rates_fit(self) -> FinetuneConfig:
         if self.mask_random + self.mask_keep > 1:
             raise ValueError("mask_random + mask_keep exceed 1")
         return self

@@ -1,4 +1,4 @@
-"""Scaling on paper: what a training run needs and takes, before any GPU is rented.
+"""Cost on paper: what a training run needs and takes, before any GPU is rented.
 
 Formulas: weights of a decoder counted from its matrices; 6 FLOPs a matrix weight and token, and 12 x layers x width x
 context a token for attention (Chowdhery et al. 2022, PaLM, appendix B); activations counted as Korthikanti et al. 2022
@@ -15,12 +15,31 @@ from modeling.device import GPUS
 from modeling.networks.loss_head import SLICE_ELEMENTS
 from textmill.errors import UserError
 
+__all__ = ["Cost", "flops_per_token", "parameters", "training_cost"]
+
 USUAL_MFU = 0.40  # nanochat reaches 0.40-0.46 on H100, nanoGPT about 0.3 on A100
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Times in seconds, memory in bytes a device, cost in dollars."""
+class Cost:
+    """What a training run takes.
+
+    Attributes:
+        parameters: all weights.
+        block_parameters: those in the matrices of the blocks.
+        tokens: trained on, in all.
+        flops_per_token: forward and backward, through all layers.
+        flops: of the run.
+        devices: how many GPUs.
+        gpu: which, as in `device.GPUS`.
+        windows_per_device: in one pass.
+        state_memory: bytes a device for weights, gradients and optimizer.
+        activation_memory: bytes a device for what the backward pass needs.
+        memory: both.
+        device_memory: bytes that a device has.
+        seconds: of the run.
+        dollars: of the run.
+    """
 
     parameters: int
     block_parameters: int
@@ -35,15 +54,20 @@ class Plan:
     memory: float
     device_memory: float
     seconds: float
-    cost: float
+    dollars: float
 
     @property
     def fits(self) -> bool:
+        """Whether a device has memory enough."""
         return self.memory <= 0.9 * self.device_memory  # the rest goes to the context, NCCL and fragments
 
 
 def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
-    """All weights, those in the blocks' matrices, and those whose products cost FLOPs (blocks and head)."""
+    """Weights of a model, counted without building it.
+
+    Returns:
+        All weights, those in the blocks' matrices, and those whose products cost FLOPs (blocks and head).
+    """
     kv_width = (model.kv_heads or model.heads) * model.head_size
     matrices = 3 if model.activation == "swiglu" else 2
     attention = 2 * model.width**2 + 2 * model.width * kv_width
@@ -63,7 +87,8 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
 
 
 def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
-    """Forward and backward, in windows of `length` tokens (default: the context), through `layers` (default: all)."""
+    """FLOPs of the forward and backward pass, in windows of `length` tokens (default: the context), through `layers`
+    (default: all)."""
     if layers is not None:
         model = model.model_copy(update={"layers": layers})
     return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * (length or model.context)
@@ -85,12 +110,24 @@ def activation_bytes(model: ModelConfig) -> int:
     return 2 * values + masks
 
 
-def plan(
+def training_cost(
     config: PretrainConfig, vocab_size: int, gpus: str = "1xH100", mfu: float = USUAL_MFU, price: float | None = None
-) -> Plan:
-    """What this run needs on `gpus` ("8xH100") if the devices reach `mfu` of their peak; `price` in dollars a GPU hour.
+) -> Cost:
+    """What a pretraining run takes.
 
-    Raises UserError for GPUs it does not know or a batch that does not divide over them.
+    Args:
+        config: the run.
+        vocab_size: of the tokenizer.
+        gpus: how many of which.
+        mfu: share of their peak that the devices reach (model FLOPs utilization, Chowdhery et al. 2022).
+        price: dollars a GPU hour; None for a usual price.
+
+    Raises:
+        UserError: the GPUs are not known, or the batch does not divide over them.
+
+    Example:
+        >>> training_cost(PretrainConfig(preset="gpt2-124m"), 50_257, "8xA100").parameters
+        124439808
     """
     match = re.fullmatch(r"(?:(\d+)x)?(.*)", gpus)
     devices, name = int(match[1] or 1), match[2].upper()
@@ -111,16 +148,16 @@ def plan(
     state = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
     if config.parallel == "fsdp":
         state /= devices
-    rows = windows * model.context
-    activations = rows * model.layers * activation_bytes(model)
-    activations += 4 * min(SLICE_ELEMENTS["cuda"], rows * vocab_size)  # a slice of the loss head's logits
+    positions = windows * model.context
+    activations = positions * model.layers * activation_bytes(model)
+    activations += 4 * min(SLICE_ELEMENTS["cuda"], positions * vocab_size)  # a slice of the loss head's logits
     early = config.progressive_steps * config.batch * model.context  # tokens that only some layers see
     flops = (tokens - early) * per_token
     flops += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
     seconds = flops / (devices * gpu.peak * mfu)
-    return Plan(
+    return Cost(
         parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=flops,
         devices=devices, gpu=name, windows_per_device=windows, state_memory=state, activation_memory=activations,
         memory=state + activations, device_memory=gpu.memory, seconds=seconds,
-        cost=seconds / 3600 * devices * (gpu.price if price is None else price),
+        dollars=seconds / 3600 * devices * (gpu.price if price is None else price),
     )  # fmt: skip

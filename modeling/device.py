@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from textmill.errors import UserError
+from textmill.processes import python_environment
 
 # A step frees and allocates the same large blocks again; by default glibc returns them to the kernel each time, and
 # page faults were measured as 30 % of a step on CPU. glibc reads this once, before main().
@@ -46,7 +46,7 @@ GPUS = {
 
 
 def gpu_called(name: str) -> Gpu | None:
-    """What is known of the device that its driver calls `name`, such as "NVIDIA A100-SXM4-40GB"."""
+    """The data sheet of the device that its driver calls `name`, such as "NVIDIA A100-SXM4-40GB"; None if unknown."""
     words = set(re.split(r"[^A-Z0-9]+", name.upper()))
     fitting = [known for known in GPUS if words.issuperset(known.split("-"))]
     return GPUS[max(fitting, key=len)] if fitting else None
@@ -79,7 +79,13 @@ class Compute:
 def choose(device: str = "auto", precision: str = "auto", local_rank: int = 0) -> Compute:
     """The device asked for, or the best there is; bf16 where it runs on native instructions.
 
-    Raises UserError for a device that this machine lacks.
+    Args:
+        device: auto, cuda, mps or cpu.
+        precision: auto, fp32 or bf16.
+        local_rank: which of the machine's GPUs.
+
+    Raises:
+        UserError: this machine does not have the device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
@@ -103,8 +109,11 @@ def fast_bf16(device: str) -> bool:
 
 
 def training_environment() -> dict[str, str]:
-    """This process's environment with the allocator set for training, for a child: it cannot be set later."""
-    environment = dict(os.environ)
+    """The environment of a child that trains: its allocator set for that, which a running process cannot do.
+
+    What this process's environment says of the allocator and of threads stays.
+    """
+    environment = python_environment()
     if sys.platform == "linux":
         environment.setdefault("GLIBC_TUNABLES", ":".join(f"{name}={value}" for name, value in GLIBC_TUNABLES.items()))
     # Threads that spin for long while they wait take the core from the one they wait for, as soon as anything else

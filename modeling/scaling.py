@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+__all__ = ["derive"]
+
 TOKENS_PER_PARAMETER = 20
 REFERENCE_DEPTH = 12
 REFERENCE_BATCH = 2**18  # tokens a step that suit depth 12
-PASS = 2**15  # tokens at once: enough to keep a GPU busy, and little enough for its memory
+TOKENS_PER_PASS = 2**15  # tokens at once: enough to keep a GPU busy, and little enough for its memory
 
 
 def block_parameters(depth: int) -> int:
@@ -36,7 +38,7 @@ def derive(depth: int) -> dict[str, Any]:
     return {
         "model": {"layers": depth, "width": width, "heads": width // head_size, "context": context},
         "batch": batch,
-        "micro_batch": min(batch, max(1, PASS // context)),
+        "micro_batch": min(batch, max(1, TOKENS_PER_PASS // context)),
         "steps": steps,
         "optimizer": {
             "matrix_lr": rounded(0.02 * rate),
@@ -51,10 +53,10 @@ def derive(depth: int) -> dict[str, Any]:
 
 
 def round_log2(value: float) -> int:
-    """The power of two nearest to a value, on a scale of powers, and no fraction."""
+    """Logarithm of the power of two that is nearest to a value, on a scale of powers; never below 0."""
     return max(0, round(math.log2(value)))
 
 
 def rounded(value: float) -> float:
-    """Three digits: derived values are read by people."""
+    """To three digits: people read derived values."""
     return float(f"{value:.3g}")

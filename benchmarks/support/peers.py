@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -62,6 +63,8 @@ class NanoGPT:
         (self.out / "train.py").write_text(script)
         usual = {"dataset": "corpus", "dtype": "bfloat16", "eval_iters": 1, "log_interval": 1}
         command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in {**usual, **options}.items())]
+        environment = dict(os.environ if environment is None else environment)
+        environment.pop("PYTHONSAFEPATH", None)  # the script imports what lies beside it
         return subprocess.run(command, cwd=self.out, check=True, capture_output=True, env=environment, text=True).stdout
 
 

@@ -1,4 +1,4 @@
-"""`textmill generate`, `fill`, `follows`, `evaluate`, `export`: using a checkpoint; `plan`: what training one takes."""
+"""`textmill generate`, `fill`, `next-sentence`, `evaluate`, `export`: using a checkpoint; `cost`: of a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (generate, fill, follows, evaluate, export, plan):
+    for command in (generate, fill, next_sentence, evaluate, export, cost):
         app.command()(command)
 
 
@@ -36,16 +36,17 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Continue a text. One prompt is written as it comes, several one below the other."""
-    from modeling.inference import generate as use
+    from modeling.inference.generate import Sampling, load, stream
+    from modeling.inference.generate import generate as continue_texts
 
-    loaded = use.load(checkpoint, device)
-    sampling = use.Sampling(max_tokens, temperature, top_k, top_p, tuple(stop), seed)
+    loaded = load(checkpoint, device)
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, tuple(stop), seed)
     if len(prompts) > 1:
-        for prompt, continuation in zip(prompts, use.generate(loaded, prompts, sampling), strict=True):
+        for prompt, continuation in zip(prompts, continue_texts(loaded, prompts, sampling), strict=True):
             typer.echo(prompt + continuation + "\n")
         return
     typer.echo(prompts[0], nl=False)
-    for piece in use.stream(loaded, prompts[0], sampling):
+    for piece in stream(loaded, prompts[0], sampling):
         typer.echo(piece, nl=False)
         sys.stdout.flush()
     typer.echo()
@@ -58,27 +59,28 @@ def fill(
     device: Device = "auto",
 ) -> None:
     """Fill the blanks of a text with a fine-tuned checkpoint."""
-    from modeling.inference import generate as use
+    from modeling.inference.generate import fill as fill_blanks
+    from modeling.inference.generate import load
 
-    filled = use.fill(use.load(checkpoint, device), text, candidates)
+    filled = fill_blanks(load(checkpoint, device), text, candidates)
     typer.echo(filled.text)
     for number, guesses in enumerate(filled.candidates, start=1):
-        shown = "  ".join(f"{token!r} {share:.1%}" for token, share in guesses)
+        shown = "  ".join(f"{token!r} {prob:.1%}" for token, prob in guesses)
         typer.echo(f"blank {number}: {shown}")
 
 
-def follows(
+def next_sentence(
     checkpoint: CheckpointPath,
     first: Annotated[str, typer.Argument(metavar="FIRST", help="A sentence")],
     seconds: Annotated[list[str], typer.Argument(metavar="SECOND...", help="Sentences that may follow it")],
     device: Device = "auto",
 ) -> None:
     """Say how probably sentences follow another, by a checkpoint that was fine-tuned on pairs."""
-    from modeling.training.sentence_pairs import follows as judge
+    from modeling.inference.next_sentence import next_sentence_probs
 
-    shares = judge(checkpoint, [(first, second) for second in seconds], device)
-    for share, second in zip(shares, seconds, strict=True):
-        typer.echo(f"{share:6.1%}  {second}")
+    probs = next_sentence_probs(checkpoint, [(first, second) for second in seconds], device)
+    for prob, second in zip(probs, seconds, strict=True):
+        typer.echo(f"{prob:6.1%}  {second}")
 
 
 def evaluate(
@@ -106,13 +108,14 @@ def evaluate(
     if tasks:
         _evaluate_tasks(checkpoint, tasks, include, limit, device)
         return
+    from modeling.inference.evaluate import Windows
     from modeling.inference.evaluate import evaluate as measure
 
-    figures = measure(checkpoint, data, split, stride, limit, device=device)
-    typer.echo(f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes")
-    typer.echo(f"loss           {figures['loss']:.4f} nats a token")
-    typer.echo(f"perplexity     {figures['perplexity']:.2f}")
-    typer.echo(f"bits per byte  {figures['bits_per_byte']:.4f}")
+    metrics = measure(checkpoint, data, Windows(split, stride, limit), device)
+    typer.echo(f"{metrics['tokens']:,} tokens, {metrics['bytes']:,} bytes")
+    typer.echo(f"loss           {metrics['loss']:.4f} nats a token")
+    typer.echo(f"perplexity     {metrics['perplexity']:.2f}")
+    typer.echo(f"bits per byte  {metrics['bits_per_byte']:.4f}")
 
 
 def _evaluate_tasks(checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str) -> None:
@@ -122,8 +125,8 @@ def _evaluate_tasks(checkpoint: Path, tasks: list[str], include: Path | None, li
         from modeling.inference.harness import run_tasks
     except ImportError as error:
         raise UserError("tasks need lm-evaluation-harness: pip install 'textmill[lm-eval]'") from error
-    for task, figures in run_tasks(checkpoint, tasks, include, limit, device=device).items():
-        for name, value in figures.items():
+    for task, metrics in run_tasks(checkpoint, tasks, include, limit, device).items():
+        for name, value in metrics.items():
             typer.echo(f"{task}  {name.removesuffix(',none')}  {value:.4f}")
 
 
@@ -133,52 +136,53 @@ def export(
     format: Annotated[Literal["hf"], typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
 ) -> None:
     """Convert a checkpoint for other programs, with tokenizer and model card."""
-    from modeling.inference import export as exporting
+    from modeling.inference.export import REMOTE_CODE
+    from modeling.inference.export import export as export_checkpoint
 
-    architecture = exporting.export(checkpoint, out)
-    note = "" if not (out / exporting.REMOTE_CODE).exists() else "; load it with trust_remote_code=True"
+    architecture = export_checkpoint(checkpoint, out)
+    note = "; load it with trust_remote_code=True" if (out / REMOTE_CODE).exists() else ""
     typer.echo(f"{out}: {architecture}{note}")
 
 
-def plan(
+def cost(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")],
     gpus: Annotated[str, typer.Option(help="How many of which, e.g. 8xH100")] = "1xH100",
-    settings: Annotated[
+    overrides: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. `pretrain.depth=20`")
     ] = [],  # noqa: B006
     mfu: Annotated[float, typer.Option(help="Share of the peak FLOP/s that training reaches")] = 0.4,
     price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
 ) -> None:
-    """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and cost."""
+    """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and dollars."""
     from flows.pipeline.config import load_config, parse_overrides
-    from modeling.cost import plan as estimate
+    from modeling.cost import training_cost
     from textmill.errors import UserError
     from tokenization.config import ENCODING_SIZES
 
-    loaded = load_config(config, parse_overrides(settings))
+    loaded = load_config(config, parse_overrides(overrides))
     run, model = loaded.pretrain, loaded.pretrain.model
     vocab_size = loaded.train_tokenizer.planned_size()
     if vocab_size is None:
         raise UserError(
-            f"the size of the encoding {loaded.train_tokenizer.encoding!r} is not known here; plan with one of "
+            f"the size of the encoding {loaded.train_tokenizer.encoding!r} is not known here; give one of "
             f"{', '.join(ENCODING_SIZES)}, or with --set train_tokenizer.encoding=null and a vocab_size"
         )
-    made = estimate(run, vocab_size, gpus, mfu, price)
-    verdict = "fits" if made.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
+    taken = training_cost(run, vocab_size, gpus, mfu, price)
+    fit = "fits" if taken.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
     step = run.batch * model.context
     gigabytes = 1e9
     lines = {
         "model": f"{model.layers} layers, width {model.width}, {model.heads} heads, context {model.context}, "
         f"vocabulary {vocab_size:,}",
-        "parameters": f"{made.parameters:,} ({made.block_parameters:,} in blocks)",
-        "training": f"{run.steps:,} steps of {step:,} tokens = {made.tokens:,} tokens, "
-        f"{made.tokens / made.parameters:.1f} a parameter",
-        "compute": f"{made.flops:.3g} FLOPs, {made.flops_per_token:,} a token",
-        "memory": f"{made.memory / gigabytes:.1f} of {made.device_memory / gigabytes:.0f} GB a device: {verdict}",
-        "": f"{made.state_memory / gigabytes:.1f} GB weights and optimizer, "
-        f"{made.activation_memory / gigabytes:.1f} GB activations of {made.windows_per_device} windows",
-        "time": f"{_duration(made.seconds)} on {made.devices}x{made.gpu} at {mfu:.0%} of the peak",
-        "cost": f"${made.cost:,.2f}",
+        "parameters": f"{taken.parameters:,} ({taken.block_parameters:,} in blocks)",
+        "training": f"{run.steps:,} steps of {step:,} tokens = {taken.tokens:,} tokens, "
+        f"{taken.tokens / taken.parameters:.1f} a parameter",
+        "compute": f"{taken.flops:.3g} FLOPs, {taken.flops_per_token:,} a token",
+        "memory": f"{taken.memory / gigabytes:.1f} of {taken.device_memory / gigabytes:.0f} GB a device: {fit}",
+        "": f"{taken.state_memory / gigabytes:.1f} GB weights and optimizer, "
+        f"{taken.activation_memory / gigabytes:.1f} GB activations of {taken.windows_per_device} windows",
+        "time": f"{_duration(taken.seconds)} on {taken.devices}x{taken.gpu} at {mfu:.0%} of the peak",
+        "cost": f"${taken.dollars:,.2f}",
     }
     if run.depth:
         rates = ("matrix_lr", "embedding_lr", "head_lr", "weight_decay")

@@ -6,64 +6,85 @@ Tasks of lm-evaluation-harness: `modeling/inference/harness.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, load
 from textmill.errors import UserError
+from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TokenArrays
+
+__all__ = ["Windows", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which text is read, and in which pieces.
+
+    Attributes:
+        split: of the token arrays.
+        stride: tokens from one window to the next, None for the context. A smaller stride gives each token more to go
+            by, and costs more.
+        limit: most tokens that are read.
+        batch: windows at once.
+    """
+
+    split: str = "validation"
+    stride: int | None = None
+    limit: int | None = None
+    batch: int = 16
 
 
 def evaluate(
-    checkpoint: Path,
-    data: Path,
-    split: str = "validation",
-    stride: int | None = None,
-    limit: int | None = None,
-    batch: int = 16,
-    device: str = "auto",
-    progress: Callable[..., None] = lambda *args, **figures: None,
+    checkpoint: Path, data: Path, windows: Windows = Windows(), device: str = "auto", progress: Progress = quiet
 ) -> dict[str, float]:
-    """Figures of a causal checkpoint on token arrays (a folder) or on UTF-8 text (a file).
+    """Metrics of a causal checkpoint; each token is counted once, in the first window that holds it.
 
-    Windows advance by `stride` tokens (default: the context), and each token is counted once, in the first window that
-    holds it: a smaller stride gives it more to go by, and costs more. At most `limit` tokens are read.
+    Args:
+        checkpoint: folder of a causal model.
+        data: a folder of token arrays, or a UTF-8 text file.
+        windows: what is read of it, and how.
+        device: where to compute.
+        progress: is told windows and loss.
 
-    Returns tokens, bytes, loss (nats a token), perplexity, and bits_per_byte.
-    Raises UserError if the checkpoint is no causal one, the vocabularies differ, or there is too little text.
+    Returns:
+        tokens, bytes, loss (nats a token), perplexity, and bits_per_byte.
+
+    Raises:
+        UserError: the checkpoint is not a causal one, the vocabularies differ, or there is too little text.
     """
     loaded = load(checkpoint, device)
     if not loaded.model.causal:
         raise UserError("this checkpoint fills blanks, perplexity needs one that continues text; give a pretrained one")
     context = loaded.model.config.context
-    stride = context if stride is None else stride
+    stride = context if windows.stride is None else windows.stride
     if not 0 < stride <= context:
         raise UserError(f"stride must lie between 1 and the context {context}, not {stride}")
-    ids = read(loaded, data, split, limit)
+    ids = read(loaded, data, windows.split, windows.limit)
     if len(ids) < 2:
         raise UserError(f"{data} holds {len(ids)} tokens; at least two are needed")
     sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
     compute = choose(device, "auto")
-    nats = tokens = size = 0
+    nats, tokens, size = 0.0, 0, 0
     starts = list(range(0, len(ids) - 1, stride))
     starts = starts[: next((n + 1 for n, s in enumerate(starts) if s + context >= len(ids) - 1), len(starts))]
-    for first in range(0, len(starts), batch):
-        windows = [ids[start : start + context + 1] for start in starts[first : first + batch]]
-        longest = max(map(len, windows))
-        padded = torch.stack([torch.nn.functional.pad(window, (0, longest - len(window))) for window in windows])
-        padded = padded.to(compute.device)
+    for first in range(0, len(starts), windows.batch):
+        texts = [ids[start : start + context + 1] for start in starts[first : first + windows.batch]]
+        longest = max(map(len, texts))
+        padded = torch.stack([F.pad(text, (0, longest - len(text))) for text in texts]).to(compute.device)
         with torch.inference_mode(), compute.autocast():
-            losses = loaded.model.likelihoods(padded[:, :-1], padded[:, 1:])[0].cpu()
-        for row, window in enumerate(windows):
+            nll = loaded.model.token_losses(padded[:, :-1], padded[:, 1:])[0].cpu()
+        for row, text in enumerate(texts):
             seen = context - stride if first + row else 0  # counted in the window before
-            nats += losses[row, seen : len(window) - 1].double().sum().item()
-            tokens += max(0, len(window) - 1 - seen)
-            size += int(sizes[window[1 + seen :]].sum())
-        progress(min(first + batch, len(starts)), len(starts), unit="windows", loss=nats / tokens)
+            nats += nll[row, seen : len(text) - 1].double().sum().item()
+            tokens += max(0, len(text) - 1 - seen)
+            size += int(sizes[text[1 + seen :]].sum())
+        progress(min(first + windows.batch, len(starts)), len(starts), unit="windows", loss=nats / tokens)
     return {
         "tokens": tokens,
         "bytes": size,
@@ -74,12 +95,12 @@ def evaluate(
 
 
 def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch.Tensor:
-    """Ids int64 [N] of token arrays or of a text file, which starts as a document does."""
+    """Ids, int64 [N], of token arrays or of a text file, which starts as a document does."""
     if (data / META).is_file():
         arrays = TokenArrays(data, split)
-        if arrays.vocab_size != loaded.description.vocab_size:
+        if arrays.vocab_size != loaded.config.vocab_size:
             raise UserError(
-                f"the checkpoint has a vocabulary of {loaded.description.vocab_size}, the tokens {arrays.vocab_size}; "
+                f"the checkpoint has a vocabulary of {loaded.config.vocab_size}, the tokens {arrays.vocab_size}; "
                 "pretokenize with the checkpoint's tokenizer"
             )
         return torch.from_numpy(arrays.window(0, min(limit or len(arrays), len(arrays))).astype(np.int64))
@@ -88,6 +109,6 @@ def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch
     try:
         text = data.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{data} is no UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise UserError(f"{data} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     ids = [loaded.tokenizer.eot_id, *loaded.tokenizer.encode_ordinary(text)]
     return torch.tensor(ids[:limit])

@@ -13,17 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 import modeling
-from modeling.checkpoint import Description, load_model, untied, write_file
+from modeling.checkpoint import WEIGHTS, CheckpointConfig, load_model, without_tied_head, write_tensors
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
+from textmill.files import atomic_path, atomic_write
 from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
+
+__all__ = ["REMOTE_CODE", "export"]
 
 REMOTE_CODE = "modeling_textmill.py"
 EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
@@ -32,36 +34,41 @@ Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights 
 
 
 def export(checkpoint: Path, out: Path) -> str:
-    """Write `out` for `from_pretrained`: config, weights, tokenizer, model card, and code if needed; the architecture.
+    """Write `out` for `from_pretrained`: config, weights, tokenizer, model card, and code if needed.
 
-    Raises UserError if `checkpoint` is none or `out` holds something already.
+    Returns:
+        The name of the class of `transformers`, or of our code, that loads it.
+
+    Raises:
+        UserError: `checkpoint` is not a checkpoint, or `out` holds something already.
     """
-    model, description = load_model(checkpoint)
+    model, config = load_model(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    convert = converter(description)
-    config, weights = convert(model, description)
-    config |= {
-        "vocab_size": description.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
+    convert = converter(config)
+    hf_config, weights = convert(model, config)
+    hf_config |= {
+        "vocab_size": config.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.special_tokens["[PAD]"],
     }  # fmt: skip
-    write_file(out / "model.safetensors", safetensors.torch.save(weights, {"format": "pt"}))
-    write_file(out / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    with atomic_path(out / WEIGHTS) as unfinished:
+        write_tensors(unfinished, weights, {"format": "pt"})
+    atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
     tokenizer.save(out)
-    if "auto_map" in config:
-        write_file(out / REMOTE_CODE, remote_code().encode())
-    stats = checkpoint / "stats.json"
-    figures = json.loads(stats.read_text()) if stats.is_file() else {}
-    write_file(out / "README.md", model_card(description, tokenizer, config, figures).encode())
-    return config["architectures"][0]
+    if "auto_map" in hf_config:
+        atomic_write(out / REMOTE_CODE, remote_code())
+    stats_file = checkpoint / "stats.json"
+    stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
+    atomic_write(out / "README.md", model_card(config, tokenizer, hf_config, stats))
+    return hf_config["architectures"][0]
 
 
-def converter(description: Description) -> Callable[[GPT, Description], Converted]:
+def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Converted]:
     """Which class of `transformers` computes the same."""
-    model = description.model
-    plain = not any(getattr(model, part) for part in EXTRAS) and description.objective == "causal"
+    model = config.model
+    plain = not any(getattr(model, part) for part in EXTRAS) and config.objective == "causal"
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat
@@ -71,9 +78,9 @@ def converter(description: Description) -> Callable[[GPT, Description], Converte
     return to_remote_code
 
 
-def to_nanochat(model: GPT, description: Description) -> Converted:
+def to_nanochat(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.NanoChatForCausalLM (after karpathy/nanochat)."""
-    config = description.model
+    architecture = config.model
     names = {
         "embed.": "model.embed_tokens.", "blocks.": "model.layers.", "head.": "lm_head.",
         ".attention.q.": ".self_attn.q_proj.", ".attention.k.": ".self_attn.k_proj.",
@@ -83,31 +90,31 @@ def to_nanochat(model: GPT, description: Description) -> Converted:
     return {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
-        "hidden_size": config.width,
-        "intermediate_size": config.hidden_units,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads or config.heads,
-        "max_position_embeddings": config.context,
+        "hidden_size": architecture.width,
+        "intermediate_size": architecture.hidden_units,
+        "num_hidden_layers": architecture.layers,
+        "num_attention_heads": architecture.heads,
+        "num_key_value_heads": architecture.kv_heads or architecture.heads,
+        "max_position_embeddings": architecture.context,
         "hidden_act": "relu2",
         "rms_norm_eps": NORM_EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "final_logit_softcapping": config.softcap,
+        "rope_parameters": {"rope_type": "default", "rope_theta": architecture.rope_base},
+        "final_logit_softcapping": architecture.softcap,
         "attention_bias": False,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": architecture.tied,
     }, renamed(model, names)
 
 
-def to_gpt2(model: GPT, description: Description) -> Converted:
+def to_gpt2(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.GPT2LMHeadModel: its linear layers are stored transposed, queries, keys and values in one."""
-    config = description.model
+    architecture = config.model
     weights = renamed(model, {
         "embed.": "transformer.wte.", "embed_position.": "transformer.wpe.", "blocks.": "transformer.h.",
         "norm.": "transformer.ln_f.", "head.": "lm_head.",
         ".attention_norm.": ".ln_1.", ".feed_forward_norm.": ".ln_2.", ".attention.out.": ".attn.c_proj.",
         ".feed_forward.up.": ".mlp.c_fc.", ".feed_forward.down.": ".mlp.c_proj.",
     })  # fmt: skip
-    for layer in range(config.layers):
+    for layer in range(architecture.layers):
         for part in ("weight", "bias"):
             stem = f"transformer.h.{layer}.attention"
             joined = [weights.pop(f"{stem}.{name}.{part}") for name in ("q", "k", "v")]
@@ -117,33 +124,33 @@ def to_gpt2(model: GPT, description: Description) -> Converted:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "n_positions": config.context,
-        "n_embd": config.width,
-        "n_layer": config.layers,
-        "n_head": config.heads,
-        "n_inner": config.hidden_units,
-        "activation_function": "gelu_new" if config.activation == "gelu" else config.activation,
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
+        "n_positions": architecture.context,
+        "n_embd": architecture.width,
+        "n_layer": architecture.layers,
+        "n_head": architecture.heads,
+        "n_inner": architecture.hidden_units,
+        "activation_function": "gelu_new" if architecture.activation == "gelu" else architecture.activation,
+        "resid_pdrop": architecture.dropout,
+        "embd_pdrop": architecture.dropout,
+        "attn_pdrop": architecture.dropout,
         "layer_norm_epsilon": 1e-5,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": architecture.tied,
     }, weights
 
 
-def to_remote_code(model: GPT, description: Description) -> Converted:
+def to_remote_code(model: GPT, config: CheckpointConfig) -> Converted:
     """`modeling_textmill.py` beside the weights."""
-    head = "TextmillForCausalLM" if description.objective == "causal" else "TextmillForMaskedLM"
-    auto = "AutoModelForCausalLM" if description.objective == "causal" else "AutoModelForMaskedLM"
+    head = "TextmillForCausalLM" if config.objective == "causal" else "TextmillForMaskedLM"
+    auto = "AutoModelForCausalLM" if config.objective == "causal" else "AutoModelForMaskedLM"
     module = REMOTE_CODE.removesuffix(".py")
-    derived = {name: getattr(description.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
-    return description.model.model_dump() | derived | {
+    derived = {name: getattr(config.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
+    return config.model.model_dump() | derived | {
         "architectures": [head],
         "model_type": "textmill",
         "auto_map": {"AutoConfig": f"{module}.TextmillConfig", auto: f"{module}.{head}"},
-        "causal": description.objective == "causal",
-        "shift": description.shift,
-        "tie_word_embeddings": description.model.tied,
+        "causal": config.objective == "causal",
+        "shift": config.shift,
+        "tie_word_embeddings": config.model.tied,
     }, renamed(model, {"": "gpt."})  # fmt: skip
 
 
@@ -152,7 +159,7 @@ def renamed(model: GPT, names: dict[str, str]) -> dict[str, Tensor]:
     starts = [(ours, theirs) for ours, theirs in names.items() if not ours.startswith(".")]
     insides = [(ours, theirs) for ours, theirs in names.items() if ours.startswith(".")]
     weights = {}
-    for name, value in untied(model.state_dict(), model).items():
+    for name, value in without_tied_head(model.state_dict(), model).items():
         ours, theirs = next(pair for pair in starts if name.startswith(pair[0]))
         name = theirs + name.removeprefix(ours)
         for ours, theirs in insides:
@@ -162,46 +169,50 @@ def renamed(model: GPT, names: dict[str, str]) -> dict[str, Tensor]:
 
 
 def remote_code() -> str:
-    """The sources of the model and its wrapper as one file without imports from this package."""
+    """The sources of the model and its wrapper as one file without imports from this package.
+
+    Each of these imports, and each `__all__`, is on one line of its source.
+    """
     folder = Path(modeling.__file__).parent
     files = ("networks/loss_head.py", "networks/functional.py", "networks/transformer.py", "inference/remote_code.py")
     parts = [(folder / name).read_text() for name in files]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
     text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n)+", "", text, flags=re.MULTILINE)
     text = re.sub(r"^from modeling\..*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^__all__ = .*\n", "", text, flags=re.MULTILINE)
     return "from __future__ import annotations\n\n" + text
 
 
-def model_card(description: Description, tokenizer: Tokenizer, config: dict[str, Any], figures: dict[str, Any]) -> str:
+def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[str, Any], stats: dict[str, Any]) -> str:
     """README.md of the export: what it is, how it was made, what came out, how to load it."""
-    model, run = description.model, description.run
-    remote = "auto_map" in config
-    kind = "fill-mask" if description.objective == "masked" else "text-generation"
-    auto = "AutoModelForMaskedLM" if description.objective == "masked" else "AutoModelForCausalLM"
+    model, run = config.model, config.run
+    remote = "auto_map" in hf_config
+    kind = "fill-mask" if config.objective == "masked" else "text-generation"
+    auto = "AutoModelForMaskedLM" if config.objective == "masked" else "AutoModelForCausalLM"
     option = ", trust_remote_code=True" if remote else ""
-    rows = {
-        "Architecture": config["architectures"][0],
+    facts = {
+        "Architecture": hf_config["architectures"][0],
         "Size": f"{model.layers} layers, width {model.width}, {model.heads} heads",
         "Parts": f"{model.norm} norm, {model.positions} positions, {model.activation}"
         + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part)),
         "Context": f"{model.context} tokens",
-        "Vocabulary": f"{description.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
-        "Parameters": f"{figures['parameters']:,}" if "parameters" in figures else None,
+        "Vocabulary": f"{config.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
+        "Parameters": f"{stats['parameters']:,}" if "parameters" in stats else None,
         "Training": f"{run['steps']:,} steps of {run['batch']} windows, {run['optimizer']['name']}, "
         f"{run['schedule']['shape']} schedule, seed {run['seed']}",
-        "Tokens seen": f"{figures['tokens_seen']:,}" if "tokens_seen" in figures else None,
-        "Validation loss": f"{figures['validation_loss']:.4f} nats a token" if "validation_loss" in figures else None,
-        "Bits per byte": f"{figures['bits_per_byte']:.4f}" if "bits_per_byte" in figures else None,
-        "Masked accuracy": f"{figures['masked_accuracy']:.1%}" if "masked_accuracy" in figures else None,
+        "Tokens seen": f"{stats['tokens_seen']:,}" if "tokens_seen" in stats else None,
+        "Validation loss": f"{stats['validation_loss']:.4f} nats a token" if "validation_loss" in stats else None,
+        "Bits per byte": f"{stats['bits_per_byte']:.4f}" if "bits_per_byte" in stats else None,
+        "Masked accuracy": f"{stats['masked_accuracy']:.1%}" if "masked_accuracy" in stats else None,
     }  # fmt: skip
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value)
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
     code = f"\nThe architecture is in `{REMOTE_CODE}`, which that option runs: read it first.\n" if remote else ""
     return f"""---
 library_name: transformers
 pipeline_tag: {kind}
 tags: [textmill]
 ---
-# A {description.objective} language model trained with Textmill
+# A {config.objective} language model trained with Textmill
 
 | | |
 |---|---|
@@ -214,6 +225,6 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = {auto}.from_pretrained("PATH"{option})
 ```
 {code}
-Figures are from held-out text of the training corpus. The model repeats what it was trained on, errors and biases
-included; it was not tuned to follow instructions or to be safe.
+Loss and accuracy are those of held-out text of the training corpus. The model repeats what it was trained on, errors
+and biases included; it was not tuned to follow instructions or to be safe.
 """

@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modeling.checkpoint import Description, load_model
+from modeling.checkpoint import CheckpointConfig, load_model
 from modeling.device import choose
 from modeling.networks.transformer import GPT, KeyValueCache
 from textmill.errors import UserError
 from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
+
+__all__ = ["Checkpoint", "Filled", "Sampling", "TextStream", "cropped", "fill", "generate", "load", "stream"]
 
 MASK = "[MASK]"
 
@@ -27,10 +29,10 @@ class Checkpoint:
 
     model: GPT
     tokenizer: Tokenizer
-    description: Description
+    config: CheckpointConfig
 
     def forbidden(self, *allowed: int) -> Tensor:
-        """bool [V]: ids that must not come out: special tokens but the allowed ones, and ids that mean nothing."""
+        """Which ids must not come out, bool [V]: special tokens but the allowed ones, and ids without a token."""
         ordinary = torch.from_numpy(self.tokenizer.byte_lengths() > 0)
         ordinary[list(allowed)] = True
         return ~ordinary.to(self.model.embed.weight.device)
@@ -38,7 +40,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; temperature 0 takes the most probable one."""
+    """How the next token is chosen.
+
+    Attributes:
+        max_tokens: most new tokens.
+        temperature: logits are divided by it; 0 takes the most probable token.
+        top_k: draw from the k most probable tokens only (Fan et al. 2018).
+        top_p: draw from the fewest tokens that together reach this probability (Holtzman et al. 2020).
+        stop: end before any of these texts.
+        seed: the same seed gives the same text.
+    """
 
     max_tokens: int = 100
     temperature: float = 0.8
@@ -67,27 +78,41 @@ class Filled:
 
 
 def load(path: Path, device: str = "auto") -> Checkpoint:
-    """Raises UserError if the folder is no checkpoint or its files are damaged."""
-    model, description = load_model(path)
-    return Checkpoint(model.to(choose(device, "fp32").device), load_tokenizer(path), description)
+    """A checkpoint on a device.
+
+    Raises:
+        UserError: the folder is not a checkpoint, its files are damaged, or the device is not there.
+    """
+    model, config = load_model(path)
+    return Checkpoint(model.to(choose(device, "fp32").device), load_tokenizer(path), config)
 
 
 def generate(
-    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), cache: bool = True
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), use_cache: bool = True
 ) -> list[str]:
-    """Continuations of the prompts, without them, computed as one batch."""
-    ended = [TextStream(sampling.stop) for _ in prompts]
+    """Continuations of the prompts, without them, computed as one batch.
+
+    Args:
+        checkpoint: of a causal model.
+        prompts: texts to continue; an empty one starts a document.
+        sampling: how tokens are chosen.
+        use_cache: whether keys and values are kept; without them the same text takes longer.
+
+    Raises:
+        UserError: the checkpoint is a masked one.
+    """
+    streams = [TextStream(sampling.stop) for _ in prompts]
     texts = [""] * len(prompts)
-    for tokens in continuations(checkpoint, prompts, sampling, cache):
+    for tokens in continuations(checkpoint, prompts, sampling, use_cache):
         for row, token in tokens.items():
-            texts[row] += ended[row].feed(checkpoint.tokenizer.token_bytes(token))
-        if all(stream.stopped for stream in ended):
+            texts[row] += streams[row].feed(checkpoint.tokenizer.token_bytes(token))
+        if all(stream.stopped for stream in streams):
             break
-    return [text + stream.rest() for text, stream in zip(texts, ended, strict=True)]
+    return [text + stream.rest() for text, stream in zip(texts, streams, strict=True)]
 
 
 def stream(checkpoint: Checkpoint, prompt: str, sampling: Sampling = Sampling()) -> Iterator[str]:
-    """The continuation of one prompt, piece by piece as it is made."""
+    """The continuation of one prompt, piece by piece as it is made; otherwise as `generate`."""
     text = TextStream(sampling.stop)
     for tokens in continuations(checkpoint, [prompt], sampling):
         if piece := text.feed(checkpoint.tokenizer.token_bytes(tokens[0])):
@@ -108,7 +133,7 @@ class TextStream:
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
-        """What is certain by now."""
+        """Add the bytes of a token; the text that is certain by now and was not given yet."""
         if self.stopped:
             return ""
         self.held += self.decoder.decode(piece)
@@ -126,47 +151,48 @@ class TextStream:
         return ready
 
     def rest(self) -> str:
+        """The text that was held back, when no more tokens come."""
         return "" if self.stopped else self.held + self.decoder.decode(b"", final=True)
 
 
 @torch.inference_mode()
 def continuations(
-    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling, cache: bool = True
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling, use_cache: bool = True
 ) -> Iterator[dict[int, int]]:
     """New tokens as {row of the batch: token}, until every row has ended with end-of-text or `max_tokens`.
 
     All rows advance position by position from the shortest prompt's end; a longer prompt supplies its own tokens
     meanwhile. A full window drops its older half.
     """
-    model, words = checkpoint.model, checkpoint.tokenizer
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if not model.causal:
         raise UserError("this checkpoint fills blanks, it does not continue text; use `textmill fill`")
-    rows = [words.encode_ordinary(prompt) or [words.eot_id] for prompt in prompts]
+    texts = [tokenizer.encode_ordinary(prompt) or [tokenizer.eot_id] for prompt in prompts]
     device = model.embed.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
-    forbidden = checkpoint.forbidden(words.eot_id)
-    lengths = [len(row) for row in rows]
-    active = set(range(len(rows))) if sampling.max_tokens else set()
-    place, start, memory = min(lengths), 0, None
+    forbidden = checkpoint.forbidden(tokenizer.eot_id)
+    lengths = [len(ids) for ids in texts]
+    active = set(range(len(texts))) if sampling.max_tokens else set()
+    place, start, kv_cache = min(lengths), 0, None
     context = model.config.context
     while active:
-        if place - start > context or memory is None:
+        if place - start > context or kv_cache is None:
             if place - start > context:
                 start = place - max(1, context // 2)
-            memory = KeyValueCache(model, len(rows))
+            kv_cache = KeyValueCache(model, len(texts))
             window = slice(start, place)
         else:
-            window = slice(place - 1, place) if cache else slice(start, place)
-        ids = torch.tensor([row[window] for row in rows], device=device)
-        logits = model(ids, cache=memory if cache else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
+            window = slice(place - 1, place) if use_cache else slice(start, place)
+        batch = torch.tensor([ids[window] for ids in texts], device=device)
+        logits = model(batch, cache=kv_cache if use_cache else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
         chosen = choose_tokens(logits, sampling, generator).tolist()
         new = {}
         for row, token in enumerate(chosen):
             if place < lengths[row]:
                 continue  # still in its prompt
-            rows[row].append(token)
+            texts[row].append(token)
             if row in active:
-                if token == words.eot_id:
+                if token == tokenizer.eot_id:
                     active.discard(row)
                     continue
                 new[row] = token
@@ -178,7 +204,7 @@ def continuations(
 
 
 def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """One token a row from logits [B, V]: int64 [B]."""
+    """A token for each row of logits [B, V]: int64 [B]."""
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / sampling.temperature
@@ -195,60 +221,66 @@ def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator
 def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     """Fill each [MASK] of the text with one token, the most certain blank first, so that later ones can lean on it.
 
-    Raises UserError if the checkpoint is not a masked one, nothing is blank, or the text exceeds the window.
+    Args:
+        checkpoint: of a masked model.
+        text: with blanks.
+        candidates: how many tokens are told for each blank.
+
+    Raises:
+        UserError: the checkpoint is a causal one, nothing is blank, or the text exceeds the window.
     """
-    model, words = checkpoint.model, checkpoint.tokenizer
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if model.causal:
         raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
-    ids, begin_words = blanked(text, words)
-    blanks = [place for place, token in enumerate(ids) if token == words.special_tokens[MASK]]
+    ids, begin_words = blanked(text, tokenizer)
+    blanks = [place for place, token in enumerate(ids) if token == tokenizer.special_tokens[MASK]]
     if not blanks:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")
     if len(ids) > model.config.context:
         raise UserError(f"the text has {len(ids)} tokens but the window holds {model.config.context}; shorten it")
     device = model.embed.weight.device
     forbidden = checkpoint.forbidden().repeat(len(blanks), 1)
-    forbidden[begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(words)).to(device)
+    forbidden[begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(tokenizer)).to(device)
     found: dict[int, list[tuple[str, float]]] = {}
     while len(found) < len(blanks):
-        rows = torch.tensor([[place - checkpoint.description.shift for place in blanks]], device=device)
-        logits = model(torch.tensor([ids], device=device), rows=rows)[0].float()
+        positions = torch.tensor([[place - checkpoint.config.shift for place in blanks]], device=device)
+        logits = model(torch.tensor([ids], device=device), positions=positions)[0].float()
         best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
         surest = max((n for n in range(len(blanks)) if n not in found), key=lambda n: best.values[n, 0].item())
-        tokens, shares = best.indices[surest].tolist(), best.values[surest].tolist()
-        found[surest] = [(words.decode([token]), share) for token, share in zip(tokens, shares, strict=True) if share]
+        tokens, probs = best.indices[surest].tolist(), best.values[surest].tolist()
+        found[surest] = [(tokenizer.decode([token]), prob) for token, prob in zip(tokens, probs, strict=True) if prob]
         ids[blanks[surest]] = tokens[0]
-    return Filled(words.decode(ids[1:]), [found[number] for number in range(len(blanks))])
+    return Filled(tokenizer.decode(ids[1:]), [found[number] for number in range(len(blanks))])
 
 
-def word_beginnings(words: Tokenizer) -> Tensor:
-    """int64 [N]: ids of the tokens that are a space and what follows it."""
+def word_beginnings(tokenizer: Tokenizer) -> Tensor:
+    """Ids of the tokens that are a space and what follows it, int64 [N]."""
     return torch.tensor(
-        [i for token, i in words.tokens.items() if token[:1] == b" " and token.strip()], dtype=torch.int64
+        [i for token, i in tokenizer.tokens.items() if token[:1] == b" " and token.strip()], dtype=torch.int64
     )
 
 
-def blanked(text: str, words: Tokenizer) -> tuple[list[int], list[bool]]:
+def blanked(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """Ids of a text with blanks, after an end of text, and for each blank whether it is the beginning of a word.
 
     A token carries the space before its word, so a blank after a space takes that space in (if there are such tokens).
     """
-    mask = words.special_tokens[MASK]
-    spaced = len(word_beginnings(words)) > 0
-    ids, begin_words = [words.eot_id], []
+    mask = tokenizer.special_tokens[MASK]
+    spaced = len(word_beginnings(tokenizer)) > 0
+    ids, begin_words = [tokenizer.eot_id], []
     for piece in re.split(r"( ?\[MASK\])" if spaced else r"(\[MASK\])", text):
         if piece.endswith(MASK):
             ids.append(mask)
             begin_words.append(piece.startswith(" "))
         elif piece:
-            ids += words.encode_ordinary(piece)
+            ids += tokenizer.encode_ordinary(piece)
     return ids, begin_words
 
 
-def cropped(text: str, words: Tokenizer, context: int) -> str:
+def cropped(text: str, tokenizer: Tokenizer, context: int) -> str:
     """The text without the words farthest from its first blank that a window of `context` tokens has no room for."""
     parts = text.split(" ")
-    while len(parts) > 1 and len(blanked(" ".join(parts), words)[0]) > context:
+    while len(parts) > 1 and len(blanked(" ".join(parts), tokenizer)[0]) > context:
         blank = next(place for place, part in enumerate(parts) if MASK in part)
         parts.pop(-1 if len(parts) - 1 - blank >= blank else 0)
     return " ".join(parts)

@@ -21,6 +21,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
 from textmill.errors import UserError
 
+__all__ = ["HarnessModel", "run_tasks"]
+
 MAX_TOKENS = 256  # of an answer whose task sets no limit, as the harness has it
 
 
@@ -29,13 +31,19 @@ def run_tasks(
     tasks: Sequence[str],
     include: Path | None = None,
     limit: int | None = None,
-    batch: int = 16,
     device: str = "auto",
 ) -> dict[str, dict[str, float]]:
-    """Figures of every task by name: {task: {"acc,none": 0.31, "acc_stderr,none": 0.02, …}}.
+    """Metrics of every task by name: {task: {"acc,none": 0.31, "acc_stderr,none": 0.02, …}}.
 
-    `include` is a folder with tasks of one's own, `limit` the number of examples a task at most.
-    Raises UserError if the checkpoint is no causal one, a task is unknown, or its data cannot be had.
+    Args:
+        checkpoint: folder of a causal model.
+        tasks: names of the harness, or of one's own.
+        include: folder with tasks of one's own.
+        limit: most examples of a task.
+        device: where to compute.
+
+    Raises:
+        UserError: the checkpoint is not a causal one, a task is unknown, or its data cannot be had.
     """
     loaded = load(checkpoint, device)
     if not loaded.model.causal:
@@ -48,7 +56,7 @@ def run_tasks(
         )
     try:
         found = simple_evaluate(
-            model=HarnessModel(loaded, batch), tasks=list(tasks), task_manager=manager, limit=limit,
+            model=HarnessModel(loaded), tasks=list(tasks), task_manager=manager, limit=limit,
             bootstrap_iters=1_000, log_samples=False,
         )  # fmt: skip
     except (ConnectionError, FileNotFoundError) as error:
@@ -56,8 +64,8 @@ def run_tasks(
             f"the data of {', '.join(tasks)} cannot be had ({error}): go online, or put it into the hub's cache"
         ) from error
     return {
-        task: {name: value for name, value in figures.items() if isinstance(value, float)}
-        for task, figures in found["results"].items()
+        task: {name: value for name, value in metrics.items() if isinstance(value, float)}
+        for task, metrics in found["results"].items()
     }
 
 
@@ -77,7 +85,7 @@ class HarnessModel(TemplateLM):
         return list(self.checkpoint.tokenizer.encode_ordinary(string))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts: each token is predicted once, from as much before it as a window holds."""
+        """Log-likelihoods of texts: each token is predicted once, from as much before it as a window holds."""
         return [sum(self._score(self._rolling(request.args[0]))[:, 0].tolist()) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -87,11 +95,11 @@ class HarnessModel(TemplateLM):
             sampling = _sampling(options)
             prompts = [context for context, _ in group]
             found: dict[int, str] = {}
-            order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-            for rows in _batches(order, self.batch):  # a batch advances from its shortest prompt's end
-                continued = generate(self.checkpoint, [prompts[row] for row in rows], sampling)
-                found |= zip(rows, continued, strict=True)
-            answers += [found[row] for row in range(len(prompts))]
+            order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+            for indices in _batches(order, self.batch):  # a batch advances from its shortest prompt's end
+                continued = generate(self.checkpoint, [prompts[index] for index in indices], sampling)
+                found |= zip(indices, continued, strict=True)
+            answers += [found[index] for index in range(len(prompts))]
         return answers
 
     def _loglikelihood_tokens(
@@ -104,7 +112,7 @@ class HarnessModel(TemplateLM):
                 f"an answer of {longest} tokens does not fit into the model's context of {self.context}; choose tasks "
                 "with shorter answers"
             )
-        return [(nats, bool(greedy)) for nats, greedy in self._score(pairs).tolist()]
+        return [(log_likelihood, bool(is_greedy)) for log_likelihood, is_greedy in self._score(pairs).tolist()]
 
     def _rolling(self, text: str) -> list[tuple[list[int], list[int]]]:
         windows = get_rolling_token_windows(
@@ -118,15 +126,16 @@ class HarnessModel(TemplateLM):
         """float64 [len(pairs), 2]: the log-likelihood of each continuation, and whether greedy choice gives it."""
         scores = torch.zeros(len(pairs), 2, dtype=torch.float64)
         order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index][0]) - len(pairs[index][1]))
-        for rows in _batches(order, self.batch):  # of about equal length, so that little is padding
-            windows = [torch.tensor((pairs[row][0] + pairs[row][1])[-self.context - 1 :]) for row in rows]
+        for indices in _batches(order, self.batch):  # of about equal length, so that little is padding
+            windows = [torch.tensor((pairs[i][0] + pairs[i][1])[-self.context - 1 :]) for i in indices]
             padded = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
             padded = padded.to(self.checkpoint.model.embed.weight.device)
-            nats, greedy = self.checkpoint.model.likelihoods(padded[:, :-1], padded[:, 1:])
-            for row, window, lost, right in zip(rows, windows, nats.cpu(), greedy.cpu(), strict=True):
+            nll, is_argmax = (x.cpu() for x in self.checkpoint.model.token_losses(padded[:, :-1], padded[:, 1:]))
+            for row, (index, window) in enumerate(zip(indices, windows, strict=True)):
                 end = len(window) - 1
-                answer = slice(end - len(pairs[row][1]), end)
-                scores[row] = torch.stack([-lost[answer].double().sum(), right[answer].all().double()])
+                answer = slice(end - len(pairs[index][1]), end)
+                log_likelihood = -nll[row, answer].double().sum()
+                scores[index] = torch.stack([log_likelihood, is_argmax[row, answer].all().double()])
         return scores
 
 

@@ -1,18 +1,27 @@
 """Parts of the model in the form that trains fastest: on a GPU torch's own, which are fused; on a CPU others.
 
-There, what is no matrix product is a pass over memory. Autograd makes two to three times as many of them for RMSNorm
-and squared ReLU as their gradients need when written out, and the fused attention takes twice as long in training as
-whole products over a short window (measured: modeling/LOG.md).
+On a CPU everything but a matrix product is a pass over memory. Autograd makes two to three times as many passes for
+RMSNorm and squared ReLU as their gradients need when written out, and the fused attention takes twice as long in
+training as plain products over a short window (measured: modeling/LOG.md).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["NORM_EPS", "attention", "rms_norm", "squared_relu", "to_product_dtype"]
+
 NORM_EPS = 1e-6
-WHOLE_ATTENTION = 512  # longest window whose scores are kept whole for the backward pass
+STORED_SCORES_LENGTH = 512  # longest window whose scores are kept as a matrix for the backward pass
+
+
+def to_product_dtype(x: Tensor) -> Tensor:
+    """`x` in the dtype of matrix products, where autocast sets another: a residual stream in it halves its traffic."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -54,26 +63,37 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)² (So et al. 2021)."""
+    """max(x, 0)² (So et al. 2021, Primer)."""
     return _SquaredReLU.apply(x) if x.device.type == "cpu" else F.relu(x).square()
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, dropout: float = 0.0
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Literal["causal"] | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017) of q [B, H, T, D] over k and v [B, G, S, D], G dividing H.
+    """Scaled dot-product attention (Vaswani et al. 2017); query heads share keys and values (Ainslie et al. 2023, GQA).
 
-    mask: bool [T, S], true where a position is seen; causal: each position sees itself and those before it (T = S).
+    Args:
+        q: queries [B, H, T, D].
+        k: keys [B, G, S, D], G dividing H.
+        v: values, shaped like the keys.
+        mask: bool [T, S], true where a position is seen; "causal": each position sees itself and those before it
+            (T = S); None: each sees all.
+        dropout: share of the attention weights that are zeroed.
+
+    Returns:
+        [B, H, T, D]
     """
     length, size = q.shape[-2:]
+    is_causal, seen = isinstance(mask, str), mask if isinstance(mask, Tensor) else None
     if (
-        q.device.type == "cpu" and q.requires_grad and mask is None and not dropout
-        and q.shape == k.shape and length <= WHOLE_ATTENTION
+        q.device.type == "cpu" and q.requires_grad and seen is None and not dropout
+        and q.shape == k.shape and length <= STORED_SCORES_LENGTH
     ):  # fmt: skip
-        hidden = torch.full((length, length), -torch.inf if causal else 0.0, dtype=q.dtype).triu(1)
-        rows = q.shape[0] * q.shape[1]
-        scores = torch.baddbmm(hidden.expand(rows, -1, -1), (q * size**-0.5).flatten(0, 1), k.flatten(0, 1).mT)
+        hidden = torch.full((length, length), -torch.inf if is_causal else 0.0, dtype=q.dtype).triu(1)
+        batch_heads = q.shape[0] * q.shape[1]
+        scores = torch.baddbmm(hidden.expand(batch_heads, -1, -1), (q * size**-0.5).flatten(0, 1), k.flatten(0, 1).mT)
         return (scores.softmax(-1) @ v.flatten(0, 1)).view_as(q)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=k.shape[1] != q.shape[1]
-    )
+        q, k, v, attn_mask=seen, is_causal=is_causal, dropout_p=dropout,
+        enable_gqa=k.shape[1] != q.shape[1],
+    )  # fmt: skip

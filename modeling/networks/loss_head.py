@@ -1,8 +1,10 @@
-"""The loss head: projection to the vocabulary and cross-entropy, a slice of rows at a time.
+"""The loss head: projection to the vocabulary and cross-entropy, a slice of positions at a time.
 
 Logits of a whole batch in fp32 would be the largest tensor of the run by far. Here each slice's logits live once, and
 the gradients with respect to hidden states and weight are made in the same pass (the idea of Liger's fused linear
 cross-entropy, Hsu et al. 2024), so that nothing of the vocabulary's size is kept for the backward pass.
+
+Shape suffixes: N positions (of all windows), S positions of one slice, W width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,74 +13,90 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["SLICE_ELEMENTS", "cross_entropy", "token_losses"]
+
 # Logits of one slice: what fits a CPU cache, and enough to keep a GPU busy (measured: modeling/LOG.md)
 SLICE_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 
 
-def slice_rows(hidden: Tensor, weight: Tensor) -> int:
-    """How many rows of `hidden` have their logits at once."""
-    return max(1, SLICE_ELEMENTS.get(hidden.device.type, 2**24) // weight.shape[0])
+def slice_rows(hidden_NW: Tensor, weight_VW: Tensor) -> int:
+    """How many positions have their logits at once."""
+    return max(1, SLICE_ELEMENTS.get(hidden_NW.device.type, 2**24) // weight_VW.shape[0])
 
 
 class _SlicedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, want_grad: bool) -> Tensor:
-        rows = slice_rows(hidden, weight)
-        matrix = weight.to(hidden.dtype)
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        if want_grad:
-            grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, hidden.shape[0], rows):
-            part, target = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = (part @ matrix.T).float()
+    def forward(
+        ctx, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, softcap: float | None, wants_grad: bool
+    ) -> Tensor:
+        rows = slice_rows(hidden_NW, weight_VW)
+        matrix_VW = weight_VW.to(hidden_NW.dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden_NW.device)
+        if wants_grad:
+            grad_hidden_NW = torch.empty_like(hidden_NW)
+            grad_weight_VW = torch.zeros_like(weight_VW, dtype=torch.float32)
+        for start in range(0, hidden_NW.shape[0], rows):
+            part_SW, target_S1 = hidden_NW[start : start + rows], targets_N[start : start + rows, None]
+            logits_SV = (part_SW @ matrix_VW.T).float()
             if softcap is not None:
-                capped = logits.div_(softcap).tanh_()
-                logits = capped * softcap
-            log_shares = torch.log_softmax(logits, dim=-1)
-            likelihood = log_shares.gather(1, target)
-            loss -= likelihood.sum()
-            if want_grad:
-                grad, grad_target = log_shares.exp_(), likelihood.exp() - 1
+                capped_SV = logits_SV.div_(softcap).tanh_()
+                logits_SV = capped_SV * softcap
+            log_probs_SV = torch.log_softmax(logits_SV, dim=-1)
+            target_log_probs_S1 = log_probs_SV.gather(1, target_S1)
+            loss -= target_log_probs_S1.sum()
+            if wants_grad:
+                grad_SV, grad_target_S1 = log_probs_SV.exp_(), target_log_probs_S1.exp() - 1
                 if softcap is not None:
-                    slope = capped.square_().neg_().add_(1)
-                    grad_target *= slope.gather(1, target)
-                    grad *= slope
+                    slope_SV = capped_SV.square_().neg_().add_(1)
+                    grad_target_S1 *= slope_SV.gather(1, target_S1)
+                    grad_SV *= slope_SV
                 # set in the dtype of the products: compiled, what precedes is then one pass over the logits
-                grad = grad.to(hidden.dtype).scatter_(1, target, grad_target.to(hidden.dtype))
-                grad_hidden[start : start + rows] = grad @ matrix
-                grad_weight += grad.T @ part
-        if want_grad:
-            ctx.save_for_backward(grad_hidden, grad_weight)
-        return loss / hidden.shape[0]
+                grad_SV = grad_SV.to(hidden_NW.dtype).scatter_(1, target_S1, grad_target_S1.to(hidden_NW.dtype))
+                grad_hidden_NW[start : start + rows] = grad_SV @ matrix_VW
+                grad_weight_VW += grad_SV.T @ part_SW
+        if wants_grad:
+            ctx.save_for_backward(grad_hidden_NW, grad_weight_VW)
+        return loss / hidden_NW.shape[0]
 
     @staticmethod
     def backward(ctx, scale: Tensor):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        scale = scale / grad_hidden.shape[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None, None
+        grad_hidden_NW, grad_weight_VW = ctx.saved_tensors
+        scale = scale / grad_hidden_NW.shape[0]
+        return grad_hidden_NW * scale.to(grad_hidden_NW.dtype), grad_weight_VW * scale, None, None, None
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """Mean negative log likelihood in nats (fp32 scalar) of `targets` under softmax of the capped hidden @ weight.T.
+    """Mean negative log-likelihood of targets under the softmax of the capped hidden @ weight.T.
 
-    hidden: [N, W] of any float dtype, in which the products are computed; weight: [V, W]; targets: int64 [N].
+    Args:
+        hidden: [N, W] of any float dtype, in which the products are computed.
+        weight: [V, W].
+        targets: int64 [N].
+        softcap: bounds the logits to +-softcap by tanh (Gemma Team 2024, Gemma 2); None for no bound.
+
+    Returns:
+        A scalar in nats, fp32.
     """
-    want_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _SlicedCrossEntropy.apply(hidden, weight, targets, softcap, want_grad)
+    wants_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _SlicedCrossEntropy.apply(hidden, weight, targets, softcap, wants_grad)
 
 
 @torch.no_grad()
-def likelihoods(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> tuple[Tensor, Tensor]:
-    """Of each target its negative log likelihood in nats (fp32 [N]), and whether it is the most likely one (bool [N]).
+def token_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss of each target by itself. Arguments as in `cross_entropy`.
 
-    Arguments as in `cross_entropy`.
+    Returns:
+        nll: negative log-likelihoods in nats, fp32 [N].
+        is_argmax: whether the target is the most probable token, bool [N].
     """
     rows, matrix = slice_rows(hidden, weight), weight.to(hidden.dtype)
-    nats, greedy = [], []
+    nll, is_argmax = [], []
     for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
         logits = (part @ matrix.T).float()
         if softcap is not None:
             logits = logits.div_(softcap).tanh_().mul_(softcap)
-        nats.append(F.cross_entropy(logits, target, reduction="none"))
-        greedy.append(logits.argmax(dim=-1) == target)
-    return torch.cat(nats), torch.cat(greedy)
+        nll.append(F.cross_entropy(logits, target, reduction="none"))
+        is_argmax.append(logits.argmax(dim=-1) == target)
+    return torch.cat(nll), torch.cat(is_argmax)

@@ -1,29 +1,34 @@
 """A transformer that reads top to bottom; modern GPT and classic GPT are the same blocks by config.
 
 Notable in the modern form: RMSNorm without weights, also right after the embedding; rotary positions, then queries and
-keys normalised; squared ReLU; output projections that start at zero; an untied head. Optional: logits capped by tanh,
-value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
-embeddings of pairs of tokens, found by hash (Huang et al. 2025, "Over-Tokenized Transformer"). A model whose blocks
-start as the identity can be shallow at first: the others join when they are asked to (`uses`).
+keys normalized; squared ReLU; output projections that start at zero; an untied head. Optional: logits capped by tanh,
+value embeddings on every other layer, a skip from the embedding into each
+block, a smear of the previous token, and embeddings of bigrams, found by hash (Huang et al. 2025, Over-Tokenized
+Transformer). A model whose blocks start as the identity can be trained with a few of them at first (`active_layers`).
 
-The file knows nothing of devices, precision or parallelism. Shapes: B windows, T tokens, W width, H heads, D head size,
-V vocabulary.
+The file knows nothing of devices, precision or parallelism. Shape suffixes, so that `x_BTW` is [B, T, W]:
+
+    B  windows of a batch              H  attention heads            W  width of the residual stream
+    T  tokens of a window              G  key/value heads            V  vocabulary
+    S  tokens seen: cached ones and T  D  size of a head             K  chosen positions of a window
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.networks.functional import attention, rms_norm, squared_relu
-from modeling.networks.loss_head import cross_entropy, likelihoods
+from modeling.networks.functional import attention, rms_norm, squared_relu, to_product_dtype
+from modeling.networks.loss_head import cross_entropy, token_losses
 
 if TYPE_CHECKING:
     from modeling.config import ModelConfig
+
+__all__ = ["GPT", "KeyValueCache", "at_positions", "rotary_table"]
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 
@@ -34,21 +39,22 @@ class KeyValueCache:
     def __init__(self, model: GPT, batch: int):
         config, weight = model.config, model.embed.weight
         shape = (config.layers, batch, config.kv_heads or config.heads, config.context, config.head_size)
-        self.keys = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        self.keys = torch.zeros(shape, device=weight.device, dtype=weight.dtype)  # [layers, B, G, context, D]
         self.values = torch.zeros_like(self.keys)
         self.last_ids: Tensor | None = None
         self.last_embedding: Tensor | None = None
         self.length = 0
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + k.shape[2]
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
+    def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of new tokens; all of the layer so far, [B, G, S, D]."""
+        end = self.length + k_BGTD.shape[2]
+        self.keys[layer, :, :, self.length : end] = k_BGTD
+        self.values[layer, :, :, self.length : end] = v_BGTD
+        return self.keys[layer, :, :, :end].to(k_BGTD.dtype), self.values[layer, :, :, :end].to(v_BGTD.dtype)
 
 
 class Norm(nn.Module):
-    """RMSNorm without weights (Zhang & Sennrich 2019) or LayerNorm."""
+    """RMSNorm without weights (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -64,13 +70,16 @@ class Norm(nn.Module):
         return rms_norm(x)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021) on [B, H, T, D]; the sign convention is nanochat's, as exports need it."""
-    left, right = x.chunk(2, dim=-1)
+def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, RoFormer) by cosines and sines [T, D / 2]; signs as nanochat has them, which
+    exports need."""
+    left, right = x_BHTD.chunk(2, dim=-1)
     return torch.cat((left * cos + right * sin, right * cos - left * sin), dim=-1)
 
 
 class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017), with fewer key/value heads where the config says so."""
+
     def __init__(self, config: ModelConfig, layer: int, causal: bool):
         super().__init__()
         self.config, self.layer, self.causal = config, layer, causal
@@ -83,31 +92,40 @@ class Attention(nn.Module):
         self.value_gate = nn.Linear(GATE_INPUTS, config.kv_heads or config.heads, bias=False) if has_values else None
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
+        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
-        batch, length, width = x.shape
-        q = self.q(x).view(batch, length, -1, self.config.head_size).transpose(1, 2)
-        k = self.k(x).view(batch, length, -1, self.config.head_size).transpose(1, 2)
-        v = self.v(x).view(batch, length, -1, self.config.head_size)
+        """[B, T, W] to [B, T, W]; `rotary`: cosines and sines [T, D / 2]; `value`: value embeddings [B, T, G * D]."""
+        B, T, W = x_BTW.shape
+        D = self.config.head_size
+        q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
+        k_BGTD = self.k(x_BTW).view(B, T, -1, D).transpose(1, 2)
+        v_BTGD = self.v(x_BTW).view(B, T, -1, D)
         if self.value_gate is not None:  # gate in (0, 2), one a head: 1 at the start
-            gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_INPUTS]))
-            v = v + gate.unsqueeze(-1) * value.view_as(v)
-        v = v.transpose(1, 2)
+            gate_BTG = 2 * torch.sigmoid(self.value_gate(x_BTW[..., :GATE_INPUTS]))
+            v_BTGD = v_BTGD + gate_BTG.unsqueeze(-1) * value.view_as(v_BTGD)
+        v_BGTD = v_BTGD.transpose(1, 2)
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
         if self.config.qk_norm:
-            q, k = rms_norm(q), rms_norm(k)
-        mask = None
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)
-            if self.causal and 1 < length < k.shape[2]:
-                mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - length)
+            q_BHTD, k_BGTD = rms_norm(q_BHTD), rms_norm(k_BGTD)
+        k_BGSD, v_BGSD = (k_BGTD, v_BGTD) if cache is None else cache.extend(self.layer, k_BGTD, v_BGTD)
+        mask = self.mask(T, k_BGSD.shape[2], x_BTW.device)
         dropout = self.config.dropout if self.training else 0.0
-        y = attention(q, k, v, mask, self.causal and length == k.shape[2], dropout)
-        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+        y_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, mask, dropout)
+        return self.out(y_BHTD.transpose(1, 2).reshape(B, T, W))
+
+    def mask(self, T: int, S: int, device: torch.device) -> Tensor | Literal["causal"] | None:
+        """What the last T of S tokens see, as `functional.attention` takes it."""
+        if not self.causal:
+            return None
+        if T == S:
+            return "causal"
+        return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T) if T > 1 else None  # one sees all
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with a nonlinearity between them, or SwiGLU (Shazeer 2020)."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = config.activation
@@ -117,6 +135,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.hidden_units, config.width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, W] to [B, T, W]."""
         match self.activation:
             case "swiglu":
                 hidden = F.silu(self.gate(x)) * self.up(x)
@@ -130,6 +149,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and feed-forward, each on the normalized stream and added to it (pre-norm, Xiong et al. 2020)."""
+
     def __init__(self, config: ModelConfig, layer: int, causal: bool):
         super().__init__()
         self.attention_norm = Norm(config)
@@ -141,6 +162,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
+        """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, value, cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -154,7 +176,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, causal: bool = True):
         super().__init__()
         self.config, self.vocab_size, self.causal = config, vocab_size, causal
-        self.shallow: int | None = None  # how many blocks are in use, where not all are
+        self.active_layers: int | None = None  # how many blocks are in use; None: all
         self.embed = nn.Embedding(vocab_size, config.width)
         self.embed_norm = Norm(config) if config.norm == "rms" else None
         if config.positions == "learned":
@@ -189,8 +211,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Weights from torch's global generator. Modern: embeddings of unit variance, matrices uniform with variance
-        1 / width, output projections, gates and pairs zero, a head near zero. Classic: Radford et al. 2019."""
+        """Draw the weights from torch's global generator.
+
+        Modern: embeddings of unit variance, matrices uniform with variance 1 / width; output projections, gates and
+        embeddings of bigrams zero; a head near zero. Classic: Radford et al. 2019.
+        """
         config = self.config
         if not config.zero_init:
             for module in self.modules():
@@ -223,17 +248,15 @@ class GPT(nn.Module):
             nn.init.zeros_(self.bigram_embed.weight)
 
     def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Ids [B, T] to the normalised last hidden states [B, T, W]."""
+        """Ids [B, T] to the normalized last hidden states [B, T, W]."""
         start = cache.length if cache else 0
-        positions = slice(start, start + ids.shape[1])
-        x = self.embed(ids)
-        if torch.is_autocast_enabled(x.device.type):  # the residual stream in half precision halves its traffic
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        window = slice(start, start + ids.shape[1])
+        x = to_product_dtype(self.embed(ids))
         rotary = None
         if self.config.positions == "rope":
-            rotary = self.rotary_cos[positions].to(x.dtype), self.rotary_sin[positions].to(x.dtype)
+            rotary = self.rotary_cos[window].to(x.dtype), self.rotary_sin[window].to(x.dtype)
         else:
-            x = x + self.embed_position.weight[positions].to(x.dtype)
+            x = x + self.embed_position.weight[window].to(x.dtype)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.config.smear:
@@ -244,7 +267,7 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
                 x = (self.stream_scale[layer] * x + self.x0_scale[layer] * x0).to(x0.dtype)
-            if not self.uses(layer):
+            if not self.is_active(layer):
                 continue
             value = self.value_embeds[str(layer)](ids).to(x.dtype) if str(layer) in self.value_embeds else None
             x = block(x, rotary, value, cache)
@@ -252,15 +275,16 @@ class GPT(nn.Module):
             cache.length += ids.shape[1]
         return self.norm(x)
 
-    def uses(self, layer: int) -> bool:
-        """Whether a block is in use. Those of a shallow model are evenly spaced, the last block among them; a block
-        whose output projections are still zero is the identity, so that the others may join at any time."""
-        if self.shallow is None:
-            return True
-        return (layer + 1) * self.shallow // self.config.layers > layer * self.shallow // self.config.layers
+    def is_active(self, layer: int) -> bool:
+        """Whether a block is in use: `active_layers` of them are, evenly spaced, the last block among them.
+
+        A block whose output projections are still zero is the identity, so that the others may join at any time.
+        """
+        active, layers = self.active_layers, self.config.layers
+        return active is None or (layer + 1) * active // layers > layer * active // layers
 
     def smeared(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """Add a gated share of the previous token's embedding to each position; the first has no previous one."""
+        """Add a gated share of the previous token's embedding to each position of [B, T, W]; the first has none."""
         first = cache.last_embedding if cache is not None and cache.last_embedding is not None else x[:, :1] * 0
         previous = torch.cat((first, x[:, :-1]), dim=1)
         if cache is not None:
@@ -269,31 +293,44 @@ class GPT(nn.Module):
         return x + (gate * previous).to(x.dtype)
 
     def with_bigrams(self, x: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """Add to each position the embedding of its token and the one before it; the first has no previous one."""
+        """Add the embedding of its token and the one before to each position of [B, T, W]; the first has none."""
         seen = ids if cache is None or cache.last_ids is None else torch.cat((cache.last_ids, ids), dim=1)
         if cache is not None:
             cache.last_ids = ids[:, -1:]
-        pairs = self.bigram_embed(bigram_rows(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x.dtype)
-        return x + F.pad(pairs, (0, x.shape[2] - pairs.shape[2], x.shape[1] - pairs.shape[1], 0))
+        bigrams = self.bigram_embed(bigram_index(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x.dtype)
+        return x + F.pad(bigrams, (0, x.shape[2] - bigrams.shape[2], x.shape[1] - bigrams.shape[1], 0))
 
     def forward(
-        self, ids: Tensor, targets: Tensor | None = None, rows: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
-        """Logits [B, T, V], or [B, K, V] where `rows` (int64 [B, K]) chooses positions; with `targets` (int64, one for
-        each row of logits) their mean loss in nats instead, a scalar."""
+        self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """
+        Args:
+            ids: int64 [B, T].
+            targets: int64 [B, T], or [B, K] beside `positions`.
+            positions: int64 [B, K], the ones to predict at; None for all.
+            cache: what was seen before these ids; it is extended.
+
+        Returns:
+            Logits [B, T, V] or [B, K, V]; with targets their mean loss in nats instead, a scalar.
+        """
         x = self.hidden(ids, cache)
-        if rows is not None:
-            x = at_rows(x, rows)
+        if positions is not None:
+            x = at_positions(x, positions)
         if targets is None:
             return self.logits(x)
         return cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
-    def likelihoods(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every target [B, T] its negative log likelihood in nats (fp32), and whether it is the most likely one."""
-        nats, greedy = likelihoods(
-            self.hidden(ids).flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap
-        )
-        return nats.view(targets.shape), greedy.view(targets.shape)
+    def token_losses(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of every target by itself; ids and targets are int64 [B, T].
+
+        Returns:
+            nll: negative log-likelihoods in nats, fp32 [B, T].
+            is_argmax: whether the target is the most probable token, bool [B, T].
+        """
+        hidden_NW = self.hidden(ids).flatten(0, 1)
+        nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
+        return nll.view(targets.shape), is_argmax.view(targets.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Capped logits [..., V] of hidden states [..., W]."""
@@ -306,14 +343,17 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
 
 
-def bigram_rows(previous: Tensor, ids: Tensor, rows: int) -> Tensor:
-    """Rows of a table for pairs of ids: multiplicative hashing of int64, which wraps around alike on every device."""
-    return ((previous * 1_000_003 + ids) * 0x9E3779B1 >> 15) % rows
+def bigram_index(previous: Tensor, ids: Tensor, table_size: int) -> Tensor:
+    """Rows of a table for pairs of ids, int64 like these and of their shape.
+
+    Multiplicative hashing (Knuth 1973) of int64, which wraps around alike on every device.
+    """
+    return ((previous * 1_000_003 + ids) * 0x9E3779B1 >> 15) % table_size
 
 
-def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """The hidden states [B, K, W] of [B, T, W] at the positions `rows`, int64 [B, K]."""
-    return hidden.gather(1, rows.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+def at_positions(hidden_BTW: Tensor, positions_BK: Tensor) -> Tensor:
+    """Hidden states [B, K, W] at these positions (int64)."""
+    return hidden_BTW.gather(1, positions_BK.unsqueeze(-1).expand(-1, -1, hidden_BTW.shape[-1]))
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

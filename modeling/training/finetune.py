@@ -1,44 +1,54 @@
 """Fine-tuning a causal checkpoint into a masked model: the same weights, now seeing both sides of a blank.
 
-On token arrays of a corpus the rows are windows of running text; on those that `tokenization.sentence_pairs` wrote,
-they are pairs of sentences, and the model also learns whether the second follows the first
-(`modeling.training.sentence_pairs`).
+On token arrays of a corpus the model sees windows of running text. On those that `tokenization.sentence_pairs` wrote,
+it sees pairs of sentences, and also learns whether the second follows the first (`modeling.training.sentence_pairs`).
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-from modeling.checkpoint import Description, load_model
+from modeling.checkpoint import NEXT_SENTENCE, WEIGHTS, CheckpointConfig, load_model, write_tensors
 from modeling.config import FinetuneConfig
 from modeling.device import choose
-from modeling.inference import generate
+from modeling.inference.generate import cropped, fill, load
+from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
 from modeling.training.pretrain import recipe, token_counts
 from modeling.training.saving import is_finished
-from modeling.training.sentence_pairs import PairedLM, PairModel, set_head_apart
+from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from textmill.errors import UserError
+from textmill.files import atomic_path
+from textmill.progress import Progress
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
 
-log = logging.getLogger(__name__)
+__all__ = ["finetune"]
 
 
-def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, progress: Callable[..., None]) -> None:
+def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, progress: Progress) -> None:
     """Train the checkpoint's weights on masked text and leave a checkpoint folder in `out`; a second call continues.
 
     `stats.json` holds the held-out masked accuracy, and that of always guessing the most frequent training token; after
     pairs of sentences also the next-sentence accuracy.
 
-    Raises UserError if `checkpoint` is none, if its vocabulary is not that of the tokens, or as `pretrain` does.
+    Args:
+        checkpoint: the one to start from, of a causal model.
+        tokens: folder of token arrays, of a corpus or of pairs of sentences.
+        config: how to train.
+        out: folder to fill.
+        progress: is told steps and metrics.
+
+    Raises:
+        UserError: `checkpoint` is not a checkpoint, its vocabulary is not that of the tokens, its tokenizer has no
+            [MASK], or as `pretrain` does.
     """
     if is_finished(out):
         return
@@ -50,37 +60,39 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             f"the checkpoint has a vocabulary of {origin.vocab_size} but the tokens {train.vocab_size}; "
             "pretokenize with the checkpoint's tokenizer"
         )
-    words = load_tokenizer(checkpoint)
-    if "[MASK]" not in words.special_tokens:
+    tokenizer = load_tokenizer(checkpoint)
+    if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
-    paired = holds_pairs(tokens)
-    if paired:
+    checkpoint_config = CheckpointConfig(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
+    context, on_pairs = origin.model.context, holds_pairs(tokens)
+    objective: MaskedLM | SentencePairLM
+    if on_pairs:
         pairs = SentencePairs(tokens, "train"), SentencePairs(tokens, "validation")
-        objective = PairedLM(*pairs, origin.model.context, config, words.special_tokens)
+        objective = SentencePairLM(*pairs, context, config, tokenizer.special_tokens)
     else:
-        objective = MaskedLM(train, validation, origin.model.context, config, words.special_tokens)
-    description = Description(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
+        objective = MaskedLM(train, validation, context, config, tokenizer.special_tokens)
     with ranks(compute.device) as group:
-        model = PairModel(origin.model, origin.vocab_size) if paired else description.build()
+        model = SentencePairModel(origin.model, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
         model.load_state_dict(model.state_dict() | base.state_dict())
-        trainer = Trainer(TrainingRun(model, objective, description, config, out), compute, group, progress)
+        run = TrainingRun(model, objective, checkpoint_config, config, out)
+        trainer = Trainer(run, compute, group, progress)
         trainer.run()
         if group.first:
             metrics = trainer.saver.publish()
-            if paired:
-                set_head_apart(out)
-            words.save(out)
-            guess = most_frequent(train, words.special_tokens)
-            blank = generate.cropped(config.sample_blank, words, origin.model.context)
-            filled = generate.fill(generate.load(out, device="cpu"), blank)
+            if on_pairs:
+                separate_head(out)
+            tokenizer.save(out)
+            guess = most_frequent(train, tokenizer.special_tokens)
+            text = cropped(config.sample_blank, tokenizer, context)
+            filled = fill(load(out, device="cpu"), text)
             stats = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
-                "tokens_seen": config.steps * config.batch * objective.length,
+                "tokens_seen": config.steps * run.tokens_per_step,
                 **{name: value for name, value in metrics.items() if name != "step"},
-                "most_frequent_token": words.decode([guess]),
+                "most_frequent_token": tokenizer.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
-                "sample_blank": blank,
+                "sample_blank": text,
                 "sample_filled": filled.text,
                 "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
             }
@@ -89,6 +101,19 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
 
 
 def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
+    """Id of the token that occurs most often, special ones aside."""
     counts = torch.from_numpy(token_counts(tokens))
     counts[list(special_tokens.values())] = 0
     return int(counts.argmax())
+
+
+def separate_head(out: Path) -> None:
+    """Move the head for pairs of sentences into a file of its own.
+
+    What is left is a masked model like any other, for `fill` and `export`.
+    """
+    weights = safetensors.torch.load_file(out / WEIGHTS)
+    head = {name: weights.pop(name) for name in list(weights) if name.startswith(NEXT_SENTENCE_PREFIX)}
+    for name, tensors in ((NEXT_SENTENCE, head), (WEIGHTS, weights)):  # the weights last: a killed call is repeated
+        with atomic_path(out / name) as unfinished:
+            write_tensors(unfinished, tensors)

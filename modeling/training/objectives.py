@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,58 +21,89 @@ from modeling.training.distributed import Ranks
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays, shuffled
 
-ORDERED = 4096  # windows whose places are worked out at once
+__all__ = [
+    "Batch", "CausalLM", "MaskRates", "MaskedLM", "Masking", "Objective", "TrainWindows", "evaluation_rows",
+    "generator_at", "to_device", "validation_windows",
+]  # fmt: skip
+
+WINDOWS_AHEAD = 4096  # windows whose places are worked out at once
 
 
 class Batch(NamedTuple):
-    """ids int64 [B, T]; targets int64 [B, K]; rows int64 [B, K]: positions that predict them, None for every one."""
+    """Windows, and what is to be predicted in them.
+
+    Attributes:
+        ids: int64 [B, T].
+        targets: int64 [B, K].
+        positions: int64 [B, K], the ones that predict the targets; None for all of them, in order (K = T).
+    """
 
     ids: Tensor
     targets: Tensor
-    rows: Tensor | None = None
+    positions: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*moved(self, device))
+        return Batch(*to_device(self, device))
 
 
-def moved(tensors: Iterable[Tensor | None], device: torch.device) -> Iterable[Tensor | None]:
-    """The tensors of a batch on the device that computes with it."""
-    if device.type != "cuda":
-        return (t if t is None else t.to(device) for t in tensors)
-    return (t if t is None else t.pin_memory().to(device, non_blocking=True) for t in tensors)
+def to_device(tensors: Iterable[Tensor | None], device: torch.device) -> Iterator[Tensor | None]:
+    """The tensors of a batch on the device that computes with it; a GPU fetches them while it does other work."""
+    for tensor in tensors:
+        if tensor is None or device.type != "cuda":
+            yield tensor if tensor is None else tensor.to(device)
+        else:
+            yield tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Objective(Protocol):
-    length: int  # tokens a row
+    """What a `Trainer` asks of an objective.
 
-    def train_batch(self, step: int, batch: int, rows: range) -> Batch:
-        """Rows `rows` of the `batch` windows of a step."""
+    Attributes:
+        length: tokens of a window.
+    """
 
-    def evaluate(
-        self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
-    ) -> dict[str, float]:
-        """Figures on the fixed validation windows; `validation_loss` (nats) is among them. Every rank gets the same."""
+    length: int
+
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> Any:
+        """Rows `batch_rows` of the `batch` windows of a step: a tuple of tensors, with `to`, that the model takes."""
+
+    def evaluate(self, model: Callable[..., Any], ranks: Ranks, device: torch.device, batch: int) -> dict[str, float]:
+        """Metrics on the fixed validation windows, the same on every rank.
+
+        Args:
+            model: on `device`, in evaluation mode.
+            ranks: they share the windows.
+            device: where to compute.
+            batch: most windows at once.
+
+        Returns:
+            `validation_loss` in nats, and what else the objective measures.
+        """
 
 
 class TrainWindows:
-    """Windows tile the corpus from an offset that changes each epoch, in an order shuffled each epoch."""
+    """Windows tile the corpus from an offset that changes each epoch, in an order shuffled each epoch.
+
+    Args:
+        tokens: the training split.
+        length: tokens from one window to the next.
+        extra: tokens that a window has beyond `length`: the last target of a causal model.
+        seed: decides offsets and orders.
+    """
 
     def __init__(self, tokens: TokenArrays, length: int, extra: int, seed: int):
         self.tokens, self.length, self.extra, self.seed = tokens, length, extra, seed
         if len(tokens) < length + extra:
-            raise UserError(
-                f"a window needs {length + extra} tokens but the {tokens.split} split has {len(tokens)}; "
-                "lower model.context or give more text"
-            )
+            raise too_few_tokens(tokens, length + extra)
         self.count = max(1, (len(tokens) - extra - (length - 1)) // length)
         self._numbers, self._starts = range(0), np.empty(0, np.int64)  # an order worked out ahead: cheaper by the lot
 
-    def read(self, first: int, rows: range) -> np.ndarray:
-        """Windows number first + row, int64 [len(rows), length + extra]."""
-        start, stop = first + rows.start, first + rows.stop
+    def read(self, first: int, batch_rows: range) -> np.ndarray:
+        """Windows number first + row, int64 [len(batch_rows), length + extra]."""
+        start, stop = first + batch_rows.start, first + batch_rows.stop
         if not self._numbers.start <= start <= stop <= self._numbers.stop:
             end_of_epoch = (start // self.count + 1) * self.count
-            self._numbers = range(start, max(stop, min(start + ORDERED, end_of_epoch)))
+            self._numbers = range(start, max(stop, min(start + WINDOWS_AHEAD, end_of_epoch)))
             self._starts = self.starts(np.arange(self._numbers.start, self._numbers.stop, dtype=np.int64))
         begin = self._numbers.start
         return self.tokens.windows(self._starts[start - begin : stop - begin], self.length + self.extra)
@@ -90,22 +121,34 @@ class TrainWindows:
 
 
 def validation_windows(tokens: TokenArrays, length: int, extra: int, budget: int) -> Tensor:
-    """Fixed windows, int64 [windows, length + extra], of about `budget` tokens together: spread evenly over the
-    validation split and never overlapping in what they predict."""
+    """Fixed windows, int64 [windows, length + extra], of about `budget` tokens together.
+
+    They are spread evenly over the validation split and never overlap in what they predict.
+
+    Raises:
+        UserError: the split has not enough tokens for one.
+    """
     available = (len(tokens) - extra) // length
     if available < 1:
-        raise UserError(
-            f"a window needs {length + extra} tokens but the {tokens.split} split has {len(tokens)}; "
-            "lower model.context or give more text"
-        )
+        raise too_few_tokens(tokens, length + extra)
     count = max(1, min(available, budget // length))
     starts = np.arange(count, dtype=np.int64) * available // count * length
     return torch.from_numpy(tokens.windows(starts, length + extra))
 
 
-def shares(count: int, ranks: Ranks, batch: int) -> Iterator[tuple[Tensor, int]]:
-    """This rank's rows of each batch out of `count` rows, as (row numbers, weight); all ranks get equally many batches,
-    as sharded models need it: one with nothing left to do repeats row 0 at weight 0."""
+def too_few_tokens(tokens: TokenArrays, needed: int) -> UserError:
+    return UserError(
+        f"a window needs {needed} tokens but the {tokens.split} split has {len(tokens)}; lower model.context or give "
+        "more text"
+    )
+
+
+def evaluation_rows(count: int, ranks: Ranks, batch: int) -> Iterator[tuple[Tensor, int]]:
+    """This rank's rows of each batch out of `count` rows, as (row numbers int64 [B], weight).
+
+    All ranks get equally many batches, as sharded models need it: a rank with nothing left to do repeats row 0 at
+    weight 0.
+    """
     for start in range(0, count, batch * ranks.world):
         inside = ranks.share(min(batch * ranks.world, count - start))
         rows = torch.arange(start + inside.start, start + inside.stop)
@@ -121,15 +164,15 @@ class CausalLM:
         self.validation = validation_windows(validation, context, 1, evaluate_tokens)
         self.token_bytes = torch.from_numpy(validation.token_bytes.astype(np.int64))
 
-    def train_batch(self, step: int, batch: int, rows: range) -> Batch:
-        windows = torch.from_numpy(self.train.read(step * batch, rows))
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> Batch:
+        windows = torch.from_numpy(self.train.read(step * batch, batch_rows))
         return Batch(windows[:, :-1], windows[:, 1:])
 
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
     ) -> dict[str, float]:
         nats = torch.zeros((), dtype=torch.float64)
-        for rows, weight in shares(len(self.validation), ranks, batch):
+        for rows, weight in evaluation_rows(len(self.validation), ranks, batch):
             windows = self.validation[rows]
             data = Batch(windows[:, :-1], windows[:, 1:]).to(device)
             nats += model(*data).cpu().double() * data.targets.numel() * weight
@@ -141,6 +184,24 @@ class CausalLM:
         }
 
 
+class MaskRates(NamedTuple):
+    """How many tokens are hidden, and behind what.
+
+    Attributes:
+        hidden: share of the tokens.
+        random: of the hidden ones, share that is replaced by a random token instead of [MASK].
+        keep: of the hidden ones, share that is left as it is.
+    """
+
+    hidden: float
+    random: float = 0.0
+    keep: float = 0.0
+
+    @classmethod
+    def of_training(cls, config: FinetuneConfig) -> MaskRates:
+        return cls(config.mask_rate, config.mask_random, config.mask_keep)
+
+
 class Masking:
     """Hides tokens for the model to predict; special ones and, where predictions are shifted, the first one stay."""
 
@@ -148,12 +209,11 @@ class Masking:
         self.mask_id, self.vocab_size, self.shift = special_tokens["[MASK]"], vocab_size, shift
         self.special = torch.tensor(sorted(special_tokens.values()))
 
-    def hide(self, ids: Tensor, counts: Tensor, random: float, keep: float, generator: torch.Generator) -> Batch:
-        """Hide `counts` (int64 [B]) tokens in the rows of ids [B, T]: behind [MASK], or for a share of `random` another
-        token, or for a share of `keep` themselves.
+    def hide(self, ids: Tensor, counts: Tensor, rates: MaskRates, generator: torch.Generator) -> Batch:
+        """Hide `counts` (int64 [B]) tokens in the windows of ids [B, T].
 
-        A row with fewer than the most repeats its targets, so that every row weighs about the same and means over
-        micro-batches and ranks are the mean: row i's own targets are the first counts[i].
+        A window with fewer than the most repeats its targets, so that every window weighs about the same and means over
+        micro-batches and ranks are the mean: window i's own targets are the first counts[i].
         """
         draw = torch.rand(ids.shape, generator=generator)
         draw[torch.isin(ids, self.special)] += 1
@@ -167,19 +227,19 @@ class Masking:
         targets = ids.gather(1, places)
         fate = torch.rand(targets.shape, generator=generator).gather(1, own)
         noise = torch.randint(self.vocab_size, targets.shape, generator=generator).gather(1, own)
-        shown = torch.where(fate < random, noise, torch.full_like(targets, self.mask_id))
-        shown = torch.where(fate >= 1 - keep, targets, shown)
+        shown = torch.where(fate < rates.random, noise, torch.full_like(targets, self.mask_id))
+        shown = torch.where(fate >= 1 - rates.keep, targets, shown)
         return Batch(ids.scatter(1, places, shown), targets, places - 1 if self.shift else places)
 
 
-def generator_of(seed: int, step: int) -> torch.Generator:
+def generator_at(seed: int, step: int) -> torch.Generator:
     """Chance as a function of (seed, step)."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class MaskedLM:
-    """Predict tokens hidden from a window that the model sees whole."""
+    """Predict tokens hidden from a window that the model sees whole (Devlin et al. 2019, BERT)."""
 
     def __init__(
         self, train: TokenArrays, validation: TokenArrays, context: int, config: FinetuneConfig,
@@ -190,31 +250,29 @@ class MaskedLM:
         self.train = TrainWindows(train, context, 0, config.seed)
         windows = validation_windows(validation, context, 0, config.evaluate_tokens)
         fixed = torch.Generator().manual_seed(0)
-        self.validation_batch = self.masked(windows, config.evaluate_mask_rate, 0.0, 0.0, fixed)
+        self.validation_batch = self.masked(windows, MaskRates(config.evaluate_mask_rate), fixed)
         self.validation_targets = self.validation_batch.targets
 
-    def train_batch(self, step: int, batch: int, rows: range) -> Batch:
-        return Batch(*(tensor[rows.start : rows.stop] for tensor in self.whole_batch(step, batch)))
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> Batch:
+        return Batch(*(tensor[batch_rows.start : batch_rows.stop] for tensor in self.global_batch(step, batch)))
 
     @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
-    def whole_batch(self, step: int, batch: int) -> Batch:
-        """The global batch, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
+    def global_batch(self, step: int, batch: int) -> Batch:
+        """The batch of all ranks, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
         windows = torch.from_numpy(self.train.read(step * batch, range(batch)))
-        config = self.config
-        generator = generator_of(config.seed, step)
-        return self.masked(windows, config.mask_rate, config.mask_random, config.mask_keep, generator)
+        return self.masked(windows, MaskRates.of_training(self.config), generator_at(self.config.seed, step))
 
-    def masked(self, windows: Tensor, rate: float, random: float, keep: float, generator: torch.Generator) -> Batch:
-        counts = torch.full((len(windows),), max(1, round(rate * self.length)))
-        return self.masking.hide(windows, counts, random, keep, generator)
+    def masked(self, windows: Tensor, rates: MaskRates, generator: torch.Generator) -> Batch:
+        counts = torch.full((len(windows),), max(1, round(rates.hidden * self.length)))
+        return self.masking.hide(windows, counts, rates, generator)
 
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
     ) -> dict[str, float]:
         sums = torch.zeros(2, dtype=torch.float64)  # nats, right guesses
-        for rows, weight in shares(len(self.validation_batch.ids), ranks, batch):
-            ids, targets, places = Batch(*(tensor[rows] for tensor in self.validation_batch)).to(device)
-            logits = model(ids, rows=places).float().flatten(0, 1)
+        for rows, weight in evaluation_rows(len(self.validation_batch.ids), ranks, batch):
+            ids, targets, positions = Batch(*(tensor[rows] for tensor in self.validation_batch)).to(device)
+            logits = model(ids, positions=positions).float().flatten(0, 1)
             nats = F.cross_entropy(logits, targets.flatten(), reduction="sum")
             right = (logits.argmax(dim=-1) == targets.flatten()).sum()
             sums += torch.stack((nats, right)).cpu().double() * weight

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: Muon for the matrices of the blocks, AdamW for everything else.
+"""Optimizers and schedules: Muon for the matrices of the blocks, AdamW (Loshchilov & Hutter 2019) for the rest.
 
 Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal matrix, so that all its directions
 advance equally. Here matrices of one shape go through the iteration together, with the coefficients of Polar Express
@@ -26,7 +26,15 @@ MUON_ROUNDS = 5
 
 
 def orthogonalized(matrices: Tensor, rounds: int = MUON_ROUNDS) -> Tensor:
-    """About U V^T for each matrix U S V^T of [N, R, C], in its dtype (bf16 will do): singular values end near 1."""
+    """About U V^T for each matrix U S V^T: singular values end near 1.
+
+    Args:
+        matrices: [N, R, C], of any float dtype; bf16 will do.
+        rounds: of the iteration, at most those of `POLAR_EXPRESS`.
+
+    Returns:
+        [N, R, C], in the dtype of the matrices.
+    """
     x = matrices
     tall = x.shape[-2] > x.shape[-1]
     if tall:
@@ -62,7 +70,7 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalized(directions.to(self.dtype))
                 length = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, update in zip(params, updates, strict=True):
-                    if is_sharded(param):
+                    if is_dtensor(param):
                         # imported here: it costs a second that a single process need not wait
                         from torch.distributed.tensor import distribute_tensor
 
@@ -76,18 +84,21 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(param.grad)
         state["momentum"].lerp_(param.grad, 1 - momentum)
         direction = param.grad.lerp(state["momentum"], momentum)
-        return direction.full_tensor() if is_sharded(direction) else direction
+        return direction.full_tensor() if is_dtensor(direction) else direction
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which this rank holds a part."""
+def is_dtensor(tensor: Tensor) -> bool:
+    """Whether this rank holds a part of the tensor (DTensor, not asked by its slow import)."""
     return hasattr(tensor, "placements")
 
 
 def optimizers(model: nn.Module, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Every parameter in exactly one optimizer; each group keeps its base rate in `base_lr`.
+    """Optimizers that together hold every parameter once; each group keeps its rate before scaling in `base_lr`.
 
-    dtype: that of the run's matrix products.
+    Args:
+        model: a `GPT`, whose head has a rate of its own.
+        config: which optimizer, with which rates.
+        dtype: that of the run's matrix products.
     """
     parameters = dict(model.named_parameters())
     betas = (config.beta1, config.beta2)
@@ -128,18 +139,21 @@ def main_learning_rate(config: OptimizerConfig) -> float:
 
 
 def lr_scale(schedule: ScheduleConfig, step: int, steps: int) -> float:
-    """What every learning rate is multiplied by at `step` (0-based) of `steps`."""
+    """What every learning rate is multiplied by at `step` (0-based) of `steps`.
+
+    Shapes: cosine (Loshchilov & Hutter 2017), wsd (warm-up, stable, decay: Hu et al. 2024, MiniCPM), constant.
+    """
     if step < schedule.warmup:
         return (step + 1) / schedule.warmup
     done = (step - schedule.warmup) / max(1, steps - schedule.warmup)  # in [0, 1)
     match schedule.shape:
         case "cosine":
-            share = 0.5 * (1 + math.cos(math.pi * done))
+            scale = 0.5 * (1 + math.cos(math.pi * done))
         case "wsd":
-            share = min(1.0, (1 - done) / schedule.decay) if schedule.decay else 1.0
+            scale = min(1.0, (1 - done) / schedule.decay) if schedule.decay else 1.0
         case "constant":
             return 1.0
-    return schedule.final + (1 - schedule.final) * share
+    return schedule.final + (1 - schedule.final) * scale
 
 
 def set_learning_rates(chosen: list[torch.optim.Optimizer], scale: float) -> None:

@@ -1,4 +1,4 @@
-"""A model on many devices: replicated (DDP) or sharded (FSDP2). The model file knows nothing of it."""
+"""A model on many devices: replicated (DDP) or sharded (FSDP2). The model's own file knows nothing of it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from modeling.training.distributed import Ranks
 def parallelized(
     model: GPT, ranks: Ranks, compute: Compute, how: Literal["ddp", "fsdp"], grows: bool = False
 ) -> nn.Module:
-    """The module to call in place of `model`; whose parameters stay those of `model`. One that `grows` has parameters
-    that some steps do not use."""
+    """The module to call in place of `model`; its parameters stay those of `model`.
+
+    Args:
+        model: on the device that trains it.
+        ranks: those that train it together.
+        compute: device and dtype of the products.
+        how: a copy on each rank (DDP, Li et al. 2020), or a part (FSDP2, after Zhao et al. 2023).
+        grows: whether some steps leave some blocks out.
+    """
     if ranks.world == 1:
         return model
     if how == "ddp":
@@ -32,7 +39,7 @@ def parallelized(
     for block in model.blocks:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
-    if grows:  # the backward pass looks for room that a block gets when it is gathered first
+    if grows:  # the backward pass looks for room that a block gets when it is first gathered
         for block in model.blocks:
             block.unshard()
             block.reshard()
@@ -40,7 +47,7 @@ def parallelized(
 
 
 def synchronize_gradients(module: nn.Module, now: bool) -> None:
-    """Whether the next backward pass exchanges gradients: only the last micro-batch of a step needs to."""
+    """Set whether the next backward pass exchanges gradients: only the last micro-batch of a step needs to."""
     if isinstance(module, DistributedDataParallel):
         module.require_backward_grad_sync = now
     elif is_sharded(module):
@@ -70,18 +77,18 @@ def optimizer_state(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -
     }
 
 
-def make_room(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], contents: dict[str, tuple[torch.Size, torch.dtype]]
+def allocate_optimizer_state(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], shapes: dict[str, tuple[torch.Size, torch.dtype]]
 ) -> None:
-    """Allocate the optimizer state that `optimizer_state` is to give, to be filled in."""
+    """Allocate the tensors that `optimizer_state` is to give, by its names, to be filled in."""
     parameters = dict(model.named_parameters())
     owners = {p: (o, group) for o in optimizers for group in o.param_groups for p in group["params"]}
-    for path, (shape, dtype) in contents.items():
+    for path, (shape, dtype) in shapes.items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
         optimizer, group = owners[parameter]
         if shape == parameter.shape:  # moments are placed as their parameter is
-            room = torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+            allocated = torch.empty_like(parameter, dtype=dtype, requires_grad=False)
         else:  # a counter: fused steps read it on the device
-            room = torch.empty(shape, dtype=dtype, device=parameter.device if group.get("fused") else "cpu")
-        optimizer.state[parameter][key] = room
+            allocated = torch.empty(shape, dtype=dtype, device=parameter.device if group.get("fused") else "cpu")
+        optimizer.state[parameter][key] = allocated

@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from modeling.checkpoint import Description
-from modeling.config import PretrainConfig
+from modeling.checkpoint import CheckpointConfig
+from modeling.config import PretrainConfig, RunConfig
 from modeling.device import choose
-from modeling.inference import generate
+from modeling.inference.generate import Sampling, generate, load
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM
 from modeling.training.saving import is_finished
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from textmill.errors import UserError
+from textmill.progress import Progress
 from textmill.settings import output_settings
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer
 
-log = logging.getLogger(__name__)
+__all__ = ["entropy", "pretrain", "recipe", "token_counts"]
 
 COUNT_CHUNK = 1 << 22
 
 
-def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, progress: Callable[..., None]) -> None:
+def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: Path, progress: Progress) -> None:
     """Train a model from scratch and leave a checkpoint folder in `out`; a second call continues a killed one.
 
-    tokens: folder of token arrays with splits `train` and `validation`; tokenizer: the one they were made with.
     Beside the checkpoint's files, `out` gets the tokenizer, `stats.json` (parameters, tokens seen, validation loss in
     nats and bits per byte, unigram entropy of the training split in nats, a sample) and `timing.jsonl` (clocks).
     Under torchrun every rank calls it, and rank 0 writes.
 
-    Raises UserError if the data is shorter than a window, the vocabularies differ, the loss is not finite, or the
-    batch does not divide over the ranks.
+    Args:
+        tokens: folder of token arrays with splits `train` and `validation`.
+        tokenizer_folder: the tokenizer they were made with.
+        config: what to train, and how.
+        out: folder to fill.
+        progress: is told steps and metrics.
+
+    Raises:
+        UserError: the data is shorter than a window, the vocabularies differ, the batch does not divide over the ranks,
+            a loss is not finite, or a step does not fit into memory.
     """
     if is_finished(out):
         return
     compute = choose(config.device, config.precision, local_rank())
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
-    words = load_tokenizer(tokenizer)
-    if words.vocab_size != train.vocab_size:
+    tokenizer = load_tokenizer(tokenizer_folder)
+    if tokenizer.vocab_size != train.vocab_size:
         raise UserError(
-            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {words.vocab_size}; "
+            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {tokenizer.vocab_size}; "
             "pretokenize with this tokenizer"
         )
     objective = CausalLM(train, validation, config.model.context, config.seed, config.evaluate_tokens)
-    description = Description(config.model, train.vocab_size, "causal", False, recipe(config))
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
-        run = TrainingRun(description.build(), objective, description, config, out)
+        run = TrainingRun(checkpoint_config.build_model(), objective, checkpoint_config, config, out)
         trainer = Trainer(run, compute, group, progress)
         trainer.run()
         if group.first:
             metrics = trainer.saver.publish()
-            words.save(out)
+            tokenizer.save(out)
             stats = {
                 "parameters": sum(p.numel() for p in run.model.parameters()),
                 "block_parameters": run.model.block_parameters(),
                 "vocab_size": train.vocab_size,
                 "steps": config.steps,
-                "tokens_seen": config.steps * config.batch * config.model.context,
+                "tokens_seen": config.steps * run.tokens_per_step,
                 "validation_loss": metrics["validation_loss"],
                 "bits_per_byte": metrics["bits_per_byte"],
                 "unigram_entropy": entropy(token_counts(train)),
@@ -75,13 +82,13 @@ def pretrain(tokens: Path, tokenizer: Path, config: PretrainConfig, out: Path, p
         group.barrier()
 
 
-def recipe(config: PretrainConfig) -> dict:
+def recipe(config: RunConfig) -> dict[str, Any]:
     """The settings that decide the weights, for `config.json`: the same bytes however the run was executed."""
     return config.model_dump(include=output_settings(config).keys() - {"model"})
 
 
 def token_counts(tokens: TokenArrays) -> np.ndarray:
-    """int64[vocab_size]: how often each token occurs."""
+    """int64 [V]: how often each token occurs."""
     counts = np.zeros(tokens.vocab_size, np.int64)
     for start in range(0, len(tokens), COUNT_CHUNK):
         chunk = tokens.window(start, min(COUNT_CHUNK, len(tokens) - start))
@@ -91,13 +98,13 @@ def token_counts(tokens: TokenArrays) -> np.ndarray:
 
 def entropy(counts: np.ndarray) -> float:
     """Entropy in nats of the distribution that the counts describe."""
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
+    probs = counts[counts > 0] / counts.sum()
+    return float(-(probs * np.log(probs)).sum())
 
 
 def sample(out: Path, config: PretrainConfig) -> str:
     """Text that continues the configured prompt, made on the CPU in fp32."""
     if not config.sample_tokens:
         return ""
-    settings = generate.Sampling(max_tokens=config.sample_tokens, seed=config.seed)
-    return generate.generate(generate.load(out, device="cpu"), [config.sample_prompt], settings)[0]
+    sampling = Sampling(max_tokens=config.sample_tokens, seed=config.seed)
+    return generate(load(out, device="cpu"), [config.sample_prompt], sampling)[0]

@@ -16,7 +16,7 @@ On several machines that share the folders, start this on each, with torchrun's 
 
 The variable matters once a rank dies. Without it torchrun lends the ranks its own key-value store, the same one for
 every restart, and a restarted rank may read there where its peers listened before they died: it fails to connect, or
-waits half an hour for a stranger. With it, each start has a store of its own.
+waits half an hour for a process that is gone. With it, each start has a store of its own.
 """
 
 from __future__ import annotations
@@ -31,50 +31,61 @@ import time
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.training.distributed import under_torchrun
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
 from textmill.errors import UserError
-from textmill.processes import die_with_parent
+from textmill.processes import die_with_parent, python_command
 
-SECONDS_FOR_THE_FIRST = 5.0
-FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # for every start of the ranks, see above
+__all__ = ["command", "main"]
+
+MODULE = "modeling.training.process"
+SECONDS_FOR_RANK_0 = 5.0
+# For the ranks: a store of their own at every start, see above, and no import from the working directory
+TORCHRUN_ENVIRONMENT = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "PYTHONSAFEPATH=1")
 
 
 def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path) -> list[str]:
-    """Arguments that start this module: `origin` is the tokenizer to pretrain with, or the checkpoint to fine-tune.
+    """Arguments that start this module; run them in the environment of `device.training_environment`.
 
     More than one of `config.processes` are ranks started by torchrun on this machine, on a free port, and restarted
     together up to three times if one dies; across machines, call torchrun with its own rendezvous options.
+
+    Args:
+        config: its type says whether to pretrain or to fine-tune.
+        tokens: folder of token arrays.
+        origin: the tokenizer to pretrain with, or the checkpoint to fine-tune.
+        out: folder to fill.
     """
-    launcher = [sys.executable]
-    if config.processes > 1:
-        count = f"--nproc-per-node={config.processes}"
-        torchrun = [*launcher, "-m", "torch.distributed.run"]
-        launcher = ["env", FRESH_STORE, *torchrun, "--standalone", count, "--max-restarts=3"]
     task = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
     paths = ["--tokens", str(tokens), "--origin", str(origin), "--out", str(out)]
-    return [*launcher, "-m", "modeling.training.process", task, "--config", config.model_dump_json(), *paths]
+    arguments = [task, "--config", config.model_dump_json(), *paths]
+    if config.processes == 1:
+        return python_command(MODULE, *arguments)
+    options = ["--standalone", f"--nproc-per-node={config.processes}", "--max-restarts=3", "-m", MODULE]
+    return ["env", *TORCHRUN_ENVIRONMENT, *python_command("torch.distributed.run", *options, *arguments)]
 
 
-def say(message: dict) -> None:
+def write_line(message: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-def is_first() -> bool:
+def is_rank_0() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def report(done: int, total: int | None = None, **figures: object) -> None:
-    if is_first():
-        say({"done": done, "total": total} | figures)
+def write_progress(done: float, total: float | None = None, **details: object) -> None:
+    """A `Progress` that a parent process reads."""
+    if is_rank_0():
+        write_line({"done": done, "total": total} | details)
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the task that the arguments name; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m modeling.training.process", description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=["pretrain", "finetune"])
     parser.add_argument("--config", required=True, help="settings as JSON, or a file that holds them")
@@ -85,26 +96,28 @@ def main(arguments: list[str] | None = None) -> int:
     if under_torchrun():  # ranks are in sessions of their own: nothing else ends them if torchrun is killed outright
         die_with_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    kind: type[BaseModel] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
+    config_type: type[PretrainConfig | FinetuneConfig] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
     try:
-        config = kind.model_validate_json(settings(given.config))
+        config = config_type.model_validate_json(read_config(given.config))
         given.out.mkdir(parents=True, exist_ok=True)
-        if given.task == "pretrain":
-            pretrain(given.tokens, given.origin, config, given.out, report)
+        if isinstance(config, PretrainConfig):
+            pretrain(given.tokens, given.origin, config, given.out, write_progress)
         else:
-            finetune(given.origin, given.tokens, config, given.out, report)
+            finetune(given.origin, given.tokens, config, given.out, write_progress)
     except ValidationError as error:
         first = error.errors()[0]
-        return give_up(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return report_mistake(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except UserError as error:
-        return give_up(str(error))
+        return report_mistake(str(error))
     except torch.OutOfMemoryError as error:  # outside of a step, which says what would fit
-        return give_up(f"the device's memory does not suffice ({str(error).splitlines()[0]}); set micro_batch lower")
+        return report_mistake(
+            f"the device's memory does not suffice ({str(error).splitlines()[0]}); set micro_batch lower"
+        )
     return 0
 
 
-def settings(given: str) -> str:
-    """The JSON that was given, or that the file holds which was."""
+def read_config(given: str) -> str:
+    """The value of `--config` if it is JSON, else the content of the file that it names."""
     if given.lstrip().startswith("{"):
         return given
     try:
@@ -113,15 +126,15 @@ def settings(given: str) -> str:
         raise UserError(f"--config {given} cannot be read ({error}); give JSON, or a file that holds it") from error
 
 
-def give_up(error: str) -> int:
-    """Say what the user has to put right; the exit status. Ranks started again would only make the same mistake.
+def report_mistake(error: str) -> int:
+    """Tell the parent what the user has to put right, and end all ranks; the exit status.
 
-    Any rank may be the one that meets it: each has a device and a memory of its own. Mostly all do, so the others let
-    the first tell it, and are ended meanwhile.
+    Ranks started again would only make the same mistake. Any rank may be the one that meets it, as each has a device
+    and a memory of its own. Mostly all of them do, so the others wait for rank 0 to tell it, and are ended meanwhile.
     """
-    if under_torchrun() and not is_first():
-        time.sleep(SECONDS_FOR_THE_FIRST)
-    say({"error": error})
+    if under_torchrun() and not is_rank_0():
+        time.sleep(SECONDS_FOR_RANK_0)
+    write_line({"error": error})
     if under_torchrun():
         os.kill(os.getppid(), signal.SIGTERM)
     return 2

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from modeling import checkpoint
-from modeling.checkpoint import Checkpoints, Description
+from modeling.checkpoint import METRICS, WEIGHTS, CheckpointConfig, Checkpoints
 from modeling.training.distributed import Ranks
-from modeling.training.parallel import is_sharded, make_room, optimizer_state
+from modeling.training.parallel import allocate_optimizer_state, is_sharded, optimizer_state
 from modeling.training.state import TrainingRun, TrainingState
 from textmill.errors import UserError
-from textmill.files import remove_temporary
+from textmill.files import atomic_path, atomic_write, remove_temporary
 
 __all__ = ["CHECKPOINTS", "STATS", "Saver", "is_finished"]
 
@@ -62,13 +62,13 @@ class Saver:
         """Write a checkpoint of this step: each rank its part of a sharded model, else rank 0 what all ranks hold."""
         folder = self.checkpoints.path(self.state.step)
         weights, training_state = self.tensors()
-        description, metrics = self.run.description, self.state.metrics_jsonl()
+        config, metrics = self.run.checkpoint_config, self.state.metrics_jsonl()
         if is_sharded(self.state.model):
             from modeling.training import sharded  # here and below: a second that a single process need not wait
 
-            sharded.write(folder, weights | training_state, description, metrics, self.ranks)
+            sharded.write(folder, weights | training_state, config, metrics, self.ranks)
         elif self.ranks.first:
-            checkpoint.write(folder, weights, description, training_state, metrics)
+            checkpoint.write_checkpoint(folder, weights, config, training_state, metrics)
         self.prune()
         self.ranks.barrier()
         self.saved_step, self.saved_at = self.state.step, time.monotonic()
@@ -86,7 +86,7 @@ class Saver:
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights to use, and what continuing needs beside them: the run's own tensors, sharded where it is."""
         state = self.state
-        weights = checkpoint.untied(state.model.state_dict(), state.model)
+        weights = checkpoint.without_tied_head(state.model.state_dict(), state.model)
         training_state = {STEP: torch.tensor(state.step)}
         if state.step < self.run.config.steps:
             moments = optimizer_state(state.model, state.optimizers)
@@ -115,18 +115,17 @@ class Saver:
         """Fill the state's tensors and metrics from a checkpoint."""
         from modeling.training import sharded
 
-        if differences := self.run.description.differences(Description.read(folder)):
+        if differences := self.run.checkpoint_config.differences(CheckpointConfig.read(folder)):
             raise UserError(
                 f"{self.run.out} holds an unfinished run with other settings ({'; '.join(differences)}); continue it "
                 "with its own, or give another folder"
             )
-        saved = sharded.contents(folder).items()
-        moments = {name.removeprefix(OPTIMIZER): size for name, size in saved if name.startswith(OPTIMIZER)}
-        make_room(self.state.model, self.state.optimizers, moments)
+        saved = sharded.tensor_shapes(folder).items()
+        moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved if name.startswith(OPTIMIZER)}
+        allocate_optimizer_state(self.state.model, self.state.optimizers, moments)
         weights, training_state = self.tensors()
         sharded.fill(weights | training_state, folder)
-        lines = (folder / checkpoint.METRICS).read_text().splitlines()
-        self.state.metrics[:] = map(json.loads, lines)
+        self.state.metrics[:] = map(json.loads, (folder / METRICS).read_text().splitlines())
 
     def publish(self) -> dict[str, float]:
         """Write the chosen checkpoint's files to `out` itself.
@@ -136,11 +135,11 @@ class Saver:
         """
         step = self.state.best_step() if self.run.config.keep == "best" else self.run.config.steps
         folder = self.checkpoints.path(step)
-        if checkpoint.is_whole(folder):
-            checkpoint.publish(folder, self.run.out)
-        else:
+        if checkpoint.is_sharded(folder):
             self.gather(folder)
-        checkpoint.describe(self.run.out, self.run.description, self.state.metrics_jsonl())
+        else:
+            checkpoint.publish_weights(folder, self.run.out)
+        checkpoint.publish_texts(self.run.out, self.run.checkpoint_config, self.state.metrics_jsonl())
         return next(line for line in reversed(self.state.evaluations()) if line["step"] == step)
 
     def gather(self, folder: Path) -> None:
@@ -149,11 +148,10 @@ class Saver:
 
         tensors = sharded.read(folder)
         weights = {n: t for n, t in tensors.items() if n != STEP and not n.startswith((OPTIMIZER, TRAINED))}
-        checkpoint.write_tensors(self.run.out / checkpoint.WEIGHTS, weights)
+        with atomic_path(self.run.out / WEIGHTS) as unfinished:
+            checkpoint.write_tensors(unfinished, weights)
 
     def finish(self, stats: dict[str, Any]) -> None:
         """Write `stats.json`, which says that the result is finished, and drop the checkpoints of the way."""
-        content = json.dumps(stats, indent=2, sort_keys=True) + "\n"
-        checkpoint.write_file(self.run.out / STATS, content.encode())
-        checkpoint.sync(self.run.out)
+        atomic_write(self.run.out / STATS, json.dumps(stats, indent=2, sort_keys=True) + "\n")
         shutil.rmtree(self.checkpoints.folder)

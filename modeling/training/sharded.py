@@ -1,4 +1,4 @@
-"""Checkpoints of a model that is spread over ranks.
+"""Checkpoints of a model that is sharded over ranks.
 
 Each rank writes one file, `shard-00001-model-00001-of-00001.safetensors` and so on, with its part of every tensor and
 the place of that part. Reading asks for tensors by name and fills whatever part of them a rank holds now: the files do
@@ -15,23 +15,33 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from modeling.checkpoint import Description, complete, describe, draft_of, sha256, started
+from modeling.checkpoint import CheckpointConfig, draft_path, seal_draft, start_draft
 from modeling.training.distributed import Ranks
+from textmill.files import sha256
+
+__all__ = ["fill", "read", "tensor_shapes", "write"]
 
 
-def write(folder: Path, tensors: dict[str, Tensor], description: Description, metrics: str, ranks: Ranks) -> None:
-    """What `checkpoint.write` does, by all ranks together; a tensor that every rank holds whole is written once."""
+def write(folder: Path, tensors: dict[str, Tensor], config: CheckpointConfig, metrics: str, ranks: Ranks) -> None:
+    """Write a checkpoint, whole or not at all, by all ranks together; a tensor that every rank holds is written once.
+
+    Args:
+        folder: where it is to be.
+        tensors: weights and training state, DTensors where they are sharded.
+        config: what `config.json` is to say.
+        metrics: content of `metrics.jsonl`.
+        ranks: those that write.
+    """
     if ranks.first:
-        started(folder)
+        start_draft(folder)
     ranks.barrier()
-    draft = draft_of(folder)
+    draft = draft_path(folder)
     dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(draft), save_distributed=True))
     own = {path.name: sha256(path) for path in draft.glob(f"shard-{ranks.rank + 1:05d}-*")}
     checksums: list[dict[str, str]] = [{}] * ranks.world
     dist.all_gather_object(checksums, own)
     if ranks.first:
-        describe(draft, description, metrics)
-        complete(folder, {name: digest for written in checksums for name, digest in written.items()})
+        seal_draft(folder, config, metrics, {name: digest for written in checksums for name, digest in written.items()})
 
 
 def fill(tensors: dict[str, Tensor], folder: Path) -> None:
@@ -42,14 +52,14 @@ def fill(tensors: dict[str, Tensor], folder: Path) -> None:
         dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
-def contents(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def tensor_shapes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and dtype of every tensor, from the heads of the files."""
     stored = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     return {name: (tensor.size, tensor.properties.dtype) for name, tensor in stored.items()}
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """Every tensor whole, on the CPU."""
-    tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in contents(folder).items()}
+    """Every tensor in full, on the CPU."""
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensor_shapes(folder).items()}
     fill(tensors, folder)
     return tensors

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modeling.checkpoint import Description
+from modeling.checkpoint import CheckpointConfig
 from modeling.config import RunConfig
 from modeling.networks.transformer import GPT
 from modeling.training.objectives import Objective
@@ -25,14 +25,14 @@ class TrainingRun:
     Attributes:
         model: with its initial weights, on any device.
         objective: makes the batches and judges the model.
-        description: what the checkpoint's `config.json` is to say.
+        checkpoint_config: what the checkpoint's `config.json` is to say.
         config: the recipe, and how it is executed.
         out: the folder to fill.
     """
 
     model: GPT
     objective: Objective
-    description: Description
+    checkpoint_config: CheckpointConfig
     config: RunConfig
     out: Path
 

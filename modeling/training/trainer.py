@@ -153,7 +153,7 @@ class Trainer:
         seed = np.random.SeedSequence([config.seed, state.step, self.ranks.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> np.uint64(1)))  # dropout: a function of (seed, step, rank)
         self.module.train()
-        state.model.shallow = config.active_layers(state.step)
+        state.model.active_layers = config.active_layers(state.step)
         loss = self.accumulate_gradients()
         if config.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip)

@@ -49,8 +49,8 @@ class Watcher:
 
     def count_step(self) -> None:
         """A step has been taken, with the layers that the model uses now."""
-        model, length = self.run.description.model, self.run.objective.length
-        per_token = flops_per_token(model, self.run.description.vocab_size, length, self.state.model.shallow)
+        config, length = self.run.checkpoint_config, self.run.objective.length
+        per_token = flops_per_token(config.model, config.vocab_size, length, self.state.model.active_layers)
         self.clock.count(self.run.tokens_per_step, self.run.tokens_per_step * per_token)
 
     def report(self, metrics: dict[str, Any]) -> None:

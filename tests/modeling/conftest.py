@@ -11,6 +11,7 @@ import torch
 from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
+from textmill.progress import quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import SPECIAL_TOKENS
 from tokenization.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
-def words() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     """The 256 bytes and the special tokens."""
     tokens = {bytes([value]): value for value in range(256)}
     return Tokenizer(tokens, "gpt2", {name: 256 + place for place, name in enumerate(SPECIAL_TOKENS)})
@@ -36,7 +37,7 @@ def text(documents: int, seed: int) -> list[str]:
     ]
 
 
-def write_tokens(out: Path, words: Tokenizer, splits: dict[str, list[str]]) -> Path:
+def write_tokens(out: Path, tokenizer: Tokenizer, splits: dict[str, list[str]]) -> Path:
     """Token arrays of these texts, as pretokenize lays them out; the training split in two files."""
     out.mkdir(parents=True)
     listed = {}
@@ -44,34 +45,32 @@ def write_tokens(out: Path, words: Tokenizer, splits: dict[str, list[str]]) -> P
         listed[split] = []
         half = len(texts) // 2 if split == "train" else 0
         for number, part in enumerate([texts[:half], texts[half:]] if half else [texts]):
-            ids = [[*words.encode_ordinary(document), words.eot_id] for document in part]
-            flat = np.concatenate(ids).astype(words.dtype)
+            ids = [[*tokenizer.encode_ordinary(document), tokenizer.eot_id] for document in part]
+            flat = np.concatenate(ids).astype(tokenizer.dtype)
             name = f"{split}-{number:05d}.bin"
             flat.tofile(out / name)
             np.cumsum([len(document) for document in ids]).astype("<u8").tofile((out / name).with_suffix(".idx"))
             size = sum(len(document.encode()) for document in part)
             listed[split].append(TokenFile(name, len(flat), len(part), size, ""))
-    write_meta(out, listed, vocab_size=words.vocab_size, eot_id=words.eot_id)
-    np.save(out / TOKEN_BYTES, words.byte_lengths())
+    write_meta(out, listed, vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id)
+    np.save(out / TOKEN_BYTES, tokenizer.byte_lengths())
     return out
 
 
 @pytest.fixture(scope="session")
-def tokens(tmp_path_factory, words) -> Path:
+def tokens(tmp_path_factory, tokenizer) -> Path:
     return write_tokens(
-        tmp_path_factory.mktemp("data") / "tokens", words, {"train": text(60, seed=1), "validation": text(8, seed=2)}
+        tmp_path_factory.mktemp("data") / "tokens",
+        tokenizer,
+        {"train": text(60, seed=1), "validation": text(8, seed=2)},
     )
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory, words) -> Path:
+def tokenizer_folder(tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    words.save(folder)
+    tokenizer.save(folder)
     return folder
-
-
-def quiet(done: int, total: int | None = None, **figures: object) -> None:
-    """A progress callback that tells nobody."""
 
 
 @pytest.fixture(scope="session")
@@ -89,10 +88,10 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def pretrained(tokens, tokenizer, tiny, tmp_path_factory) -> Path:
+def pretrained(tokens, tokenizer_folder, tiny, tmp_path_factory) -> Path:
     """A checkpoint that has learned the small language."""
     out = tmp_path_factory.mktemp("pretrained")
-    pretrain(tokens, tokenizer, tiny(steps=120), out, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(steps=120), out, quiet)
     return out
 
 

@@ -33,9 +33,9 @@ def test_fill_writes_the_text_and_its_guesses(finetuned):
     assert second.startswith("blank 1: 's' ") and second.count("%") == 2
 
 
-def test_follows_wants_a_checkpoint_that_was_fine_tuned_on_pairs(finetuned):
+def test_next_sentence_wants_a_checkpoint_that_was_fine_tuned_on_pairs(finetuned):
     with pytest.raises(UserError, match="was not fine-tuned on pairs of sentences"):
-        textmill("follows", finetuned, "the cat sees rain.", "a dog hears the sea.")
+        textmill("next-sentence", finetuned, "the cat sees rain.", "a dog hears the sea.")
 
 
 def test_evaluate_wants_text_or_tasks(pretrained):
@@ -51,18 +51,18 @@ def test_evaluate_and_export(pretrained, tokens, tmp_path):
     assert "'gguf' is not one of 'hf'" in wrong.output
 
 
-def test_plan_knows_the_size_of_an_encoding(tmp_path):
+def test_cost_knows_the_size_of_an_encoding(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("pretrain: {preset: chimera}\ntrain_tokenizer: {encoding: o200k_base, multiple_of: 64}\n")
-    assert "vocabulary 200,064" in textmill("plan", config)  # 200,019 and [MASK] and the like
+    assert "vocabulary 200,064" in textmill("cost", config)  # 200,019 and [MASK] and the like
     with pytest.raises(UserError, match="size of the encoding 'r50k_base' is not known here"):
-        textmill("plan", config, "--set", "train_tokenizer.encoding=r50k_base")
+        textmill("cost", config, "--set", "train_tokenizer.encoding=r50k_base")
 
 
-def test_plan_reads_a_pipelines_configuration(tmp_path):
+def test_cost_reads_a_pipelines_configuration(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("pretrain: {depth: 20, batch: 256}\ntrain_tokenizer: {vocab_size: 65536}\n")
-    output = textmill("plan", config, "--gpus", "8xH100", "--set", "pretrain.steps=21400", "--mfu", 0.46)
+    output = textmill("cost", config, "--gpus", "8xH100", "--set", "pretrain.steps=21400", "--mfu", 0.46)
     assert "560,988,160" in output
     assert "11,219,763,200 tokens" in output
     assert "3.92e+19 FLOPs" in output

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling.config import ModelConfig, PretrainConfig
-from modeling.cost import flops_per_token, parameters, plan
+from modeling.cost import flops_per_token, parameters, training_cost
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 
@@ -42,34 +42,34 @@ def test_nanochat_d20():
     # karpathy/nanochat, discussion 1 (October 2025): depth 20, vocabulary 65,536, 21,400 steps of 524,288 tokens
     model = {"layers": 20, "width": 1280, "heads": 10, "context": 2048}
     config = PretrainConfig.model_validate({"model": model, "batch": 256, "micro_batch": 32, "steps": 21_400})
-    made = plan(config, 65_536, "8xH100", mfu=0.46)
-    assert made.parameters == 560_988_160
-    assert made.flops_per_token == pytest.approx(3.491758e9, rel=1e-5)
-    assert made.tokens == 11_219_763_200
-    assert made.flops == pytest.approx(3.917670e19, rel=1e-5)
-    assert made.seconds / 3600 == pytest.approx(3.0, rel=0.05)  # "about three hours"
-    assert made.fits
+    taken = training_cost(config, 65_536, "8xH100", mfu=0.46)
+    assert taken.parameters == 560_988_160
+    assert taken.flops_per_token == pytest.approx(3.491758e9, rel=1e-5)
+    assert taken.tokens == 11_219_763_200
+    assert taken.flops == pytest.approx(3.917670e19, rel=1e-5)
+    assert taken.seconds / 3600 == pytest.approx(3.0, rel=0.05)  # "about three hours"
+    assert taken.fits
 
 
 def test_nanogpt_124m():
     # karpathy/nanoGPT's README: GPT-2 124M on OpenWebText, one node of 8 A100 40GB, 600,000 steps, about four days
-    made = plan(PretrainConfig(preset="gpt2-124m"), 50_257, "8xA100-40GB", mfu=0.30)
-    assert made.parameters == 124_439_808
-    assert made.tokens == 294_912_000_000
-    assert made.seconds / 86_400 == pytest.approx(4, rel=0.2)
-    assert made.fits
+    taken = training_cost(PretrainConfig(preset="gpt2-124m"), 50_257, "8xA100-40GB", mfu=0.30)
+    assert taken.parameters == 124_439_808
+    assert taken.tokens == 294_912_000_000
+    assert taken.seconds / 86_400 == pytest.approx(4, rel=0.2)
+    assert taken.fits
 
 
 def test_gpt3_175b():
     # Brown et al. 2020, tables 2.1 and D.1: 174.6 billion parameters, 300 billion tokens, 3.14e23 FLOPs
     model = CLASSIC | {"layers": 96, "width": 12_288, "heads": 96, "context": 2048, "tied": True, "activation": "gelu"}
     config = PretrainConfig.model_validate({"model": model, "batch": 1536, "steps": 95_367, "parallel": "fsdp"})
-    made = plan(config, 50_257, "512xH100")
-    assert made.parameters == pytest.approx(174.6e9, rel=0.005)
-    assert made.flops == pytest.approx(3.14e23, rel=0.05)
-    one = plan(config, 50_257, "1xH100")
+    taken = training_cost(config, 50_257, "512xH100")
+    assert taken.parameters == pytest.approx(174.6e9, rel=0.005)
+    assert taken.flops == pytest.approx(3.14e23, rel=0.05)
+    one = training_cost(config, 50_257, "1xH100")
     assert not one.fits
-    assert one.state_memory == pytest.approx(512 * made.state_memory)
+    assert one.state_memory == pytest.approx(512 * taken.state_memory)
 
 
 @pytest.mark.parametrize(
@@ -89,25 +89,25 @@ def test_gpt3_175b():
 )  # fmt: skip
 def test_memory_is_what_a_gpu_measured(settings, vocabulary, gibibytes):
     # benchmarks/RESULTS.md, "On one GPU": the most that tensors took on an H200
-    made = plan(PretrainConfig.model_validate(settings), vocabulary, "1xH200")
-    assert made.memory / 2**30 == pytest.approx(gibibytes, rel=0.06)
+    taken = training_cost(PretrainConfig.model_validate(settings), vocabulary, "1xH200")
+    assert taken.memory / 2**30 == pytest.approx(gibibytes, rel=0.06)
 
 
 def test_a_run_that_grows_takes_less():
     progressive = {"layers": 2, "until": 0.5}
     config = PretrainConfig.model_validate({"model": {"layers": 8}, "progressive": progressive, "steps": 100})
-    made, whole = plan(config, 1000), plan(config.model_copy(update={"progressive": None}), 1000)
-    quarter = plan(PretrainConfig.model_validate({"model": {"layers": 2}, "steps": 100}), 1000)
-    assert made.flops == pytest.approx((whole.flops + quarter.flops) / 2)
-    assert made.flops_per_token == whole.flops_per_token
+    taken, whole = training_cost(config, 1000), training_cost(config.model_copy(update={"progressive": None}), 1000)
+    quarter = training_cost(PretrainConfig.model_validate({"model": {"layers": 2}, "steps": 100}), 1000)
+    assert taken.flops == pytest.approx((whole.flops + quarter.flops) / 2)
+    assert taken.flops_per_token == whole.flops_per_token
 
 
 def test_more_devices_are_faster_at_the_same_cost():
     config = PretrainConfig(depth=12)
-    one, eight = plan(config, 32_768, "H100"), plan(config, 32_768, "8xH100")
+    one, eight = training_cost(config, 32_768, "H100"), training_cost(config, 32_768, "8xH100")
     assert one.seconds == pytest.approx(8 * eight.seconds)
-    assert one.cost == pytest.approx(eight.cost)
-    assert plan(config, 32_768, "8xh100", price=0.0).cost == 0
+    assert one.dollars == pytest.approx(eight.dollars)
+    assert training_cost(config, 32_768, "8xh100", price=0.0).dollars == 0
     assert flops_per_token(config.model, 32_768) == one.flops_per_token
 
 
@@ -120,6 +120,6 @@ def test_more_devices_are_faster_at_the_same_cost():
         ("", "unknown GPUs ''"),
     ],
 )
-def test_senseless_plans_are_errors(gpus, message):
+def test_senseless_gpus_are_errors(gpus, message):
     with pytest.raises(UserError, match=message):
-        plan(PretrainConfig(preset="gpt2-124m"), 50_257, gpus)
+        training_cost(PretrainConfig(preset="gpt2-124m"), 50_257, gpus)

@@ -251,7 +251,7 @@ def test_fine_tuning_on_pairs_of_sentences_where_the_configuration_asks_for_it(s
     assert [entry.stage for entry in tuned.manifest.inputs["tokens"]] == ["pairs"]
     told = f"{tuned.stats['next_sentence_accuracy']:.4g}"
     assert told in html.unescape((report.path / "index.html").read_text())
-    judged, _ = textmill("follows", tuned.path, "Lists change.", "They grow.", "Snakes shed skin.").communicate()
+    judged, _ = textmill("next-sentence", tuned.path, "Lists change.", "They grow.", "Snakes shed skin.").communicate()
     assert [line.split("%  ")[1] for line in judged.splitlines()] == ["They grow.", "Snakes shed skin."]
 
 

@@ -5,27 +5,27 @@ import math
 
 import pytest
 
-from modeling.inference.evaluate import evaluate
+from modeling.inference.evaluate import Windows, evaluate
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 
 
 def test_it_agrees_with_the_evaluation_in_training(pretrained, tokens):
     stats = json.loads((pretrained / "stats.json").read_text())
-    figures = evaluate(pretrained, tokens, device="cpu")
-    assert figures["tokens"] == len(TokenArrays(tokens, "validation")) - 1
-    assert figures["loss"] == pytest.approx(stats["validation_loss"], rel=0.05)  # that took a part of the windows
-    assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
-    assert figures["bits_per_byte"] == pytest.approx(figures["loss"] / math.log(2), rel=0.02)  # a token is a byte
+    metrics = evaluate(pretrained, tokens, device="cpu")
+    assert metrics["tokens"] == len(TokenArrays(tokens, "validation")) - 1
+    assert metrics["loss"] == pytest.approx(stats["validation_loss"], rel=0.05)  # that took a part of the windows
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["bits_per_byte"] == pytest.approx(metrics["loss"] / math.log(2), rel=0.02)  # a token is a byte
 
 
 def test_every_token_counts_once_and_more_context_helps(pretrained, tokens):
-    wide = evaluate(pretrained, tokens, device="cpu", limit=600)
-    narrow = evaluate(pretrained, tokens, device="cpu", limit=600, stride=8)
+    wide = evaluate(pretrained, tokens, Windows(limit=600), "cpu")
+    narrow = evaluate(pretrained, tokens, Windows(limit=600, stride=8), "cpu")
     assert narrow["tokens"] == wide["tokens"] == 599
     assert narrow["bytes"] == wide["bytes"]
     assert narrow["loss"] < wide["loss"]
-    alone = evaluate(pretrained, tokens, device="cpu", limit=600, batch=1)
+    alone = evaluate(pretrained, tokens, Windows(limit=600, batch=1), "cpu")
     assert alone["loss"] == pytest.approx(wide["loss"], rel=0.01)
 
 
@@ -44,7 +44,7 @@ def test_mistakes(pretrained, finetuned, tokens, tmp_path):
     with pytest.raises(UserError, match="needs one that continues text"):
         evaluate(finetuned, tokens)
     with pytest.raises(UserError, match="stride must lie between 1 and the context 32"):
-        evaluate(pretrained, tokens, stride=64)
+        evaluate(pretrained, tokens, Windows(stride=64))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="is no UTF-8 text"):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
         evaluate(pretrained, tmp_path / "binary")

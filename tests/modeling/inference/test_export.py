@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from modeling.checkpoint import Description, load_model, untied, write
+from modeling.checkpoint import CheckpointConfig, load_model, without_tied_head, write_checkpoint
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.inference.export import export
 from modeling.training.pretrain import recipe
@@ -31,35 +31,35 @@ REMOTE = {
 }
 
 
-def a_checkpoint(folder, words, fields, objective="causal"):
+def a_checkpoint(folder, tokenizer, fields, objective="causal"):
     """A checkpoint of random weights, none of them zero."""
     torch.manual_seed(0)
-    description = Description(
-        ModelConfig(**SMALL | fields), words.vocab_size, objective, objective == "masked", recipe(PretrainConfig())
+    config = CheckpointConfig(
+        ModelConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", recipe(PretrainConfig())
     )
-    model = description.build().eval()
+    model = config.build_model().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    write(folder, untied(model.state_dict(), model), description, {"step": torch.tensor(1)}, "")
-    words.save(folder)
+    write_checkpoint(folder, without_tied_head(model.state_dict(), model), config, {"step": torch.tensor(1)}, "")
+    tokenizer.save(folder)
     return model
 
 
-def ids(words):
-    return torch.randint(words.vocab_size, (2, 16), generator=torch.Generator().manual_seed(1))
+def ids(tokenizer):
+    return torch.randint(tokenizer.vocab_size, (2, 16), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_transformers_loads_it_without_our_code_and_computes_the_same(name, words, tmp_path):
+def test_transformers_loads_it_without_our_code_and_computes_the_same(name, tokenizer, tmp_path):
     fields, architecture = NATIVE[name]
-    model = a_checkpoint(tmp_path / "checkpoint", words, fields)
+    model = a_checkpoint(tmp_path / "checkpoint", tokenizer, fields)
     assert export(tmp_path / "checkpoint", tmp_path / "hf") == architecture
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert type(theirs).__name__ == architecture
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
-        torch.testing.assert_close(theirs.eval()(ids(words)).logits, model(ids(words)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(theirs.eval()(ids(tokenizer)).logits, model(ids(tokenizer)), atol=1e-4, rtol=0)
     assert not (tmp_path / "hf" / "modeling_textmill.py").exists()
 
 
@@ -82,32 +82,32 @@ except ValueError as error:
 
 
 @pytest.mark.parametrize(("name", "objective"), [*((n, "causal") for n in REMOTE), ("fast", "masked")])
-def test_other_architectures_take_their_code_along(name, objective, words, tmp_path, monkeypatch):
-    model = a_checkpoint(tmp_path / "checkpoint", words, REMOTE[name], objective)
+def test_other_architectures_take_their_code_along(name, objective, tokenizer, tmp_path, monkeypatch):
+    model = a_checkpoint(tmp_path / "checkpoint", tokenizer, REMOTE[name], objective)
     out = tmp_path / "hf"
     export(tmp_path / "checkpoint", out)
-    torch.save(ids(words), out / "ids.pt")
+    torch.save(ids(tokenizer), out / "ids.pt")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     done = subprocess.run([sys.executable, "-c", PROGRAM, out, objective], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "would be read as text" in done.stdout
     with torch.no_grad():
-        expected = model(ids(words))
+        expected = model(ids(tokenizer))
     logits = torch.load(out / "logits.pt")
     if objective == "masked":  # there, the logits of a position are for its own token
         logits, expected = logits[:, 1:], expected[:, :-1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
-def test_the_default_preset_needs_no_code_of_ours_and_the_tokenizer_comes_along(pretrained, words, tmp_path):
+def test_the_default_preset_needs_no_code_of_ours_and_the_tokenizer_comes_along(pretrained, tokenizer, tmp_path):
     assert export(pretrained, tmp_path / "hf") == "NanoChatForCausalLM"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     text = "the cat sees rain."
-    assert tokenizer.encode(text, add_special_tokens=False) == words.encode_ordinary(text)
+    assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode_ordinary(text)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
-    given = tokenizer("the cat ", return_tensors="pt", add_special_tokens=False)
+    given = theirs("the cat ", return_tensors="pt", add_special_tokens=False)
     written = model.generate(**given, max_new_tokens=5, do_sample=False)
-    assert tokenizer.decode(written[0]).split()[2] in {"sees", "hears", "finds"}
+    assert theirs.decode(written[0]).split()[2] in {"sees", "hears", "finds"}
 
 
 def test_the_model_card_tells_what_it_is(pretrained, tmp_path):

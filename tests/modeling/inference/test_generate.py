@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling.checkpoint import Description
+from modeling.checkpoint import CheckpointConfig
 from modeling.config import ModelConfig
 from modeling.inference.generate import (
     Checkpoint,
@@ -36,7 +36,9 @@ def test_it_continues_in_the_language_it_learned(causal):
 
 def test_greedy_output_is_the_same_with_and_without_the_cache(causal):
     # 60 tokens from a window of 32: the window moves on twice
-    assert generate(causal, ["the cat"], GREEDY, cache=True) == generate(causal, ["the cat"], GREEDY, cache=False)
+    assert generate(causal, ["the cat"], GREEDY, use_cache=True) == generate(
+        causal, ["the cat"], GREEDY, use_cache=False
+    )
 
 
 def test_prompts_of_different_lengths_in_one_batch_give_what_each_gives_alone(causal):
@@ -65,10 +67,10 @@ def test_a_seed_decides_the_sample(causal):
 
 
 def test_streaming_gives_the_same_text_in_pieces(causal):
-    settings = Sampling(max_tokens=40, seed=3)
-    pieces = list(stream(causal, "the ", settings))
+    sampling = Sampling(max_tokens=40, seed=3)
+    pieces = list(stream(causal, "the ", sampling))
     assert len(pieces) > 10
-    assert "".join(pieces) == generate(causal, ["the "], settings)[0]
+    assert "".join(pieces) == generate(causal, ["the "], sampling)[0]
 
 
 def test_it_stops_before_a_stop_string(causal):
@@ -118,26 +120,26 @@ def test_blanks_are_filled_with_what_belongs_there(finetuned):
     filled = fill(masked, "the b[MASK]rd see[MASK] a tree.")
     assert filled.text == "the bird sees a tree."
     assert [blank[0][0] for blank in filled.candidates] == ["i", "s"]
-    assert all(0 < share <= 1 for blank in filled.candidates for _, share in blank)
+    assert all(0 < prob <= 1 for blank in filled.candidates for _, prob in blank)
 
 
-def test_a_sample_text_is_cropped_to_the_window_around_its_blank(words):
+def test_a_sample_text_is_cropped_to_the_window_around_its_blank(tokenizer):
     text = "aa bb cc [MASK] dd ee"
-    assert cropped(text, words, 100) == text
-    assert cropped(text, words, 9) == "cc [MASK] dd"
-    assert cropped(text, words, 2) == "[MASK]"
-    assert len(blanked("[MASK]", words)[0]) == 2
+    assert cropped(text, tokenizer, 100) == text
+    assert cropped(text, tokenizer, 9) == "cc [MASK] dd"
+    assert cropped(text, tokenizer, 2) == "[MASK]"
+    assert len(blanked("[MASK]", tokenizer)[0]) == 2
 
 
-def test_a_blank_after_a_space_is_filled_with_the_beginning_of_a_word(words):
-    spaced = Tokenizer(words.tokens | {b" cat": 300, b" dog": 301}, "gpt2", words.special_tokens)
-    mask = words.special_tokens["[MASK]"]
+def test_a_blank_after_a_space_is_filled_with_the_beginning_of_a_word(tokenizer):
+    spaced = Tokenizer(tokenizer.tokens | {b" cat": 300, b" dog": 301}, "gpt2", tokenizer.special_tokens)
+    mask = tokenizer.special_tokens["[MASK]"]
     ids, begin_words = blanked("a [MASK]b[MASK]", spaced)
     assert ids == [spaced.eot_id, ord("a"), mask, ord("b"), mask]
     assert begin_words == [True, False]
     torch.manual_seed(0)
     model = GPT(ModelConfig(layers=1, width=16, heads=2, context=16), spaced.vocab_size, causal=False).eval()
-    filled = fill(Checkpoint(model, spaced, Description(model.config, 302, "masked", True, {})), "a [MASK]b[MASK]")
+    filled = fill(Checkpoint(model, spaced, CheckpointConfig(model.config, 302, "masked", True, {})), "a [MASK]b[MASK]")
     assert {token for token, _ in filled.candidates[0]} == {" cat", " dog"}
     assert len(filled.candidates[1]) == 5
     assert filled.text.startswith(("a cat", "a dog"))

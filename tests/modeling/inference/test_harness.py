@@ -30,16 +30,16 @@ def ours(pretrained) -> HarnessModel:
 
 
 @pytest.mark.slow
-def test_figures_are_those_of_the_harness_on_the_exported_model(pretrained, ours, tmp_path):
+def test_metrics_are_those_of_the_harness_on_the_exported_model(pretrained, ours, tmp_path):
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
     export(pretrained, tmp_path / "exported")
     theirs = huggingface.HFLM(pretrained=str(tmp_path / "exported"), device="cpu", dtype="float32", batch_size=1)
     requests = ask("loglikelihood", *PAIRS)
-    for (nats, greedy), (their_nats, their_greedy) in zip(
+    for (log_likelihood, is_greedy), (their_log_likelihood, their_is_greedy) in zip(
         ours.loglikelihood(requests), theirs.loglikelihood(requests), strict=True
     ):
-        assert nats == pytest.approx(their_nats, abs=1e-3)
-        assert greedy == their_greedy
+        assert log_likelihood == pytest.approx(their_log_likelihood, abs=1e-3)
+        assert is_greedy == their_is_greedy
     rolling = ask("loglikelihood_rolling", *[(text,) for text in TEXTS])
     assert ours.loglikelihood_rolling(rolling) == pytest.approx(theirs.loglikelihood_rolling(rolling), abs=1e-2)
 
@@ -48,10 +48,10 @@ def test_a_likelihood_is_the_sum_over_the_tokens_of_the_continuation(ours):
     checkpoint = ours.checkpoint
     ids = torch.tensor([checkpoint.tokenizer.encode_ordinary("a dog sees rain")])
     with torch.inference_mode():
-        nats = checkpoint.model(ids[:, :-1]).float().log_softmax(-1).gather(2, ids[:, 1:, None])[0, :, 0]
+        log_probs = checkpoint.model(ids[:, :-1]).float().log_softmax(-1).gather(2, ids[:, 1:, None])[0, :, 0]
     start = len(checkpoint.tokenizer.encode_ordinary("a dog"))
     [(found, _)] = ours.loglikelihood(ask("loglikelihood", ("a dog", " sees rain")))
-    assert found == pytest.approx(float(nats[start - 1 :].sum()), abs=1e-4)
+    assert found == pytest.approx(float(log_probs[start - 1 :].sum()), abs=1e-4)
 
 
 def test_answers_end_before_the_stop_string(ours):
@@ -79,8 +79,8 @@ def own_tasks(tmp_path):
 
 @pytest.mark.slow
 def test_a_task_of_ones_own_is_run(pretrained, own_tasks):
-    figures = run_tasks(pretrained, ["what-follows"], include=own_tasks, device="cpu")
-    assert figures["what-follows"]["acc,none"] == 1.0
+    metrics = run_tasks(pretrained, ["what-follows"], include=own_tasks, device="cpu")
+    assert metrics["what-follows"]["acc,none"] == 1.0
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_squared_relu():
 def test_attention(causal):
     q, k, v = (torch.randn(2, 9, 3, 4, dtype=torch.float64).transpose(1, 2) for _ in range(3))
     assert_same(
-        lambda q, k, v: attention(q, k, v, causal=causal),
+        lambda q, k, v: attention(q, k, v, "causal" if causal else None),
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
         q, k, v,
     )  # fmt: skip
@@ -50,5 +50,5 @@ def test_attention(causal):
 def test_attention_of_shared_keys_and_without_gradients_is_torch_s_own():
     q, k, v = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    assert torch.equal(attention(q, k, v, causal=True), expected)
-    assert torch.equal(attention(q.requires_grad_(), k, v, causal=True), expected)
+    assert torch.equal(attention(q, k, v, "causal"), expected)
+    assert torch.equal(attention(q.requires_grad_(), k, v, "causal"), expected)

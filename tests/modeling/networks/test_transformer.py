@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 def build(variant: str, causal: bool = True, seed: int = 0) -> GPT:
-    """A model whose zero-initialised parts are not zero, so that every path carries signal."""
+    """A model whose zero-initialized parts are not zero, so that every path carries signal."""
     torch.manual_seed(seed)
     model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB, causal).eval()
     with torch.no_grad():
@@ -90,22 +90,22 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(variant):
     targets = ids(2, 16).roll(3)
     expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
     torch.testing.assert_close(model(tokens, targets), expected)
-    rows = torch.tensor([[0, 3, 7], [2, 2, 15]])
-    chosen = F.cross_entropy(model(tokens, rows=rows).flatten(0, 1), targets.gather(1, rows).flatten())
-    torch.testing.assert_close(model(tokens, targets.gather(1, rows), rows), chosen)
-    torch.testing.assert_close(model(tokens, rows=rows)[1, 2], model(tokens)[1, 15])
+    positions = torch.tensor([[0, 3, 7], [2, 2, 15]])
+    chosen = F.cross_entropy(model(tokens, positions=positions).flatten(0, 1), targets.gather(1, positions).flatten())
+    torch.testing.assert_close(model(tokens, targets.gather(1, positions), positions), chosen)
+    torch.testing.assert_close(model(tokens, positions=positions)[1, 2], model(tokens)[1, 15])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_likelihoods_are_those_of_the_logits(variant, monkeypatch):
+def test_the_losses_of_tokens_are_those_of_the_logits(variant, monkeypatch):
     monkeypatch.setitem(SLICE_ELEMENTS, "cpu", 3 * VOCAB)  # the last slice is not full
     model, tokens = build(variant), ids()
     targets = ids(2, 16).roll(3)
     targets[0, :9] = model(tokens).argmax(-1)[0, :9]
-    nats, greedy = model.likelihoods(tokens, targets)
+    nll, is_argmax = model.token_losses(tokens, targets)
     expected = F.cross_entropy(model(tokens).transpose(1, 2), targets, reduction="none")
-    torch.testing.assert_close(nats, expected)
-    assert torch.equal(greedy, model(tokens).argmax(-1) == targets)
+    torch.testing.assert_close(nll, expected)
+    assert torch.equal(is_argmax, model(tokens).argmax(-1) == targets)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -115,7 +115,7 @@ def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
     tokens = ids(8)
     assert model(tokens, tokens.roll(1)).item() == pytest.approx(math.log(VOCAB), rel=0.05)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(4):  # zero-initialised projections let gradients through from the second step on
+    for _ in range(4):  # zero-initialized projections let gradients through from the second step on
         optimizer.zero_grad()
         model(tokens, tokens.roll(1)).backward()
         optimizer.step()
@@ -191,14 +191,14 @@ def test_the_dials_batch_is_the_nearest_power_of_two():
     assert tokens == {6: 2**17, 12: 2**18, 20: 2**19}
 
 
-@pytest.mark.parametrize(("shallow", "used"), [(0, []), (1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])])
-def test_a_shallow_model_is_the_new_one_with_some_blocks_left_out(shallow, used):
+@pytest.mark.parametrize(("active", "used"), [(0, []), (1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])])
+def test_a_model_with_few_active_layers_is_the_new_one_with_some_blocks_left_out(active, used):
     torch.manual_seed(0)
     fields = SMALL | {"layers": 6, "value_embeddings": True, "x0_skip": True, "smear": True}
     model = GPT(ModelConfig(**fields), VOCAB).eval()
     whole = model(ids())
-    model.shallow = shallow
-    assert [layer for layer in range(6) if model.uses(layer)] == used
+    model.active_layers = active
+    assert [layer for layer in range(6) if model.is_active(layer)] == used
     assert torch.equal(model(ids()), whole)
 
 
@@ -206,9 +206,9 @@ def test_a_shallow_model_is_the_new_one_with_some_blocks_left_out(shallow, used)
     ("wrong", "message"),
     [
         ({"preset": "nono"}, "there is no preset 'nono'; choose from test, chimera"),
-        ({"model": {"width": 100, "heads": 3}}, "width 100 is no multiple of heads 3"),
+        ({"model": {"width": 100, "heads": 3}}, "width 100 is not a multiple of heads 3"),
         ({"model": {"width": 12, "heads": 4}}, "even head size"),
-        ({"model": {"kv_heads": 3}}, "heads 4 is no multiple of kv_heads 3"),
+        ({"model": {"kv_heads": 3}}, "heads 4 is not a multiple of kv_heads 3"),
         ({"steps": 10, "schedule": {"warmup": 10}}, "leaves nothing of steps 10"),
         ({"stepz": 10}, "Extra inputs"),
         ({"steps": 0}, "greater than 0"),

@@ -8,10 +8,7 @@ from modeling.checkpoint import load_model
 from modeling.config import FinetuneConfig
 from modeling.training.finetune import finetune
 from textmill.errors import UserError
-
-
-def quiet(done, total=None, **figures):
-    pass
+from textmill.progress import quiet
 
 
 def test_it_fills_blanks_far_better_than_the_most_frequent_token(finetuned):
@@ -21,10 +18,10 @@ def test_it_fills_blanks_far_better_than_the_most_frequent_token(finetuned):
 
 
 def test_the_checkpoint_says_what_it_is(finetuned, pretrained):
-    model, description = load_model(finetuned)
-    assert description.objective == "masked"
+    model, config = load_model(finetuned)
+    assert config.objective == "masked"
     assert not model.causal
-    assert description.model == load_model(pretrained)[1].model
+    assert config.model == load_model(pretrained)[1].model
 
 
 def test_the_weights_it_starts_from_matter(pretrained, finetuned, tokens, tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""What a model is shown: the order of windows, masks, and the figures of an evaluation."""
+"""What a model is shown: the order of windows, masks, and the metrics of an evaluation."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
-from modeling.training.objectives import Batch, CausalLM, MaskedLM, TrainWindows, shares, validation_windows
+from modeling.training.objectives import Batch, CausalLM, MaskedLM, TrainWindows, evaluation_rows, validation_windows
 from tokenization.arrays import TokenArrays
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_an_evaluation_counts_every_validation_window_once(world, batch):
     counts = torch.zeros(7, dtype=torch.int64)
     rounds = set()
     for rank in range(world):
-        given = list(shares(len(windows), Ranks(rank, world), batch))
+        given = list(evaluation_rows(len(windows), Ranks(rank, world), batch))
         rounds.add(len(given))
         for rows, weight in given:
             assert 0 < len(rows) <= batch
@@ -77,33 +77,35 @@ def test_an_evaluation_counts_every_validation_window_once(world, batch):
     assert len(rounds) == 1  # sharded models need every rank in every round
 
 
-def test_bits_per_byte_of_a_uniform_guess(tokens, words):
+def test_bits_per_byte_of_a_uniform_guess(tokens, tokenizer):
     arrays = TokenArrays(tokens, "validation")
     objective = CausalLM(arrays, arrays, 32, 0, 512)
 
-    def uniform(ids, targets, rows=None):
-        return torch.tensor(math.log(words.vocab_size))
+    def uniform(ids, targets, positions=None):
+        return torch.tensor(math.log(tokenizer.vocab_size))
 
-    figures = objective.evaluate(uniform, Ranks(), CPU, batch=3)
+    metrics = objective.evaluate(uniform, Ranks(), CPU, batch=3)
     targets = objective.validation[:, 1:]
-    text = words.decode_bytes([i for i in targets.flatten().tolist() if i != words.eot_id])
-    assert figures["validation_loss"] == pytest.approx(math.log(words.vocab_size))
-    assert figures["bits_per_byte"] == pytest.approx(math.log2(words.vocab_size) * targets.numel() / len(text))
+    text = tokenizer.decode_bytes([i for i in targets.flatten().tolist() if i != tokenizer.eot_id])
+    assert metrics["validation_loss"] == pytest.approx(math.log(tokenizer.vocab_size))
+    assert metrics["bits_per_byte"] == pytest.approx(math.log2(tokenizer.vocab_size) * targets.numel() / len(text))
 
 
 @pytest.fixture
-def masked(tokens, words) -> MaskedLM:
+def masked(tokens, tokenizer) -> MaskedLM:
     config = FinetuneConfig(mask_rate=0.25, mask_random=0.2, mask_keep=0.1)
-    return MaskedLM(TokenArrays(tokens, "train"), TokenArrays(tokens, "validation"), 32, config, words.special_tokens)
+    return MaskedLM(
+        TokenArrays(tokens, "train"), TokenArrays(tokens, "validation"), 32, config, tokenizer.special_tokens
+    )
 
 
-def test_masks_hide_the_chosen_share_and_leave_special_tokens_alone(masked, words):
-    mask = words.special_tokens["[MASK]"]
+def test_masks_hide_the_chosen_share_and_leave_special_tokens_alone(masked, tokenizer):
+    mask = tokenizer.special_tokens["[MASK]"]
     hidden = shown_random = kept = 0
     for step in range(60):
-        ids, targets, rows = masked.train_batch(step, 8, range(8))
-        assert targets.shape == rows.shape == (8, 8)  # a quarter of 32
-        places = rows + 1  # shifted: position i - 1 predicts token i
+        ids, targets, positions = masked.train_batch(step, 8, range(8))
+        assert targets.shape == positions.shape == (8, 8)  # a quarter of 32
+        places = positions + 1  # shifted: position i - 1 predicts token i
         assert places.min() >= 1 and (places.diff(dim=1) > 0).all()
         assert not torch.isin(targets, masked.masking.special).any()
         shown = ids.gather(1, places)
@@ -132,14 +134,14 @@ def test_the_micro_batches_of_a_step_draw_its_masks_once(masked, monkeypatch):
     assert drawn == [8, 8]
 
 
-def test_masked_accuracy_is_counted_on_blanks_hidden_for_good(masked, words):
-    ids, targets, rows = masked.validation_batch
-    assert (ids.gather(1, rows + 1) == words.special_tokens["[MASK]"]).all()
+def test_masked_accuracy_is_counted_on_blanks_hidden_for_good(masked, tokenizer):
+    ids, targets, positions = masked.validation_batch
+    assert (ids.gather(1, positions + 1) == tokenizer.special_tokens["[MASK]"]).all()
     assert targets.shape[1] == round(0.15 * 32)
     favourite = int(targets.flatten().mode().values)
 
-    def always(batch, rows):
-        return F.one_hot(torch.full(rows.shape, favourite), words.vocab_size) * 9.0
+    def always(batch, positions):
+        return F.one_hot(torch.full(positions.shape, favourite), tokenizer.vocab_size) * 9.0
 
-    figures = masked.evaluate(always, Ranks(), CPU, batch=4)
-    assert figures["masked_accuracy"] == pytest.approx((targets == favourite).float().mean().item())
+    metrics = masked.evaluate(always, Ranks(), CPU, batch=4)
+    assert metrics["masked_accuracy"] == pytest.approx((targets == favourite).float().mean().item())

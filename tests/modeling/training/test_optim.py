@@ -83,7 +83,7 @@ def test_schedules_reach_the_optimizers(schedule, expected):
         assert any(rate == pytest.approx(0.004 * share, rel=0.03, abs=1e-5) for rate in rates)
 
 
-def test_training_steps_with_the_scheduled_rate(tokens, tokenizer, tiny, tmp_path, monkeypatch):
+def test_training_steps_with_the_scheduled_rate(tokens, tokenizer_folder, tiny, tmp_path, monkeypatch):
     seen = []
     step = Trainer.train_step
 
@@ -94,7 +94,7 @@ def test_training_steps_with_the_scheduled_rate(tokens, tokenizer, tiny, tmp_pat
     monkeypatch.setattr(Trainer, "train_step", noting)
     optimizer = {"name": "adamw", "lr": 1e-3}
     config = tiny(steps=8, optimizer=optimizer, schedule={"shape": "cosine", "warmup": 2})
-    pretrain(tokens, tokenizer, config, tmp_path, lambda *a, **k: None)
+    pretrain(tokens, tokenizer_folder, config, tmp_path, lambda *a, **k: None)
     assert seen == pytest.approx([1e-3 * lr_scale(config.schedule, n, 8) for n in range(8)])
     assert seen[0] == 5e-4 and seen[2] == 1e-3 and seen[-1] < 1e-4
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

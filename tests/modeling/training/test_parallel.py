@@ -13,15 +13,12 @@ import pytest
 import safetensors.torch
 
 from modeling.checkpoint import Checkpoints
+from modeling.device import training_environment
 from modeling.training.pretrain import pretrain
 from modeling.training.process import command
+from textmill.progress import quiet
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[3]
-
-
-def quiet(done, total=None, **figures):
-    pass
 
 
 def curve(out: Path) -> list[float]:
@@ -33,31 +30,35 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "timing.jsonl"}
 
 
-def launch(config, tokens, tokenizer, out) -> str:
+def launch(config, tokens, tokenizer_folder, out) -> str:
     """Train to the end; what was logged."""
-    done = subprocess.run(command(config, tokens, tokenizer, out), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command(config, tokens, tokenizer_folder, out), env=training_environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stderr
 
 
 @pytest.mark.parametrize("progressive", [None, {"until": 0.5}])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_ranks_train_as_one_does(how, progressive, tokens, tokenizer, tiny, tmp_path):
+def test_two_ranks_train_as_one_does(how, progressive, tokens, tokenizer_folder, tiny, tmp_path):
     settings = {
         "precision": "fp32", "steps": 12, "evaluate_every": 4, "optimizer": {"clip": 1.0}, "progressive": progressive,
         "preset": "nano-fast" if progressive else "nano",
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
-    pretrain(tokens, tokenizer, tiny(**settings), one, quiet)
-    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer, two)
+    pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
+    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, two)
     assert curve(two) == pytest.approx(curve(one), abs=1e-4)
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
 
 
-def stopped_after(step: int, config, tokens, tokenizer, out) -> None:
+def stopped_after(step: int, config, tokens, tokenizer_folder, out) -> None:
     """Start training; kill torchrun, which takes the ranks along, once a checkpoint of at least this step is there."""
-    child = subprocess.Popen(command(config, tokens, tokenizer, out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command(config, tokens, tokenizer_folder, out), env=training_environment(), stderr=subprocess.DEVNULL
+    )
     wait_for_checkpoint(child, out, step)
     ranks = [Path(f"/proc/{pid}") for pid in children(child)]
     child.kill()
@@ -86,36 +87,36 @@ def wait_for_checkpoint(child: subprocess.Popen, out: Path, step: int) -> None:
         time.sleep(0.005)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer, tiny, tmp_path):
+def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer_folder, tiny, tmp_path):
     settings = {"precision": "fp32", "steps": 12, "evaluate_every": 4, "checkpoint_every": 5}
     one, more = tmp_path / "one", tmp_path / "more"
     one.mkdir()
     more.mkdir()
-    pretrain(tokens, tokenizer, tiny(**settings), one, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
 
     class Stop(BaseException):
         pass
 
-    def stop_at_7(done, total=None, **figures):
+    def stop_at_7(done, total=None, **metrics):
         if done == 7:
             raise Stop
 
     with pytest.raises(Stop):
-        pretrain(tokens, tokenizer, tiny(**settings, log_every=1), more, stop_at_7)
-    launch(tiny(**settings, processes=2), tokens, tokenizer, more)
+        pretrain(tokens, tokenizer_folder, tiny(**settings, log_every=1), more, stop_at_7)
+    launch(tiny(**settings, processes=2), tokens, tokenizer_folder, more)
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
-def sharded_run(tokens, tokenizer, tiny, tmp_path_factory):
+def sharded_run(tokens, tokenizer_folder, tiny, tmp_path_factory):
     """Two ranks hold a part each of weights, optimizer and average: settings, a whole run, and an interrupted one."""
     settings = {
         "precision": "fp32", "steps": 60, "evaluate_every": 20, "checkpoint_every": 4, "ema": 0.9, "keep": "best",
         "keep_checkpoints": 2, "parallel": "fsdp",
     }  # fmt: skip
     whole, part = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("part")
-    launch(tiny(**settings, processes=2), tokens, tokenizer, whole)
-    stopped_after(24, tiny(**settings, processes=2), tokens, tokenizer, part)
+    launch(tiny(**settings, processes=2), tokens, tokenizer_folder, whole)
+    stopped_after(24, tiny(**settings, processes=2), tokens, tokenizer_folder, part)
     return settings, whole, part
 
 
@@ -140,7 +141,7 @@ def test_each_rank_writes_its_part_of_a_sharded_model(sharded_run):
 
 
 def test_a_sharded_run_goes_on_from_before_a_damaged_shard_to_the_same_bytes(
-    sharded_run, interrupted, tokens, tokenizer, tiny
+    sharded_run, interrupted, tokens, tokenizer_folder, tiny
 ):
     settings, whole, _ = sharded_run
     checkpoints = Checkpoints(interrupted / "checkpoints", keep=1)
@@ -149,35 +150,40 @@ def test_a_sharded_run_goes_on_from_before_a_damaged_shard_to_the_same_bytes(
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    told = launch(tiny(**settings, processes=2), tokens, tokenizer, interrupted)
+    told = launch(tiny(**settings, processes=2), tokens, tokenizer_folder, interrupted)
     assert f"{damaged.name} is damaged" in told
     assert f"continuing from step {good} of 60" in told
     assert files(interrupted) == files(whole)
 
 
-def test_a_sharded_run_goes_on_in_one_process(sharded_run, interrupted, tokens, tokenizer, tiny):
+def test_a_sharded_run_goes_on_in_one_process(sharded_run, interrupted, tokens, tokenizer_folder, tiny):
     settings, whole, _ = sharded_run
     before = Checkpoints(interrupted / "checkpoints", keep=1).steps()[-1]
     steps = []
-    pretrain(tokens, tokenizer, tiny(**settings, log_every=1), interrupted, lambda done, *_, **__: steps.append(done))
+    pretrain(
+        tokens, tokenizer_folder, tiny(**settings, log_every=1), interrupted, lambda done, *_, **__: steps.append(done)
+    )
     assert steps[0] == before + 1
     assert curve(interrupted) == pytest.approx(curve(whole), abs=1e-4)
     assert files(interrupted).keys() == files(whole).keys()
 
 
-def test_a_sharded_run_goes_on_replicated(sharded_run, interrupted, tokens, tokenizer, tiny):
+def test_a_sharded_run_goes_on_replicated(sharded_run, interrupted, tokens, tokenizer_folder, tiny):
     settings, whole, _ = sharded_run
-    told = launch(tiny(**settings | {"parallel": "ddp"}, processes=2), tokens, tokenizer, interrupted)
+    told = launch(tiny(**settings | {"parallel": "ddp"}, processes=2), tokens, tokenizer_folder, interrupted)
     assert "continuing from step" in told
     assert curve(interrupted) == pytest.approx(curve(whole), abs=1e-4)
 
 
-def test_a_rank_that_dies_is_started_again_with_the_others(sharded_run, tokens, tokenizer, tiny, tmp_path):
+def test_a_rank_that_dies_is_started_again_with_the_others(sharded_run, tokens, tokenizer_folder, tiny, tmp_path):
     settings, whole, _ = sharded_run
     out, log = tmp_path / "out", tmp_path / "log"
     with log.open("w") as told:
         child = subprocess.Popen(
-            command(tiny(**settings, processes=2), tokens, tokenizer, out), cwd=ROOT, stdout=told, stderr=told
+            command(tiny(**settings, processes=2), tokens, tokenizer_folder, out),
+            env=training_environment(),
+            stdout=told,
+            stderr=told,
         )
         wait_for_checkpoint(child, out, 4)
         os.kill(children(child)[-1], signal.SIGKILL)
@@ -186,10 +192,10 @@ def test_a_rank_that_dies_is_started_again_with_the_others(sharded_run, tokens, 
     assert files(out) == files(whole)
 
 
-def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokenizer, tiny, tmp_path):
+def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokenizer_folder, tiny, tmp_path):
     settings = {"precision": "fp32", "steps": 400, "evaluate_every": 400, "checkpoint_every": 10}
-    arguments = command(tiny(**settings, processes=2), tokens, tokenizer, tmp_path)
-    child = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    arguments = command(tiny(**settings, processes=2), tokens, tokenizer_folder, tmp_path)
+    child = subprocess.Popen(arguments, env=training_environment(), start_new_session=True, stderr=subprocess.DEVNULL)
     wait_for_checkpoint(child, tmp_path, 10)
     os.killpg(child.pid, signal.SIGTERM)
     assert child.wait(timeout=60) != 0
@@ -198,9 +204,11 @@ def test_sigterm_to_all_ranks_saves_one_checkpoint_to_go_on_from(tokens, tokeniz
     assert not (tmp_path / "stats.json").exists()
 
 
-def test_a_users_mistake_is_told_once_and_not_tried_again(tokens, tokenizer, tiny, tmp_path):
+def test_a_users_mistake_is_told_once_and_not_tried_again(tokens, tokenizer_folder, tiny, tmp_path):
     wild = tiny(precision="fp32", processes=2, checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30})
-    done = subprocess.run(command(wild, tokens, tokenizer, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command(wild, tokens, tokenizer_folder, tmp_path), env=training_environment(), capture_output=True, text=True
+    )
     assert done.returncode != 0
     messages = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(messages) == 1 and "the loss became" in messages[0]["error"]

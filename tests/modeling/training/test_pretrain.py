@@ -16,16 +16,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from modeling.checkpoint import WEIGHTS, Checkpoints, load_model, publish
+from modeling.checkpoint import WEIGHTS, Checkpoints, load_model, publish_weights
+from modeling.device import training_environment
 from modeling.training.objectives import CausalLM
 from modeling.training.pretrain import entropy, pretrain, token_counts
 from modeling.training.process import command
 from textmill.errors import UserError
+from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
-
-
-def quiet(done, total=None, **figures):
-    pass
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -33,9 +31,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tokens, tokenizer, tiny, tmp_path_factory) -> dict[str, bytes]:
+def uninterrupted(tokens, tokenizer_folder, tiny, tmp_path_factory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("uninterrupted")
-    pretrain(tokens, tokenizer, tiny(), out, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(), out, quiet)
     return files(out)
 
 
@@ -48,9 +46,9 @@ def test_it_learns_more_than_the_frequencies_of_tokens(pretrained, tokens):
     assert stats["tokens_seen"] == 120 * 8 * 32
 
 
-def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer):
+def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer_folder):
     ours = {"model.safetensors", "config.json", "metrics.jsonl", "timing.jsonl", "stats.json"}
-    assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer.iterdir()}
+    assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer_folder.iterdir()}
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
     assert [row["step"] for row in rows if "validation_loss" in row] == [20, 40, 60, 80, 100, 120]
@@ -61,28 +59,28 @@ def test_a_result_is_published_within_a_file_system_and_across(pretrained, tmp_p
     if place and not os.access(place, os.W_OK):
         pytest.skip(f"no {place} here")
     with tempfile.TemporaryDirectory(dir=place or tmp_path) as out:
-        publish(pretrained, Path(out))
+        publish_weights(pretrained, Path(out))
         assert files(Path(out)) == {WEIGHTS: (pretrained / WEIGHTS).read_bytes()}
         assert (Path(out) / WEIGHTS).stat().st_nlink == (1 if place else 2)
 
 
-def test_a_finished_folder_is_left_alone(pretrained, tokens, tokenizer, tiny):
+def test_a_finished_folder_is_left_alone(pretrained, tokens, tokenizer_folder, tiny):
     before = files(pretrained)
-    pretrain(tokens, tokenizer, tiny(steps=120), pretrained, pytest.fail)
+    pretrain(tokens, tokenizer_folder, tiny(steps=120), pretrained, pytest.fail)
     assert files(pretrained) == before
 
 
-def test_the_same_settings_give_the_same_bytes(uninterrupted, tokens, tokenizer, tiny, tmp_path):
-    pretrain(tokens, tokenizer, tiny(checkpoint_every=7, keep_checkpoints=1, log_every=3), tmp_path, quiet)
+def test_the_same_settings_give_the_same_bytes(uninterrupted, tokens, tokenizer_folder, tiny, tmp_path):
+    pretrain(tokens, tokenizer_folder, tiny(checkpoint_every=7, keep_checkpoints=1, log_every=3), tmp_path, quiet)
     assert files(tmp_path) == uninterrupted
 
 
 def test_what_a_killed_run_had_no_time_to_clear_away_goes_and_the_result_stays(
-    pretrained, tokens, tokenizer, tiny, tmp_path
+    pretrained, tokens, tokenizer_folder, tiny, tmp_path
 ):
     out = shutil.copytree(pretrained, tmp_path / "out")
     (out / "checkpoints" / "step-00000010").mkdir(parents=True)
-    pretrain(tokens, tokenizer, tiny(steps=120), out, pytest.fail)
+    pretrain(tokens, tokenizer_folder, tiny(steps=120), out, pytest.fail)
     assert files(out) == files(pretrained)
 
 
@@ -90,51 +88,51 @@ GROWING = {"model": {"layers": 4, "width": 32, "heads": 2, "context": 32}, "prog
 
 
 @pytest.mark.parametrize("more", [{}, {"preset": "nano-fast", "ema": 0.9}])
-def test_layers_join_a_run_and_it_continues_exactly_before_and_after(more, tokens, tokenizer, tiny, tmp_path):
+def test_layers_join_a_run_and_it_continues_exactly_before_and_after(more, tokens, tokenizer_folder, tiny, tmp_path):
     settings = GROWING | more
     whole, part = tmp_path / "whole", tmp_path / "part"
     for out in (whole, part):
         out.mkdir()
-    pretrain(tokens, tokenizer, tiny(**settings), whole, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(**settings), whole, quiet)
     for step, used in (11, [3]), (31, [0, 1, 2, 3]):
-        interrupted_at(step, tokens, tokenizer, tiny(**settings, log_every=1), part)
+        interrupted_at(step, tokens, tokenizer_folder, tiny(**settings, log_every=1), part)
         checkpoints = Checkpoints(part / "checkpoints", keep=1)
         saved = load_file(checkpoints.path(checkpoints.steps()[-1]) / WEIGHTS)
         assert [layer for layer in range(4) if saved[f"blocks.{layer}.feed_forward.down.weight"].any()] == used
-    pretrain(tokens, tokenizer, tiny(**settings), part, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(**settings), part, quiet)
     assert files(part) == files(whole)
 
 
-def test_a_run_that_grows_learns_as_much(tokens, tokenizer, tiny, tmp_path):
+def test_a_run_that_grows_learns_as_much(tokens, tokenizer_folder, tiny, tmp_path):
     losses = []
     for name, changes in {"full": {"progressive": None}, "growing": {}}.items():
         (tmp_path / name).mkdir()
-        pretrain(tokens, tokenizer, tiny(**GROWING | {"steps": 120} | changes), tmp_path / name, quiet)
+        pretrain(tokens, tokenizer_folder, tiny(**GROWING | {"steps": 120} | changes), tmp_path / name, quiet)
         losses.append(json.loads((tmp_path / name / "stats.json").read_text())["validation_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-def test_a_run_with_other_settings_is_not_continued(tokens, tokenizer, tiny, tmp_path):
-    interrupted_at(11, tokens, tokenizer, tiny(log_every=1), tmp_path)
+def test_a_run_with_other_settings_is_not_continued(tokens, tokenizer_folder, tiny, tmp_path):
+    interrupted_at(11, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
     with pytest.raises(UserError, match=r"other settings \(run.optimizer.matrix_lr: 0.01 here, 0.02 there\); continue"):
-        pretrain(tokens, tokenizer, tiny(optimizer={"matrix_lr": 0.01}), tmp_path, pytest.fail)
+        pretrain(tokens, tokenizer_folder, tiny(optimizer={"matrix_lr": 0.01}), tmp_path, pytest.fail)
 
 
-def test_a_checkpoint_is_due_after_minutes_too(tokens, tokenizer, tiny, tmp_path):
+def test_a_checkpoint_is_due_after_minutes_too(tokens, tokenizer_folder, tiny, tmp_path):
     rarely = {"checkpoint_every": 1000, "evaluate_every": 40, "log_every": 1, "keep_checkpoints": 9}
-    interrupted_at(6, tokens, tokenizer, tiny(**rarely, checkpoint_minutes=1e-9), tmp_path)
+    interrupted_at(6, tokens, tokenizer_folder, tiny(**rarely, checkpoint_minutes=1e-9), tmp_path)
     assert Checkpoints(tmp_path / "checkpoints", keep=9).steps() == [1, 2, 3, 4, 5]
 
 
-def test_another_seed_gives_another_model(uninterrupted, tokens, tokenizer, tiny, tmp_path):
-    pretrain(tokens, tokenizer, tiny(seed=1), tmp_path, quiet)
+def test_another_seed_gives_another_model(uninterrupted, tokens, tokenizer_folder, tiny, tmp_path):
+    pretrain(tokens, tokenizer_folder, tiny(seed=1), tmp_path, quiet)
     assert files(tmp_path)["model.safetensors"] != uninterrupted["model.safetensors"]
 
 
 def start_and_stop(arguments: list[str], out: Path, after: int, number: signal.Signals) -> int:
     """Start training, send a signal once a checkpoint of at least step `after` is there; the exit status."""
     child = subprocess.Popen(
-        arguments, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        arguments, env=training_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     checkpoints = Checkpoints(out / "checkpoints", keep=1)
     deadline = time.monotonic() + 60
@@ -145,21 +143,21 @@ def start_and_stop(arguments: list[str], out: Path, after: int, number: signal.S
     return child.wait(timeout=60)
 
 
-def test_after_kill_9_it_continues_to_the_same_bytes(uninterrupted, tokens, tokenizer, tiny, tmp_path):
-    arguments = command(tiny(checkpoint_every=3), tokens, tokenizer, tmp_path)
+def test_after_kill_9_it_continues_to_the_same_bytes(uninterrupted, tokens, tokenizer_folder, tiny, tmp_path):
+    arguments = command(tiny(checkpoint_every=3), tokens, tokenizer_folder, tmp_path)
     for after in (6, 21):  # killed twice
         assert start_and_stop(arguments, tmp_path, after, signal.SIGKILL) == -signal.SIGKILL
     assert not (tmp_path / "stats.json").exists()
-    assert subprocess.run(arguments, cwd=Path(__file__).parents[3], capture_output=True).returncode == 0
+    assert subprocess.run(arguments, env=training_environment(), capture_output=True).returncode == 0
     assert files(tmp_path) == uninterrupted
 
 
-def test_sigterm_saves_where_it_is_and_ends(uninterrupted, tokens, tokenizer, tiny, tmp_path):
-    arguments = command(tiny(steps=40, checkpoint_every=7), tokens, tokenizer, tmp_path)
+def test_sigterm_saves_where_it_is_and_ends(uninterrupted, tokens, tokenizer_folder, tiny, tmp_path):
+    arguments = command(tiny(steps=40, checkpoint_every=7), tokens, tokenizer_folder, tmp_path)
     assert start_and_stop(arguments, tmp_path, 7, signal.SIGTERM) == -signal.SIGTERM
     saved = Checkpoints(tmp_path / "checkpoints", keep=1).steps()
     assert saved[-1] >= 7
-    assert subprocess.run(arguments, cwd=Path(__file__).parents[3], capture_output=True).returncode == 0
+    assert subprocess.run(arguments, env=training_environment(), capture_output=True).returncode == 0
     assert files(tmp_path) == uninterrupted
 
 
@@ -168,33 +166,33 @@ class Cancelled(BaseException):
 
 
 def test_an_orchestrators_handler_gets_its_signal_after_the_checkpoint(
-    uninterrupted, tokens, tokenizer, tiny, tmp_path
+    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path
 ):
     def handler(number, frame):
         raise Cancelled
 
-    def cancel_at_12(done, total=None, **figures):
+    def cancel_at_12(done, total=None, **metrics):
         if done == 12:
             signal.raise_signal(signal.SIGTERM)
 
     previous = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(Cancelled):
-            pretrain(tokens, tokenizer, tiny(log_every=1), tmp_path, cancel_at_12)
+            pretrain(tokens, tokenizer_folder, tiny(log_every=1), tmp_path, cancel_at_12)
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert Checkpoints(tmp_path / "checkpoints", keep=1).steps()[-1] == 12
-    pretrain(tokens, tokenizer, tiny(), tmp_path, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(), tmp_path, quiet)
     assert files(tmp_path) == uninterrupted
 
 
-def test_a_step_is_left_off_between_two_passes(tokens, tokenizer, tiny, tmp_path, monkeypatch):
+def test_a_step_is_left_off_between_two_passes(tokens, tokenizer_folder, tiny, tmp_path, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
     for out in (whole, part):
         out.mkdir()
     passes = tiny(micro_batch=2)
-    pretrain(tokens, tokenizer, passes, whole, quiet)
+    pretrain(tokens, tokenizer_folder, passes, whole, quiet)
     made, original = [], CausalLM.train_batch
 
     def signalled(self, step, batch, rows):
@@ -210,48 +208,48 @@ def test_a_step_is_left_off_between_two_passes(tokens, tokenizer, tiny, tmp_path
     previous = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(Cancelled):
-            pretrain(tokens, tokenizer, passes, part, quiet)
+            pretrain(tokens, tokenizer_folder, passes, part, quiet)
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert made[-1] == (12, 2)
     assert Checkpoints(part / "checkpoints", keep=1).steps()[-1] == 12
     monkeypatch.undo()
-    pretrain(tokens, tokenizer, passes, part, quiet)
+    pretrain(tokens, tokenizer_folder, passes, part, quiet)
     assert files(part) == files(whole)
 
 
-def interrupted_at(step: int, tokens, tokenizer, config, out) -> None:
-    def stop(done, total=None, **figures):
+def interrupted_at(step: int, tokens, tokenizer_folder, config, out) -> None:
+    def stop(done, total=None, **metrics):
         if done == step:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        pretrain(tokens, tokenizer, config, out, stop)
+        pretrain(tokens, tokenizer_folder, config, out, stop)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "metrics.jsonl", "config.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    name, uninterrupted, tokens, tokenizer, tiny, tmp_path, caplog
+    name, uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
 ):
-    interrupted_at(31, tokens, tokenizer, tiny(log_every=1), tmp_path)
+    interrupted_at(31, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
     damaged = tmp_path / "checkpoints" / "step-00000030" / name
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    pretrain(tokens, tokenizer, tiny(), tmp_path, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(), tmp_path, quiet)
     assert "step-00000030 is damaged" in caplog.text
     assert files(tmp_path) == uninterrupted
 
 
-def test_old_checkpoints_go_but_the_best_stays(tokens, tokenizer, tiny, tmp_path):
+def test_old_checkpoints_go_but_the_best_stays(tokens, tokenizer_folder, tiny, tmp_path):
     wild = {"optimizer": {"matrix_lr": 0.05}, "schedule": {"shape": "constant"}}
     config = tiny(steps=60, evaluate_every=10, keep="best", keep_checkpoints=1, log_every=60, **wild)
     kept = {}
 
-    def look(done, total=None, **figures):
+    def look(done, total=None, **metrics):
         kept[done] = Checkpoints(tmp_path / "checkpoints", keep=1).steps()
 
-    pretrain(tokens, tokenizer, config, tmp_path, look)
+    pretrain(tokens, tokenizer_folder, config, tmp_path, look)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
     for step in range(10, 51, 10):
@@ -261,32 +259,32 @@ def test_old_checkpoints_go_but_the_best_stays(tokens, tokenizer, tiny, tmp_path
     assert json.loads((tmp_path / "stats.json").read_text())["validation_loss"] == min(losses)
 
 
-def test_micro_batches_change_nothing_but_rounding(tokens, tokenizer, tiny, tmp_path):
+def test_micro_batches_change_nothing_but_rounding(tokens, tokenizer_folder, tiny, tmp_path):
     losses = []
     for micro_batch in (8, 3):
         out = tmp_path / str(micro_batch)
         out.mkdir()
-        pretrain(tokens, tokenizer, tiny(micro_batch=micro_batch, precision="fp32", steps=20), out, quiet)
+        pretrain(tokens, tokenizer_folder, tiny(micro_batch=micro_batch, precision="fp32", steps=20), out, quiet)
         losses.append([json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tokens, tokenizer, tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tokens, tokenizer_folder, tiny, tmp_path):
     wild = tiny(precision="fp32", checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30})
     message = r"the loss became (nan|inf) at step 3 \(the checkpoint of step 2 is kept\); lower the learning rates"
     for _ in range(2):  # continuing does not pretend that all is well
         with pytest.raises(UserError, match=message):
-            pretrain(tokens, tokenizer, wild, tmp_path, quiet)
+            pretrain(tokens, tokenizer_folder, wild, tmp_path, quiet)
     assert list(Checkpoints(tmp_path / "checkpoints", keep=1).usable()) == [2, 1]
 
 
-def test_weights_that_are_not_finite_are_not_kept(tokens, tokenizer, tiny, tmp_path):
+def test_weights_that_are_not_finite_are_not_kept(tokens, tokenizer_folder, tiny, tmp_path):
     wild = tiny(
         precision="fp32", steps=2, evaluate_every=2, checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30}
     )
     message = r"the validation loss became (nan|inf) at step 2 \(the checkpoint of step 1 is kept\); lower"
     with pytest.raises(UserError, match=message):
-        pretrain(tokens, tokenizer, wild, tmp_path, quiet)
+        pretrain(tokens, tokenizer_folder, wild, tmp_path, quiet)
     assert not (tmp_path / "stats.json").exists()
 
 
@@ -303,12 +301,12 @@ sys.exit(main())
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-def test_out_of_memory_names_a_micro_batch_that_fits(tokens, tokenizer, tiny, tmp_path):
+def test_out_of_memory_names_a_micro_batch_that_fits(tokens, tokenizer_folder, tiny, tmp_path):
     def start(**settings):
         config = tiny(batch=1024, steps=1, evaluate_every=1, precision="fp32", **settings)
-        arguments = command(config, tokens, tokenizer, tmp_path)
-        arguments[1:3] = ["-c", WITH_LITTLE_MEMORY]
-        return subprocess.run(arguments, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+        arguments = command(config, tokens, tokenizer_folder, tmp_path)
+        arguments[2:4] = ["-c", WITH_LITTLE_MEMORY]
+        return subprocess.run(arguments, env=training_environment(), capture_output=True, text=True)
 
     error = json.loads(start().stdout)["error"]
     found = re.fullmatch(r"1024 windows at once do not fit into memory, (\d+) do; set micro_batch: \1", error)
@@ -317,11 +315,11 @@ def test_out_of_memory_names_a_micro_batch_that_fits(tokens, tokenizer, tiny, tm
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_tensorboard_can_read_what_was_reported(tokens, tokenizer, tiny, tmp_path):
+def test_tensorboard_can_read_what_was_reported(tokens, tokenizer_folder, tiny, tmp_path):
     pytest.importorskip("tensorboard", reason="needs textmill[tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    pretrain(tokens, tokenizer, tiny(tensorboard=True), tmp_path, quiet)
+    pretrain(tokens, tokenizer_folder, tiny(tensorboard=True), tmp_path, quiet)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -331,39 +329,41 @@ def test_tensorboard_can_read_what_was_reported(tokens, tokenizer, tiny, tmp_pat
         assert shown == pytest.approx({at: reported[at] for at in range(step, 41, step)})
 
 
-def test_tensorboard_that_is_not_installed_is_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
+def test_tensorboard_that_is_not_installed_is_an_error_at_once(tokens, tokenizer_folder, tiny, tmp_path):
     if importlib.util.find_spec("tensorboard"):
         pytest.skip("tensorboard is installed")
     with pytest.raises(UserError, match=r"tensorboard is not installed; pip install textmill\[tensorboard\]"):
-        pretrain(tokens, tokenizer, tiny(tensorboard=True), tmp_path, pytest.fail)
+        pretrain(tokens, tokenizer_folder, tiny(tensorboard=True), tmp_path, pytest.fail)
 
 
-def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer, tiny, tmp_path):
+def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer_folder, tiny, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-    pretrain(tokens, tokenizer, tiny(ema=0.9), tmp_path / "a", quiet)
-    interrupted_at(31, tokens, tokenizer, tiny(ema=0.9, log_every=1), tmp_path / "b")
-    pretrain(tokens, tokenizer, tiny(ema=0.9), tmp_path / "b", quiet)
+    pretrain(tokens, tokenizer_folder, tiny(ema=0.9), tmp_path / "a", quiet)
+    interrupted_at(31, tokens, tokenizer_folder, tiny(ema=0.9, log_every=1), tmp_path / "b")
+    pretrain(tokens, tokenizer_folder, tiny(ema=0.9), tmp_path / "b", quiet)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert load_model(tmp_path / "a")[1].run["ema"] == 0.9
 
 
-def test_an_average_over_few_steps_has_forgotten_the_initial_weights(uninterrupted, tokens, tokenizer, tiny, tmp_path):
-    pretrain(tokens, tokenizer, tiny(ema=0.9999), tmp_path, quiet)
+def test_an_average_over_few_steps_has_forgotten_the_initial_weights(
+    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path
+):
+    pretrain(tokens, tokenizer_folder, tiny(ema=0.9999), tmp_path, quiet)
     averaged, last = json.loads((tmp_path / "stats.json").read_text()), json.loads(uninterrupted["stats.json"])
     assert averaged["validation_loss"] < 1.2 * last["validation_loss"] < averaged["unigram_entropy"]
 
 
-def test_a_window_longer_than_the_data_is_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
+def test_a_window_longer_than_the_data_is_an_error_at_once(tokens, tokenizer_folder, tiny, tmp_path):
     model = {"layers": 2, "width": 32, "heads": 2, "context": 1_000_000}
     with pytest.raises(UserError, match=r"needs 1000001 tokens but the train split has \d+; lower model.context"):
-        pretrain(tokens, tokenizer, tiny(model=model), tmp_path, pytest.fail)
+        pretrain(tokens, tokenizer_folder, tiny(model=model), tmp_path, pytest.fail)
 
 
-def test_tokens_of_another_vocabulary_are_an_error_at_once(tokens, words, tiny, tmp_path):
+def test_tokens_of_another_vocabulary_are_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
     from tokenization.tokenizer import Tokenizer
 
-    other = Tokenizer(words.tokens, "gpt2", words.special_tokens | {"<|more|>": 300})
+    other = Tokenizer(tokenizer.tokens, "gpt2", tokenizer.special_tokens | {"<|more|>": 300})
     other.save(tmp_path)
     with pytest.raises(UserError, match="vocabulary of 261 but the tokenizer 301"):
         pretrain(tokens, tmp_path, tiny(), tmp_path / "out", pytest.fail)

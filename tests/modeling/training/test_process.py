@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +13,10 @@ from modeling.device import GPUS, choose, fast_bf16, gpu_called, training_enviro
 from modeling.training.process import command
 from textmill.errors import UserError
 
-ROOT = Path(__file__).parents[3]
-
 
 def start(arguments, **options):
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, **options)
+    options = {"env": training_environment()} | options
+    return subprocess.run(arguments, capture_output=True, text=True, **options)
 
 
 def test_the_cpu_computes_in_bf16_where_it_has_instructions_for_it(monkeypatch):
@@ -62,17 +60,17 @@ def test_a_gpu_is_known_by_the_words_of_its_name(name, known):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's tunables")
 def test_the_training_environment_reaches_the_allocator(monkeypatch):
     environment = training_environment()
-    assert environment.items() >= os.environ.items()
+    assert environment.items() >= {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}.items()
     program = "import os; print(os.environ['GLIBC_TUNABLES'])"
     assert "hugetlb" in start([sys.executable, "-c", program], env=environment).stdout
     monkeypatch.setenv("GLIBC_TUNABLES", "mine")
     assert training_environment()["GLIBC_TUNABLES"] == "mine"
 
 
-def test_progress_comes_as_json_lines(tokens, tokenizer, tiny, tmp_path):
+def test_progress_comes_as_json_lines(tokens, tokenizer_folder, tiny, tmp_path):
     out = tmp_path / "new" / "folder"
     config = tiny(steps=6, log_every=2, evaluate_every=6)
-    done = start(command(config, tokens, tokenizer, out), env=training_environment())
+    done = start(command(config, tokens, tokenizer_folder, out))
     assert done.returncode == 0, done.stderr
     messages = [json.loads(line) for line in done.stdout.splitlines()]
     assert [message["done"] for message in messages] == [2, 4, 6, 6]
@@ -98,6 +96,6 @@ def test_a_users_mistake_is_one_message_and_status_2(tokens, tmp_path):
 
 def test_a_mistake_that_another_rank_meets_is_told_too(tokens, tmp_path):
     wrong = command(FinetuneConfig(), tokens, tmp_path, tmp_path / "out")
-    done = start(wrong, env=os.environ | {"RANK": "1"})
+    done = start(wrong, env=training_environment() | {"RANK": "1"})
     assert done.returncode == 2
     assert "is not a checkpoint" in json.loads(done.stdout)["error"]

@@ -13,26 +13,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling.checkpoint import WEIGHTS, load_model
+from modeling.checkpoint import NEXT_SENTENCE, WEIGHTS, load_model
 from modeling.config import FinetuneConfig
 from modeling.device import training_environment
-from modeling.inference import generate
+from modeling.inference.generate import fill, load
+from modeling.inference.next_sentence import next_sentence_probs
+from modeling.networks.sentence_pairs import SentencePairModel
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import Ranks
 from modeling.training.finetune import finetune
 from modeling.training.process import command
-from modeling.training.sentence_pairs import HEAD_FILE, PairedLM, PairModel, follows
+from modeling.training.sentence_pairs import SentencePairLM
 from textmill.errors import UserError
+from textmill.progress import quiet
 from tokenization.config import SentencePairsConfig
 from tokenization.sentence_pairs import SentencePairs, make_pairs
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[3]
 SUBJECTS = ["the cat", "a dog", "the bird", "my aunt", "her ox", "no one", "I", "the old queen"]
-
-
-def quiet(done: int, total: int | None = None, **figures: object) -> None:
-    """A progress callback that tells nobody."""
 
 
 def stories(count: int, seed: int) -> list[str]:
@@ -46,12 +44,12 @@ def stories(count: int, seed: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def paired(tmp_path_factory, tokenizer) -> Path:
+def paired(tmp_path_factory, tokenizer_folder) -> Path:
     folder = tmp_path_factory.mktemp("paired")
     for name, texts in (("train-00000", stories(150, 1)), ("train-00001", stories(50, 2)),
                         ("validation-00000", stories(40, 3))):  # fmt: skip
         pq.write_table(pa.table({"text": texts}), folder / f"{name}.parquet")
-    make_pairs(folder, tokenizer, SentencePairsConfig(), folder / "pairs")
+    make_pairs(folder, tokenizer_folder, SentencePairsConfig(), folder / "pairs")
     return folder / "pairs"
 
 
@@ -64,26 +62,28 @@ def settings(**changes) -> FinetuneConfig:
 
 
 @pytest.fixture
-def objective(paired, words) -> PairedLM:
+def objective(paired, tokenizer) -> SentencePairLM:
     config = settings(mask_rate=0.25, mask_random=0.2, mask_keep=0.1, pair_length=64)
-    return PairedLM(SentencePairs(paired), SentencePairs(paired, "validation"), 128, config, words.special_tokens)
+    return SentencePairLM(
+        SentencePairs(paired), SentencePairs(paired, "validation"), 128, config, tokenizer.special_tokens
+    )
 
 
-def test_a_share_of_every_row_is_hidden_and_special_tokens_stay(objective, words):
-    special = torch.tensor(list(words.special_tokens.values()))
-    mask, pad = words.special_tokens["[MASK]"], words.special_tokens["[PAD]"]
+def test_a_share_of_every_row_is_hidden_and_special_tokens_stay(objective, tokenizer):
+    special = torch.tensor(list(tokenizer.special_tokens.values()))
+    mask, pad = tokenizer.special_tokens["[MASK]"], tokenizer.special_tokens["[PAD]"]
     hidden = shown_random = total = 0
     for step in range(20):
-        ids, targets, rows, is_next = objective.train_batch(step, 16, range(16))
-        assert ids.shape == (16, 64) and targets.shape == rows.shape and is_next.shape == (16,)
+        ids, targets, positions, is_next = objective.train_batch(step, 16, range(16))
+        assert ids.shape == (16, 64) and targets.shape == positions.shape and is_next.shape == (16,)
         assert not torch.isin(targets, special).any()
         for row in range(16):
-            own = rows[row].unique() + 1  # shifted: position i - 1 predicts token i
-            restored = ids[row].scatter(0, rows[row] + 1, targets[row])
+            own = positions[row].unique() + 1  # shifted: position i - 1 predicts token i
+            restored = ids[row].scatter(0, positions[row] + 1, targets[row])
             assert mask not in restored
             assert (restored == pad).tolist() == sorted((restored == pad).tolist())
             assert len(own) == max(1, round(0.25 * (~torch.isin(restored, special)).sum().item()))
-            repeats = torch.stack([(rows[row] + 1 == place).sum() for place in own])
+            repeats = torch.stack([(positions[row] + 1 == place).sum() for place in own])
             assert repeats.max() - repeats.min() <= 1
             total += len(own)
             hidden += (ids[row, own] == mask).sum().item()
@@ -109,37 +109,37 @@ def test_the_rows_of_all_ranks_are_the_global_batch_and_an_epoch_shows_every_pai
 
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("batch", [4, 100])
-def test_figures_count_every_validation_pair_and_every_hidden_token_once(objective, words, world, batch):
+def test_metrics_count_every_validation_pair_and_every_hidden_token_once(objective, tokenizer, world, batch):
     favourite = int(objective.validation_targets.mode().values)
 
-    def always(ids, rows):
-        return F.one_hot(torch.full(rows.shape, favourite), words.vocab_size) * 9.0, torch.ones(len(ids))
+    def always(ids, positions):
+        return F.one_hot(torch.full(positions.shape, favourite), tokenizer.vocab_size) * 9.0, torch.ones(len(ids))
 
     class Summed(Ranks):
         def sum(self, values, device):
             return values
 
     parts = [objective.evaluate(always, Summed(rank, world), CPU, batch) for rank in range(world)]
-    figures = {name: sum(part[name] for part in parts) for name in parts[0]}
+    metrics = {name: sum(part[name] for part in parts) for name in parts[0]}
     is_next = objective.validation_batch.is_next.float()
     assert len(is_next) == 2048 // 64
-    assert figures["masked_accuracy"] == pytest.approx(
+    assert metrics["masked_accuracy"] == pytest.approx(
         (objective.validation_targets == favourite).float().mean().item()
     )
-    assert figures["next_sentence_accuracy"] == pytest.approx(is_next.mean().item())
+    assert metrics["next_sentence_accuracy"] == pytest.approx(is_next.mean().item())
     nats = F.binary_cross_entropy_with_logits(torch.ones(len(is_next)), is_next)
-    assert figures["next_sentence_loss"] == pytest.approx(nats.item())
-    assert figures["validation_loss"] == pytest.approx(figures["masked_loss"] + figures["next_sentence_loss"])
+    assert metrics["next_sentence_loss"] == pytest.approx(nats.item())
+    assert metrics["validation_loss"] == pytest.approx(metrics["masked_loss"] + metrics["next_sentence_loss"])
 
 
 def test_the_loss_is_the_sum_of_both_and_the_mean_over_rows(objective, pretrained):
-    base, description = load_model(pretrained)
-    model = PairModel(description.model, description.vocab_size).eval()
+    base, config = load_model(pretrained)
+    model = SentencePairModel(config.model, config.vocab_size).eval()
     model.load_state_dict(model.state_dict() | base.state_dict())
     torch.nn.init.normal_(model.next_sentence.weight)
-    objective.length = description.model.context
+    objective.length = config.model.context
     batch = objective.train_batch(0, 8, range(8))
-    logits, follow = model(batch.ids, rows=batch.rows)
+    logits, follow = model(batch.ids, positions=batch.positions)
     expected = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
     expected += F.binary_cross_entropy_with_logits(follow, batch.is_next.float())
     assert model(*batch).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -147,11 +147,13 @@ def test_the_loss_is_the_sum_of_both_and_the_mean_over_rows(objective, pretraine
     assert sum(halves).item() / 2 == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_what_cannot_be_says_so(finetuned, paired, pretrained, words, tmp_path):
-    with pytest.raises(UserError, match="needs at least 8 tokens but the window holds 4"):
-        PairedLM(SentencePairs(paired), SentencePairs(paired, "validation"), 4, settings(), words.special_tokens)
+def test_what_cannot_be_says_so(finetuned, paired, pretrained, tokenizer, tmp_path):
+    with pytest.raises(UserError, match="a pair of sentences needs at least 8 tokens but the window holds 4"):
+        SentencePairLM(
+            SentencePairs(paired), SentencePairs(paired, "validation"), 4, settings(), tokenizer.special_tokens
+        )
     with pytest.raises(UserError, match=r"was not fine-tuned on pairs of sentences .* `pairs: \{\}`"):
-        follows(finetuned, [("One.", "Two.")])
+        next_sentence_probs(finetuned, [("One.", "Two.")])
     (paired / "train-00000.pairs").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"train-00000\.pairs is missing"):
         finetune(pretrained, paired, settings(), tmp_path, pytest.fail)
@@ -167,7 +169,7 @@ def tuned(paired, pretrained, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_it_learns_to_fill_blanks_and_which_sentences_belong_together(tuned, paired, words):
+def test_it_learns_to_fill_blanks_and_which_sentences_belong_together(tuned, paired, tokenizer):
     stats = json.loads((tuned / "stats.json").read_text())
     assert stats["masked_accuracy"] > 0.85 > stats["most_frequent_accuracy"] + 0.3
     assert stats["next_sentence_accuracy"] > 0.75  # a stranger has the same subject one time in eight
@@ -175,18 +177,18 @@ def test_it_learns_to_fill_blanks_and_which_sentences_belong_together(tuned, pai
     texts, labels = [], []
     for index in range(0, len(held_out), 3):
         a, b, is_next = held_out.pair(index)
-        texts.append((words.decode(a), words.decode(b)))
+        texts.append((tokenizer.decode(a), tokenizer.decode(b)))
         labels.append(is_next)
-    right = (np.array(follows(tuned, texts)) > 0.5) == labels
+    right = (np.array(next_sentence_probs(tuned, texts)) > 0.5) == labels
     assert right.mean() > 0.75
 
 
 @pytest.mark.slow
 def test_the_result_is_a_masked_checkpoint_like_any_other(tuned):
-    model, description = load_model(tuned)
+    model, config = load_model(tuned)
     assert type(model) is GPT and not model.causal
-    assert description.objective == "masked"
-    assert generate.fill(generate.load(tuned, "cpu"), "the bird h[MASK]ars the sea.").text == "the bird hears the sea."
+    assert config.objective == "masked"
+    assert fill(load(tuned, "cpu"), "the bird h[MASK]ars the sea.").text == "the bird hears the sea."
 
 
 @pytest.mark.slow
@@ -196,7 +198,7 @@ def test_a_killed_fine_tuning_ends_with_the_same_weights(paired, pretrained, tmp
     undisturbed.mkdir()
     finetune(pretrained, paired, config, undisturbed, quiet)
     start = command(config, paired, pretrained, killed)
-    process = subprocess.Popen(start, stdout=subprocess.DEVNULL, cwd=ROOT, env=training_environment())
+    process = subprocess.Popen(start, stdout=subprocess.DEVNULL, env=training_environment())
     while not list(killed.glob("checkpoints/step-*")):
         assert process.poll() is None
         time.sleep(0.005)
@@ -204,5 +206,5 @@ def test_a_killed_fine_tuning_ends_with_the_same_weights(paired, pretrained, tmp
     process.wait()
     assert not (killed / "stats.json").exists()
     finetune(pretrained, paired, config, killed, quiet)
-    for file in (WEIGHTS, HEAD_FILE, "stats.json"):
+    for file in (WEIGHTS, NEXT_SENTENCE, "stats.json"):
         assert (killed / file).read_bytes() == (undisturbed / file).read_bytes(), file

@@ -1,0 +1,41 @@
+"""Whether a sentence follows another, by a checkpoint that was fine-tuned on pairs of sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from modeling.checkpoint import NEXT_SENTENCE, load_model
+from modeling.device import choose
+from modeling.networks.sentence_pairs import SentencePairModel
+from textmill.errors import UserError
+from tokenization.formats import load_tokenizer
+from tokenization.sentence_pairs import lay_out
+
+__all__ = ["next_sentence_probs"]
+
+
+@torch.inference_mode()
+def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: str = "auto") -> list[float]:
+    """For each pair of sentences the probability that the second follows the first.
+
+    Raises:
+        UserError: the folder is not a checkpoint, it was not fine-tuned on pairs, or the device is not there.
+    """
+    base, config = load_model(checkpoint)
+    if not (checkpoint / NEXT_SENTENCE).is_file():
+        raise UserError(
+            f"{checkpoint} was not fine-tuned on pairs of sentences ({NEXT_SENTENCE} is missing); "
+            "give the configuration a section `pairs: {}` and run finetune"
+        )
+    model = SentencePairModel(config.model, config.vocab_size).eval()
+    model.load_state_dict(base.state_dict() | safetensors.torch.load_file(checkpoint / NEXT_SENTENCE))
+    tokenizer = load_tokenizer(checkpoint)
+    encoded = [tuple(np.array(tokenizer.encode_ordinary(text), np.int64) for text in pair) for pair in pairs]
+    length = min(config.run["pair_length"], config.model.context)
+    ids, _, _ = lay_out(encoded, length, tokenizer.special_tokens)
+    place = choose(device, "fp32").device
+    return model.to(place).next_sentence_logits(model.hidden(torch.from_numpy(ids).to(place))).sigmoid().tolist()

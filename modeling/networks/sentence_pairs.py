@@ -1,0 +1,60 @@
+"""A masked model with a head for pairs of sentences: does the second follow the first (Devlin et al. 2019, BERT)?
+
+Two things are simpler than there, and leave the transformer as it is. [SEP] alone says where the second sentence
+begins, without an embedding of segments, as in DistilBERT (Sanh et al. 2019). And [PAD] is seen like any other token,
+which the model learns to pass over: a mask of its own for every window would take attention off its fastest kernels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.networks.loss_head import cross_entropy
+from modeling.networks.transformer import GPT, at_positions
+
+if TYPE_CHECKING:
+    from modeling.config import ModelConfig
+
+__all__ = ["NEXT_SENTENCE_PREFIX", "SentencePairModel"]
+
+NEXT_SENTENCE_PREFIX = "next_sentence."  # of the head's names among the weights
+
+
+class SentencePairModel(GPT):
+    """A masked model with one more logit, read at the first position: that the second sentence follows the first."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int):
+        super().__init__(config, vocab_size, causal=False)
+        self.next_sentence = nn.Linear(config.width, 1)
+        nn.init.zeros_(self.next_sentence.weight)
+        nn.init.zeros_(self.next_sentence.bias)
+
+    def next_sentence_logits(self, hidden: Tensor) -> Tensor:
+        """Logits, fp32 [B], from hidden states [B, T, W]."""
+        return self.next_sentence(hidden[:, 0]).squeeze(-1).float()
+
+    def forward(  # type: ignore[override]
+        self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
+        is_next: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+        """
+        Args:
+            ids: int64 [B, T].
+            targets: int64 [B, K], together with `is_next`.
+            positions: int64 [B, K], the ones to predict at.
+            is_next: bool [B], whether the second sentence follows the first.
+
+        Returns:
+            With targets the sum of the two mean losses in nats, a scalar; without them the logits of tokens [B, K, V]
+            and of following [B].
+        """
+        hidden = self.hidden(ids)
+        follows = self.next_sentence_logits(hidden)
+        chosen = at_positions(hidden, positions)
+        if targets is None:
+            return self.logits(chosen), follows
+        tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
+        return tokens + F.binary_cross_entropy_with_logits(follows, is_next.float())
