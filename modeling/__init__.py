@@ -1,0 +1,13 @@
+"""Language models: their architecture, how they are trained, and what is done with them.
+
+Read in this order:
+
+    config      what a run is made of, and the presets; imports no torch, as the command line needs it fast
+    scaling     one dial, the depth, from which a run's other settings follow
+    networks/   the models, in torch alone
+    device      where and in which precision to compute
+    cost        what a run needs and takes, on paper
+    checkpoint  the folder that holds a model
+    training/   from token arrays to a checkpoint
+    inference/  from a checkpoint to text, metrics, and other programs' formats
+"""

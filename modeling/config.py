@@ -22,10 +22,14 @@ def _hide_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class ModelConfig(BaseModel, extra="forbid"):
-    """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
+class Section(BaseModel):
+    """Settings that know all their keys."""
 
-    model_config = ConfigDict(json_schema_extra=_hide_defaults)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_hide_defaults)
+
+
+class ModelConfig(Section):
+    """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
 
     layers: int = Field(6, gt=0, description="Transformer blocks")
     width: int = Field(384, gt=0, description="Size of the residual stream (embedding size)")
@@ -74,10 +78,8 @@ class ModelConfig(BaseModel, extra="forbid"):
         return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // (3 * 32)) * 32
 
 
-class OptimizerConfig(BaseModel, extra="forbid"):
+class OptimizerConfig(Section):
     """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for everything."""
-
-    model_config = ConfigDict(json_schema_extra=_hide_defaults)
 
     name: Literal["muon", "adamw"] = Field("muon", description="muon: Muon + AdamW; adamw: AdamW alone")
     lr: float = Field(3e-4, gt=0, description="AdamW's learning rate where name is adamw")
@@ -92,10 +94,8 @@ class OptimizerConfig(BaseModel, extra="forbid"):
     clip: float | None = Field(None, gt=0, description="Clip the gradient's global norm; null for none")
 
 
-class ScheduleConfig(BaseModel, extra="forbid"):
+class ScheduleConfig(Section):
     """Multiplier of every learning rate over the steps."""
-
-    model_config = ConfigDict(json_schema_extra=_hide_defaults)
 
     shape: Literal["wsd", "cosine", "constant"] = Field(
         "wsd", description="warm-up/stable/decay (linear decay at the end), cosine, or constant after warm-up"
@@ -105,7 +105,7 @@ class ScheduleConfig(BaseModel, extra="forbid"):
     final: float = Field(0.0, ge=0, le=1, description="Multiplier reached at the last step")
 
 
-class ProgressiveConfig(BaseModel, extra="forbid"):
+class ProgressiveConfig(Section):
     """Progressive training (Bu et al. 2025, Deep Progressive Training): layers that join late, as the identity."""
 
     layers: int = Field(1, ge=0, description="Layers that are trained at first, evenly spaced, the last among them")
@@ -148,10 +148,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class RunConfig(BaseModel, extra="forbid"):
+class RunConfig(Section):
     """What pretraining and fine-tuning have in common."""
-
-    model_config = ConfigDict(json_schema_extra=_hide_defaults)
 
     steps: int = Field(300, gt=0, description="Optimizer steps")
     batch: int = Field(16, gt=0, description="Windows a step, over all devices")
@@ -220,7 +218,7 @@ class PretrainConfig(RunConfig):
     def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        explicit = {  # null says nothing, and of a model only what was set
+        explicit: dict[str, Any] = {  # null says nothing, and of a model only what was set
             key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             for key, value in given.items()
             if value is not None

@@ -130,7 +130,7 @@ def training_cost(
         124439808
     """
     match = re.fullmatch(r"(?:(\d+)x)?(.*)", gpus)
-    devices, name = int(match[1] or 1), match[2].upper()
+    devices, name = (int(match[1] or 1), match[2].upper()) if match else (0, gpus)
     if name not in GPUS or not devices:
         raise UserError(f"unknown GPUs {gpus!r}; write 8xH100 or the like, with one of {', '.join(GPUS)}")
     if not 0 < mfu <= 1:
@@ -145,7 +145,7 @@ def training_cost(
     # fp32 weights and gradients; AdamW keeps two moments of a weight, Muon one for the blocks' matrices
     moments = 2 * total - (blocks if config.optimizer.name == "muon" else 0)
     averages = total if config.ema else 0
-    state = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
+    state: float = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
     if config.parallel == "fsdp":
         state /= devices
     positions = windows * model.context

@@ -22,6 +22,9 @@ GLIBC_TUNABLES = {
 }
 
 
+__all__ = ["GPUS", "Compute", "Gpu", "choose", "fast_bf16", "gpu_called", "training_environment"]
+
+
 @dataclass(frozen=True)
 class Gpu:
     """Peak dense bf16 FLOP/s (without sparsity) and memory in bytes from the maker's data sheet; a usual price of an

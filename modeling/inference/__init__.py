@@ -1,0 +1,11 @@
+"""What is done with a checkpoint; nothing here knows how it was trained.
+
+Read in this order:
+
+    generate       load a checkpoint; continue texts, fill blanks
+    next_sentence  whether a sentence follows another
+    evaluate       perplexity and bits per byte of a text
+    harness        tasks of lm-evaluation-harness
+    export         a folder for `transformers`
+    remote_code    the model's wrapper that an export takes along
+"""

@@ -34,7 +34,11 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
     model = SentencePairModel(config.model, config.vocab_size).eval()
     model.load_state_dict(base.state_dict() | safetensors.torch.load_file(checkpoint / NEXT_SENTENCE))
     tokenizer = load_tokenizer(checkpoint)
-    encoded = [tuple(np.array(tokenizer.encode_ordinary(text), np.int64) for text in pair) for pair in pairs]
+
+    def encode(text: str) -> np.ndarray:
+        return np.array(tokenizer.encode_ordinary(text), np.int64)
+
+    encoded = [(encode(first), encode(second)) for first, second in pairs]
     length = min(config.run["pair_length"], config.model.context)
     ids, _, _ = lay_out(encoded, length, tokenizer.special_tokens)
     place = choose(device, "fp32").device

@@ -7,6 +7,8 @@ from the package, it is a module like any other.)
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -58,14 +60,14 @@ class _Textmill(PreTrainedModel):
         return self.gpt.embed
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.gpt.embed = value
+        self.gpt.embed = cast("nn.Embedding", value)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.gpt.head
 
 
 class TextmillForCausalLM(_Textmill, GenerationMixin):
-    """Logits [B, T, V] for the next token; keeps no cache, so generation recomputes the text at every step."""
+    """Logits [B, T, V] for the next token; without a cache, so that generation recomputes the text at every step."""
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: object

@@ -1,0 +1,9 @@
+"""The models, in torch alone: no word about devices to choose, precision, parallelism, or files.
+
+Read in this order:
+
+    transformer     the GPT, from its parts to its loss; a legend of the shapes
+    functional      norm, activation and attention in the form that trains fastest
+    loss_head       from hidden states to the loss, without all logits at once
+    sentence_pairs  a masked model that also says whether one sentence follows another
+"""

@@ -44,7 +44,7 @@ class SentencePairModel(GPT):
         Args:
             ids: int64 [B, T].
             targets: int64 [B, K], together with `is_next`.
-            positions: int64 [B, K], the ones to predict at.
+            positions: int64 [B, K], the ones to predict at; None for all.
             is_next: bool [B], whether the second sentence follows the first.
 
         Returns:
@@ -53,8 +53,8 @@ class SentencePairModel(GPT):
         """
         hidden = self.hidden(ids)
         follows = self.next_sentence_logits(hidden)
-        chosen = at_positions(hidden, positions)
-        if targets is None:
+        chosen = hidden if positions is None else at_positions(hidden, positions)
+        if targets is None or is_next is None:
             return self.logits(chosen), follows
         tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
         return tokens + F.binary_cross_entropy_with_logits(follows, is_next.float())

@@ -16,7 +16,7 @@ The file knows nothing of devices, precision or parallelism. Shape suffixes, so 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
         k_BGTD = self.k(x_BTW).view(B, T, -1, D).transpose(1, 2)
         v_BTGD = self.v(x_BTW).view(B, T, -1, D)
-        if self.value_gate is not None:  # gate in (0, 2), one a head: 1 at the start
+        if self.value_gate is not None and value is not None:  # gate in (0, 2), one a head: 1 at the start
             gate_BTG = 2 * torch.sigmoid(self.value_gate(x_BTW[..., :GATE_INPUTS]))
             v_BTGD = v_BTGD + gate_BTG.unsqueeze(-1) * value.view_as(v_BTGD)
         v_BGTD = v_BTGD.transpose(1, 2)
@@ -173,6 +173,9 @@ class GPT(nn.Module):
     `causal=False` lets every position see the whole window: the masked objective on the same weights.
     """
 
+    rotary_cos: Tensor  # [context, D / 2]; like the sines only where positions are rotary
+    rotary_sin: Tensor
+
     def __init__(self, config: ModelConfig, vocab_size: int, causal: bool = True):
         super().__init__()
         self.config, self.vocab_size, self.causal = config, vocab_size, causal
@@ -194,12 +197,13 @@ class GPT(nn.Module):
             self.stream_scale = nn.Parameter(torch.ones(config.layers))
             self.x0_scale = nn.Parameter(torch.full((config.layers,), 0.1))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer, causal) for layer in range(config.layers))
+        blocks = [Block(config, layer, causal) for layer in range(config.layers)]
+        self.blocks = nn.ModuleList(blocks)
         kv_width = (config.kv_heads or config.heads) * config.head_size
         self.value_embeds = nn.ModuleDict(
             {
                 str(layer): nn.Embedding(vocab_size, kv_width)
-                for layer, block in enumerate(self.blocks)
+                for layer, block in enumerate(blocks)
                 if block.attention.value_gate is not None
             }
         )
@@ -216,21 +220,21 @@ class GPT(nn.Module):
         Modern: embeddings of unit variance, matrices uniform with variance 1 / width; output projections, gates and
         embeddings of bigrams zero; a head near zero. Classic: Radford et al. 2019.
         """
-        config = self.config
+        config, blocks = self.config, cast("list[Block]", list(self.blocks))
         if not config.zero_init:
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
                     nn.init.normal_(module.weight, std=0.02)
-                    if getattr(module, "bias", None) is not None:
+                    if isinstance(module, nn.Linear) and module.bias is not None:
                         nn.init.zeros_(module.bias)
-            for block in self.blocks:
+            for block in blocks:
                 for projection in (block.attention.out, block.feed_forward.down):
                     nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * config.layers))
             return
         nn.init.normal_(self.embed.weight, std=0.02 if config.tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.001)
         bound = math.sqrt(3 / config.width)
-        for block in self.blocks:
+        for block in blocks:
             for module in block.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.uniform_(module.weight, -bound, bound)
@@ -240,7 +244,7 @@ class GPT(nn.Module):
             nn.init.zeros_(block.feed_forward.down.weight)
             if block.attention.value_gate is not None:
                 nn.init.zeros_(block.attention.value_gate.weight)
-        for table in self.value_embeds.values():
+        for table in cast("list[nn.Embedding]", list(self.value_embeds.values())):
             nn.init.uniform_(table.weight, -bound, bound)
         if config.smear:
             nn.init.zeros_(self.smear_gate.weight)

@@ -1,0 +1,18 @@
+"""From token arrays to a checkpoint.
+
+Read in this order:
+
+    pretrain, finetune  the two tasks, from their inputs to `stats.json`
+    objectives          what is predicted, in which windows, and how well: causal and masked language modeling
+    sentence_pairs      the same for pairs of sentences
+    trainer             the loop
+    state               what a run is, and what changes as it goes on
+    saving              checkpoints on the way, continuing, and the result
+    watching            rates, curve, TensorBoard, progress
+    optim               Muon, AdamW and their schedules
+    interruption        signals that wait for a safe moment
+    distributed         the ranks that torchrun starts
+    parallel            a model that is replicated or sharded over them
+    sharded             checkpoints of a sharded model
+    process             all of this as a process of its own
+"""

@@ -11,9 +11,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+__all__ = ["Ranks", "local_rank", "ranks", "under_torchrun"]
+
 
 @dataclass(frozen=True)
 class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        world: how many there are.
+    """
+
     rank: int = 0
     world: int = 1
 
@@ -22,7 +31,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, items: int) -> range:
-        """This rank's part of `items` things: contiguous, sizes differ by at most one."""
+        """This rank's part of `items` things: contiguous; parts differ in size by at most one."""
         return range(items * self.rank // self.world, items * (self.rank + 1) // self.world)
 
     def sum(self, values: Tensor, device: torch.device) -> Tensor:
@@ -38,15 +47,18 @@ class Ranks:
         return self.sum(torch.tensor(flags, dtype=torch.float32), torch.device("cpu")).bool().tolist()
 
     def barrier(self) -> None:
+        """Wait for all ranks."""
         if self.world > 1:
             dist.barrier()
 
 
 def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def local_rank() -> int:
+    """This process's number among the ranks of this machine, which is that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 

@@ -1,22 +1,25 @@
-"""SIGTERM and SIGINT wait for a safe moment: a run saves what it has, then the signal does what it would have done."""
+"""SIGTERM and SIGINT wait for a safe moment: a run saves a checkpoint, then the signal does what it would have done."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
+
+__all__ = ["Interruption"]
 
 
 class Interruption:
-    """Within the context a first signal is only noted in `requested`; on leaving it is raised again under the handlers
-    that were there before (an orchestrator's that raises, or the default that ends the process).
+    """Within the context a signal is only noted in `requested`. On leaving it is raised again, under the handlers that
+    were there before (an orchestrator's that raises, or the default that ends the process).
 
     Signals can be caught in the main thread only; elsewhere the context does nothing.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = number

@@ -45,8 +45,12 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return Batch(*to_device(self, device))
 
+    def rows(self, chosen: slice | Tensor) -> Batch:
+        positions = None if self.positions is None else self.positions[chosen]
+        return Batch(self.ids[chosen], self.targets[chosen], positions)
 
-def to_device(tensors: Iterable[Tensor | None], device: torch.device) -> Iterator[Tensor | None]:
+
+def to_device(tensors: Iterable[Tensor | None], device: torch.device) -> Iterator[Any]:
     """The tensors of a batch on the device that computes with it; a GPU fetches them while it does other work."""
     for tensor in tensors:
         if tensor is None or device.type != "cuda":
@@ -202,6 +206,9 @@ class MaskRates(NamedTuple):
         return cls(config.mask_rate, config.mask_random, config.mask_keep)
 
 
+Masked = tuple[Tensor, Tensor, Tensor]  # ids [B, T], targets and positions [B, K], as in `Batch`
+
+
 class Masking:
     """Hides tokens for the model to predict; special ones and, where predictions are shifted, the first one stay."""
 
@@ -209,7 +216,7 @@ class Masking:
         self.mask_id, self.vocab_size, self.shift = special_tokens["[MASK]"], vocab_size, shift
         self.special = torch.tensor(sorted(special_tokens.values()))
 
-    def hide(self, ids: Tensor, counts: Tensor, rates: MaskRates, generator: torch.Generator) -> Batch:
+    def hide(self, ids: Tensor, counts: Tensor, rates: MaskRates, generator: torch.Generator) -> Masked:
         """Hide `counts` (int64 [B]) tokens in the windows of ids [B, T].
 
         A window with fewer than the most repeats its targets, so that every window weighs about the same and means over
@@ -229,7 +236,7 @@ class Masking:
         noise = torch.randint(self.vocab_size, targets.shape, generator=generator).gather(1, own)
         shown = torch.where(fate < rates.random, noise, torch.full_like(targets, self.mask_id))
         shown = torch.where(fate >= 1 - rates.keep, targets, shown)
-        return Batch(ids.scatter(1, places, shown), targets, places - 1 if self.shift else places)
+        return ids.scatter(1, places, shown), targets, places - 1 if self.shift else places
 
 
 def generator_at(seed: int, step: int) -> torch.Generator:
@@ -254,7 +261,7 @@ class MaskedLM:
         self.validation_targets = self.validation_batch.targets
 
     def train_batch(self, step: int, batch: int, batch_rows: range) -> Batch:
-        return Batch(*(tensor[batch_rows.start : batch_rows.stop] for tensor in self.global_batch(step, batch)))
+        return self.global_batch(step, batch).rows(slice(batch_rows.start, batch_rows.stop))
 
     @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
     def global_batch(self, step: int, batch: int) -> Batch:
@@ -264,14 +271,14 @@ class MaskedLM:
 
     def masked(self, windows: Tensor, rates: MaskRates, generator: torch.Generator) -> Batch:
         counts = torch.full((len(windows),), max(1, round(rates.hidden * self.length)))
-        return self.masking.hide(windows, counts, rates, generator)
+        return Batch(*self.masking.hide(windows, counts, rates, generator))
 
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
     ) -> dict[str, float]:
         sums = torch.zeros(2, dtype=torch.float64)  # nats, right guesses
         for rows, weight in evaluation_rows(len(self.validation_batch.ids), ranks, batch):
-            ids, targets, positions = Batch(*(tensor[rows] for tensor in self.validation_batch)).to(device)
+            ids, targets, positions = self.validation_batch.rows(rows).to(device)
             logits = model(ids, positions=positions).float().flatten(0, 1)
             nats = F.cross_entropy(logits, targets.flatten(), reduction="sum")
             right = (logits.argmax(dim=-1) == targets.flatten()).sum()

@@ -8,11 +8,18 @@ advance equally. Here matrices of one shape go through the iteration together, w
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from modeling.config import OptimizerConfig, ScheduleConfig
+from modeling.networks.transformer import GPT
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+__all__ = ["Muon", "lr_scale", "main_learning_rate", "optimizers", "orthogonalized", "set_learning_rates"]
 
 # (a, b, c) of x <- a x + b (x x^T) x + c (x x^T)^2 x, for singular values in [1e-3, 1], with a safety factor of 1.02
 POLAR_EXPRESS = (
@@ -54,12 +61,13 @@ class Muon(torch.optim.Optimizer):
     The step's length is lr x sqrt(max(1, rows / columns)), so that wide and tall matrices change outputs alike.
     """
 
-    def __init__(self, params, lr: float, momentum: float, weight_decay: float, dtype: torch.dtype):
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float, weight_decay: float, dtype: torch.dtype):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take a step; a `closure` is not called."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for param in group["params"]:
@@ -78,30 +86,33 @@ class Muon(torch.optim.Optimizer):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-length)
 
     def _direction(self, param: Tensor, momentum: float) -> Tensor:
-        """Nesterov momentum of the gradient."""
-        state = self.state[param]
+        """Nesterov momentum of the gradient, which there is."""
+        grad, state = param.grad, self.state[param]
+        assert grad is not None
         if not state:
-            state["momentum"] = torch.zeros_like(param.grad)
-        state["momentum"].lerp_(param.grad, 1 - momentum)
-        direction = param.grad.lerp(state["momentum"], momentum)
+            state["momentum"] = torch.zeros_like(grad)
+        state["momentum"].lerp_(grad, 1 - momentum)
+        direction = grad.lerp(state["momentum"], momentum)
         return direction.full_tensor() if is_dtensor(direction) else direction
 
 
-def is_dtensor(tensor: Tensor) -> bool:
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether this rank holds a part of the tensor (DTensor, not asked by its slow import)."""
     return hasattr(tensor, "placements")
 
 
-def optimizers(model: nn.Module, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+def optimizers(model: GPT, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Optimizers that together hold every parameter once; each group keeps its rate before scaling in `base_lr`.
 
     Args:
-        model: a `GPT`, whose head has a rate of its own.
+        model: its head has a rate of its own.
         config: which optimizer, with which rates.
         dtype: that of the run's matrix products.
     """
     parameters = dict(model.named_parameters())
     betas = (config.beta1, config.beta2)
+    chosen: list[torch.optim.Optimizer]
+    groups: list[dict[str, Any]]
     fused = all(p.device.type in ("cuda", "cpu") for p in parameters.values())
     if config.name == "adamw":
         decayed = [p for p in parameters.values() if p.ndim >= 2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from modeling.device import Compute
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
+__all__ = [
+    "allocate_optimizer_state", "is_sharded", "optimizer_state", "parallelized", "set_weights", "synchronize_gradients",
+]  # fmt: skip
 
 
 def parallelized(
@@ -40,9 +47,9 @@ def parallelized(
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
     if grows:  # the backward pass looks for room that a block gets when it is first gathered
-        for block in model.blocks:
-            block.unshard()
-            block.reshard()
+        for sharded_block in cast("list[FSDPModule]", list(model.blocks)):
+            sharded_block.unshard()
+            sharded_block.reshard()
     return model
 
 
@@ -54,7 +61,7 @@ def synchronize_gradients(module: nn.Module, now: bool) -> None:
         module.set_requires_gradient_sync(now)
 
 
-def is_sharded(module: nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:
     """Whether each rank holds a part of every parameter (an FSDPModule, not asked by its slow import)."""
     return hasattr(module, "set_requires_gradient_sync")
 

@@ -76,7 +76,7 @@ class Saver:
     def prune(self) -> None:
         """Drop the checkpoints that are neither among the newest nor the best."""
         if self.ranks.first:
-            self.checkpoints.prune(self.state.best_step())
+            self.checkpoints.prune(also_keep=self.state.best_step())
 
     def drop(self, step: int) -> None:
         """Drop the checkpoint of weights that turned out to be spoilt."""
@@ -133,14 +133,15 @@ class Saver:
         Returns:
             The metrics of its evaluation, with its step.
         """
-        step = self.state.best_step() if self.run.config.keep == "best" else self.run.config.steps
-        folder = self.checkpoints.path(step)
+        state, keep = self.state, self.run.config.keep
+        evaluation = state.best_evaluation() if keep == "best" else state.evaluations()[-1]
+        folder = self.checkpoints.path(evaluation["step"])
         if checkpoint.is_sharded(folder):
             self.gather(folder)
         else:
             checkpoint.publish_weights(folder, self.run.out)
-        checkpoint.publish_texts(self.run.out, self.run.checkpoint_config, self.state.metrics_jsonl())
-        return next(line for line in reversed(self.state.evaluations()) if line["step"] == step)
+        checkpoint.publish_texts(self.run.out, self.run.checkpoint_config, state.metrics_jsonl())
+        return evaluation
 
     def gather(self, folder: Path) -> None:
         """Write to `out`, in one file, the weights that the ranks wrote in parts."""

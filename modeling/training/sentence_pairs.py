@@ -45,6 +45,9 @@ class SentencePairBatch(NamedTuple):
     def to(self, device: torch.device) -> SentencePairBatch:
         return SentencePairBatch(*to_device(self, device))
 
+    def rows(self, chosen: slice | Tensor) -> SentencePairBatch:
+        return SentencePairBatch(*(tensor[chosen] for tensor in self))
+
 
 class SentencePairLM:
     """Predict tokens hidden from a pair of sentences, and whether the second follows the first.
@@ -78,8 +81,7 @@ class SentencePairLM:
         self.validation_targets = self.validation_batch.targets[self.counted]
 
     def train_batch(self, step: int, batch: int, batch_rows: range) -> SentencePairBatch:
-        rows = slice(batch_rows.start, batch_rows.stop)
-        return SentencePairBatch(*(tensor[rows] for tensor in self.global_batch(step, batch)))
+        return self.global_batch(step, batch).rows(slice(batch_rows.start, batch_rows.stop))
 
     @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
     def global_batch(self, step: int, batch: int) -> SentencePairBatch:
@@ -110,7 +112,7 @@ class SentencePairLM:
         sums = torch.zeros(4, dtype=torch.float64)  # nats and right guesses of tokens, nats and right guesses of pairs
         total = len(self.counted)
         for rows, weight in evaluation_rows(total, ranks, batch):
-            ids, targets, positions, is_next = SentencePairBatch(*(t[rows] for t in self.validation_batch)).to(device)
+            ids, targets, positions, is_next = self.validation_batch.rows(rows).to(device)
             counted = self.counted[rows].to(device)
             logits, follows = model(ids, positions=positions)
             logits, targets = logits.float()[counted], targets[counted]

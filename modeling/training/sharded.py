@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from modeling.checkpoint import CheckpointConfig, draft_path, seal_draft, start_draft
 from modeling.training.distributed import Ranks
@@ -55,7 +56,11 @@ def fill(tensors: dict[str, Tensor], folder: Path) -> None:
 def tensor_shapes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and dtype of every tensor, from the heads of the files."""
     stored = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {name: (tensor.size, tensor.properties.dtype) for name, tensor in stored.items()}
+    return {
+        name: (tensor.size, tensor.properties.dtype)
+        for name, tensor in stored.items()
+        if isinstance(tensor, TensorStorageMetadata)
+    }
 
 
 def read(folder: Path) -> dict[str, Tensor]:

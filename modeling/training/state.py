@@ -66,6 +66,10 @@ class TrainingState:
         """Those of the metrics that an evaluation gave, in the order of their steps."""
         return [line for line in self.metrics if "validation_loss" in line]
 
+    def best_evaluation(self) -> dict[str, Any]:
+        """The first one with the lowest validation loss."""
+        return min(self.evaluations(), key=lambda line: line["validation_loss"])
+
     def best_step(self) -> int | None:
-        """The step of the lowest validation loss; None before the first evaluation."""
-        return min(self.evaluations(), key=lambda line: line["validation_loss"], default={}).get("step")
+        """The step of the best evaluation; None before the first one."""
+        return self.best_evaluation()["step"] if self.evaluations() else None

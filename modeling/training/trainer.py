@@ -160,7 +160,7 @@ class Trainer:
         for optimizer in state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if state.average is not None:
+        if state.average is not None and config.ema is not None:
             # an average over few steps forgets sooner, or the initial weights would stay in it for long
             decay = min(config.ema, (1 + state.step) / (10 + state.step))
             for name, parameter in state.model.named_parameters():

@@ -97,5 +97,19 @@ def test_training_steps_with_the_scheduled_rate(tokens, tokenizer_folder, tiny, 
     pretrain(tokens, tokenizer_folder, config, tmp_path, lambda *a, **k: None)
     assert seen == pytest.approx([1e-3 * lr_scale(config.schedule, n, 8) for n in range(8)])
     assert seen[0] == 5e-4 and seen[2] == 1e-3 and seen[-1] < 1e-4
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["learning_rate"] for row in rows if "learning_rate" in row] == pytest.approx(seen)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines if "learning_rate" in line] == pytest.approx(seen)
+
+
+def test_the_learning_rate_that_is_told_is_that_of_the_matrices(tokens, tokenizer_folder, tiny, tmp_path):
+    told = []
+
+    def progress(done, total=None, **metrics):
+        told.append(metrics.get("learning_rate"))
+
+    config = tiny(steps=4, evaluate_every=4, log_every=1, optimizer={"matrix_lr": 0.03, "lr": 0.5})
+    pretrain(tokens, tokenizer_folder, config, tmp_path, progress)
+    expected = [0.03 * lr_scale(config.schedule, step, 4) for step in range(4)]
+    assert told == [*expected, None]  # the last line is the evaluation's
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines if "loss" in line] == expected

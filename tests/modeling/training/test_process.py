@@ -79,6 +79,19 @@ def test_progress_comes_as_json_lines(tokens, tokenizer_folder, tiny, tmp_path):
     assert (out / "stats.json").exists()
 
 
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_folder_called_like_a_package_of_ours_is_not_taken_for_it(
+    processes, tokens, tokenizer_folder, tiny, tmp_path
+):
+    for name in ("modeling", "tokenization", "textmill"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('this is not the package')")
+    config = tiny(steps=2, evaluate_every=2, processes=processes)
+    done = start(command(config, tokens, tokenizer_folder, tmp_path / "out"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "stats.json").exists()
+
+
 def test_a_users_mistake_is_one_message_and_status_2(tokens, tmp_path):
     done = start(command(FinetuneConfig(), tokens, tmp_path, tmp_path / "out"))
     assert done.returncode == 2
