@@ -234,7 +234,7 @@ def peer_model(folder: Path) -> nn.Module:
 
 @torch.no_grad()
 def validation_loss(loss: Callable[..., Tensor], tokens: Path, horizon: Horizon) -> float:
-    """Nats a token on fixed windows, in fp32. `loss` is called with ids, targets and None, for all rows."""
+    """Nats a token on fixed windows, in fp32. `loss` is called with ids, targets and None, for all positions."""
     validation = TokenArrays(tokens, "validation")
     objective = CausalLM(validation, validation, horizon.context, 0, EVALUATION_TOKENS)
     return objective.evaluate(loss, Ranks(), torch.device("cpu"), 16)["validation_loss"]
