@@ -123,10 +123,6 @@ class Job(Generic[Config]):
     def executor(self) -> Executor:
         return self.context.executor
 
-    @property
-    def map_shards(self) -> Any:
-        return None if self.executor is HERE else self.executor.map
-
     def given(self, name: str) -> list[Artifact]:
         """The artifacts of an input: one, several, or none of an optional one."""
         given = self.inputs[name]

@@ -6,7 +6,8 @@ from typing import Any
 
 from flows.engine.stage import Job, Stage
 from flows.store.local import Store
-from scraping.collections.ingest import IngestConfig, ingest_files, is_remote
+from scraping.collections.ingest import IngestConfig, ingest_files
+from scraping.collections.remote import is_remote
 
 
 class Ingest(Stage[IngestConfig]):
@@ -19,7 +20,7 @@ class Ingest(Stage[IngestConfig]):
     def build(self, job: Job[IngestConfig]) -> None:
         from scraping.collections.ingest import ingest as ingest_documents
 
-        ingest_documents(job.config, job.out, job.progress, job.map_shards)
+        ingest_documents(job.config, job.out, job.progress, job.executor)
 
     def identity(self, config: IngestConfig, store: Store) -> Any:
         """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""

@@ -1,4 +1,9 @@
-"""One large file from a URL, on disk: a download that was cut off goes on where it stopped."""
+"""One large file from a URL, on disk: a download that was cut off goes on where it stopped.
+
+The rest is asked for by range (RFC 9110, section 14), on condition that the file is still the one it was.
+"""
+
+from __future__ import annotations
 
 import logging
 import re
@@ -12,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from textmill.files import atomic_write, fsync
 from textmill.progress import Progress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _TIMEOUT = (15, 60)  # seconds to connect, and between bytes
@@ -21,12 +26,21 @@ _PAUSE = 1.0  # seconds before the second try; doubles with each
 
 
 def file_name(url: str) -> str:
-    """The name that `url` gives its file; empty if it ends in none."""
+    """The name that `url` gives its file; empty if it ends in none.
+
+    Example:
+        >>> file_name("https://example.org/data/train%2000.parquet?download=true")
+        'train 00.parquet'
+    """
     return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
-def reach(url: str) -> None:
-    """Find out whether `url` can be had, without its body. Raises `requests.RequestException`."""
+def check_answers(url: str) -> None:
+    """Find out whether `url` can be had, without its body.
+
+    Raises:
+        requests.RequestException: it cannot.
+    """
     _ask(url, {}).close()
 
 
@@ -54,14 +68,14 @@ def download(url: str, folder: Path, progress: Progress) -> Path:
             failures = 0 if part.size > before else failures + 1
             if failures == _TRIES:
                 raise
-            log.info("%s broke off after %d bytes (%s); going on", path.name, part.size, error)
+            logger.info("%s broke off after %d bytes (%s); going on", path.name, part.size, error)
             time.sleep(_PAUSE * 2**failures)
 
 
 class _Part:
     """The beginning of a file, and the version it is of."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._content, self._version = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.version")
 
@@ -95,14 +109,16 @@ class _Part:
         fsync(self._content)
 
     def _begin(self, response: requests.Response) -> None:
+        """Start anew, with the version that the server names, if it names one."""
         self._version.unlink(missing_ok=True)
         self._content.write_bytes(b"")
         etag = response.headers.get("ETag", "")
         version = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
         if version:
-            atomic_write(self._version, version.encode("latin-1"))
+            atomic_write(self._version, version)
 
     def finish(self) -> Path:
+        """Give the file its own name."""
         self._content.rename(self._path)
         self._version.unlink(missing_ok=True)
         fsync(self._path.parent)

@@ -116,18 +116,13 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def build(collections: Path, pages: Path, corpus: Path, out: Path, executor: Executor = HERE) -> dict[str, bytes]:
     """The mapped stages, one after the other; all their files."""
-    map_shards = mapper(executor)
     for name, layout in (("parquet", "*.parquet"), ("archive", "openwebtext.tar.xz")):
-        ingest(IngestConfig(path=str(collections / layout)), out / name, silent, map_shards)
+        ingest(IngestConfig(path=str(collections / layout)), out / name, silent, executor)
     inputs = CorpusInputs([pages], extractors={"site": MainExtractor()})
     prepare(inputs, PrepareConfig(workers=2), out / "corpus", silent, executor)
     train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", executor=executor)
     pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", executor=executor)
     return content(out)
-
-
-def mapper(executor: Executor):
-    return None if executor is HERE else executor.map
 
 
 def silent(*_, **__) -> None:

@@ -14,7 +14,8 @@ import requests
 
 from scraping.collections import download as download_module
 from scraping.collections.download import download
-from scraping.collections.ingest import IngestConfig, ingest, ingest_files, is_remote
+from scraping.collections.ingest import IngestConfig, ingest, ingest_files
+from scraping.collections.remote import is_remote
 from textmill.errors import Unavailable, UserError
 
 

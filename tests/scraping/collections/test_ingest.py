@@ -8,6 +8,7 @@ import json
 import logging
 import lzma
 import os
+import pickle
 import random
 import re
 import signal
@@ -25,10 +26,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scraping.collections import ingest as ingest_module
-from scraping.collections.ingest import IngestConfig, document_id, ingest, ingest_files
-from scraping.collections.layouts import SEPARATOR, normalize
+from scraping.collections.archives import Damaged
+from scraping.collections.documents import canonical_whitespace, document_id
+from scraping.collections.ingest import IngestConfig, ingest, ingest_files
+from scraping.collections.layouts import SEPARATOR
 from scraping.shards import count_rows, read_rows, shards
 from textmill.errors import UserError
+from textmill.mapping import Here
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "openwebtext"
 
@@ -155,13 +159,13 @@ def test_real_openwebtext_is_the_same_from_archive_and_parquet(tmp_path):
 
 
 def test_texts_are_normalized_alike():
-    assert normalize(b"\n\n a\r\n\r\n\r\n\r\nb \r c\n \n\n\n") == b"a\n\nb \n c"
+    assert canonical_whitespace(b"\n\n a\r\n\r\n\r\n\r\nb \r c\n \n\n\n") == b"a\n\nb \n c"
 
 
 @given(st.text(alphabet="ab é\u2003\n\r", max_size=30))
 def test_normalizing_is_what_the_maker_of_the_parquet_files_did(text):
     universal = io.StringIO(text, newline=None).read()
-    assert normalize(text.encode()).decode() == re.sub("\n\n\n+", "\n\n", universal).strip()
+    assert canonical_whitespace(text.encode()).decode() == re.sub("\n\n\n+", "\n\n", universal).strip()
 
 
 def test_broken_encodings_are_marked(tmp_path):
@@ -244,6 +248,38 @@ def test_the_number_of_threads_does_not_matter(workers, texts, reference, tmp_pa
     assert (tmp_path / "out/part-00000.parquet").read_bytes() == (reference / "part-00000.parquet").read_bytes()
 
 
+class Elsewhere(Here):
+    """An executor that reads like one of other processes: all that goes there and comes back is pickled."""
+
+    def stream(self, function, items, spool, threads=1):
+        assert not list(spool.iterdir())
+        for item in items:
+            read, unit = pickle.loads(pickle.dumps((function, item)))
+            tables, damage = [], None
+            try:
+                tables.extend(read(unit))
+            except Damaged as error:
+                damage = pickle.loads(pickle.dumps(error))
+            yield self.tables(pickle.loads(pickle.dumps(tables)), damage)
+
+    def tables(self, tables, damage):
+        yield from tables
+        if damage:
+            raise damage
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_process_may_read_the_units(layout, texts, reference, tmp_path):
+    folder = write_layout(layout, tmp_path / "in", texts)
+    ingest(IngestConfig(path=str(folder)), tmp_path / "out", executor=Elsewhere())
+    for file in reference.iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    ingest(IngestConfig(path=str(folder), limit=77), tmp_path / "limit", executor=Elsewhere())
+    assert list(read_rows(shards(tmp_path / "limit"))) == list(read_rows(shards(reference)))[:77]
+    for out in ("out", "limit"):
+        assert sorted(path.name for path in (tmp_path / out).iterdir()) == ["part-00000.parquet", "stats.json"]
+
+
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +318,9 @@ def test_a_damaged_inner_archive_is_named_and_the_others_are_kept(texts, tmp_pat
     kept = [row["text"] for row in rows]
     assert kept[:80] == texts[:80] and kept[-180:] == texts[120:]
     assert list(stats(tmp_path / "out")["damaged"]) == ["openwebtext.tar.xz/urlsf_subset02-1_data.xz"]
+    ingest(IngestConfig(path=str(tmp_path / "openwebtext.tar.xz")), tmp_path / "elsewhere", executor=Elsewhere())
+    for name in ("part-00000.parquet", "stats.json"):
+        assert (tmp_path / "elsewhere" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_a_damaged_parquet_row_group_is_named(tmp_path):

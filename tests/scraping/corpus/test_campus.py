@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.collections.ingest import IngestConfig, document_id, ingest
+from scraping.collections.documents import document_id
+from scraping.collections.ingest import IngestConfig, ingest
 from scraping.corpus.boilerplate import Sampler, TemplateLearner, remove_template
 from scraping.corpus.dedup import DedupConfig, find_duplicates, sign
 from scraping.corpus.hashing import hash_ngrams, hash_words

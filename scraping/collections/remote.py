@@ -1,0 +1,110 @@
+"""Collections that lie elsewhere: at a URL, or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from scraping.collections.layouts import files_of_one_layout, is_data
+from textmill.errors import Unavailable, UserError
+from textmill.files import atomic_write
+from textmill.progress import Progress
+
+
+def is_remote(path: str) -> bool:
+    """Whether a collection's path is an address, by which it is known, and not a place of local files.
+
+    Example:
+        >>> is_remote("hf://datasets/Skylion007/openwebtext"), is_remote("data/*.parquet")
+        (True, False)
+    """
+    return path.startswith(("hf://", "http://", "https://"))
+
+
+def check_reachable(path: str) -> None:
+    """Make sure, before any work, that a remote collection can be had.
+
+    Raises:
+        UserError: the address is not one of a collection, or its server refuses it.
+        Unavailable: it cannot be reached now.
+    """
+    if path.startswith("hf://"):
+        _hub_files(path)
+        return
+    from requests import RequestException
+
+    from scraping.collections.download import check_answers, file_name
+
+    if not is_data(file_name(path)):
+        raise UserError(f"{path} is not the URL of a Parquet, .jsonl.zst, .tar.xz or .txt file: name one.")
+    try:
+        check_answers(path)
+    except RequestException as error:
+        raise _unreachable(path, error) from error
+
+
+def fetch_files(path: str, folder: Path, progress: Progress) -> Iterator[Path]:
+    """The files at `path`, fetched one after the other; in `folder` a download that broke off goes on.
+
+    Raises:
+        UserError, Unavailable: as `check_reachable` raises them.
+    """
+    if path.startswith("hf://"):
+        yield from _fetch_hub_files(path, folder / "revision")
+        return
+    from requests import RequestException
+
+    from scraping.collections.download import download, file_name
+
+    if not (folder / file_name(path)).is_file():
+        check_reachable(path)  # tells at once what patience would not mend
+    try:
+        yield download(path, folder, progress)
+    except RequestException as error:
+        raise _unreachable(path, error) from error
+
+
+def _hub_files(path: str, pinned: str | None = None) -> tuple[str, str, list[str]]:
+    """Repository, revision and files of hf://datasets/OWNER/NAME[@REVISION][/FOLDER], as of `pinned` if given."""
+    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", path)
+    if not match:
+        raise UserError(f"{path} is not a data set on the hub: write hf://datasets/OWNER/NAME.")
+    repository, revision, folder = match.groups()
+    from huggingface_hub import HfApi
+
+    try:
+        about = HfApi().dataset_info(repository, revision=pinned or revision, timeout=10)
+    except Exception as error:
+        raise _unreachable(path, error) from error
+    names = sorted(file.rfilename for file in about.siblings or [] if file.rfilename.startswith(folder or ""))
+    files = files_of_one_layout(names)
+    if not files:
+        raise UserError(f"{path} holds none of the layouts read here: name a data set of Parquet or archives.")
+    return repository, about.sha or "", files
+
+
+def _fetch_hub_files(path: str, pinned: Path) -> Iterator[Path]:
+    """The files of a data set, in the hub's own cache. `pinned` keeps the revision of the first attempt: a job that is
+    taken up skips what it has read, which another revision may hold elsewhere."""
+    repository, revision, files = _hub_files(path, pinned.read_text() if pinned.exists() else None)
+    pinned.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(pinned, revision)
+    from huggingface_hub import hf_hub_download
+
+    for name in files:
+        try:
+            yield Path(hf_hub_download(repository, name, revision=revision, repo_type="dataset"))
+        except Exception as error:
+            raise _unreachable(path, error) from error
+
+
+def _unreachable(path: str, error: Exception) -> UserError:
+    """What to raise where a remote collection could not be had; `Unavailable` unless its server refuses it."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    kind = UserError if 400 <= status < 500 and status not in (408, 429) else Unavailable
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return kind(
+        f"cannot fetch {path} ({reason}): go online, or set the path to a folder with the files, "
+        "or set required: false to go on without it."
+    )
