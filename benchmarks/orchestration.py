@@ -274,13 +274,17 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
     from contextlib import ExitStack
 
     from flows.engine.executors import ExecutorConfig, open_executor
-    from tokenization.pretokenize import PretokenizeConfig, pretokenize
+    from tokenization.config import PretokenizeConfig, TokenizerConfig
+    from tokenization.formats import save_tokenizer
+    from tokenization.pretokenize import pretokenize
+    from tokenization.shard_writer import EncodingInputs
     from tokenization.text import batches
-    from tokenization.train import TokenizerConfig, train_from_documents
+    from tokenization.train import train_from_documents
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        train_from_documents(batches(source_code()), TokenizerConfig(vocab_size=8192))[0].save(folder / "tokenizer")
+        tokenizer, _ = train_from_documents(batches(source_code()), TokenizerConfig(vocab_size=8192))
+        save_tokenizer(tokenizer, folder / "tokenizer")
 
         def contestant(workers: int):
             executor = stack.enter_context(open_executor(ExecutorConfig(kind="dask", workers=workers)))
@@ -289,9 +293,8 @@ def measure_dask(corpus: str, repetitions: str) -> dict[str, float]:
                 out = Path(tempfile.mkdtemp(dir=folder))
 
                 def encode():
-                    pretokenize(
-                        Path(corpus), folder / "tokenizer", PretokenizeConfig(threads=1), out, executor=executor
-                    )
+                    inputs = EncodingInputs(Path(corpus), folder / "tokenizer")
+                    pretokenize(inputs, PretokenizeConfig(threads=1), out, executor=executor)
                     shutil.rmtree(out)
 
                 return encode

@@ -92,11 +92,13 @@ def _write_corpus(folder: Path, texts: list[str], repeats: int) -> None:
 
 
 def _train(folder: Path, texts: list[str]) -> None:
+    from tokenization.config import TokenizerConfig
+    from tokenization.formats import save_tokenizer
     from tokenization.text import batches
-    from tokenization.train import TokenizerConfig, train_from_documents
+    from tokenization.train import train_from_documents
 
     tokenizer, _ = train_from_documents(batches(texts), TokenizerConfig(vocab_size=32_768))
-    tokenizer.save(folder / "tokenizer")
+    save_tokenizer(tokenizer, folder / "tokenizer")
 
 
 def _one(task: str, folder: Path) -> dict[str, float]:
@@ -116,15 +118,18 @@ def without_the_peers() -> None:
 def ours(folder: Path, out: Path) -> None:
     """Pretokenize as the stage does."""
     without_the_peers()
-    from tokenization.pretokenize import PretokenizeConfig, pretokenize
+    from tokenization.config import PretokenizeConfig
+    from tokenization.pretokenize import pretokenize
+    from tokenization.shard_writer import EncodingInputs
 
-    pretokenize(folder / "corpus", folder / "tokenizer", PretokenizeConfig(threads=WORKERS), out)
+    pretokenize(EncodingInputs(folder / "corpus", folder / "tokenizer"), PretokenizeConfig(threads=WORKERS), out)
 
 
 def train(folder: Path, out: Path) -> None:
     """Train a tokenizer as the stage does."""
     without_the_peers()
-    from tokenization.train import TokenizerConfig, train_tokenizer
+    from tokenization.config import TokenizerConfig
+    from tokenization.train import train_tokenizer
 
     train_tokenizer(folder / "corpus", TokenizerConfig(threads=WORKERS), out)
 

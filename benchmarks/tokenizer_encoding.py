@@ -48,9 +48,10 @@ def run(quick: bool) -> list[Row]:
 def main(name: str, thread_count: str, repetitions: str) -> None:
     """Encode one corpus, and print the seconds of each contestant."""
     from benchmarks.tokenizer_training import largest
+    from tokenization.config import TokenizerConfig
     from tokenization.text import batches
     from tokenization.tokenizer import Tokenizer
-    from tokenization.train import TokenizerConfig, train_from_documents
+    from tokenization.train import train_from_documents
 
     texts = corpora.available()[name]()
     trained, _ = train_from_documents(batches(texts), TokenizerConfig(vocab_size=largest(texts, 32_768)))
@@ -93,8 +94,10 @@ def _gigatok(trained: Tokenizer, texts: list[str]) -> Contestants:
         return {}
     import gigatok
 
+    from tokenization.formats import save_tokenizer
+
     with tempfile.TemporaryDirectory() as folder:
-        trained.save(Path(folder))
+        save_tokenizer(trained, Path(folder))
         source = (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
 
     def prepare() -> Timed:

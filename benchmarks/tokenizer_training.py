@@ -47,9 +47,10 @@ def run(quick: bool) -> list[Row]:
 
 def contestants(texts: list[str], vocab_size: int) -> Contestants:
     """Each as a function that prepares and returns the training."""
+    from tokenization.config import TokenizerConfig
     from tokenization.patterns import NAMED
     from tokenization.text import batches
-    from tokenization.train import TokenizerConfig, train_from_documents
+    from tokenization.train import train_from_documents
 
     pattern = NAMED["cl100k"].regex
     config = TokenizerConfig(vocab_size=vocab_size, threads=THREADS)
@@ -82,8 +83,9 @@ def contestants(texts: list[str], vocab_size: int) -> Contestants:
 def largest(texts: list[str], vocab_size: int) -> int:
     """The vocabulary size, or the largest that the corpus supports."""
     from textmill.errors import UserError
+    from tokenization.config import TokenizerConfig
     from tokenization.text import batches
-    from tokenization.train import TokenizerConfig, train_from_documents
+    from tokenization.train import train_from_documents
 
     try:
         train_from_documents(batches(texts), TokenizerConfig(vocab_size=vocab_size))

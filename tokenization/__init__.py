@@ -1,1 +1,23 @@
-"""Byte-level BPE: training, encoding, the formats of others, and token arrays."""
+"""Byte-level BPE: training, encoding, the formats of others, and token arrays. A plain library: it knows no pipeline.
+
+What to read, in this order:
+
+- `kernels/reference.py`, first: the algorithms in plain Python. The other kernels do the same, compiled by Numba.
+- `patterns.py`: the regular expressions that cut text into words.
+- `text.py`: documents of files and strings, on their way to the kernels.
+- `tokenizer.py`: text to ids and back.
+
+Tokenizers:
+- `config.py`: the configs of all stages of this package.
+- `train.py`: a corpus to a tokenizer; `counting.py` counts its words, shard by shard.
+- `formats.py`: tokenizers as our files, which Hugging Face and tiktoken read too.
+- `interchange.py`: tokenizers of others, read and written.
+- `compare.py`: what several tokenizers make of one text.
+
+Token arrays:
+- `arrays.py`: their format, and how they are read.
+- `pretokenize.py`: a corpus to token arrays.
+- `sentence_pairs.py`: a corpus to token arrays of sentences, in pairs.
+- `shard_writer.py`: what these two share: shards are written whole, and finished ones are kept.
+- `bins.py`: token files of other trainers, read and written.
+"""

@@ -8,10 +8,13 @@
   nats per token into bits per byte.
 """
 
+from __future__ import annotations
+
 import json
 import mmap
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,19 +22,36 @@ from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.kernels.gather import gather, permute
 
+__all__ = [
+    "META", "TOKEN_BYTES", "MappedFile", "TokenArrays", "TokenFile", "shuffled", "token_dtype", "write_meta",
+]  # fmt: skip
+
 META = "meta.json"
 TOKEN_BYTES = "token_bytes.npy"
 RESIDENT_BYTES = 256 << 20  # mapped pages touched before they are handed back to the kernel's page cache
 
 
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The narrowest little-endian dtype that holds every id of a vocabulary."""
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest little-endian dtype that holds every id of a vocabulary.
+
+    Example:
+        >>> token_dtype(65_536).name, token_dtype(65_537).name
+        ('uint16', 'uint32')
+    """
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One shard of token arrays, as `meta.json` lists it."""
+    """One shard of token arrays, as `meta.json` lists it.
+
+    Attributes:
+        name: of the `.bin`.
+        tokens: number of tokens.
+        documents: number of documents, or of sentences where the arrays hold pairs of sentences.
+        bytes: of UTF-8 that the tokens stand for.
+        sha256: of the `.bin`.
+    """
 
     name: str
     tokens: int
@@ -41,7 +61,7 @@ class TokenFile:
 
 
 def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: int, eot_id: int) -> None:
-    """Write `meta.json` for the files of every split; its bytes depend on nothing else."""
+    """Write `meta.json` for the files of every split; its bytes depend on nothing but the arguments."""
     meta = {
         "format": "textmill-tokens 1",
         "dtype": token_dtype(vocab_size).name,
@@ -65,9 +85,17 @@ class MappedFile:
 
     Reading a mapping at random leaves every page it touched in the resident set; after `RESIDENT_BYTES` of reads the
     pages are given back (they stay in the page cache, so reading them again costs a minor fault).
+
+    Args:
+        path: the file.
+        dtype: of its integers.
+        length: how many integers it must hold.
+
+    Raises:
+        UserError: the file is missing, or holds another number of integers.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, length: int):
+    def __init__(self, path: Path, dtype: np.dtype[Any], length: int) -> None:
         expected = length * dtype.itemsize
         found = path.stat().st_size if path.exists() else None
         if found != expected:
@@ -91,9 +119,14 @@ class MappedFile:
         return values
 
     def gather(self, starts: np.ndarray, windows: np.ndarray) -> bool:
-        """Fill windows, int64 [len(starts), length], with the values from each of `starts` on; whether all were there.
+        """Fill windows with the values from each of `starts` on.
 
-        Where one reaches outside the file, those from it on are left as they were.
+        Args:
+            starts: int64 [windows].
+            windows: int64 [windows, length].
+
+        Returns:
+            whether all windows lie inside the file; the first that does not, and those after it, are left as they were.
         """
         self._count_touched(max(windows.shape[1] * self.dtype.itemsize, mmap.PAGESIZE) * len(starts))
         return gather(self._values, starts, windows)
@@ -109,19 +142,35 @@ class MappedFile:
 class TokenArrays:
     """One split of a folder of token arrays, read as one long sequence.
 
-    `len()` is the number of tokens, `documents` the number of documents. Nothing is loaded: files are mapped, and the
-    resident memory stays bounded however much is read. Instances may be pickled to worker processes.
+    `len()` is the number of tokens. Nothing is loaded: files are mapped, and the resident memory stays bounded however
+    much is read. Instances may be pickled to worker processes.
 
-    Raises `UserError` if the folder holds no token arrays, lacks the split, or a file is missing or truncated.
+    Attributes:
+        path: the folder.
+        split: "train" or "validation".
+        meta: what `meta.json` holds.
+        dtype: of the files, little-endian uint16 or uint32.
+        vocab_size: number of ids.
+        eot_id: the end-of-text token.
+        documents: number of documents of the split.
+        bytes: of UTF-8 that the split stands for.
+
+    Raises:
+        UserError: the folder holds no token arrays, lacks the split, or a file is missing or truncated.
+
+    Example:
+        >>> arrays = TokenArrays(Path("tokens"), "train")  # doctest: +SKIP
+        >>> arrays.windows(np.array([0, 1000]), length=257).shape  # doctest: +SKIP
+        (2, 257)
     """
 
-    def __init__(self, path: Path, split: str = "train"):
+    def __init__(self, path: Path, split: str = "train") -> None:
         self.path = Path(path)
         self.split = split
         meta_path = self.path / META
         if not meta_path.is_file():
             raise UserError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
-        self.meta: dict = json.loads(meta_path.read_text())
+        self.meta: dict[str, Any] = json.loads(meta_path.read_text())
         if split not in self.meta["splits"]:
             raise UserError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
         self.dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
@@ -138,16 +187,17 @@ class TokenArrays:
             MappedFile((self.path / f["name"]).with_suffix(".idx"), np.dtype("<u8"), f["documents"]) for f in files
         ]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return TokenArrays, (self.path, self.split)
 
     def __len__(self) -> int:
         return int(self._token_starts[-1])
 
     def window(self, start: int, length: int) -> np.ndarray:
-        """The tokens [start, start + length) of the split, in the dtype of the file; windows may cross shards.
+        """The tokens [start, start + length) of the split, in the dtype of the files; a window may cross shards.
 
-        Raises IndexError outside the split.
+        Raises:
+            IndexError: a part of it lies outside the split.
         """
         stop = start + length
         if start < 0 or length < 0 or stop > len(self):
@@ -161,26 +211,34 @@ class TokenArrays:
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, self.dtype)])
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """A batch: int64[len(starts), length], row i the tokens from starts[i] on."""
+        """A batch: int64 [len(starts), length], row i the tokens from starts[i] on.
+
+        Raises:
+            IndexError: a part of one lies outside the split.
+        """
         starts = np.ascontiguousarray(starts, np.int64)
         batch = np.empty((len(starts), length), np.int64)
-        # The common case by itself, as it costs less than looking for files
+        # one file is the common case: it saves looking for the file of each window
         if len(self._tokens) == 1 and self._tokens[0].gather(starts, batch):
             return batch
         files = np.searchsorted(self._token_starts, starts, side="right") - 1
-        whole = starts + length <= self._token_starts[np.minimum(files + 1, len(self._tokens))]
-        whole &= (files >= 0) & (length > 0)
-        for file in np.unique(files[whole]):
-            rows = np.flatnonzero(whole & (files == file))
-            inside = np.empty((len(rows), length), np.int64)
-            self._tokens[file].gather(starts[rows] - self._token_starts[file], inside)
-            batch[rows] = inside
-        for row in np.flatnonzero(~whole):  # crossing from one file to the next, or outside, which raises
+        inside_file = starts + length <= self._token_starts[np.minimum(files + 1, len(self._tokens))]
+        inside_file &= (files >= 0) & (length > 0)
+        for file in np.unique(files[inside_file]):
+            rows = np.flatnonzero(inside_file & (files == file))
+            windows = np.empty((len(rows), length), np.int64)
+            self._tokens[file].gather(starts[rows] - self._token_starts[file], windows)
+            batch[rows] = windows
+        for row in np.flatnonzero(~inside_file):  # crossing from one file to the next, or outside, which raises
             batch[row] = self.window(int(starts[row]), length)
         return batch
 
     def document(self, index: int) -> np.ndarray:
-        """The tokens of one document, its end-of-text token included."""
+        """The tokens of one document in the dtype of the files, its end-of-text token included.
+
+        Raises:
+            IndexError: the split has no such document.
+        """
         if not 0 <= index < self.documents:
             raise IndexError(f"document {index} lies outside the {self.documents} documents of {self.split}")
         file = int(np.searchsorted(self._document_starts, index, side="right")) - 1
@@ -190,23 +248,30 @@ class TokenArrays:
         return self._tokens[file].read(start, int(ends[-1]))
 
     def document_ends(self) -> np.ndarray:
-        """int64[documents]: the position in the split just after each document's last token."""
+        """int64 [documents]: the position in the split just after each document's last token."""
         ends = [e.read(0, e.length).astype(np.int64) + s for e, s in zip(self._ends, self._token_starts, strict=False)]
         return np.concatenate(ends) if ends else np.empty(0, np.int64)
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """uint32[vocab_size]: UTF-8 bytes each token stands for, 0 for special tokens."""
+        """uint32 [vocab_size]: UTF-8 bytes each token stands for, 0 for special tokens."""
         return np.load(self.path / TOKEN_BYTES, allow_pickle=False)
 
 
 def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarray:
-    """Where a pseudo-random permutation of range(n) sends each of `indices`: int64 of the same shape.
+    """Where a pseudo-random permutation of range(n) sends each of `indices`: int64, of their shape.
 
     A pure function of (index, n, seed, epoch): any worker can ask for any part of the order, a run can resume anywhere
     in it, and no permutation of n entries is ever stored. A four-round Feistel network over the smallest even number of
     bits that holds n, repeated while the result lies outside range(n) (cycle walking; Black and Rogaway, "Ciphers with
     Arbitrary Finite Domains", CT-RSA 2002).
+
+    Example:
+        >>> order = shuffled(np.arange(1000), n=1000, seed=0)
+        >>> sorted(order.tolist()) == list(range(1000))
+        True
+        >>> int(shuffled(np.array([7]), n=1000, seed=0)[0]) == int(order[7])
+        True
     """
     if n < 1:
         raise ValueError("an order needs at least one index")

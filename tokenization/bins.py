@@ -4,34 +4,46 @@ A header is 256 int32: a magic number, a version, the number of tokens. With it 
 token; in nanoGPT's files they end with it, as in ours.
 """
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from textmill.errors import UserError
+from textmill.progress import Progress, quiet
 from tokenization.arrays import TokenArrays, TokenFile, token_dtype, write_meta
+
+__all__ = ["Bin", "import_bins", "open_bin", "write_nanogpt"]
 
 HEADER_BYTES = 1024
 # magic number → (version, dtype): GPT-2's and Llama 3's tokens in llm.c; modded-nanogpt writes the first
-HEADERS = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
+HEADERS: dict[int, tuple[int, np.dtype[Any]]] = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
 BLOCK = 1 << 22  # tokens read at once
 
 
 @dataclass(frozen=True)
 class Bin:
-    """An opened token file: the tokens as a read-only map, and whether documents begin with the end-of-text token."""
+    """An opened token file.
+
+    Attributes:
+        tokens: uint16 or uint32 [tokens], mapped read-only.
+        leading_eot: whether documents begin with the end-of-text token.
+    """
 
     tokens: np.ndarray
     leading_eot: bool
 
 
 def open_bin(path: Path, dtype: str = "uint16") -> Bin:
-    """Open a token file; a header is recognised, a bare file holds integers of `dtype`.
+    """Open a token file; a header is recognized, a bare file holds integers of `dtype`.
 
-    Raises `UserError` if the file is truncated or of an unknown version.
+    Raises:
+        UserError: the file is truncated or of an unknown version.
     """
     size = path.stat().st_size
     if size >= HEADER_BYTES:
@@ -46,20 +58,31 @@ def open_bin(path: Path, dtype: str = "uint16") -> Bin:
             return Bin(_mapped(path, kind, HEADER_BYTES, count), leading_eot=True)
     kind = np.dtype(dtype).newbyteorder("<")
     if size % kind.itemsize:
-        raise UserError(f"{path} has {size:,} bytes, which is no whole number of {dtype}; give its dtype")
+        raise UserError(f"{path} has {size:,} bytes, which is not a multiple of {dtype}'s size; give its dtype")
     return Bin(_mapped(path, kind, 0, size // kind.itemsize), leading_eot=False)
 
 
-def _mapped(path: Path, kind: np.dtype, offset: int, count: int) -> np.ndarray:
+def _mapped(path: Path, kind: np.dtype[Any], offset: int, count: int) -> np.ndarray:
     return np.memmap(path, kind, "r", offset, (count,)) if count else np.empty(0, kind)
 
 
 def import_bins(
     splits: dict[str, list[Path]], out: Path, *, vocab_size: int, eot_id: int, dtype: str = "uint16"
 ) -> None:
-    """Write files of nanoGPT, llm.c or modded-nanogpt as token arrays, e.g. {"train": […], "validation": […]}.
+    """Write files of nanoGPT, llm.c or modded-nanogpt as token arrays.
 
-    Documents are put as ours are, the end-of-text token last. The text's bytes are unknown, and 0 in `meta.json`.
+    Documents are written as ours are, with the end-of-text token last. The number of their bytes of text is unknown,
+    and 0 in `meta.json`.
+
+    Args:
+        splits: the files of each split, e.g. {"train": […], "validation": […]}.
+        out: the folder of the token arrays.
+        vocab_size: it decides the dtype of the token arrays.
+        eot_id: the end-of-text token.
+        dtype: the dtype of files without a header.
+
+    Raises:
+        UserError: as `open_bin` does.
     """
     out.mkdir(parents=True, exist_ok=True)
     finished = {
@@ -72,7 +95,7 @@ def import_bins(
     write_meta(out, finished, vocab_size=vocab_size, eot_id=eot_id)
 
 
-def _import_bin(source: Bin, target: Path, dtype: np.dtype, eot_id: int) -> TokenFile:
+def _import_bin(source: Bin, target: Path, dtype: np.dtype[Any], eot_id: int) -> TokenFile:
     digest = hashlib.sha256()
     ends: list[np.ndarray] = []
     written = 0
@@ -81,8 +104,8 @@ def _import_bin(source: Bin, target: Path, dtype: np.dtype, eot_id: int) -> Toke
             block = block.astype(dtype)
             ends.append(np.flatnonzero(block == eot_id) + written + 1)
             written += len(block)
-            digest.update(block)
-            file.write(block)
+            digest.update(block.data)
+            file.write(block.data)
     every = np.concatenate(ends) if ends else np.empty(0, np.int64)
     if written and (not len(every) or every[-1] != written):
         every = np.append(every, written)  # the last document is cut off
@@ -100,10 +123,11 @@ def _trailing_eot(source: Bin, eot_id: int) -> Iterator[np.ndarray]:
         yield tokens[:1]
 
 
-def write_nanogpt(tokens: Path, out: Path, progress: Callable[..., None] = lambda done, total, **figures: None) -> None:
+def write_nanogpt(tokens: Path, out: Path, progress: Progress = quiet) -> None:
     """Write token arrays as nanoGPT's `train.bin` and `val.bin`.
 
-    Raises `UserError` if the vocabulary does not fit nanoGPT's uint16.
+    Raises:
+        UserError: the vocabulary does not fit nanoGPT's uint16.
     """
     out.mkdir(parents=True, exist_ok=True)
     for split, name in (("train", "train.bin"), ("validation", "val.bin")):
@@ -114,5 +138,5 @@ def write_nanogpt(tokens: Path, out: Path, progress: Callable[..., None] = lambd
             )
         with (out / name).open("wb") as file:
             for start in range(0, len(arrays), BLOCK):
-                file.write(arrays.window(start, min(BLOCK, len(arrays) - start)))
+                file.write(arrays.window(start, min(BLOCK, len(arrays) - start)).data)
                 progress(start, len(arrays), unit="tokens", phase=name)

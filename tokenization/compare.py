@@ -1,5 +1,7 @@
 """What tokenizers make of the same text."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +14,17 @@ from tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Comparison:
-    """How one tokenizer treats a text. fertility: tokens per word between blanks. unused: tokens that do not occur in
-    it, special tokens aside. bytes_per_second: one thread, without compilation, starting with an empty memory."""
+    """What one tokenizer makes of a text.
+
+    Attributes:
+        vocab_size: number of ids.
+        text_bytes: bytes of UTF-8.
+        tokens: number of tokens.
+        bytes_per_token: compression; more is better.
+        fertility: tokens per word, where blanks separate words.
+        unused: number of tokens that do not occur in the text, special tokens aside.
+        bytes_per_second: speed of one thread, without compilation, that has not seen any word before.
+    """
 
     vocab_size: int
     text_bytes: int
@@ -26,7 +37,7 @@ class Comparison:
 
 def compare(tokenizer: Tokenizer, texts: Iterable[Documents]) -> Comparison:
     """Encode a text (batches of documents, read once) and measure."""
-    # compile every kernel first: many distinct words, short and long, make tables grow and ids spill
+    # compiles every kernel first: many distinct words, short and long, make tables grow and ids spill
     tokenizer.encode_ordinary(" ".join(f"{i} {'ab' * (i % 40)}{i:x}" for i in range(60_000)))
     fresh = Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, tokenizer.special_tokens)
     seen = np.zeros(tokenizer.vocab_size, bool)

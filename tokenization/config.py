@@ -1,5 +1,9 @@
-"""Settings of tokenizers and token arrays, apart from the code that needs a compiler: a run that only looks whether
-something is built already starts without it."""
+"""The configs of tokenizers, token arrays and pairs of sentences.
+
+They lie apart from the code that needs a compiler: a run that only checks whether something is built starts without it.
+"""
+
+from __future__ import annotations
 
 import os
 
@@ -9,10 +13,14 @@ from textmill.errors import UserError
 from textmill.settings import execution_only
 from tokenization.patterns import NAMED, check_covers, find_pattern
 
+__all__ = [
+    "ENCODING_SIZES", "END_OF_TEXT", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig", "TokenizerConfig",
+]  # fmt: skip
+
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
 
-# Ids of tiktoken's encodings with their special tokens, of which the end of text is one of ours
+# Number of ids of tiktoken's encodings, special tokens included; one of these, the end of text, is also ours
 ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
 
 
@@ -58,17 +66,22 @@ class TokenizerConfig(BaseModel, extra="forbid"):
         return value
 
     @model_validator(mode="after")
-    def _room_for_the_bytes(self) -> "TokenizerConfig":
-        least = 256 + len(self.special_names())
-        if self.encoding is None and self.vocab_size < least:
+    def _room_for_the_bytes(self) -> TokenizerConfig:
+        smallest = 256 + len(self.special_names())
+        if self.encoding is None and self.vocab_size < smallest:
             raise ValueError(
-                f"vocab_size {self.vocab_size} is too small: 256 bytes and {least - 256} special and reserved tokens "
-                f"need at least {least}"
+                f"vocab_size {self.vocab_size} is too small: 256 bytes and {smallest - 256} special and reserved "
+                f"tokens need at least {smallest}"
             )
         return self
 
     def planned_size(self) -> int | None:
-        """How many ids the tokenizer is going to have; None for an encoding that is not known here."""
+        """How many ids the tokenizer is going to have; None for an encoding that is not in `ENCODING_SIZES`.
+
+        Example:
+            >>> TokenizerConfig(vocab_size=50_000, multiple_of=128).planned_size()
+            50048
+        """
         if self.encoding is None:
             size = self.vocab_size
         elif self.encoding in ENCODING_SIZES:
@@ -78,7 +91,12 @@ class TokenizerConfig(BaseModel, extra="forbid"):
         return -(-size // self.multiple_of) * self.multiple_of
 
     def special_names(self) -> list[str]:
-        """Special and reserved tokens, in the order of their ids."""
+        """Special and reserved tokens, in the order of their ids.
+
+        Example:
+            >>> TokenizerConfig(special_tokens=["<|user|>"], reserved=1).special_names()
+            ['<|endoftext|>', '[MASK]', '[SEP]', '[CLS]', '[PAD]', '<|user|>', '<|reserved_0|>']
+        """
         return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
 
 

@@ -6,11 +6,14 @@
   `transformers` what the special tokens are for.
 """
 
+from __future__ import annotations
+
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +21,11 @@ from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.config import END_OF_TEXT
 from tokenization.tokenizer import Tokenizer
+
+__all__ = [
+    "HUGGING_FACE", "RANKS", "byte_characters", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files",
+    "write_hugging_face", "write_tiktoken",
+]  # fmt: skip
 
 RANKS = "ranks.tiktoken"
 CONFIG = "tokenizer.yaml"
@@ -27,35 +35,38 @@ FORMAT = "textmill-tokenizer 1"
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Write all files into a folder, which is made if need be; their bytes depend on the tokenizer alone."""
+    """Write all files into a folder, which is made if need be; their bytes depend on the tokenizer alone.
+
+    Example:
+        >>> save_tokenizer(tokenizer, Path("my-tokenizer"))  # doctest: +SKIP
+        >>> load_tokenizer(Path("my-tokenizer")).encode("some text")  # doctest: +SKIP
+    """
     write_tiktoken(tokenizer, path)
     write_hugging_face(tokenizer, path)
 
 
 def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
     """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder."""
-    path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    write_ranks(tokenizer.tokens, path / RANKS)
-    settings = {
+    _write_ranks(tokenizer.tokens, path / RANKS)
+    config = {
         "format": FORMAT,
         "pattern": tokenizer.pattern.regex,
         "vocab_size": tokenizer.vocab_size,
         "special_tokens": dict(tokenizer.special_tokens),
     }
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1 << 20)
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1 << 20)
     atomic_write(path / CONFIG, text)
 
 
 def write_hugging_face(tokenizer: Tokenizer, path: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into a folder, for `AutoTokenizer.from_pretrained(folder)`."""
-    path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    for name, content in ((HUGGING_FACE, hugging_face_json(tokenizer)), (ROLES, _roles(tokenizer))):
+    for name, content in ((HUGGING_FACE, _hugging_face_json(tokenizer)), (ROLES, _roles(tokenizer))):
         atomic_write(path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _roles(tokenizer: Tokenizer) -> dict:
+def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
     roles = {
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
@@ -71,7 +82,8 @@ def _roles(tokenizer: Tokenizer) -> dict:
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a folder that holds `ranks.tiktoken` and `tokenizer.yaml`, such as an artifact or a checkpoint.
 
-    Raises `UserError` if it does not, or if the files are damaged.
+    Raises:
+        UserError: a file is missing or damaged.
     """
     ranks, config = tokenizer_files(path)
     try:
@@ -97,13 +109,17 @@ def tokenizer_files(path: Path) -> tuple[Path, Path]:
 # ---- ranks of tiktoken
 
 
-def write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
+def _write_ranks(tokens: Mapping[bytes, int], path: Path) -> None:
     lines = (b2a_base64(token, newline=False) + b" %d\n" % rank for token, rank in tokens.items())
     atomic_write(path, b"".join(lines))
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """bytes → rank. Raises `UserError` at a line that is no token and rank, or a duplicate."""
+    """The ranks of a `.tiktoken` file: bytes → rank.
+
+    Raises:
+        UserError: a line is not a token and its rank, or two tokens have the same rank.
+    """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line:
@@ -123,7 +139,12 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 
 @cache
 def byte_characters() -> tuple[str, ...]:
-    """The printable character that stands for each byte in GPT-2's files and Hugging Face's byte-level tokenizers."""
+    """The printable character that stands for each byte in GPT-2's files and Hugging Face's byte-level tokenizers.
+
+    Example:
+        >>> "".join(byte_characters()[byte] for byte in "a naïve\\n".encode())
+        'aĠnaÃ¯veĊ'
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = (b for b in range(256) if b not in printable)
     table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
@@ -135,7 +156,7 @@ def _characters(token: bytes) -> str:
     return "".join(table[b] for b in token)
 
 
-def hugging_face_json(tokenizer: Tokenizer) -> dict:
+def _hugging_face_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of a `tokenizer.json` that gives the same ids.
 
     Hugging Face merges listed pairs where tiktoken merges any two neighbours whose joined bytes are a token, so every

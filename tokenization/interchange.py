@@ -1,8 +1,11 @@
 """Tokenizers of others: tiktoken's named encodings, Hugging Face's tokenizer.json, the seed's `bpetokenizer v1`."""
 
+from __future__ import annotations
+
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import requests
 import tiktoken
@@ -13,13 +16,18 @@ from tokenization.formats import HUGGING_FACE, RANKS, byte_characters, load_toke
 from tokenization.patterns import GPT2
 from tokenization.tokenizer import Tokenizer
 
+__all__ = [
+    "from_hugging_face", "from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy",
+]  # fmt: skip
+
 LEGACY_HEADER = "bpetokenizer v1"
 
 
 def from_tiktoken(name: str) -> Tokenizer:
     """The tokenizer of a named tiktoken encoding, from tiktoken's cache folder (TIKTOKEN_CACHE_DIR) or the internet.
 
-    Raises `UserError` if there is no such encoding, or if it is neither cached nor reachable.
+    Raises:
+        UserError: there is no such encoding, or it is neither cached nor reachable.
     """
     try:
         encoding = tiktoken.get_encoding(name)
@@ -35,7 +43,12 @@ def from_tiktoken(name: str) -> Tokenizer:
 
 
 def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encoding:
-    """The same tokenizer as tiktoken's own object."""
+    """The same tokenizer as tiktoken's own object.
+
+    Example:
+        >>> to_tiktoken(tokenizer).encode("some text") == tokenizer.encode("some text")  # doctest: +SKIP
+        True
+    """
     return tiktoken.Encoding(
         name,
         pat_str=tokenizer.pattern.regex,
@@ -47,8 +60,9 @@ def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encodi
 def from_hugging_face(path: Path) -> Tokenizer:
     """The tokenizer of a byte-level BPE `tokenizer.json`.
 
-    Raises `UserError` if it is of another kind: not BPE over bytes, with a normalizer, or with merges that are
-    not in the order of the ids (then merging by rank would give other ids).
+    Raises:
+        UserError: it is of another kind: not BPE over bytes, with a normalizer, or with merges that are not in the
+            order of the ids (then merging by rank would give other ids).
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +81,7 @@ def from_hugging_face(path: Path) -> Tokenizer:
     return Tokenizer(tokens, _split_pattern(pre_tokenizer, path), added)
 
 
-def _check_merge_order(merges: list, vocab: dict[str, int], path: Path) -> None:
+def _check_merge_order(merges: list[Any], vocab: dict[str, int], path: Path) -> None:
     last = -1
     for merge in merges:
         made = vocab.get("".join(merge.split(" ") if isinstance(merge, str) else merge), -1)
@@ -76,7 +90,7 @@ def _check_merge_order(merges: list, vocab: dict[str, int], path: Path) -> None:
         last = made
 
 
-def _split_pattern(pre_tokenizer: dict, path: Path) -> str:
+def _split_pattern(pre_tokenizer: dict[str, Any], path: Path) -> str:
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     split = [step for step in steps if step["type"] == "Split"]
     byte_level = [step for step in steps if step["type"] == "ByteLevel"]
@@ -92,7 +106,8 @@ def from_legacy(path: Path) -> Tokenizer:
     """The tokenizer of a `bpetokenizer v1` text file: a version line, the split pattern, the number of special tokens,
     a line for each (name and id), then a pair of ids for every merge; merge i makes id 256 + i.
 
-    Raises `UserError` if it is another kind of file, or with the line that does not fit.
+    Raises:
+        UserError: it is another kind of file, or a line does not fit (the message names it).
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -100,8 +115,8 @@ def from_legacy(path: Path) -> Tokenizer:
         lines = [""]
     if lines[0].strip() != LEGACY_HEADER:
         raise UserError(
-            f"{path} is no tokenizer: give a folder of train_tokenizer, a tokenizer.json, a .tiktoken file, or a text "
-            f"file that begins with the line {LEGACY_HEADER!r}"
+            f"{path} is not a tokenizer: give a folder of train_tokenizer, a tokenizer.json, a .tiktoken file, or a "
+            f"text file that begins with the line {LEGACY_HEADER!r}"
         )
     number = 2
     try:
@@ -122,9 +137,10 @@ def from_legacy(path: Path) -> Tokenizer:
 
 
 def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
-    """Write a `bpetokenizer v1` file. Needs ids that begin with the bytes in order and go on with one merge each.
+    """Write a `bpetokenizer v1` file.
 
-    Raises `UserError` for another vocabulary.
+    Raises:
+        UserError: the ids do not begin with the bytes in order, or do not go on with one merge each.
     """
     tokens = list(tokenizer.tokens)
     if list(tokenizer.tokens.values()) != list(range(len(tokens))) or tokens[:256] != [bytes([b]) for b in range(256)]:
@@ -138,7 +154,12 @@ def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
 def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """The pair of ids that makes each token after the bytes: what is left of it when only earlier tokens may be used.
 
-    Raises `UserError` if a token cannot be made from two earlier ones.
+    Raises:
+        UserError: a token cannot be made from two earlier ones.
+
+    Example:
+        >>> merges_of(Tokenizer({bytes([b]): b for b in range(256)} | {b"th": 256, b"the": 257}, "gpt2", {}))
+        [(116, 104), (256, 101)]
     """
     ranks = tokenizer.tokens
     pairs = []
@@ -147,7 +168,7 @@ def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
             continue
         parts = _parts_below(token, ranks, rank)
         if len(parts) != 2:
-            raise UserError(f"token {rank} ({token!r}) is no merge of two earlier tokens")
+            raise UserError(f"token {rank} ({token!r}) is not a merge of two earlier tokens")
         pairs.append((ranks[parts[0]], ranks[parts[1]]))
     return pairs
 
@@ -165,9 +186,12 @@ def _parts_below(token: bytes, ranks: dict[bytes, int], limit: int) -> list[byte
 
 
 def load_any(source: str) -> Tokenizer:
-    """A tokenizer from whatever names one: a folder of ours, a file of any format above, or a tiktoken encoding.
+    """The tokenizer that `source` names: a folder of ours, a file of any format above, or a tiktoken encoding.
 
     A bare ranks file has no pattern; it is read where a `tokenizer.yaml` lies beside it.
+
+    Raises:
+        UserError: it is none of these, or it cannot be read.
     """
     path = Path(source)
     if path.is_dir():

@@ -1,8 +1,10 @@
 """Split patterns: the regular expressions that cut text into words before byte pairs are merged.
 
-The four named patterns are recognised in every spelling in which they circulate, and scanned by hand-written kernels
+The four named patterns are recognized in every spelling in which they circulate, and scanned by hand-written kernels
 (`tokenization/kernels/scanner.py`); any other pattern goes through the `regex` module.
 """
+
+from __future__ import annotations
 
 import enum
 from collections import deque
@@ -13,10 +15,14 @@ import regex
 
 from textmill.errors import UserError
 
+__all__ = ["CL100K_END", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "find_pattern", "split"]
+
 
 class Kind(enum.IntEnum):
-    """How a pattern is scanned. CL100K_END is cl100k as tiktoken spells it today: blanks that end the text are one
-    word, even across a newline."""
+    """How a pattern is scanned.
+
+    CL100K_END is cl100k as tiktoken spells it today: blanks that end the text are one word, even across a newline.
+    """
 
     GPT2 = 0
     CL100K = 1
@@ -27,9 +33,13 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Pattern:
-    """A split pattern: its regular expression, the scanner for it, and its name where it has one.
+    """A split pattern.
 
-    `regex` is spelled so that the `regex` module, tiktoken and Hugging Face `tokenizers` all read it alike.
+    Attributes:
+        regex: the regular expression, spelled so that the `regex` module, tiktoken and Hugging Face `tokenizers` all
+            read it alike.
+        kind: the scanner for it.
+        name: its name, if it has one.
     """
 
     regex: str
@@ -78,13 +88,18 @@ _SPELLINGS = {pattern.regex: pattern for pattern in NAMED.values()} | {
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s": Pattern(CL100K_END, Kind.CL100K_END),
 }
 
-SAMPLE = "Yes, 12 of them.\nGo on!\n"  # what any text may have in it
+SAMPLE = "Yes, 12 of them.\nGo on!\n"  # letters, digits, punctuation, blanks and newlines
 
 
 def find_pattern(name_or_regex: str) -> Pattern:
     """The pattern with that name, or for that regular expression.
 
-    Raises `UserError` if it is neither a name nor a valid expression.
+    Raises:
+        UserError: it is neither a name nor a valid expression.
+
+    Example:
+        >>> find_pattern("gpt2").kind.name, find_pattern(r"\\w+|\\W+").kind.name
+        ('GPT2', 'REGEX')
     """
     if name_or_regex in NAMED:
         return NAMED[name_or_regex]
@@ -99,10 +114,15 @@ def find_pattern(name_or_regex: str) -> Pattern:
     return Pattern(name_or_regex, Kind.REGEX)
 
 
-def split(expression: regex.Pattern, text: str) -> Iterator[str]:
+def split(expression: regex.Pattern[str], text: str) -> Iterator[str]:
     """The words of a text, in order.
 
-    Raises `UserError` if the expression leaves out a part of it.
+    Raises:
+        UserError: the expression leaves out a part of the text.
+
+    Example:
+        >>> list(split(regex.compile(GPT2), "it's 2026, isn't it?"))
+        ['it', "'s", ' 2026', ',', ' isn', "'t", ' it', '?']
     """
     end = 0
     for match in expression.finditer(text):
@@ -120,6 +140,10 @@ def split(expression: regex.Pattern, text: str) -> Iterator[str]:
 
 
 def check_covers(pattern: Pattern) -> None:
-    """Raise `UserError` if a pattern leaves out a part of ordinary text: better now than after a crawl."""
+    """Check that a pattern leaves out no part of ordinary text: better now than after a crawl.
+
+    Raises:
+        UserError: it does.
+    """
     if pattern.kind == Kind.REGEX:
         deque(split(regex.compile(pattern.regex), SAMPLE), maxlen=0)

@@ -19,7 +19,7 @@ from textmill.mapping import HERE, Executor, map_in_order
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import PretokenizeConfig
-from tokenization.shard_writer import EncodedBatch, ReportShard, ShardWriter, encode_shards
+from tokenization.shard_writer import EncodedBatch, EncodingInputs, ReportShard, ShardWriter, encode_shards
 from tokenization.text import Documents, read_shard
 from tokenization.tokenizer import Tokenizer
 
@@ -29,31 +29,33 @@ SLICE_BYTES = 1 << 20  # text that one thread encodes at a time
 
 
 def pretokenize(
-    corpus: Path,
-    tokenizer: Path,
+    inputs: EncodingInputs,
     config: PretokenizeConfig,
     out: Path,
     *,
     progress: Progress = quiet,
     executor: Executor = HERE,
 ) -> None:
-    """Encode corpus/{train,validation}-*.parquet into token arrays (format: `tokenization/arrays.py`) in `out`.
+    """Encode a corpus into token arrays (format: `tokenization/arrays.py`) in `out`.
 
     Every document ends with the end-of-text token; special tokens in the text mean nothing. The files depend neither on
     the number of threads nor on the executor, and a killed run continues after the shards it had finished.
 
     Raises:
-        UserError: the corpus or the tokenizer cannot be read, or a split is missing.
+        UserError: the corpus or the tokenizer cannot be read, a split is missing, or the tokenizer has no end of text.
+
+    Example:
+        >>> pretokenize(EncodingInputs(corpus, tokenizer), PretokenizeConfig(), Path("tokens"))  # doctest: +SKIP
     """
-    writer = ShardWriter(out, tokenizer)
-    loaded = writer.load_tokenizer()
-    eot_id = loaded.eot_id
+    writer = ShardWriter(out, inputs.tokenizer)
+    tokenizer = writer.load_tokenizer()
+    eot_id = tokenizer.eot_id  # a tokenizer without one is refused before any work
     encode = partial(_encode_shard, writer=writer, threads=executor.threads(config.threads))
-    files = encode_shards(corpus, writer, encode, progress, executor)
+    files = encode_shards(inputs.corpus, writer, encode, progress, executor)
     with atomic_path(out / TOKEN_BYTES) as unfinished, unfinished.open("wb") as file:
-        np.save(file, loaded.byte_lengths())
-    write_meta(out, files, vocab_size=loaded.vocab_size, eot_id=eot_id)
-    atomic_write(out / "stats.json", json.dumps(_stats(files, loaded), indent=2, sort_keys=True) + "\n")
+        np.save(file, tokenizer.byte_lengths())
+    write_meta(out, files, vocab_size=tokenizer.vocab_size, eot_id=eot_id)
+    atomic_write(out / "stats.json", json.dumps(_stats(files, tokenizer), indent=2, sort_keys=True) + "\n")
     writer.clean_up()
 
 

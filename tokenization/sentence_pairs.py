@@ -1,10 +1,10 @@
-"""Pairs of sentences as arrays, for fine-tuning with masked tokens and next-sentence prediction.
+"""Pairs of sentences as token arrays, for fine-tuning with masked tokens and next-sentence prediction.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (NAACL 2019): half of the pairs are two
 consecutive sentences of a document, in the other half the second comes from another document. A folder of pairs is one
-of token arrays whose "documents" are sentences, with these files besides:
+of token arrays whose "documents" are sentences, with these files beside them:
 
-- `train-00000.pairs` beside each `.bin`: uint32[pairs, 3], two sentences by their number in this file, and a label: 1
+- `train-00000.pairs` beside each `.bin`: uint32 [pairs, 3], two sentences by their number in this file, and a label: 1
   if the second follows the first.
 - `pairs.json`: the number of pairs in each file, and the ids of the special tokens.
 
@@ -33,31 +33,37 @@ from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, MappedFile, TokenArrays, TokenFile, write_meta
 from tokenization.config import SentencePairsConfig
-from tokenization.shard_writer import EncodedBatch, ReportShard, ShardWriter, encode_shards
+from tokenization.shard_writer import EncodedBatch, EncodingInputs, ReportShard, ShardWriter, encode_shards
 from tokenization.text import documents_of, read_shard
 
-# after closing punctuation (and quotes or brackets) and a blank, or at a line's end
+__all__ = ["PairBatch", "SentencePairs", "holds_pairs", "lay_out", "make_pairs", "sentences"]
+
+# after closing punctuation (and quotes or brackets) and a blank, or at the end of a line
 SENTENCE_END = regex.compile(r"(?<=[.!?…。！？][\"'”’)\]]*)\s+|\s*\n\s*")
-PAIRS = "pairs.json"
+PAIRS = "pairs.json"  # the number of pairs in each file, and the special tokens
 PAIR_DTYPE = np.dtype("<u4")
 ROLES = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 def sentences(text: str, min_characters: int) -> list[str]:
-    """The sentences of a document, blanks trimmed, short ones left out."""
+    """The sentences of a document without the blanks around them; those below `min_characters` are left out.
+
+    Example:
+        >>> sentences("He said: Go on. Then he left!\\nA title", min_characters=8)
+        ['He said: Go on.', 'Then he left!']
+    """
     return [s for part in SENTENCE_END.split(text) if len(s := part.strip()) >= min_characters]
 
 
 def make_pairs(
-    corpus: Path,
-    tokenizer: Path,
+    inputs: EncodingInputs,
     config: SentencePairsConfig,
     out: Path,
     *,
     progress: Progress = quiet,
     executor: Executor = HERE,
 ) -> None:
-    """Write the sentences of corpus/{train,validation}-*.parquet and their pairs to `out`.
+    """Write the sentences of a corpus and their pairs to `out`.
 
     A document of n sentences makes n - 1 pairs. Negatives are sentences of other documents of the same shard, and a
     shard with sentences in one document alone makes no pairs. The files depend on the corpus, the tokenizer and the
@@ -68,31 +74,32 @@ def make_pairs(
         UserError: the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that rows need, a
             split makes no pairs, or `out` holds token arrays that are not pairs.
     """
-    writer = ShardWriter(out, tokenizer, config.model_dump_json())
-    loaded = writer.load_tokenizer()
-    if missing := [name for name in ROLES if name not in loaded.special_tokens]:
+    writer = ShardWriter(out, inputs.tokenizer, config.model_dump_json())
+    tokenizer = writer.load_tokenizer()
+    if missing := [name for name in ROLES if name not in tokenizer.special_tokens]:
         raise UserError(f"the tokenizer has no {' '.join(missing)}; train one with Textmill, which adds them")
     if (out / META).exists() and not holds_pairs(out):
         raise UserError(f"{out} holds the token arrays of a corpus; choose another folder for its pairs")
     (out / META).unlink(missing_ok=True)
-    files = encode_shards(corpus, writer, partial(_encode_shard, writer=writer, config=config), progress, executor)
+    encode = partial(_encode_shard, writer=writer, config=config)
+    files = encode_shards(inputs.corpus, writer, encode, progress, executor)
     stats, counts = {}, {}
     for split, written in files.items():
         labels = [_read_pairs(out / file.name)[:, 2] for file in written]
         counts[split] = [len(each) for each in labels]
         if not sum(counts[split]):
-            raise UserError(f"the {split} split of {corpus} has no two documents with sentences to pair")
+            raise UserError(f"the {split} split of {inputs.corpus} has no two documents with sentences to pair")
         stats[split] = {
             "next": sum(int(each.sum()) for each in labels),
             "pairs": sum(counts[split]),
             "sentences": sum(file.documents for file in written),
             "tokens": sum(file.tokens for file in written),
         }
-    special = {name: loaded.special_tokens[name] for name in ROLES}
+    special = {name: tokenizer.special_tokens[name] for name in ROLES}
     about = {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special}
     for name, content in ((PAIRS, about), ("stats.json", stats)):
         atomic_write(out / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
-    write_meta(out, files, vocab_size=loaded.vocab_size, eot_id=loaded.eot_id)
+    write_meta(out, files, vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id)
     writer.clean_up()
 
 
@@ -118,7 +125,16 @@ def _encode_shard(shard: Path, *, writer: ShardWriter, config: SentencePairsConf
 
 
 def _pair_up(lengths: np.ndarray, random: np.random.Generator, negatives: float) -> np.ndarray:
-    """int64[pairs, 3]: sentence A, sentence B, 1 if B follows A. `lengths`: the number of each document's sentences."""
+    """Pair each sentence with the next one of its document, and replace a share of the second ones.
+
+    Args:
+        lengths: int64 [documents], the number of sentences of each.
+        random: decides which pairs are negative, and with what sentence.
+        negatives: share of pairs whose second sentence is from another document.
+
+    Returns:
+        int64 [pairs, 3]: the number of sentence A and of sentence B, and 1 if B follows A, else 0.
+    """
     total = int(lengths.sum())
     if (lengths > 0).sum() < 2:
         return np.empty((0, 3), np.int64)
@@ -146,8 +162,14 @@ def holds_pairs(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Rows of pairs: ids int64, segments uint8 (1 in the second sentence), attention bool, all [rows, length], and
-    is_next bool[rows]."""
+    """A batch of B pairs, laid out in T tokens each.
+
+    Attributes:
+        ids: int64 [B, T].
+        segments: uint8 [B, T], 1 in the second sentence and the [SEP] after it.
+        attention: bool [B, T], false in the padding.
+        is_next: bool [B], whether the second sentence follows the first.
+    """
 
     ids: np.ndarray
     segments: np.ndarray
@@ -158,9 +180,21 @@ class PairBatch:
 def lay_out(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], length: int, special_tokens: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, segments, attention) of pairs of sentences' ids as rows of `length` tokens, as in `PairBatch`.
+    """Pairs of sentences in rows of `length` tokens. If a pair is too long, its longer sentence is cut at the end.
 
-    Of pairs too long the longer sentence is cut at its end.
+    Args:
+        pairs: the ids of both sentences of each.
+        length: tokens in a row.
+        special_tokens: name → id of [CLS], [SEP] and [PAD].
+
+    Returns:
+        ids, segments and attention, as in `PairBatch`.
+
+    Example:
+        >>> pair = (np.array([11, 12, 13]), np.array([21]))
+        >>> ids, segments, attention = lay_out([pair], 8, {"[CLS]": 1, "[SEP]": 2, "[PAD]": 0})
+        >>> ids.tolist(), segments.tolist()
+        ([[1, 11, 12, 13, 2, 21, 2, 0]], [[0, 0, 0, 0, 0, 1, 1, 0]])
     """
     cls, sep, pad = (special_tokens[name] for name in ("[CLS]", "[SEP]", "[PAD]"))
     ids = np.full((len(pairs), length), pad, np.int64)
@@ -179,10 +213,15 @@ def lay_out(
 class SentencePairs:
     """The pairs of a split that `make_pairs` wrote; `len()` is their number.
 
-    Raises `UserError` if the folder holds none, or a file is missing or truncated.
+    Attributes:
+        sentences: the token arrays whose documents are the sentences.
+        special_tokens: name → id of [CLS], [SEP], [PAD] and [MASK].
+
+    Raises:
+        UserError: the folder holds no pairs, or a file is missing or truncated.
     """
 
-    def __init__(self, path: Path, split: str = "train"):
+    def __init__(self, path: Path, split: str = "train") -> None:
         for name in (PAIRS, META):
             if not (path / name).is_file():
                 raise UserError(f"{path} holds no pairs of sentences ({name} is missing); run make_pairs")
@@ -202,7 +241,11 @@ class SentencePairs:
         return int(self._starts[-1])
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The ids of two sentences, and whether the second follows the first."""
+        """The ids of two sentences, in the dtype of the token arrays, and whether the second follows the first.
+
+        Raises:
+            IndexError: the split has no such pair.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} lies outside the {len(self)} pairs of {self.sentences.split}")
         file = int(np.searchsorted(self._starts, index, side="right")) - 1

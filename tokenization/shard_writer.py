@@ -24,13 +24,25 @@ from textmill.mapping import Executor
 from textmill.progress import Progress
 from tokenization.arrays import TokenFile
 from tokenization.formats import load_tokenizer, tokenizer_files
-from tokenization.text import rows_of, shards
+from tokenization.text import count_documents, shards
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["EncodeShard", "EncodedBatch", "ReportShard", "ShardWriter", "encode_shards"]
+__all__ = ["EncodeShard", "EncodedBatch", "EncodingInputs", "ReportShard", "ShardWriter", "encode_shards"]
 
 SPLITS = ("train", "validation")
 ReportShard = Callable[[int, int], None]  # called with the documents and tokens of a shard so far
+
+
+class EncodingInputs(NamedTuple):
+    """What a stage that encodes reads.
+
+    Attributes:
+        corpus: the folder with {train,validation}-*.parquet.
+        tokenizer: the folder of the tokenizer.
+    """
+
+    corpus: Path
+    tokenizer: Path
 
 
 class EncodedBatch(NamedTuple):
@@ -93,9 +105,9 @@ class ShardWriter:
             idx_path.open("wb") as ends_file,
         ):
             for batch in batches:
-                digest.update(batch.ids)
-                tokens_file.write(batch.ids)
-                ends_file.write((batch.ends + tokens).astype("<u8"))
+                digest.update(batch.ids.data)
+                tokens_file.write(batch.ids.data)
+                ends_file.write((batch.ends + tokens).astype("<u8").data)
                 documents += batch.documents
                 tokens += len(batch.ids)
                 sequences += len(batch.ends)
@@ -156,7 +168,7 @@ def encode_shards(
     """
     splits = {split: shards(corpus, split) for split in SPLITS}
     every = [shard for split in splits.values() for shard in split]
-    rows = {shard: rows_of(shard) for shard in every}
+    rows = {shard: count_documents(shard) for shard in every}
     total = sum(rows.values())
     writer.out.mkdir(parents=True, exist_ok=True)
     files = {shard: file for shard in every if (file := writer.finished(shard))}

@@ -1,5 +1,7 @@
 """Text on its way to the kernels: documents as one array of UTF-8 bytes with offsets, checked, in bounded batches."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +13,23 @@ import pyarrow.parquet as pq
 
 from textmill.errors import UserError
 
+__all__ = [
+    "BATCH_BYTES", "Documents", "batches", "count_documents", "documents_of", "from_arrow", "read_any", "read_shard",
+    "shards",
+]  # fmt: skip
+
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
 BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents: bytes uint8[:] of UTF-8, and int64[n + 1] offsets into them."""
+    """Documents, one after the other: document i is text[offsets[i] : offsets[i + 1]].
+
+    Attributes:
+        text: uint8 [bytes], UTF-8; there may be other bytes before and after the documents.
+        offsets: int64 [documents + 1].
+    """
 
     text: np.ndarray
     offsets: np.ndarray
@@ -27,6 +39,7 @@ class Documents:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all documents."""
         return int(self.offsets[-1] - self.offsets[0])
 
     def strings(self) -> Iterator[str]:
@@ -34,8 +47,8 @@ class Documents:
         for start, stop in itertools.pairwise(self.offsets.tolist()):
             yield self.text[start:stop].tobytes().decode()
 
-    def slices(self, target: int) -> Iterator["Documents"]:
-        """The documents in order, in parts of about so many bytes (a part has at least one document)."""
+    def slices(self, target: int) -> Iterator[Documents]:
+        """The documents in order, in parts of about `target` bytes (a part has at least one document)."""
         first = 0
         while first < len(self):
             last = int(np.searchsorted(self.offsets, self.offsets[first] + target, side="right"))
@@ -45,7 +58,13 @@ class Documents:
 
 
 def documents_of(texts: Sequence[str]) -> Documents:
-    """Documents from strings; a lone surrogate becomes U+FFFD, as with tiktoken."""
+    """Documents from strings; a lone surrogate becomes U+FFFD, as with tiktoken.
+
+    Example:
+        >>> documents = documents_of(["été", "hi"])
+        >>> documents.offsets.tolist(), list(documents.strings())
+        ([0, 5, 7], ['été', 'hi'])
+    """
     try:
         array = pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
@@ -86,7 +105,8 @@ def batches(texts: Iterable[str]) -> Iterator[Documents]:
 def shards(corpus: Path, split: str) -> list[Path]:
     """The Parquet shards of a split of a corpus, in order.
 
-    Raises `UserError` if there are none.
+    Raises:
+        UserError: there are none.
     """
     found = sorted(corpus.glob(f"{split}-*.parquet"))
     if not found:
@@ -97,10 +117,11 @@ def shards(corpus: Path, split: str) -> list[Path]:
 def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
 
-    Raises `UserError` if it cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls
-    (the message names shard and row).
+    Raises:
+        UserError: the shard cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls (the message
+            names shard and row).
     """
-    with _opened(shard) as file:
+    with _open_parquet(shard) as file:
         if column not in file.schema_arrow.names:
             raise UserError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
         kind = file.schema_arrow.field(column).type
@@ -110,20 +131,24 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
                 array = batch.column(0)
-                _check(array, shard, row)
+                _check_strings(array, shard, row)
                 row += len(array)
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
 
 
-def rows_of(shard: Path) -> int:
-    """The number of documents in a Parquet shard. Raises `UserError` if it cannot be read."""
-    with _opened(shard) as file:
+def count_documents(shard: Path) -> int:
+    """The number of documents in a Parquet shard.
+
+    Raises:
+        UserError: the shard cannot be read.
+    """
+    with _open_parquet(shard) as file:
         return file.metadata.num_rows
 
 
-def _opened(shard: Path) -> pq.ParquetFile:
+def _open_parquet(shard: Path) -> pq.ParquetFile:
     try:
         # every page is decoded once, in order; buffering whole column chunks would cost their memory
         return pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
@@ -134,7 +159,8 @@ def _opened(shard: Path) -> pq.ParquetFile:
 def read_any(path: Path) -> Iterator[Documents]:
     """Documents of a corpus folder (its train split), a Parquet file, or a text file, which is one document.
 
-    Raises `UserError` if there is nothing there or it is no text.
+    Raises:
+        UserError: there is nothing, or it is not text.
     """
     if path.is_dir():
         for shard in shards(path, "train"):
@@ -150,7 +176,8 @@ def read_any(path: Path) -> Iterator[Documents]:
             raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
-def _check(array: pa.Array, shard: Path, row: int) -> None:
+def _check_strings(array: pa.Array, shard: Path, row: int) -> None:
+    """Raise `UserError` for a null or invalid UTF-8; `row` is the number of the first row."""
     if array.null_count:
         null = array.is_null().to_numpy(zero_copy_only=False).argmax()
         raise UserError(f"{shard}, row {row + int(null)}: no text; drop empty rows in prepare")

@@ -1,4 +1,11 @@
-"""The tokenizer: text to ids and back, with special tokens as tiktoken treats them."""
+"""The tokenizer: text to ids and back, with special tokens as tiktoken treats them.
+
+Byte-level BPE: a split pattern cuts a text into words, and the bytes of a word are merged as long as two neighbors
+together are a token, the lowest rank first (`kernels/reference.py` shows that in plain Python, `kernels/encoder.py`
+does it). Ids are the same as tiktoken's for every text. `formats.py` saves and loads tokenizers.
+"""
+
+from __future__ import annotations
 
 import itertools
 import operator
@@ -6,9 +13,8 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import regex
@@ -21,18 +27,43 @@ from tokenization.kernels.vocabulary import ID_LIMIT, Vocabulary
 from tokenization.patterns import find_pattern
 from tokenization.text import Documents, documents_of
 
-PIECE_CHARACTERS = 1 << 19  # text that is encoded at once
+__all__ = ["Tokenizer"]
+
+Key = TypeVar("Key", bytes, str)
+
+BATCH_CHARACTERS = 1 << 19  # text that is encoded at once
 
 
 class Tokenizer:
-    """Byte-level BPE.
+    """A byte-level BPE tokenizer. Several threads may use it at once.
 
-    tokens: bytes → id, where the id is also the rank by which pairs merge; all 256 single bytes are among them.
-    pattern: name or regular expression of the split pattern. special_tokens: text → id.
-    May be used by several threads at once.
+    Args:
+        tokens: bytes → id, where the id is also the rank by which pairs merge; all 256 single bytes are among them.
+        pattern: name or regular expression of the split pattern.
+        special_tokens: text → id.
+
+    Attributes:
+        tokens: the same, in the order of the ids.
+        special_tokens: the same, in the order of the ids.
+        pattern: the split pattern that `pattern` names or spells.
+        vocab_size: the highest id, and 1.
+        dtype: the narrowest of uint16 and uint32 that holds every id.
+
+    Raises:
+        UserError: two tokens share an id, a byte is missing, an id is too large, or the pattern is not valid.
+
+    Example:
+        >>> tokens = {bytes([b]): b for b in range(256)} | {b"th": 256, b"the": 257}
+        >>> tokenizer = Tokenizer(tokens, "gpt2", {"<|endoftext|>": 258})
+        >>> tokenizer.encode("the thaw")
+        [257, 32, 256, 97, 119]
+        >>> tokenizer.decode([257, 32, 256, 97, 119])
+        'the thaw'
+        >>> tokenizer.encode("the<|endoftext|>", allowed_special="all")
+        [257, 258]
     """
 
-    def __init__(self, tokens: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]):
+    def __init__(self, tokens: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]) -> None:
         self.tokens = _by_id(tokens)
         self.pattern = find_pattern(pattern)
         self.special_tokens = _by_id(special_tokens)
@@ -54,7 +85,7 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer({self.vocab_size:,} ids, pattern {self.pattern.name or self.pattern.regex!r})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.tokens, self.pattern.regex, self.special_tokens)
 
     @cached_property
@@ -64,7 +95,11 @@ class Tokenizer:
 
     @property
     def eot_id(self) -> int:
-        """Id of `<|endoftext|>`."""
+        """Id of `<|endoftext|>`.
+
+        Raises:
+            UserError: this tokenizer has none.
+        """
         if END_OF_TEXT not in self.special_tokens:
             raise UserError(f"this tokenizer has no {END_OF_TEXT}; add it to its special tokens")
         return self.special_tokens[END_OF_TEXT]
@@ -80,8 +115,11 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of a text. Special tokens in it become their ids if allowed, and are an error if disallowed.
 
-        As with tiktoken, "all" disallowed means all that are not allowed; what is neither is encoded as ordinary text.
-        Raises `UserError` at a disallowed special token.
+        As with tiktoken, "all" disallowed means all that are not allowed, and a special token that is neither is
+        encoded as ordinary text.
+
+        Raises:
+            UserError: the text has a disallowed special token.
         """
         allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
         disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
@@ -107,14 +145,15 @@ class Tokenizer:
         return self.encode_documents(documents_of([text]))[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[np.ndarray]:
-        """Ids of every text as arrays (uint16 or uint32), special tokens meaning nothing; equal for any `threads`."""
-        pieces = _pieces(texts, PIECE_CHARACTERS)
+        """Ids of every text as arrays (uint16 or uint32); special tokens in them mean nothing.
+
+        The ids are the same for any number of threads.
+        """
+        batches = _batches(texts, BATCH_CHARACTERS)
         if threads == 1:
-            encoded = map(self._encode_texts, pieces)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                encoded = list(pool.map(self._encode_texts, pieces))
-        return [ids for piece in encoded for ids in piece]
+            return [ids for batch in batches for ids in self._encode_texts(batch)]
+        with ThreadPoolExecutor(threads) as pool:
+            return [ids for encoded in pool.map(self._encode_texts, batches) for ids in encoded]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
         ids, ends = self.encode_documents(documents_of(texts))
@@ -122,9 +161,14 @@ class Tokenizer:
         return [ids[start:end] for start, end in itertools.pairwise([0, *ends.tolist()])]
 
     def encode_documents(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of documents one after the other (uint16 or uint32), and int64[documents], where each ends among them.
+        """Ids of documents, one after the other.
 
-        `closing` is an id put after each document.
+        Args:
+            documents: as `tokenization/text.py` makes them of strings and files.
+            closing: an id to put after each document.
+
+        Returns:
+            the ids, uint16 or uint32 [tokens], and where each document ends among them, int64 [documents].
         """
         encoder = self._borrow_encoder()
         try:
@@ -142,7 +186,7 @@ class Tokenizer:
             return Encoder(self._vocabulary, self.pattern)
 
     def prepare(self, threads: int = 1) -> None:
-        """Build the tables for so many threads now, instead of when text is first encoded."""
+        """Build the tables for so many threads now, and not only when text is first encoded."""
         encoders = [self._borrow_encoder() for _ in range(threads)]
         for encoder in encoders:
             self._idle_encoders.put(encoder)
@@ -152,7 +196,8 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token, for a special token those of its name.
 
-        Raises `UserError` for an id outside the vocabulary.
+        Raises:
+            UserError: the vocabulary has no such id.
         """
         try:
             return self._bytes[int(token)]
@@ -160,7 +205,11 @@ class Tokenizer:
             raise UserError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of a sequence of ids; exactly the text that was encoded."""
+        """The bytes of a sequence of ids: exactly the text that was encoded.
+
+        Raises:
+            UserError: the vocabulary has no such id.
+        """
         ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         try:
             return b"".join(map(self._bytes.__getitem__, ids))
@@ -168,33 +217,27 @@ class Tokenizer:
             return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of a sequence of ids; bytes that are no UTF-8 become U+FFFD, or what `errors` says."""
+        """The text of a sequence of ids; bytes that are not UTF-8 become U+FFFD, or are treated as `errors` says."""
         return self.decode_bytes(ids).decode(errors=errors)
 
     def byte_lengths(self) -> np.ndarray:
-        """uint32[vocab_size]: bytes of text behind each id; 0 for special tokens and unused ids."""
+        """uint32 [vocab_size]: the bytes of text behind each id; 0 for special tokens and unused ids."""
         lengths = np.zeros(self.vocab_size, np.uint32)
         lengths[list(self.tokens.values())] = [len(token) for token in self.tokens]
         return lengths
 
-    def save(self, path: Path) -> None:
-        """Write the tokenizer's files into a folder: ranks.tiktoken, tokenizer.yaml and tokenizer.json."""
-        from tokenization.formats import save_tokenizer
 
-        save_tokenizer(self, path)
-
-
-def _by_id(tokens: Mapping) -> dict:
+def _by_id(tokens: Mapping[Key, int]) -> dict[Key, int]:
     """The tokens in the order of their ids."""
     ids = list(tokens.values())
     return dict(tokens if ids == sorted(ids) else sorted(tokens.items(), key=operator.itemgetter(1)))
 
 
-def _last_id(by_id: dict) -> int:
+def _last_id(by_id: dict[Any, int]) -> int:
     return next(reversed(by_id.values()), -1)
 
 
-def _pieces(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
+def _batches(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
     """The texts in order, in runs of about so many characters: small enough to stay in the processor's cache."""
     first = size = 0
     for i, text in enumerate(texts):
@@ -206,6 +249,6 @@ def _pieces(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
-def _any_of(names: Collection[str]) -> regex.Pattern:
-    # longer names first, so that one that begins with another is found whole
+def _any_of(names: Collection[str]) -> regex.Pattern[str]:
+    # longer names first: of two names that begin alike, the longer one is found
     return regex.compile("|".join(regex.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))))

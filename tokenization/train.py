@@ -39,10 +39,11 @@ def train_tokenizer(
     Raises:
         UserError: the corpus cannot be read, or supports no vocabulary so large (the message names the largest).
     """
+    stats: dict[str, Any] = {}
     if config.encoding:
         taken = from_tiktoken(config.encoding)
         special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
-        tokenizer, stats = Tokenizer(taken.tokens, taken.pattern.regex, special), {}
+        tokenizer = Tokenizer(taken.tokens, taken.pattern.regex, special)
     else:
         word_counts = count_corpus(corpus, config, out / COUNTS, progress, executor)
         tokenizer, stats = _learn(word_counts, config, progress)
@@ -68,9 +69,10 @@ def train_from_documents(
         UserError: as `train_tokenizer` does.
 
     Example:
-        >>> tokenizer, stats = train_from_documents(batches(["to be or not to be"]), TokenizerConfig(vocab_size=263))
+        >>> from tokenization.text import batches
+        >>> tokenizer, stats = train_from_documents(batches(["to be or not to be"]), TokenizerConfig(vocab_size=264))
         >>> tokenizer.encode("to be")
-        [257, 256]
+        [257, 258]
     """
     return _learn(count_words(documents, find_pattern(config.pattern), config.threads), config, progress)
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
+from tokenization.config import TokenizerConfig
+from tokenization.formats import save_tokenizer
 from tokenization.text import batches
-from tokenization.train import TokenizerConfig, train_from_documents
+from tokenization.train import train_from_documents
 
 VOCABULARY = 8192
 VALIDATION_FRACTION = 0.05
@@ -37,7 +39,7 @@ def build(folder: Path, documents: list[str], vocabulary: int = VOCABULARY) -> T
     data = TrainingData(folder / "tokenizer", folder / "tokens", folder / "nanogpt")
     for path in data:
         path.mkdir(parents=True)
-    tokenizer.save(data.tokenizer)
+    save_tokenizer(tokenizer, data.tokenizer)
     files = {}
     for split, peer_file in (("train", "train.bin"), ("validation", "val.bin")):
         chosen = [text for text in documents if (_fraction(text) < VALIDATION_FRACTION) == (split == "validation")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Source = Annotated[
+TokenizerSource = Annotated[
     str,
     typer.Argument(
         metavar="TOKENIZER",
@@ -58,8 +58,10 @@ def train(
     """Train a byte-level BPE tokenizer."""
     from rich.progress import Progress
 
+    from tokenization.config import TokenizerConfig
+    from tokenization.formats import save_tokenizer
     from tokenization.text import read_any
-    from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
+    from tokenization.train import train_from_documents, train_tokenizer
 
     config = _config(
         TokenizerConfig,
@@ -81,7 +83,7 @@ def train(
             train_tokenizer(corpus[0], config, out, progress=progress)
         else:
             documents = (batch for path in corpus for batch in read_any(path))
-            train_from_documents(documents, config, progress)[0].save(out)
+            save_tokenizer(train_from_documents(documents, config, progress)[0], out)
     typer.echo(f"{out}: {vocab_size:,} ids")
 
 
@@ -113,6 +115,7 @@ def pairs(
 
     from tokenization.config import SentencePairsConfig
     from tokenization.sentence_pairs import SentencePairs, make_pairs
+    from tokenization.shard_writer import EncodingInputs
 
     config = _config(SentencePairsConfig, seed=seed, negatives=negatives, min_characters=min_characters)
     with Progress(transient=True) as bar:
@@ -124,45 +127,45 @@ def pairs(
             description = f"{done:,} {unit}, {metrics['tokens']:,} tokens"
             bar.update(task, completed=done, total=total, description=description)
 
-        make_pairs(corpus, tokenizer, config, out, progress=progress)
+        make_pairs(EncodingInputs(corpus, tokenizer), config, out, progress=progress)
     train, held_out = len(SentencePairs(out)), len(SentencePairs(out, "validation"))
     typer.echo(f"{out}: {train:,} pairs to train on, {held_out:,} held out")
 
 
 @app.command()
 def encode(
-    tokenizer: Source,
+    source: TokenizerSource,
     text: Annotated[str | None, typer.Argument(help="The text; standard input if left out")] = None,
     special: Annotated[bool, typer.Option("--special", help="Special tokens in the text become their ids")] = False,
 ) -> None:
     """Print the ids of a text."""
-    loaded = _load(tokenizer)
+    tokenizer = _load(source)
     given = sys.stdin.read() if text is None else text
-    ids = loaded.encode(given, allowed_special="all") if special else loaded.encode_ordinary(given)
+    ids = tokenizer.encode(given, allowed_special="all") if special else tokenizer.encode_ordinary(given)
     typer.echo(" ".join(map(str, ids)))
 
 
 @app.command()
 def decode(
-    tokenizer: Source,
+    source: TokenizerSource,
     ids: Annotated[list[int] | None, typer.Argument(help="The ids; from standard input if left out")] = None,
 ) -> None:
     """Print the text of ids."""
     from textmill.errors import UserError
 
-    loaded = _load(tokenizer)
+    tokenizer = _load(source)
     if not ids:
         try:
             ids = [int(word) for word in sys.stdin.read().replace(",", " ").split()]
         except ValueError as error:
             raise UserError(f"ids are whole numbers between blanks or commas: {error}") from None
-    sys.stdout.buffer.write(loaded.decode_bytes(ids))
+    sys.stdout.buffer.write(tokenizer.decode_bytes(ids))
     sys.stdout.buffer.flush()
 
 
 @app.command()
 def inspect(
-    tokenizer: Source,
+    source: TokenizerSource,
     text: Annotated[str | None, typer.Argument(help="Show how this text is cut into tokens")] = None,
 ) -> None:
     """Describe a tokenizer, or show what it does to a text."""
@@ -170,23 +173,23 @@ def inspect(
     from rich.table import Table
     from rich.text import Text
 
-    loaded = _load(tokenizer)
+    tokenizer = _load(source)
     console = Console()
     if text is not None:
         pieces = Text()
-        for i, token in enumerate(loaded.encode(text, allowed_special="all")):
-            name = loaded.token_bytes(token).decode(errors="backslashreplace")
+        for i, token in enumerate(tokenizer.encode(text, allowed_special="all")):
+            name = tokenizer.token_bytes(token).decode(errors="backslashreplace")
             pieces.append(name, style="black on bright_cyan" if i % 2 else "black on bright_yellow")
             pieces.append(f" {token} ", style="dim")
         console.print(pieces)
         return
-    lengths = loaded.byte_lengths()
-    longest = sorted(loaded.tokens, key=lambda token: (-len(token), token))[:5]
+    lengths = tokenizer.byte_lengths()
+    longest = sorted(tokenizer.tokens, key=lambda token: (-len(token), token))[:5]
     table = Table(show_header=False, box=None)
-    table.add_row("ids", f"{loaded.vocab_size:,}")
-    table.add_row("merges", f"{len(loaded.tokens) - 256:,}")
-    table.add_row("pattern", Text(loaded.pattern.name or loaded.pattern.regex))
-    table.add_row("special tokens", Text("  ".join(f"{name} {i}" for name, i in loaded.special_tokens.items())))
+    table.add_row("ids", f"{tokenizer.vocab_size:,}")
+    table.add_row("merges", f"{len(tokenizer.tokens) - 256:,}")
+    table.add_row("pattern", Text(tokenizer.pattern.name or tokenizer.pattern.regex))
+    table.add_row("special tokens", Text("  ".join(f"{name} {i}" for name, i in tokenizer.special_tokens.items())))
     table.add_row("bytes a token", f"{lengths[lengths > 0].mean():.2f} on average, {lengths.max()} at most")
     table.add_row("longest", Text("  ".join(repr(token.decode(errors="backslashreplace")) for token in longest)))
     console.print(table)
@@ -225,7 +228,7 @@ def compare_tokenizers(
 
 @app.command()
 def export(
-    tokenizer: Source,
+    source: TokenizerSource,
     out: Annotated[Path, typer.Argument(help="Folder to write; for `legacy` the file")],
     form: Annotated[Format, typer.Option("--format", "-f", help="What to write")] = Format.hugging_face,
 ) -> None:
@@ -239,5 +242,5 @@ def export(
         Format.legacy: write_legacy,
         Format.textmill: save_tokenizer,
     }
-    write[form](_load(tokenizer), out)
+    write[form](_load(source), out)
     typer.echo(str(out))

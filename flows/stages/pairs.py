@@ -19,9 +19,10 @@ class Pairs(Stage[SentencePairsConfig]):
 
     def build(self, job: Job[SentencePairsConfig]) -> None:
         from tokenization.sentence_pairs import make_pairs
+        from tokenization.shard_writer import EncodingInputs
 
-        corpus, tokenizer = job.path("corpus"), job.path("tokenizer")
-        make_pairs(corpus, tokenizer, job.config, job.out, progress=job.progress, executor=job.executor)
+        inputs = EncodingInputs(job.path("corpus"), job.path("tokenizer"))
+        make_pairs(inputs, job.config, job.out, progress=job.progress, executor=job.executor)
 
     def count(self, file: Path) -> int | None:
         """Pairs of a `.pairs`; the sentences are token arrays."""

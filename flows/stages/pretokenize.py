@@ -27,9 +27,10 @@ class Pretokenize(Stage[PretokenizeConfig]):
 
     def build(self, job: Job[PretokenizeConfig]) -> None:
         from tokenization.pretokenize import pretokenize as write_token_arrays
+        from tokenization.shard_writer import EncodingInputs
 
-        corpus, tokenizer = job.path("corpus"), job.path("tokenizer")
-        write_token_arrays(corpus, tokenizer, job.config, job.out, progress=job.progress, executor=job.executor)
+        inputs = EncodingInputs(job.path("corpus"), job.path("tokenizer"))
+        write_token_arrays(inputs, job.config, job.out, progress=job.progress, executor=job.executor)
 
     def count(self, file: Path) -> int | None:
         return count_tokens(file)

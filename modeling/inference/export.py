@@ -22,7 +22,7 @@ from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write
-from tokenization.formats import load_tokenizer
+from tokenization.formats import load_tokenizer, save_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["REMOTE_CODE", "export"]
@@ -56,7 +56,7 @@ def export(checkpoint: Path, out: Path) -> str:
     with atomic_path(out / WEIGHTS) as unfinished:
         write_tensors(unfinished, weights, {"format": "pt"})
     atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
-    tokenizer.save(out)
+    save_tokenizer(tokenizer, out)
     if "auto_map" in hf_config:
         atomic_write(out / REMOTE_CODE, remote_code())
     stats_file = checkpoint / "stats.json"

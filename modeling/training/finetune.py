@@ -27,7 +27,7 @@ from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress
 from tokenization.arrays import TokenArrays
-from tokenization.formats import load_tokenizer
+from tokenization.formats import load_tokenizer, save_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
 
 __all__ = ["finetune"]
@@ -81,7 +81,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             metrics = trainer.saver.publish()
             if on_pairs:
                 separate_head(out)
-            tokenizer.save(out)
+            save_tokenizer(tokenizer, out)
             guess = most_frequent(train, tokenizer.special_tokens)
             text = cropped(config.sample_blank, tokenizer, context)
             filled = fill(load(out, device="cpu"), text)

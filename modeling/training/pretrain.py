@@ -21,7 +21,7 @@ from textmill.errors import UserError
 from textmill.progress import Progress
 from textmill.settings import output_settings
 from tokenization.arrays import TokenArrays
-from tokenization.formats import load_tokenizer
+from tokenization.formats import load_tokenizer, save_tokenizer
 
 __all__ = ["entropy", "pretrain", "recipe", "token_counts"]
 
@@ -65,7 +65,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         trainer.run()
         if group.first:
             metrics = trainer.saver.publish()
-            tokenizer.save(out)
+            save_tokenizer(tokenizer, out)
             stats = {
                 "parameters": sum(p.numel() for p in run.model.parameters()),
                 "block_parameters": run.model.block_parameters(),

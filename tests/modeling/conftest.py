@@ -14,6 +14,7 @@ from modeling.training.pretrain import pretrain
 from textmill.progress import quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import SPECIAL_TOKENS
+from tokenization.formats import save_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 # models this small are fastest on one thread, in the children too
@@ -69,7 +70,7 @@ def tokens(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     return folder
 
 

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tokenization.config import TokenizerConfig
 from tokenization.formats import load_tokenizer
-from tokenization.train import TokenizerConfig, train_tokenizer
+from tokenization.train import train_tokenizer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 STEMS = "train token merge pair word shard corpus model web text byte mill page crawl learn loss step héllo naïve 你好"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.errors import UserError
-from tokenization.formats import load_tokenizer, write_hugging_face
+from tokenization.formats import load_tokenizer, save_tokenizer, write_hugging_face
 from tokenization.interchange import (
     from_hugging_face,
     from_legacy,
@@ -25,7 +25,7 @@ BYTES = {bytes([b]): b for b in range(256)}
 
 
 def test_saved_and_loaded_again(tokenizer, trained, tmp_path):
-    tokenizer.save(tmp_path / "copy")
+    save_tokenizer(tokenizer, tmp_path / "copy")
     for file in ("ranks.tiktoken", "tokenizer.yaml", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "copy" / file).read_bytes() == (trained / file).read_bytes()
     loaded = load_tokenizer(tmp_path / "copy")
@@ -123,9 +123,9 @@ def test_load_any(trained, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"some text\n", b""])
-def test_a_file_that_is_no_tokenizer_is_refused_with_what_to_give(tmp_path, content):
+def test_a_file_that_is_not_a_tokenizer_is_refused_with_what_to_give(tmp_path, content):
     (tmp_path / "some.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"some\.png is no tokenizer: give a folder of train_tokenizer"):
+    with pytest.raises(UserError, match=r"some\.png is not a tokenizer: give a folder of train_tokenizer"):
         load_any(str(tmp_path / "some.png"))
 
 
@@ -152,7 +152,7 @@ def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
     ],
 )
 def test_damaged_folders(tokenizer, tmp_path, file, content, message):
-    tokenizer.save(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_text(content)

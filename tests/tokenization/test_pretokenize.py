@@ -11,8 +11,12 @@ import pytest
 from textmill.errors import UserError
 from tokenization import pretokenize as module
 from tokenization.arrays import TokenArrays
+from tokenization.config import PretokenizeConfig
+from tokenization.formats import save_tokenizer
 from tokenization.interchange import to_tiktoken
-from tokenization.pretokenize import PretokenizeConfig, pretokenize
+from tokenization.pretokenize import pretokenize
+from tokenization.shard_writer import EncodingInputs
+from tokenization.tokenizer import Tokenizer
 
 
 def content(folder):
@@ -22,7 +26,7 @@ def content(folder):
 @pytest.fixture(scope="module")
 def tokens(corpus, trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("tokens")
-    pretokenize(corpus, trained, PretokenizeConfig(threads=1), out)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(threads=1), out)
     return out
 
 
@@ -52,7 +56,7 @@ def test_files_of_the_artifact(tokens, tokenizer):
 
 def test_the_same_for_any_threads(corpus, trained, tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SLICE_BYTES", 1000)
-    pretokenize(corpus, trained, PretokenizeConfig(threads=3), tmp_path)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(threads=3), tmp_path)
     assert content(tmp_path) == content(tokens)
 
 
@@ -69,8 +73,8 @@ def test_a_killed_run_goes_on_after_its_finished_shards(corpus, trained, tokens,
 
     monkeypatch.setattr(module, "read_shard", dying)
     with pytest.raises(KeyboardInterrupt):
-        pretokenize(corpus, trained, PretokenizeConfig(), tmp_path)
-    pretokenize(corpus, trained, PretokenizeConfig(), tmp_path)
+        pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path)
     assert encoded == ["train-00000.parquet", "train-00001.parquet", "train-00001.parquet", "validation-00000.parquet"]
     assert content(tmp_path) == content(tokens)
 
@@ -86,7 +90,7 @@ def interrupted(monkeypatch, corpus, trained, out):
     read_shard = module.read_shard
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "read_shard", dying)
-        pretokenize(corpus, trained, PretokenizeConfig(), out)
+        pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), out)
 
 
 @pytest.mark.parametrize("lost", ["train-00000.bin", "train-00000.idx"])
@@ -94,7 +98,7 @@ def interrupted(monkeypatch, corpus, trained, out):
 def test_a_shard_whose_files_were_lost_is_encoded_again(corpus, trained, tokens, tmp_path, monkeypatch, lost, harm):
     interrupted(monkeypatch, corpus, trained, tmp_path)
     harm(tmp_path / lost)
-    pretokenize(corpus, trained, PretokenizeConfig(), tmp_path)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path)
     assert content(tmp_path) == content(tokens)
 
 
@@ -120,7 +124,7 @@ def test_progress_by_documents(corpus, trained, tmp_path):
     def progress(done, total, **metrics):
         reports.append((done, total, metrics))
 
-    pretokenize(corpus, trained, PretokenizeConfig(), tmp_path, progress=progress)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path, progress=progress)
     done = [report[0] for report in reports]
     assert done == sorted(done)
     assert reports[-1][:2] == (902, 902)
@@ -128,10 +132,9 @@ def test_progress_by_documents(corpus, trained, tmp_path):
 
 
 def test_large_vocabularies_take_four_bytes(corpus, tokenizer, tmp_path):
-    from tokenization.tokenizer import Tokenizer
-
-    Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 70_000}).save(tmp_path / "tokenizer")
-    pretokenize(corpus, tmp_path / "tokenizer", PretokenizeConfig(), tmp_path / "out")
+    large = Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 70_000})
+    save_tokenizer(large, tmp_path / "tokenizer")
+    pretokenize(EncodingInputs(corpus, tmp_path / "tokenizer"), PretokenizeConfig(), tmp_path / "out")
     read = TokenArrays(tmp_path / "out")
     assert read.dtype == np.dtype("<u4")
     assert read.document(0)[-1] == 70_000
@@ -139,6 +142,6 @@ def test_large_vocabularies_take_four_bytes(corpus, tokenizer, tmp_path):
 
 def test_mistakes(corpus, trained, tmp_path):
     with pytest.raises(UserError, match="holds no tokenizer"):
-        pretokenize(corpus, tmp_path, PretokenizeConfig(), tmp_path / "out")
+        pretokenize(EncodingInputs(corpus, tmp_path), PretokenizeConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
-        pretokenize(tmp_path, trained, PretokenizeConfig(), tmp_path / "out")
+        pretokenize(EncodingInputs(tmp_path, trained), PretokenizeConfig(), tmp_path / "out")

@@ -10,8 +10,10 @@ from textmill.errors import UserError
 from tokenization import sentence_pairs as module
 from tokenization.arrays import TokenArrays
 from tokenization.config import PretokenizeConfig, SentencePairsConfig
+from tokenization.formats import save_tokenizer
 from tokenization.pretokenize import pretokenize
 from tokenization.sentence_pairs import SentencePairs, make_pairs, sentences
+from tokenization.shard_writer import EncodingInputs
 from tokenization.tokenizer import Tokenizer
 
 DOCUMENTS = [" ".join(f"Document {d} has sentence {s} of it." for s in range(3 + d % 5)) for d in range(60)]
@@ -21,7 +23,7 @@ DOCUMENTS = [" ".join(f"Document {d} has sentence {s} of it." for s in range(3 +
 def pairs(make_corpus, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     make_corpus(folder / "corpus", [DOCUMENTS[:40], ["", *DOCUMENTS[40:50]]], DOCUMENTS[50:])
-    make_pairs(folder / "corpus", trained, SentencePairsConfig(), folder / "out")
+    make_pairs(EncodingInputs(folder / "corpus", trained), SentencePairsConfig(), folder / "out")
     return folder
 
 
@@ -65,7 +67,7 @@ def content(folder):
 
 def test_the_files_are_a_function_of_the_settings(pairs, trained, tmp_path):
     for seed in (0, 1):
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(seed=seed), tmp_path / str(seed))
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(seed=seed), tmp_path / str(seed))
     made, other = content(pairs / "out"), content(tmp_path / "1")
     assert content(tmp_path / "0") == made
     assert {name for name in made if made[name] != other[name]} >= {"train-00000.pairs", "train-00001.pairs"}
@@ -80,7 +82,7 @@ def test_the_files_are_a_function_of_the_settings(pairs, trained, tmp_path):
 
 def test_the_same_from_processes(pairs, trained, tmp_path):
     with open_executor(ExecutorConfig(kind="processes", workers=1)) as executor:
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, executor=executor)
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path, executor=executor)
     assert content(tmp_path) == content(pairs / "out")
 
 
@@ -107,11 +109,11 @@ def test_a_killed_run_goes_on_after_its_finished_shards(pairs, trained, tmp_path
         reports.append((done, total, figures["unit"]))
 
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, progress=progress)
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path, progress=progress)
     with pytest.raises(UserError, match="holds no pairs of sentences"):
         SentencePairs(tmp_path)
     del reports[:]
-    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path, progress=progress)
+    make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path, progress=progress)
     assert begun == ["train-00000", "train-00001", "train-00001", "validation-00000"]
     assert content(tmp_path) == content(pairs / "out")
     assert reports[0] == (51, 61, "documents")  # the shard of 40 is not done again
@@ -122,9 +124,9 @@ def test_a_killed_run_goes_on_after_its_finished_shards(pairs, trained, tmp_path
 def test_a_shard_whose_pairs_were_lost_is_done_again(pairs, trained, tmp_path, monkeypatch):
     begun = interrupt(monkeypatch, "train-00001")
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path)
     (tmp_path / "train-00000.pairs").write_bytes(b"")
-    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
+    make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path)
     assert begun.count("train-00000") == 2
     assert content(tmp_path) == content(pairs / "out")
 
@@ -132,17 +134,17 @@ def test_a_shard_whose_pairs_were_lost_is_done_again(pairs, trained, tmp_path, m
 def test_what_was_made_with_other_settings_is_not_continued(pairs, trained, tmp_path, monkeypatch):
     begun = interrupt(monkeypatch, "train-00001")
     with pytest.raises(KeyboardInterrupt):
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(seed=1), tmp_path)
-    make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(seed=1), tmp_path)
+    make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path)
     assert begun.count("train-00000") == 2
     assert content(tmp_path) == content(pairs / "out")
 
 
 def test_other_token_arrays_are_left_alone(pairs, trained, tmp_path):
-    pretokenize(pairs / "corpus", trained, PretokenizeConfig(), tmp_path)
+    pretokenize(EncodingInputs(pairs / "corpus", trained), PretokenizeConfig(), tmp_path)
     before = content(tmp_path)
     with pytest.raises(UserError, match="holds the token arrays of a corpus; choose another folder"):
-        make_pairs(pairs / "corpus", trained, SentencePairsConfig(), tmp_path)
+        make_pairs(EncodingInputs(pairs / "corpus", trained), SentencePairsConfig(), tmp_path)
     assert content(tmp_path) == before
 
 
@@ -158,12 +160,13 @@ def test_sentences_are_token_arrays_and_pairs_lie_within_their_shard(pairs):
 def test_mistakes(make_corpus, trained, tokenizer, tmp_path):
     make_corpus(tmp_path / "corpus", [DOCUMENTS[:1]], DOCUMENTS)
     with pytest.raises(UserError, match="no two documents with sentences"):
-        make_pairs(tmp_path / "corpus", trained, SentencePairsConfig(), tmp_path / "out")
+        make_pairs(EncodingInputs(tmp_path / "corpus", trained), SentencePairsConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"pairs\.json is missing"):
         SentencePairs(tmp_path / "corpus")
-    Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 500, "[CLS]": 501}).save(tmp_path / "bare")
+    bare = Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 500, "[CLS]": 501})
+    save_tokenizer(bare, tmp_path / "bare")
     with pytest.raises(UserError, match=r"no \[SEP\] \[PAD\] \[MASK\]"):
-        make_pairs(tmp_path / "corpus", tmp_path / "bare", SentencePairsConfig(), tmp_path / "out")
+        make_pairs(EncodingInputs(tmp_path / "corpus", tmp_path / "bare"), SentencePairsConfig(), tmp_path / "out")
     (tmp_path / "corpus" / "train-00000.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        make_pairs(tmp_path / "corpus", trained, SentencePairsConfig(), tmp_path / "out")
+        make_pairs(EncodingInputs(tmp_path / "corpus", trained), SentencePairsConfig(), tmp_path / "out")

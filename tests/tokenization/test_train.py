@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from textmill.errors import UserError
 from tokenization import counting
-from tokenization.config import SPECIAL_TOKENS
+from tokenization.config import SPECIAL_TOKENS, TokenizerConfig
 from tokenization.formats import load_tokenizer
 from tokenization.patterns import find_pattern
 from tokenization.text import batches
-from tokenization.train import TokenizerConfig, train_from_documents, train_tokenizer
+from tokenization.train import train_from_documents, train_tokenizer
 
 FILES = ("ranks.tiktoken", "tokenizer.yaml", "tokenizer.json", "tokenizer_config.json", "stats.json")
 

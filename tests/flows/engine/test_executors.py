@@ -38,8 +38,10 @@ from scraping.extraction.extract import MainExtractor
 from scraping.shards import PAGES, ShardWriter
 from textmill.errors import UserError
 from textmill.mapping import HERE, Executor, map_in_order
-from tokenization.pretokenize import PretokenizeConfig, pretokenize
-from tokenization.train import TokenizerConfig, train_tokenizer
+from tokenization.config import PretokenizeConfig, TokenizerConfig
+from tokenization.pretokenize import pretokenize
+from tokenization.shard_writer import EncodingInputs
+from tokenization.train import train_tokenizer
 
 needs_dask = pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs pip install textmill[dask]")
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs pip install textmill[ray]")
@@ -121,7 +123,7 @@ def build(collections: Path, pages: Path, corpus: Path, out: Path, executor: Exe
     inputs = CorpusInputs([pages], extractors={"site": MainExtractor()})
     prepare(inputs, PrepareConfig(workers=2), out / "corpus", silent, executor)
     train_tokenizer(corpus, TokenizerConfig(vocab_size=400), out / "tokenizer", executor=executor)
-    pretokenize(corpus, out / "tokenizer", PretokenizeConfig(), out / "tokens", executor=executor)
+    pretokenize(EncodingInputs(corpus, out / "tokenizer"), PretokenizeConfig(), out / "tokens", executor=executor)
     return content(out)
 
 
@@ -228,7 +230,8 @@ def test_every_stage_gives_the_same_bytes_and_mistakes_as_on_threads(
         open_executor(config) as executor,
     ):
         assert build(collections, pages, corpus, tmp_path / "out", executor) == content(on_threads)
-        pretokenize(damaged, on_threads / "tokenizer", PretokenizeConfig(), tmp_path / "no", executor=executor)
+        inputs = EncodingInputs(damaged, on_threads / "tokenizer")
+        pretokenize(inputs, PretokenizeConfig(), tmp_path / "no", executor=executor)
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +294,7 @@ def test_a_worker_killed_over_a_shard_is_survived(kind, corpus, on_threads, tmp_
     reports: list[int] = []
     with open_executor(ExecutorConfig(kind=kind, workers=2)) as executor:
         pretokenize(
-            corpus, on_threads / "tokenizer", PretokenizeConfig(), tmp_path,
+            EncodingInputs(corpus, on_threads / "tokenizer"), PretokenizeConfig(), tmp_path,
             progress=lambda done, total, **_: reports.append(done), executor=executor,
         )  # fmt: skip
     killer.join()
@@ -337,12 +340,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from flows.engine.executors import ExecutorConfig, open_executor
-from tokenization.pretokenize import PretokenizeConfig, pretokenize
+from tokenization.config import PretokenizeConfig
+from tokenization.pretokenize import pretokenize
+from tokenization.shard_writer import EncodingInputs
 
 if __name__ == "__main__":
     corpus, tokenizer, out = map(Path, sys.argv[1:])
     with open_executor(ExecutorConfig(kind="processes", workers=2)) as executor:
-        pretokenize(corpus, tokenizer, PretokenizeConfig(), out, executor=executor)
+        pretokenize(EncodingInputs(corpus, tokenizer), PretokenizeConfig(), out, executor=executor)
 """
 
 
@@ -358,7 +363,7 @@ def test_kill_9_of_the_run_keeps_finished_shards_and_ends_the_workers(corpus, on
     wait_until(lambda: not session_of(run.pid))
     kept = {note.stem: (out / f"{note.stem}.bin").stat().st_mtime_ns for note in out.glob("*.done")}
     assert 0 < len(kept) < SHARDS + 1
-    pretokenize(corpus, on_threads / "tokenizer", PretokenizeConfig(), out)
+    pretokenize(EncodingInputs(corpus, on_threads / "tokenizer"), PretokenizeConfig(), out)
     assert {stem: (out / f"{stem}.bin").stat().st_mtime_ns for stem in kept} == kept
     assert content(out) == content(on_threads / "tokens")
 

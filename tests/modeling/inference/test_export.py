@@ -12,6 +12,7 @@ from modeling.config import ModelConfig, PretrainConfig
 from modeling.inference.export import export
 from modeling.training.pretrain import recipe
 from textmill.errors import UserError
+from tokenization.formats import save_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -42,7 +43,7 @@ def a_checkpoint(folder, tokenizer, fields, objective="causal"):
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     write_checkpoint(folder, without_tied_head(model.state_dict(), model), config, {"step": torch.tensor(1)}, "")
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     return model
 
 

@@ -361,9 +361,10 @@ def test_a_window_longer_than_the_data_is_an_error_at_once(tokens, tokenizer_fol
 
 
 def test_tokens_of_another_vocabulary_are_an_error_at_once(tokens, tokenizer, tiny, tmp_path):
+    from tokenization.formats import save_tokenizer
     from tokenization.tokenizer import Tokenizer
 
     other = Tokenizer(tokenizer.tokens, "gpt2", tokenizer.special_tokens | {"<|more|>": 300})
-    other.save(tmp_path)
+    save_tokenizer(other, tmp_path)
     with pytest.raises(UserError, match="vocabulary of 261 but the tokenizer 301"):
         pretrain(tokens, tmp_path, tiny(), tmp_path / "out", pytest.fail)

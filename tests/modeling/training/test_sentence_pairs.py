@@ -28,6 +28,7 @@ from textmill.errors import UserError
 from textmill.progress import quiet
 from tokenization.config import SentencePairsConfig
 from tokenization.sentence_pairs import SentencePairs, make_pairs
+from tokenization.shard_writer import EncodingInputs
 
 CPU = torch.device("cpu")
 SUBJECTS = ["the cat", "a dog", "the bird", "my aunt", "her ox", "no one", "I", "the old queen"]
@@ -49,7 +50,7 @@ def paired(tmp_path_factory, tokenizer_folder) -> Path:
     for name, texts in (("train-00000", stories(150, 1)), ("train-00001", stories(50, 2)),
                         ("validation-00000", stories(40, 3))):  # fmt: skip
         pq.write_table(pa.table({"text": texts}), folder / f"{name}.parquet")
-    make_pairs(folder, tokenizer_folder, SentencePairsConfig(), folder / "pairs")
+    make_pairs(EncodingInputs(folder, tokenizer_folder), SentencePairsConfig(), folder / "pairs")
     return folder / "pairs"
 
 
