@@ -80,8 +80,8 @@ def train_from_documents(
 def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress) -> tuple[Tokenizer, dict[str, Any]]:
     names = config.special_names()
     total = config.vocab_size - 256 - len(names)
-    data, offsets, counts = word_counts.unpack()
-    if not len(counts):
+    words = word_counts.unpack()
+    if not len(words.counts):
         raise UserError("the corpus has no text to train a tokenizer on")
     spelled = [bytes([b]) for b in range(256)]
     tokens = dict(zip(spelled, range(256), strict=True))
@@ -93,16 +93,16 @@ def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress)
             spelled.append(token)
         progress(len(merges), total, unit="merges", phase="merging")
 
-    merges, merge_counts = learn_merges((data, offsets, counts), total, watch=spell)
+    merges, merge_counts = learn_merges(words, total, watch=spell)
     if len(merges) < total:
         raise UserError(
             f"the corpus supports at most vocab_size {256 + len(merges) + len(names)}: after {len(merges)} merges no "
             f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
         )
     stats = {
-        "corpus_bytes": int(np.diff(offsets) @ counts),
-        "corpus_words": int(counts.sum()),
-        "distinct_words": len(counts),
+        "corpus_bytes": int(np.diff(words.offsets) @ words.counts),
+        "corpus_words": int(words.counts.sum()),
+        "distinct_words": len(words.counts),
         "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
     }
     special = _special_tokens({}, len(tokens), config)

@@ -77,6 +77,13 @@ SPILL_SHIFT = np.uint64(40)
 # if all ids are below 65,536, so that the value can be written to uint16[:] as it is, else 20. More ids lie in `spill`;
 # the number is then 15, how many there are follows in 20 bits, and where they start in 40.
 
+CURSOR = np.dtype(
+    [
+        ("start", np.int64),  # of the next word in the text
+        ("document", np.int64),  # in which it is
+        ("written", np.int64),  # ids so far
+    ]
+)
 ENCODER = np.dtype(
     [
         ("words", WORD_TABLE),  # the cache
@@ -85,15 +92,11 @@ ENCODER = np.dtype(
         ("joined", np.int64),  # address of uint32[64], work space: all ones between words
         ("spill", np.int64),  # address of uint32[:], the ids of words that have more than three
         ("spilled", np.int64),  # how many of these there are
-        # where in the documents and in their ids the encoder is
-        ("start", np.int64),  # of the next word in the text
-        ("document", np.int64),
-        ("written", np.int64),  # ids
         ("closing", np.int64),  # id put after each document, or -1
         ("remember", np.int64),  # whether the tables have room for the words of this call
+        ("cursor", CURSOR),
     ]
 )
-CURSOR = 5  # the last fields, from "start" on
 
 
 class Work(NamedTuple):
@@ -105,8 +108,8 @@ class Work(NamedTuple):
     bits: int
 
 
-class Cursor(NamedTuple):
-    """The document that is being encoded, and the number of ids written before its next one."""
+class Position(NamedTuple):
+    """The document that is being encoded, and the number of ids written so far (both int64)."""
 
     document: int
     written: int
@@ -268,35 +271,35 @@ def _packed(work, n, spilled):
 
 
 @inlined
-def _close_documents(documents, position, out, closing, cursor):
-    """Close the documents from that of the cursor on that end at a position of the text."""
-    document, written = cursor
-    while document < documents.shape[1] and documents[0, document] == position:
+def _close_documents(documents, end, out, closing, position):
+    """Close the documents from that of the position on that end at a byte of the text; returns the new position."""
+    document, written = position
+    while document < documents.shape[1] and documents[0, document] == end:
         if closing >= 0:
             out[written] = closing
             written += 1
         documents[1, document] = written
         document += 1
-    return Cursor(document, written)
+    return Position(document, written)
 
 
 @kernel
 def encode_words(text_array, ends, documents, out, encoders):
     """Write the ids of consecutive words.
 
-    text_array: uint8[:]. ends: int64[words], where each word ends in the text; the first starts where `start` says.
+    text_array: uint8[:]. ends: int64[words], where each word ends in the text; the first starts at that of the cursor.
     documents: int64[2, documents]: where each document ends in the text; its end among the ids is written beside it.
     out: uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and three
     more. encoders: ENCODER[1]; if `remember`, all in it has room for these words, and the spill for one in any case.
     """
     state = encoders[0]
-    table = state.words
+    table, cursor = state.words, state.cursor
     text, words, tables = bytes_of(text_array), word_view(table), pair_view(state.pairs)
     short_words, long_words, kept = table.short_words, table.long_words, table.arena_used
-    start, remember, closing, spilled = state.start, state.remember != 0, state.closing, state.spilled
+    start, remember, closing, spilled = cursor.start, state.remember != 0, state.closing, state.spilled
     target, narrow = address(out), out.itemsize == 2
     work = Work(state.ids, state.joined, state.spill, 16 if narrow else ID_BITS)
-    document, o = _close_documents(documents, start, out, closing, Cursor(state.document, state.written))
+    document, o = _close_documents(documents, start, out, closing, Position(cursor.document, cursor.written))
     document_end = documents[0, document] if document < documents.shape[1] else -1
     for end in ends:
         length = end - start
@@ -344,10 +347,10 @@ def encode_words(text_array, ends, documents, out, encoders):
             o += merged.size
         start = end
         if end == document_end:
-            document, o = _close_documents(documents, end, out, closing, Cursor(document, o))
+            document, o = _close_documents(documents, end, out, closing, Position(document, o))
             document_end = documents[0, document] if document < documents.shape[1] else -1
     table.short_words, table.long_words, table.arena_used = short_words, long_words, kept
-    state.start, state.document, state.written, state.spilled = start, document, o, spilled
+    cursor.start, cursor.document, cursor.written, state.spilled = start, document, o, spilled
 
 
 class Encoder:
@@ -357,7 +360,6 @@ class Encoder:
         self._vocabulary = vocabulary  # which the record points into
         self._scanner = Scanner(pattern)
         self._record = np.zeros(1, ENCODER)
-        self._cursor = self._record.view(np.int64)[-CURSOR:]
         self._spilled = self._record["spilled"]
         self._words = vocabulary.words.copy(self._record["words"])
         self._record["pairs"] = vocabulary.record
@@ -382,15 +384,16 @@ class Encoder:
         documents = np.empty((2, len(offsets) - 1), np.int64)
         documents[0] = offsets[1:]
         out = np.empty(stop - start + documents.shape[1] + 3, dtype)
-        self._cursor[:] = start, 0, 0, -1 if closing is None else closing, 1
+        self._record["closing"] = -1 if closing is None else closing
+        self._record["cursor"] = start, 0, 0
         # empty documents are closed with the word before them, and if there is none, by a call without words
         blocks = self._scanner.blocks(text, offsets) if start < stop else [np.empty(0, np.int64)]
         for ends in blocks:
             last = int(ends[-1]) if len(ends) else start
-            self._cursor[-1] = self._reserve(len(ends), last - start)
+            self._record["remember"] = self._reserve(len(ends), last - start)
             encode_words(text, ends, documents, out, self._record)
             start = last
-        return out[: self._cursor[2]], documents[1]
+        return out[: self._record["cursor"]["written"].item()], documents[1]
 
     def _reserve(self, words: int, text_bytes: int) -> bool:
         """Make room to remember so many words; False if as many as may be are remembered already."""

@@ -246,7 +246,7 @@ def learn(words, byte_ids, merges, control):
     cells = cells_of(words, byte_ids, 256 + wanted)
     symbols = cells.lengths.size
     lines = cells.weights.size
-    # every merge takes a symbol away and places at most two pairs; where those of rare pairs go nobody looks
+    # every merge takes a symbol away and places at most two pairs; places of rare pairs go `nowhere`, into no slice
     places, nowhere = np.empty(5 * size, np.int32), 3 * size
     neighbors = Neighbors(
         np.full((2, symbols), NONE, np.int32),
@@ -287,7 +287,7 @@ def learn(words, byte_ids, merges, control):
 
 
 def learn_merges(
-    words: tuple[np.ndarray, np.ndarray, np.ndarray],
+    words: CountedWords,
     n_merges: int,
     byte_ids: np.ndarray | None = None,
     watch: Callable[[np.ndarray], None] = lambda merges: None,
@@ -295,7 +295,7 @@ def learn_merges(
     """The merges of these words and the count of each pair when it was merged: (int32[n, 2], int64[n]).
 
     Args:
-        words: `CountedWords`: what `WordCounts.unpack` returns.
+        words: what `WordCounts.unpack` returns.
         n_merges: how many; there are fewer if no pair occurs twice any more.
         byte_ids: int32[256], which decides ties between bytes; a byte's value by default.
         watch: is called now and then with the merges made so far, and with all of them at the end.
@@ -303,7 +303,6 @@ def learn_merges(
     Raises:
         UserError: the words take more cells than 32 bits can number.
     """
-    words = CountedWords(*words)
     if 2 * words.data.size + LINE * len(words.counts) > np.iinfo(np.int32).max:
         raise UserError(
             f"the {len(words.counts):,} distinct words take {words.data.size / 1e9:.1f} GB, more than their places can "

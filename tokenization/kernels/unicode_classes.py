@@ -1,5 +1,7 @@
 """The class of every code point, as the split patterns distinguish them."""
 
+from __future__ import annotations
+
 from functools import cache
 
 import numpy as np

@@ -12,11 +12,7 @@ Both tables are open addressing with linear probing, uint64[slots, 4], the numbe
 twice the number of words. The slot of a word is taken from the high bits of a multiplication (Fibonacci hashing; Knuth,
 TAOCP volume 3, 1973, section 6.4).
 
-How kernels get tables. NamedTuples cost nothing between kernels, where only their fields exist, but a call from Python
-takes apart each that it hands over: 1 µs, and as much for each that it gets back, where an array takes 0.1 µs. That is
-nothing for a training, but the encoder is also called for ten words, which takes 15 µs. So a table hands over one
-record (a structured array with one row) of the addresses and sizes of what it is made of, and kernels begin with making
-a view of it, a NamedTuple. The owner of the record keeps the arrays alive and the addresses right.
+Kernels are handed a table as a record, and see it as a `WordView` (`jit.py` tells why).
 """
 
 from __future__ import annotations
@@ -103,11 +99,13 @@ class LongKey(NamedTuple):
 
 @inlined
 def bytes_of(array):
+    """array: uint8[:]."""
     return Bytes(address(array), array.size)
 
 
 @inlined
 def slots_of(table):
+    """table: an array whose first dimension is the slots."""
     return Slots(address(table), np.uint64(table.shape[0] - 1))
 
 
@@ -203,6 +201,7 @@ def find_long(table, arena, key):
 
 @inlined
 def enter_short(entry, key, value):
+    """Write a short word and its value (uint64) to an empty entry."""
     store64(entry + K0, key.k0)
     store64(entry + K1, key.k1)
     store64(entry + VALUE, value)
@@ -210,7 +209,7 @@ def enter_short(entry, key, value):
 
 @inlined
 def enter_long(entry, key, start, value):
-    """start: where the bytes of the word are, or will be, in the arena."""
+    """Write a long word and its value (uint64) to an empty entry; `start`: where its bytes are in the arena."""
     store64(entry + HASH, key.hash)
     store64(entry + START, np.uint64(start))
     store64(entry + LENGTH, np.uint64(key.length))
@@ -270,7 +269,7 @@ class WordTable:
     def __init__(self, short: np.ndarray, long: np.ndarray, arena: np.ndarray, record: np.ndarray | None = None):
         self.short, self.long, self.arena = short, long, arena
         self.record = np.zeros(1, WORD_TABLE) if record is None else record
-        self._sizes = self.record.view(np.int64)[-3:]
+        self._sizes = self.record.view(np.int64)[-3:]  # the last three fields
         self._point()
 
     def _point(self) -> None:

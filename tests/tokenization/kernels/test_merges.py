@@ -9,14 +9,18 @@ from tokenization.counting import count_words
 from tokenization.formats import byte_characters
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.reference import learn, learn_incrementally
+from tokenization.kernels.word_counts import CountedWords
 from tokenization.patterns import NAMED, find_pattern
 from tokenization.text import batches
 
 
-def learned(words: dict[bytes, int], n_merges: int) -> list[tuple[int, int]]:
+def counted(words: dict[bytes, int]) -> CountedWords:
     offsets = np.cumsum([0, *map(len, words)], dtype=np.int64)
-    counts = np.array(list(words.values()), np.int64)
-    merges, merge_counts = learn_merges((np.frombuffer(b"".join(words), np.uint8), offsets, counts), n_merges)
+    return CountedWords(np.frombuffer(b"".join(words), np.uint8), offsets, np.array(list(words.values()), np.int64))
+
+
+def learned(words: dict[bytes, int], n_merges: int) -> list[tuple[int, int]]:
+    merges, merge_counts = learn_merges(counted(words), n_merges)
     assert (np.diff(merge_counts) <= 0).all()
     return [tuple(pair) for pair in merges.tolist()]
 
@@ -99,10 +103,8 @@ def test_merges_of_a_megabyte_word_do_not_go_quadratic():
 
 def test_progress_and_interruption():
     words = {f"{i:08}".encode(): i + 1 for i in range(2000)}
-    offsets = np.cumsum([0, *map(len, words)], dtype=np.int64)
-    packed = np.frombuffer(b"".join(words), np.uint8), offsets, np.array(list(words.values()), np.int64)
     reports = []
-    merges, _ = learn_merges(packed, 500, watch=lambda made: reports.append(made.tolist()))
+    merges, _ = learn_merges(counted(words), 500, watch=lambda made: reports.append(made.tolist()))
     assert len(merges) == 500 and reports[-1] == merges.tolist()
     assert all(reports[-1][: len(made)] == made for made in reports)
 
@@ -110,4 +112,4 @@ def test_progress_and_interruption():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn_merges(packed, 500, watch=interrupt)
+        learn_merges(counted(words), 500, watch=interrupt)
