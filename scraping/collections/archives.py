@@ -53,9 +53,9 @@ def naming_damage(name: str) -> Iterator[None]:
         raise Damaged(name, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
-def decompressed(file: IO[bytes]) -> io.BufferedReader:
+def decompressed(file: IO[bytes]) -> io.BufferedReader[Any]:
     """The content of a stream, decompressed if it is compressed."""
-    stream = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    stream: io.BufferedReader[Any] = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
     start = stream.peek(6)[:6]
     if start.startswith(b"\xfd7zXZ\0"):
         return io.BufferedReader(lzma.LZMAFile(stream))
@@ -96,7 +96,7 @@ class _ZstdStream(io.RawIOBase):
         return count
 
 
-def is_tar(stream: io.BufferedReader) -> bool:
+def is_tar(stream: io.BufferedReader[Any]) -> bool:
     """Whether a stream that nobody has read from yet is a tar archive."""
     return stream.peek(512)[257:262] == b"ustar"
 
@@ -108,7 +108,7 @@ class _Member(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] - the block of zeros that ends every archive
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the block of zeros that ends every archive
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"broken off: {error}") from error
@@ -127,7 +127,7 @@ def safe_members(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo
     """
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
         for member in archive:
-            archive.members = []  # type: ignore[attr-defined] - tarfile remembers every header
+            archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every header
             path = PurePosixPath(member.name)
             if member.size > _MEMBER_BYTES:  # not to be skipped: tarfile would read on for hours past the end
                 raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")

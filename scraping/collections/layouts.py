@@ -222,7 +222,8 @@ def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[Docu
             raise OSError(f"a line that is not JSON: {error}") from error
         if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
             raise UserError(f"{name} has lines without a text {text_column!r}: set text_column to the right key.")
-        about = record.get("meta") if isinstance(record.get("meta"), dict) else record
+        meta = record.get("meta")
+        about = meta if isinstance(meta, dict) else record
         text = record[text_column].encode("utf-8", "replace")
         yield Document(text, *(_string(about.get(key)) for key in ("url", "title", "lang")))
 

@@ -3,7 +3,8 @@
 extract_pages   pages -> documents; drops what has no text
 templates       learns the text that a site repeats on its pages; boilerplate finds and removes it
 refine          removes templates, filters, signs for deduplication
-filters         which documents are worth training on, and the reasons to drop the others
+recipe          which documents are worth training on: the filters in their order, and their thresholds
+filters         the filters, each with its reason to drop a document
 dedup           exact and near-duplicates, by MinHash and verified
 writer          the corpus on disk: sorted, split, and what was dropped beside it
 records         tables of structured records beside the corpus

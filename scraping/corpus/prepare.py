@@ -5,8 +5,8 @@ workers pages were fetched and read: recrawling an unchanged site gives the same
 leave finished files in `.work`, from where a killed run goes on. Memory holds about 250 bytes a document, plus one
 shard of the output at a time.
 
-A document is dropped in one of three places, each of which says why: a page in `extract_pages`, a text in `filters`, a
-duplicate in `dedup`. Everything that is dropped is written too, with its reason, and the counts add up:
+A document is dropped in one of three places, each of which says why: a page in `extract_pages`, a text by the filters
+of `recipe`, a duplicate in `dedup`. Everything that is dropped is written too, with its reason, and the counts add up:
 `candidates = documents + dropped`.
 """
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from scraping.corpus.dedup import DedupConfig, deduplicate
 from scraping.corpus.extract_pages import ExtractionLimits, extract_pages
-from scraping.corpus.filters import FilterConfig
+from scraping.corpus.recipe import FilterConfig
 from scraping.corpus.records import write_records
 from scraping.corpus.refine import RefineConfig, refine, sum_counts
 from scraping.corpus.steps import Execution
@@ -92,8 +92,9 @@ def prepare(
     templates = learn_templates(documents, config.template, work / "site-templates.npz", progress)
     rules = RefineConfig(filters=config.filters, dedup=config.dedup)
     refined = refine(documents, templates, rules, work / "refined", execution)
-    passed, dropped = [item.documents for item in refined], [item.dropped for item in (*extracted, *refined)]
-    duplicates = deduplicate(passed, [item.signatures for item in refined], config.dedup, work, progress)
+    passed, signatures = [item.documents for item in refined], [item.signatures for item in refined]
+    duplicates = deduplicate(passed, signatures, config.dedup, work, progress)
+    dropped = [item.dropped for item in extracted] + [item.dropped for item in refined]
     candidates = Candidates(passed, dropped, duplicates)
     stats = write_corpus(candidates, config.validation_fraction, work / "sorting", out, progress)
     write_records([item.records for item in extracted], out / "records")

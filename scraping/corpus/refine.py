@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from scraping.corpus.boilerplate import remove_template
 from scraping.corpus.dedup import DedupConfig, Signatures, concatenated, sign
-from scraping.corpus.filters import FilterConfig, apply_filters, recipe
+from scraping.corpus.recipe import FilterConfig, apply_filters, recipe
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, SiteTemplates
 from scraping.corpus.writer import dropped_row

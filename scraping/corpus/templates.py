@@ -56,7 +56,7 @@ def learn_templates(shards: list[DocumentShard], config: TemplateConfig, path: P
             learners[site].add(normalize(document["text"]))
     templates = {_key(site): learner.template(config.share, config.min_pages) for site, learner in learners.items()}
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **templates)  # type: ignore[arg-type] - a site's name is not that of its parameters
+        np.savez(file, **templates)  # type: ignore[arg-type]  # no key is a parameter's name
     return path
 
 
