@@ -97,7 +97,7 @@ class _ZstdStream(io.RawIOBase):
 
 
 def is_tar(stream: io.BufferedReader[Any]) -> bool:
-    """Whether a stream that nobody has read from yet is a tar archive."""
+    """Whether a stream, at its start, is a tar archive."""
     return stream.peek(512)[257:262] == b"ustar"
 
 

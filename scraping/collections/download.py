@@ -86,7 +86,7 @@ class _Part:
 
     def fetch(self, url: str, progress: Progress) -> None:
         """Add what is missing, in one request."""
-        start = max(0, self.size - 1)  # one byte again: for an empty range, of a file that is whole, there is no answer
+        start = max(0, self.size - 1)  # one byte again: servers refuse the empty range of a file that is whole
         headers = {"Range": f"bytes={start}-", "If-Range": self._version.read_text()} if start else {}
         with _ask(url, headers) as response:
             if response.status_code != 206:

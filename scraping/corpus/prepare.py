@@ -69,6 +69,13 @@ def prepare(
     """Build a corpus in `out`: `train-*.parquet`, `validation-*.parquet`, `dropped/part-*.parquet`, `stats.json`, and
     `records/SOURCE.parquet` for sources with a `records` extractor.
 
+    Args:
+        inputs: what to make a corpus of.
+        config: how.
+        out: a folder; a killed run goes on there.
+        progress: hears of each phase.
+        executor: where the slow steps run; the folders must be found at the same paths there.
+
     Raises:
         UserError: an extractor is missing, or no document is left.
     """

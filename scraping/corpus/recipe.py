@@ -3,7 +3,7 @@
 The first filter that a document fails is the reason to drop it. The rules follow Gopher (Rae et al. 2021,
 arXiv:2112.11446, table A1) and C4 (Raffel et al. 2020, arXiv:1910.10683). The papers' thresholds were made for prose;
 the defaults here are wider, so that reference pages, lists and code, which a source was added for, pass, and text that
-nobody reads does not. Every group of filters can be switched off, and every threshold set.
+people do not read is dropped. Every group of filters can be switched off, and every threshold set.
 
     >>> apply_filters("Too little.", recipe(FilterConfig()))
     FilterResult(reason='too short', detail='11 characters', lang=None)

@@ -64,7 +64,7 @@ def refine(
     pieces = list(_pieces(shards, folder))
     finished = set(folder.glob("counts-*.json"))
     missing = [piece for piece in pieces if piece.output.counts not in finished]
-    per_call = _CALL_PIECES * execution.executor.threads(execution.workers)
+    per_call = _CALL_PIECES * execution.children
     calls = [missing[start : start + per_call] for start in range(0, len(missing), per_call)]
     jobs = [(call, sum(piece.rows for piece in call)) for call in calls]
     work = partial(refine_pieces, templates=templates, config=config)

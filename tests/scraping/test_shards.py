@@ -1,5 +1,7 @@
 """Shards: whole or not at all, deterministic, streaming."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

@@ -1,5 +1,7 @@
 """Ingesting from a URL: the same documents as from the file, however often the download breaks off."""
 
+from __future__ import annotations
+
 import json
 import re
 import signal

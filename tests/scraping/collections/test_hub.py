@@ -1,5 +1,7 @@
 """Ingesting from the Hugging Face hub, against a small server that answers like it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -1,5 +1,7 @@
 """Ingestion: every layout gives the same documents, damage costs only what is damaged, a killed run goes on."""
 
+from __future__ import annotations
+
 import bz2
 import gzip
 import hashlib
@@ -289,7 +291,7 @@ def test_a_truncated_file_is_named_and_gives_what_was_whole(layout, share, texts
     folder = write_layout(layout, tmp_path / "in", texts)
     path = sorted(folder.iterdir())[-1]
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content.rstrip(b"\0")) * share)])  # a tar ends in zeros that no one misses
+    path.write_bytes(content[: int(len(content.rstrip(b"\0")) * share)])  # the zeros at the end of a tar are not missed
     whole = texts if layout != "subset tars" else texts[120:]
     try:
         rows = run(path, tmp_path / "out")

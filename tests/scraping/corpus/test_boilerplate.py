@@ -1,5 +1,7 @@
 """Templates: what a site repeats goes, what a page says stays."""
 
+from __future__ import annotations
+
 import random
 
 from scraping.corpus.boilerplate import NGRAM, SAMPLE, Sampler, TemplateLearner, remove_template

@@ -4,6 +4,8 @@
 words that are the page's own. Breadcrumbs, menus of the site and of its sections, and footers are not.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from difflib import SequenceMatcher

@@ -1,5 +1,7 @@
 """Duplicates: all exact ones, the near ones above the threshold, nothing else, whatever the order."""
 
+from __future__ import annotations
+
 import random
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""Filters: what no one reads is dropped with its reason, prose, reference pages and code pass, each rule can be set."""
+"""Filters: junk is dropped with its reason; prose, reference pages and code pass; each rule can be set."""
+
+from __future__ import annotations
 
 import inspect
 import textwrap
@@ -60,7 +62,7 @@ def test_what_people_read_passes(text):
         (" ".join(f"cheap phones number{i}" for i in range(40)), "top 2-gram"),
     ],
 )
-def test_what_no_one_reads_is_dropped_with_its_reason(text, reason):
+def test_junk_is_dropped_with_its_reason(text, reason):
     found = result(text, FilterConfig())
     assert found.reason == reason and found.detail
 

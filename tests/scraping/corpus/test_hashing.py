@@ -1,5 +1,7 @@
 """Hashes of words and n-grams: equal where the words are."""
 
+from __future__ import annotations
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,5 +1,7 @@
 """The corpus: what goes in comes out or is dropped with a reason, the same bytes every time, kill -9 or not."""
 
+from __future__ import annotations
+
 import datetime
 import json
 import random

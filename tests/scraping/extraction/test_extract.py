@@ -1,5 +1,7 @@
 """Extraction: the right text by each extractor, every encoding, and pages made to break parsers."""
 
+from __future__ import annotations
+
 import time
 
 import pytest

@@ -1,4 +1,6 @@
-"""The normal form of texts, and the removal of templates."""
+"""The normal form of texts."""
+
+from __future__ import annotations
 
 import time
 import unicodedata

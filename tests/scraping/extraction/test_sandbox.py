@@ -1,5 +1,7 @@
 """Children that hang, grow, crash or lie cost one input each, and none outlives its parent."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -50,7 +52,7 @@ def test_results_come_in_the_order_of_the_calls():
     assert answers(calls) == [call.payload.decode() for call in calls]
 
 
-def test_each_misbehaviour_costs_one_input():
+def test_each_misbehavior_costs_one_input():
     hows = ["echo", "reject", "echo", "bug", "spin", "echo", "grow", "crash", "echo"]
     results = answers([Call({"how": how}, b"fine") for how in hows], cpu_seconds=1, memory_bytes=1 << 29)
     assert [result.reason if isinstance(result, Failure) else result for result in results] == [
@@ -60,7 +62,7 @@ def test_each_misbehaviour_costs_one_input():
     assert results[7].detail == "SIGSEGV"
 
 
-def test_a_target_that_cannot_be_imported_is_no_input_s_fault():
+def test_a_target_that_cannot_be_imported_is_not_an_input_s_fault():
     with (
         pytest.raises(RuntimeError, match=r"no_such_module:function did not start"),
         Sandbox("no_such_module:function", 1) as sandbox,
