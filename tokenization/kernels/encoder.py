@@ -360,7 +360,9 @@ class Encoder:
         self._vocabulary = vocabulary  # which the record points into
         self._scanner = Scanner(pattern)
         self._record = np.zeros(1, ENCODER)
-        self._spilled = self._record["spilled"]
+        # views of the fields that every call changes: a record is slow to index
+        self._remember, self._spilled = self._record["remember"], self._record["spilled"]
+        self._cursor = self._record["cursor"].view(np.int64)
         self._words = vocabulary.words.copy(self._record["words"])
         self._record["pairs"] = vocabulary.record
         self._ids = np.empty(CACHED_BYTES, np.uint32)
@@ -385,15 +387,16 @@ class Encoder:
         documents[0] = offsets[1:]
         out = np.empty(stop - start + documents.shape[1] + 3, dtype)
         self._record["closing"] = -1 if closing is None else closing
-        self._record["cursor"] = start, 0, 0
+        self._cursor[:] = start, 0, 0
         # empty documents are closed with the word before them, and if there is none, by a call without words
         blocks = self._scanner.blocks(text, offsets) if start < stop else [np.empty(0, np.int64)]
         for ends in blocks:
             last = int(ends[-1]) if len(ends) else start
-            self._record["remember"] = self._reserve(len(ends), last - start)
+            self._remember[0] = self._reserve(len(ends), last - start)
             encode_words(text, ends, documents, out, self._record)
             start = last
-        return out[: self._record["cursor"]["written"].item()], documents[1]
+        _, _, written = self._cursor.tolist()
+        return out[:written], documents[1]
 
     def _reserve(self, words: int, text_bytes: int) -> bool:
         """Make room to remember so many words; False if as many as may be are remembered already."""

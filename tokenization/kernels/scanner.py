@@ -37,8 +37,7 @@ from tokenization.patterns import Kind, Pattern, split
 SCANNERS = {Kind.GPT2: GPT2, Kind.CL100K: CL100K, Kind.CL100K_END: CL100K_END, Kind.O200K: O200K}
 BLOCK_WORDS = 1 << 15
 PAUSE = 4  # bytes left to the general level where a window decides nothing
-
-SCAN = np.dtype([("kind", np.int64), ("document", np.int64), ("position", np.int64)])  # where a scan goes on
+KIND, DOCUMENT, POSITION = range(3)  # entries of the cursor: where a scan goes on
 
 
 # ---- one code point
@@ -251,16 +250,16 @@ def _o200k_end(text, i, stop, classes):
 
 
 @kernel
-def scan(text_array, offsets, ends, classes, scans):
+def scan(text_array, offsets, ends, classes, cursor):
     """Fill `ends` with the ends of the next words: the byte after each word, in the order of the text.
 
     text_array: uint8[:], valid UTF-8. offsets: int64[documents + 1], document d is the bytes offsets[d]:offsets[d + 1];
     no word crosses the end of a document. ends: int64[at least WINDOW]. classes: `class_table()`.
-    scans: SCAN[1], the document and the byte from which to go on; in the end the document is len(offsets) - 1.
+    cursor: int64[3], the KIND of scanner, the DOCUMENT and the POSITION (byte) in it from which to go on; after the
+    last document, the document is len(offsets) - 1.
     Returns the number of words.
     """
-    state = scans[0]
-    kind, document, i = state.kind, state.document, state.position
+    kind, document, i = cursor[KIND], cursor[DOCUMENT], cursor[POSITION]
     text, readable = address(text_array), text_array.size
     documents = offsets.size - 1
     words = 0
@@ -269,7 +268,7 @@ def scan(text_array, offsets, ends, classes, scans):
         resume = i  # where to try the fast level again
         while i < stop:
             if words + WINDOW > ends.size:
-                state.document, state.position = document, i
+                cursor[DOCUMENT], cursor[POSITION] = document, i
                 return words
             if i >= resume and i + WINDOW <= readable:
                 starts = word_starts(text + i, stop - i, kind)
@@ -290,7 +289,7 @@ def scan(text_array, offsets, ends, classes, scans):
             ends[words] = i
             words += 1
         document += 1
-    state.document, state.position = document, i
+    cursor[DOCUMENT], cursor[POSITION] = document, i
     return words
 
 
@@ -317,10 +316,10 @@ class Scanner:
 
     def _by_kernel(self, text: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         ends = np.empty(BLOCK_WORDS, np.int64)
-        state = np.array([(SCANNERS[self.pattern.kind], 0, offsets[0])], SCAN)
-        document = state["document"]
-        while document.item() < len(offsets) - 1:
-            words = scan(text, offsets, ends, class_table(), state)
+        cursor = np.array([SCANNERS[self.pattern.kind], 0, offsets[0]])
+        classes, documents = class_table(), len(offsets) - 1
+        while cursor[DOCUMENT] < documents:
+            words = scan(text, offsets, ends, classes, cursor)
             if words:
                 yield ends[:words]
 

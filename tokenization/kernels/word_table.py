@@ -296,7 +296,7 @@ class WordTable:
         self._sizes[:] = short_words, long_words, arena_used
 
     def __len__(self) -> int:
-        short_words, long_words, _ = self.sizes
+        short_words, long_words, _ = self._sizes.tolist()
         return short_words + long_words
 
     def reserve(self, short_words: int, long_words: int, arena_bytes: int) -> None:
@@ -305,7 +305,7 @@ class WordTable:
         A block rarely brings as many new words as it has words, so a quarter of them is provided for up front; the
         tables then still have free slots for all.
         """
-        shorts, longs, used = self.sizes
+        shorts, longs, used = self._sizes.tolist()
         short_slots = _slots_for(shorts, short_words, len(self.short))
         long_slots = _slots_for(longs, min(long_words, arena_bytes // INLINE), len(self.long))
         if short_slots == len(self.short) and long_slots == len(self.long) and used + arena_bytes <= len(self.arena):
