@@ -265,7 +265,7 @@ class Checkpoints:
                 logger.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
 
     def prune(self, also_keep: int | None) -> None:
-        """Delete all but the newest `keep` and the one of step `also_keep`, and what killed writers left."""
+        """Delete all but the newest `keep` and the one of step `also_keep`, and leftovers of killed writers."""
         for step in self.steps()[: -self.keep]:
             if step != also_keep:
                 shutil.rmtree(self.path(step))

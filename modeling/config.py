@@ -161,7 +161,7 @@ class RunConfig(Section):
     evaluate_every: int = Field(100, gt=0, description="Steps between evaluations")
     evaluate_tokens: int = Field(65_536, gt=0, description="Validation tokens of an evaluation (fixed windows)")
     keep: Literal["last", "best"] = Field("last", description="Weights of the result: last, or best evaluation")
-    # what follows changes speed, memory or safety, never the recipe
+    # The following settings change speed, memory or safety, never the recipe.
     micro_batch: int | None = execution_only(
         None, gt=0, description="Windows a forward pass on one device; smaller needs less memory"
     )
@@ -198,11 +198,11 @@ class RunConfig(Section):
 
 
 class PretrainConfig(RunConfig):
-    """Pretraining from scratch: `preset` or `depth` decide what is not given."""
+    """Pretraining from scratch: `preset` or `depth` fills in the settings that are not given."""
 
     preset: str = execution_only(
         "nano",
-        description="Where values come from that are not given: " + ", ".join(PRESETS),
+        description="Where settings come from that are not given: " + ", ".join(PRESETS),
         json_schema_extra={"enum": list(PRESETS)},
     )
     depth: int | None = execution_only(None, gt=0, description="One dial: derives width, heads, batch, steps, rates")

@@ -1,8 +1,10 @@
 """Saving a run, continuing it, and making its result.
 
-out/checkpoints/step-00000100/   on the way: whole checkpoints, the newest ones and the best
-out/model.safetensors, …         at the end: the chosen checkpoint's weights, as a checkpoint of its own
-out/stats.json                   written last: the folder is finished
+    out/checkpoints/step-00000100/   on the way: checkpoints, the newest ones and the best
+    out/model.safetensors, …         at the end: the weights of one of them, as a checkpoint of its own
+    out/stats.json                   written last: the folder is finished
+
+A checkpoint of the way may be sharded over ranks; the result never is.
 """
 
 from __future__ import annotations

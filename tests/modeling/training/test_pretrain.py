@@ -22,6 +22,7 @@ from modeling.training.objectives import CausalLM
 from modeling.training.pretrain import entropy, pretrain, token_counts
 from modeling.training.process import command
 from textmill.errors import UserError
+from textmill.processes import python_environment
 from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
 
@@ -306,7 +307,7 @@ def test_out_of_memory_names_a_micro_batch_that_fits(tokens, tokenizer_folder, t
         config = tiny(batch=1024, steps=1, evaluate_every=1, precision="fp32", **settings)
         arguments = command(config, tokens, tokenizer_folder, tmp_path)
         arguments[2:4] = ["-c", WITH_LITTLE_MEMORY]
-        return subprocess.run(arguments, env=training_environment(), capture_output=True, text=True)
+        return subprocess.run(arguments, env=python_environment(), capture_output=True, text=True)
 
     error = json.loads(start().stdout)["error"]
     found = re.fullmatch(r"1024 windows at once do not fit into memory, (\d+) do; set micro_batch: \1", error)

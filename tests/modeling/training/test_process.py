@@ -1,70 +1,18 @@
-"""Where training runs: device and precision, the environment, and the process of its own."""
+"""Training as a process of its own: what it prints, and from where it imports."""
 
 import json
-import os
 import subprocess
-import sys
 
 import pytest
-import torch
 
 from modeling.config import FinetuneConfig
-from modeling.device import GPUS, choose, fast_bf16, gpu_called, training_environment
+from modeling.device import training_environment
 from modeling.training.process import command
-from textmill.errors import UserError
 
 
 def start(arguments, **options):
     options = {"env": training_environment()} | options
     return subprocess.run(arguments, capture_output=True, text=True, **options)
-
-
-def test_the_cpu_computes_in_bf16_where_it_has_instructions_for_it(monkeypatch):
-    for name, native in ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: name)
-        assert fast_bf16("cpu") is native
-        assert choose("cpu").dtype == (torch.bfloat16 if native else torch.float32)
-    assert choose("cpu", "fp32").dtype == torch.float32
-
-
-def test_auto_takes_the_best_device_there_is(monkeypatch):
-    for there in ("cuda", "mps", "cpu"):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there == "cuda")
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there == "mps")
-        assert choose("auto", "fp32", local_rank=0).device.type == there
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="'cuda' is not available here; use device: auto or cpu"):
-        choose("cuda")
-    with pytest.raises(UserError, match="there is no device 'tpu'; use auto, cuda, mps, cpu"):
-        choose("tpu")
-
-
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("NVIDIA H100 PCIe", "H100-PCIE"),
-        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
-        ("NVIDIA A100 80GB PCIe", "A100"),
-        ("NVIDIA L40S", "L40S"),
-        ("NVIDIA L4", "L4"),
-        ("NVIDIA GeForce RTX 4090", "4090"),
-        ("NVIDIA L40", None),
-        ("Tesla T4", None),
-    ],
-)
-def test_a_gpu_is_known_by_the_words_of_its_name(name, known):
-    assert gpu_called(name) is GPUS.get(known)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's tunables")
-def test_the_training_environment_reaches_the_allocator(monkeypatch):
-    environment = training_environment()
-    assert environment.items() >= {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}.items()
-    program = "import os; print(os.environ['GLIBC_TUNABLES'])"
-    assert "hugetlb" in start([sys.executable, "-c", program], env=environment).stdout
-    monkeypatch.setenv("GLIBC_TUNABLES", "mine")
-    assert training_environment()["GLIBC_TUNABLES"] == "mine"
 
 
 def test_progress_comes_as_json_lines(tokens, tokenizer_folder, tiny, tmp_path):

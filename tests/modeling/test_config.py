@@ -1,0 +1,63 @@
+"""Settings of a run: presets, the dial, and mistakes."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from modeling.config import PRESETS, PretrainConfig
+from textmill.processes import python_environment
+
+
+def test_presets_give_values_and_explicit_keys_win():
+    config = PretrainConfig.model_validate({"preset": "test", "steps": 7, "model": {"layers": 1}})
+    assert (config.steps, config.model.layers, config.model.width, config.batch) == (7, 1, 8, 8)
+    assert config.optimizer.lr == 1e-3
+    assert PretrainConfig.model_validate(config.model_dump()) == config
+    for name in PRESETS:
+        assert PretrainConfig(preset=name).model_dump(exclude={"preset"}) != PretrainConfig(
+            preset="nano" if name != "nano" else "test"
+        ).model_dump(exclude={"preset"})
+
+
+def test_one_dial_derives_the_rest_and_yields_to_explicit_keys():
+    shallow, deep = PretrainConfig(depth=4), PretrainConfig(depth=12)
+    assert (deep.model.layers, deep.model.width, deep.model.head_size) == (12, 768, 128)
+    assert deep.steps * deep.batch * deep.model.context == pytest.approx(20 * 12 * 12 * 768**2, rel=0.02)
+    assert shallow.batch * shallow.model.context < deep.batch * deep.model.context
+    assert shallow.optimizer.head_lr != deep.optimizer.head_lr
+    assert PretrainConfig(depth=12, steps=5, model={"heads": 12}).model.heads == 12
+
+
+def test_the_dials_batch_is_the_nearest_power_of_two():
+    # nanochat's speedrun at depth 20 takes 524,288 tokens a step
+    tokens = {
+        depth: config.batch * config.model.context for depth in (6, 12, 20) if (config := PretrainConfig(depth=depth))
+    }
+    assert tokens == {6: 2**17, 12: 2**18, 20: 2**19}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"preset": "nono"}, "there is no preset 'nono'; choose from test, chimera"),
+        ({"model": {"width": 100, "heads": 3}}, "width 100 is not a multiple of heads 3"),
+        ({"model": {"width": 12, "heads": 4}}, "even head size"),
+        ({"model": {"kv_heads": 3}}, "heads 4 is not a multiple of kv_heads 3"),
+        ({"steps": 10, "schedule": {"warmup": 10}}, "leaves nothing of steps 10"),
+        ({"stepz": 10}, "Extra inputs"),
+        ({"steps": 0}, "greater than 0"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"batch": 9, "processes": 2}, "batch 9 does not divide over processes 2"),
+        ({"preset": "chimera", "progressive": {"until": 0.5}}, "set model.zero_init, or progressive: null"),
+    ],
+)
+def test_senseless_settings_are_errors(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        PretrainConfig.model_validate(wrong)
+
+
+def test_settings_are_read_without_importing_torch():
+    program = "import sys, modeling.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], env=python_environment()).returncode == 0
