@@ -2,7 +2,7 @@
 library, pydantic and yaml beside it.
 
     errors      a mistake that its user can mend, and what is away for now
-    progress    how long work says how far it is
+    progress    the callback that long-running functions call
     files       files and folders that exist whole or not at all
     mapping     where a function is called for many shards, and the in-order map behind it
     settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output

@@ -1,4 +1,4 @@
-"""How long work says how far it is."""
+"""The progress callback that long-running functions call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress(Protocol):
             total: amount of all work of this phase; None while unknown.
             unit: what is counted, in the plural ("pages", "tokens", "MB").
             phase: which part of the work this is, where it has several ("extracting").
-            metrics: further figures by name, in the order in which they are to be shown.
+            metrics: further metrics by name, in the order in which they are to be shown.
         """
 
 

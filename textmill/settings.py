@@ -153,7 +153,7 @@ def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str |
     message = mistake["msg"].removeprefix("Value error, ")
     given = "" if isinstance(mistake["input"], dict | list) else f" (got {mistake['input']!r})"
     told = f"{message[0].lower() + message[1:]}{given}"
-    return f"{name}: {told}" if name else told  # what several keys are to blame for has no name
+    return f"{name}: {told}" if name else told  # an error of the whole model has no key
 
 
 def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:

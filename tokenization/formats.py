@@ -159,7 +159,7 @@ def _characters(token: bytes) -> str:
 def _hugging_face_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of a `tokenizer.json` that gives the same ids.
 
-    Hugging Face merges listed pairs where tiktoken merges any two neighbours whose joined bytes are a token, so every
+    Hugging Face merges listed pairs where tiktoken merges any two neighbors whose joined bytes are a token, so every
     way to cut a token in two is listed, in the order of the tokens' ranks.
     """
     tokens = tokenizer.tokens

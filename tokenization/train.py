@@ -97,7 +97,7 @@ def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress)
     if len(merges) < total:
         raise UserError(
             f"the corpus supports at most vocab_size {256 + len(merges) + len(names)}: after {len(merges)} merges no "
-            f"pair of neighbours occurs twice; lower vocab_size from {config.vocab_size}, or add text"
+            f"pair of neighbors occurs twice; lower vocab_size from {config.vocab_size}, or add text"
         )
     stats = {
         "corpus_bytes": int(np.diff(words.offsets) @ words.counts),

@@ -69,8 +69,8 @@ def worker(
 
 
 def _until_stopped(serve: Callable[[], None]) -> None:
-    # A service manager's stop is a Ctrl-C. Said of both, because a shell has its background jobs ignore Ctrl-C, and so
-    # would the programs that are started below: a Prefect worker then does not stop at all.
+    # SIGINT and SIGTERM alike. SIGINT is set explicitly because shells start background jobs with it ignored, and their
+    # children inherit that: a Prefect worker then does not stop at all.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

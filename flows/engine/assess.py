@@ -16,7 +16,7 @@ FINGERPRINT_DIGITS = 16
 
 
 class NotThere(UserError):
-    """What an optional stage reads from outside is not there: it is left out."""
+    """The external input of an optional stage is missing; the pipeline leaves the stage out."""
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ class Context:
         pipeline: name of the configuration, for the manifest.
         options: how to treat what the store already holds.
         executor: where shards are worked on.
-        progress: told how far the build is.
-        log: told, before any work, what will be done.
+        progress: called with how far the build is.
+        log: called, before any work, with what will be done.
         slots: limits of the Prefect server that the stage may hold.
     """
 
@@ -159,10 +159,11 @@ class Stage(ABC, Generic[Config]):
 
     @abstractmethod
     def build(self, job: Job[Config]) -> None:
-        """Fill `job.out`, `stats.json` with the stage's metrics among it; called again after a crash, go on there."""
+        """Fill `job.out`, `stats.json` with the stage's metrics included. After a crash it is called again and goes on
+        from what is there."""
 
     def identity(self, config: Config, store: Store) -> Any:
-        """What decides the output: the configuration, unless bytes come from elsewhere too (local files)."""
+        """What decides the output: the configuration, and whatever else bytes come from (local files)."""
         return config
 
     def count(self, file: Path) -> int | None:
@@ -183,7 +184,7 @@ class Stage(ABC, Generic[Config]):
         """
 
     def optional(self, config: Config) -> bool:
-        """Whether the chain goes on without this stage where that is not there."""
+        """Whether the pipeline leaves this stage out when `check_available` fails."""
         return False
 
     # -- what is shown of it -------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Stage(ABC, Generic[Config]):
         return title_of(self.name, self.label(config))
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
-        """How much the stage went through, and of what: for its rate in the report."""
+        """The amount processed and its unit, for the rate in the report."""
         return 0, ""
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
@@ -222,7 +223,7 @@ class Outcome:
 
 
 def each_of(inputs: Mapping[str, Any]) -> Iterator[Any]:
-    """Every input that is there, or what stands for it, whatever its name."""
+    """All inputs that are there as one flat sequence, a planner's placeholders included."""
     for _, given in listed(inputs):
         yield from given
 

@@ -29,8 +29,8 @@ class References:
     """An interpreter of the chain that writes down which artifacts a run of the configuration would work with, however
     old they are.
 
-    What an optional stage came to in that run cannot be known: its input may have been away then, or be away now. The
-    likeliest is followed, unless `settled` names another; `others` are those left.
+    An optional stage may have run or been left out: its input may have been away then, or be away now. The first
+    possibility is followed unless `settled` fixes another; `others` lists the remaining ones.
     """
 
     store: Store
@@ -68,9 +68,8 @@ class References:
 
 
 def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage]:
-    """Artifacts that neither a run of these configurations, nor what it would use, nor the last comparison of an
-    experiment was made from, and what interruptions left behind that no run would continue. What is being built on this
-    machine now is left out."""
+    """What no configuration needs: artifacts outside the lineage of a run, or of the last comparison of an experiment,
+    and abandoned work folders. Builds in progress on this machine are left out."""
     referred = {name for config in configs for name in _references(store, config)}
     artifacts = list(store.artifacts())  # of a bucket that is a request for each
     wanted = referred | _last_comparisons(artifacts)

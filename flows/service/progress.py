@@ -27,8 +27,7 @@ Logger = logging.Logger | logging.LoggerAdapter
 
 
 class BestEffort:
-    """Calls what tells the Prefect server something that no work should fail for. If the server cannot be told, one
-    line of the log says so, and the next one only after it could be again."""
+    """Calls a function that reports to the Prefect server; a failure is logged once per outage, not raised."""
 
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
@@ -55,7 +54,7 @@ class StageProgress:
         self.title = title
         self.logger = logger
         self.started = time.monotonic()
-        self.logged = self.told = self.started
+        self.logged = self.reported_at = self.started
         self.percentage: UUID | None = None  # the artifact that shows how much of a known total is done
         self.best_effort = BestEffort(logger)
         self.note: UUID | None = None  # the one that says where work of an unknown total stands
@@ -99,13 +98,13 @@ class StageProgress:
             self.logged = now
             if not self.bar:
                 self.logger.info("%s%s", details, self._eta(now, done, total))
-        if now - self.told >= PAGE_SECONDS and TaskRunContext.get():
+        if now - self.reported_at >= PAGE_SECONDS and TaskRunContext.get():
             if total:
                 description = f"{self.title}: {details}{self._eta(now, done, total)}"
                 self.best_effort(self._show_percentage, 100.0 * done / total, description)
             else:
                 self.best_effort(self._show_note, details)
-            self.told = time.monotonic()  # not `now`: a server that is away may take long to say so
+            self.reported_at = time.monotonic()  # not `now`: a server that is away may take long to say so
 
     def _show_percentage(self, percent: float, description: str) -> None:
         if self.percentage is None:

@@ -1,7 +1,7 @@
 """The service: a Prefect server, what Textmill needs on it, and workers.
 
-`up` is all of it on one machine. `deploy` and `work` are its parts, for a server that runs elsewhere. Everything made
-on the server is made anew or brought up to date, so each of them may follow on an older one.
+`up` is all of it on one machine. `deploy` and `work` are its parts, for a server that runs elsewhere. All commands
+can be repeated: they create objects on the server or bring them up to date.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _answers(api: str) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """What Prefect's programs and the runs below them are told."""
+    """Environment variables for Prefect's processes and the runs that they start."""
     return {
         **os.environ,
         "PREFECT_API_URL": PREFECT_API_URL.value(),

@@ -1,4 +1,4 @@
-"""finetune: a pretrained model -> one that fills blanks, by masked language modelling on the same token arrays, or on
+"""finetune: a pretrained model -> one that fills blanks, by masked language modeling on the same token arrays, or on
 pairs of sentences."""
 
 from __future__ import annotations

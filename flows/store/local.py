@@ -187,13 +187,13 @@ class Store:
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large
         archive is read once and not on every run."""
-        stat, memory = file.stat(), self.root / ".file-digests.json"
+        stat, cache = file.stat(), self.root / ".file-digests.json"
         key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        known = json.loads(memory.read_bytes()) if memory.exists() else {}
+        known = json.loads(cache.read_bytes()) if cache.exists() else {}
         if key not in known:
             known[key] = sha256(file)
             self.check_writable()
-            atomic_write(memory, json.dumps(known, indent=1))
+            atomic_write(cache, json.dumps(known, indent=1))
         return str(known[key])
 
     def workdir(self, stage: str, fingerprint: str) -> Path:

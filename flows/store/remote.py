@@ -151,11 +151,11 @@ class RemoteStore(Store):
         Raises:
             UserError: a file in the bucket is not what was sealed, or has gone.
         """
-        if _is_whole(artifact):
+        if _is_local(artifact):
             return
         stage, fingerprint = artifact.name
         with self.lock(stage, f"fetch-{fingerprint}"):
-            if not _is_whole(artifact):
+            if not _is_local(artifact):
                 self._download(artifact, progress)
 
     def _download(self, artifact: Artifact, progress: Progress) -> None:
@@ -264,7 +264,7 @@ def cache_folder(location: str) -> Path:
     return Path(base).expanduser() / f"{readable}-{digest(location)[:8]}"
 
 
-def _is_whole(artifact: Artifact) -> bool:
+def _is_local(artifact: Artifact) -> bool:
     """Whether every file is on this machine, in its size."""
     return all(
         (file := artifact.path / name).is_file() and file.stat().st_size == entry.size
