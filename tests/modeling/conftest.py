@@ -17,9 +17,19 @@ from tokenization.config import SPECIAL_TOKENS
 from tokenization.formats import save_tokenizer
 from tokenization.tokenizer import Tokenizer
 
+# What a test asks for, directly or through another fixture, if it trains a model
+TRAININGS = {"tiny", "pretrained", "finetuned"}
+
 # models this small are fastest on one thread, in the children too
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that train: `make fast` leaves them out."""
+    for item in items:
+        if TRAININGS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("training")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import pytest
 
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 
+pytestmark = pytest.mark.process
+
 HERE = f"{Path(__file__).parent}"
 
 
