@@ -39,7 +39,7 @@ def temporary_path(path: Path) -> Path:
 def remove_temporary(folder: Path) -> None:
     """Drop what killed writers left half-written in `folder`. Call it while nobody writes there."""
     for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from flows.store.fingerprint import digest
 from flows.store.local import Artifact, Garbage, Store, check_folder, now
 from flows.store.manifest import MANIFEST, Manifest, Name
 from textmill.errors import UserError
-from textmill.files import folder_size, seal_folder, sha256
+from textmill.files import folder_size, fsync, seal_folder, sha256
 from textmill.progress import Progress
 
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -174,6 +174,7 @@ class RemoteStore(Store):
                         f"{artifact.location} is damaged: {name} has been altered (SHA-256 differs); "
                         "a run with --verify builds it again"
                     )
+                fsync(part)  # before its name says that it is whole
                 part.rename(file)
             meter.finish(entry.size)
         (staged / MANIFEST).write_text(artifact.manifest.model_dump_json(indent=1))

@@ -118,7 +118,8 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
     with ShardWriter(out, "part", DOCUMENTS, first=journal.shards, shard_bytes=1 << 62) as writer:
         documents = _Documents(writer, journal.counts, config.limit, progress)
         source = _Source(files, config, spool)
-        with closing(source.read(executor, skip=journal.units)) as read:
+        reader = HERE if config.limit else executor  # of a limit's units, most of what is read ahead would be left over
+        with closing(source.read(reader, skip=journal.units)) as read:
             for position, tables in enumerate(read, start=journal.units + 1):
                 try:
                     documents.write(tables)

@@ -28,7 +28,7 @@ from scraping.shards import DOCUMENTS, DROPPED, ROW_GROUP_ROWS, open_parquet, re
 from textmill.files import atomic_path, atomic_write
 
 _PIECE_GROUPS = 4  # row groups of a piece: some seconds of work
-_CALL_PIECES = 16  # for each child that a call starts, so that starting it costs little
+_CALL_PIECES = 4  # for each child that a call starts: starting it takes a fiftieth of the time they take
 
 
 class RefineConfig(BaseModel, extra="forbid"):
@@ -76,10 +76,11 @@ def refine_pieces(
     pieces: list[Piece], *, templates: Path, config: RefineConfig, children: int, report: Callable[[int], None]
 ) -> None:
     """Refine some pieces, each in a child."""
+    pieces = [piece for piece in pieces if not piece.output.counts.exists()]  # a worker that died finished the others
     shared = {"templates": str(templates), "config": config.model_dump(mode="json")}
     calls = (Call({"piece": piece.model_dump(mode="json"), **shared}) for piece in pieces)
     done = 0
-    with Sandbox("scraping.corpus.refine:refine_piece", min(children, len(pieces))) as sandbox:
+    with Sandbox("scraping.corpus.refine:refine_piece", min(children, len(pieces) or 1)) as sandbox:
         for piece, answer in zip(pieces, sandbox.run(calls), strict=True):
             if isinstance(answer, Failure):
                 raise RuntimeError(f"refining {piece.shard.path} failed: {answer.detail}")
