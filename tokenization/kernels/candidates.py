@@ -105,21 +105,22 @@ def lacks_room(candidates, more):
 def with_room(candidates, more):
     """The same candidates, with room for `more` pairs."""
     pairs, table, heads, heap, sizes, threshold = candidates
-    pairs, heap = more_rows(pairs, sizes[TRACKED], more), more_rows(heap, sizes[TRACKED], more)
+    rows = sizes[TRACKED] + more
+    pairs, heap = _with_rows(pairs, sizes[TRACKED], rows), _with_rows(heap, sizes[WAITING], rows)
     if 3 * (sizes[ENTERED] + more) > 2 * table.shape[0]:
         table, sizes[ENTERED] = _table_of(pairs, sizes[TRACKED], threshold, more)
     return Candidates(pairs, table, heads, heap, sizes, threshold)
 
 
 @kernel
-def more_rows(rows, used, more):
-    """Rows that begin with the `used` first of these and have room for `more`."""
-    if used + more <= rows.shape[0]:
-        return rows
-    larger = np.empty((max(2 * rows.shape[0], used + more), rows.shape[1]), np.int64)
+def _with_rows(array, used, rows):
+    """An array of at least so many rows that begins with the `used` first of this one: itself if it has them."""
+    if rows <= array.shape[0]:
+        return array
+    larger = np.empty((max(2 * array.shape[0], rows), array.shape[1]), np.int64)
     for i in range(used):
-        for column in range(rows.shape[1]):
-            larger[i, column] = rows[i, column]
+        for column in range(array.shape[1]):
+            larger[i, column] = array[i, column]
     return larger
 
 
