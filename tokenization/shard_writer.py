@@ -134,10 +134,14 @@ class ShardWriter:
         return None
 
     def clean_up(self) -> None:
-        """Remove the notes, and the temporary files of killed runs, when all that depends on the shards is written."""
+        """Remove the notes and the temporary files of killed runs, and let go of the tokenizer.
+
+        Call it when all that depends on the shards is written.
+        """
         for note in self.out.glob("*.done"):
             note.unlink()
         remove_temporary(self.out)
+        _load_once.cache_clear()
 
     def _made_with(self, shard: Path) -> dict[str, Any]:
         return {"recipe": self._recipe, "shard_bytes": shard.stat().st_size}
