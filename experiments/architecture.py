@@ -1,5 +1,5 @@
 """The parts that transformers gained since GPT-2 (RMSNorm, rotary positions, normalized queries and keys, ReLU², zero
-initialisation) against the block of the report, at the same width, depth and data.
+initialization) against the block of the report, at the same width, depth and data.
 
 Both learn by Muon, the classic block also at half and at twice the rate that suits the modern one.
 """
