@@ -59,7 +59,7 @@ class _SlicedCrossEntropy(torch.autograd.Function):
         return loss / hidden_NW.shape[0]
 
     @staticmethod
-    def backward(ctx, scale: Tensor):
+    def backward(ctx, scale: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_NW, grad_weight_VW = ctx.saved_tensors
         scale = scale / grad_hidden_NW.shape[0]
         return grad_hidden_NW * scale.to(grad_hidden_NW.dtype), grad_weight_VW * scale, None, None, None

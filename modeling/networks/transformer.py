@@ -134,17 +134,17 @@ class FeedForward(nn.Module):
             self.gate = nn.Linear(config.width, config.hidden_units, bias=config.bias)
         self.down = nn.Linear(config.hidden_units, config.width, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x_BTW: Tensor) -> Tensor:
         """[B, T, W] to [B, T, W]."""
         match self.activation:
             case "swiglu":
-                hidden = F.silu(self.gate(x)) * self.up(x)
+                hidden = F.silu(self.gate(x_BTW)) * self.up(x_BTW)
             case "relu2":
-                hidden = squared_relu(self.up(x))
+                hidden = squared_relu(self.up(x_BTW))
             case "gelu":
-                hidden = F.gelu(self.up(x), approximate="tanh")
+                hidden = F.gelu(self.up(x_BTW), approximate="tanh")
             case "relu":
-                hidden = F.relu(self.up(x))
+                hidden = F.relu(self.up(x_BTW))
         return self.down(hidden)
 
 
@@ -160,11 +160,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
+        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
         """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, value, cache))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x_BTW = x_BTW + self.dropout(self.attention(self.attention_norm(x_BTW), rotary, value, cache))
+        return x_BTW + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTW)))
 
 
 class GPT(nn.Module):
@@ -255,29 +255,29 @@ class GPT(nn.Module):
         """Ids [B, T] to the normalized last hidden states [B, T, W]."""
         start = cache.length if cache else 0
         window = slice(start, start + ids.shape[1])
-        x = to_product_dtype(self.embed(ids))
+        x_BTW = to_product_dtype(self.embed(ids))
         rotary = None
         if self.config.positions == "rope":
-            rotary = self.rotary_cos[window].to(x.dtype), self.rotary_sin[window].to(x.dtype)
+            rotary = self.rotary_cos[window].to(x_BTW.dtype), self.rotary_sin[window].to(x_BTW.dtype)
         else:
-            x = x + self.embed_position.weight[window].to(x.dtype)
+            x_BTW = x_BTW + self.embed_position.weight[window].to(x_BTW.dtype)
         if self.embed_norm is not None:
-            x = self.embed_norm(x)
+            x_BTW = self.embed_norm(x_BTW)
         if self.config.smear:
-            x = self.smeared(x, cache)
+            x_BTW = self.smeared(x_BTW, cache)
         if self.config.bigrams:
-            x = self.with_bigrams(x, ids, cache)
-        x0 = x = self.dropout(x)
+            x_BTW = self.with_bigrams(x_BTW, ids, cache)
+        x0_BTW = x_BTW = self.dropout(x_BTW)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
-                x = (self.stream_scale[layer] * x + self.x0_scale[layer] * x0).to(x0.dtype)
+                x_BTW = (self.stream_scale[layer] * x_BTW + self.x0_scale[layer] * x0_BTW).to(x0_BTW.dtype)
             if not self.is_active(layer):
                 continue
-            value = self.value_embeds[str(layer)](ids).to(x.dtype) if str(layer) in self.value_embeds else None
-            x = block(x, rotary, value, cache)
+            value = self.value_embeds[str(layer)](ids).to(x_BTW.dtype) if str(layer) in self.value_embeds else None
+            x_BTW = block(x_BTW, rotary, value, cache)
         if cache is not None:
             cache.length += ids.shape[1]
-        return self.norm(x)
+        return self.norm(x_BTW)
 
     def is_active(self, layer: int) -> bool:
         """Whether a block is in use: `active_layers` of them are, evenly spaced, the last block among them.
@@ -287,22 +287,22 @@ class GPT(nn.Module):
         active, layers = self.active_layers, self.config.layers
         return active is None or (layer + 1) * active // layers > layer * active // layers
 
-    def smeared(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def smeared(self, x_BTW: Tensor, cache: KeyValueCache | None) -> Tensor:
         """Add a gated share of the previous token's embedding to each position of [B, T, W]; the first has none."""
-        first = cache.last_embedding if cache is not None and cache.last_embedding is not None else x[:, :1] * 0
-        previous = torch.cat((first, x[:, :-1]), dim=1)
+        first = cache.last_embedding if cache is not None and cache.last_embedding is not None else x_BTW[:, :1] * 0
+        previous = torch.cat((first, x_BTW[:, :-1]), dim=1)
         if cache is not None:
-            cache.last_embedding = x[:, -1:]
-        gate = self.smear_scale * torch.sigmoid(self.smear_gate(x[..., :GATE_INPUTS]))
-        return x + (gate * previous).to(x.dtype)
+            cache.last_embedding = x_BTW[:, -1:]
+        gate = self.smear_scale * torch.sigmoid(self.smear_gate(x_BTW[..., :GATE_INPUTS]))
+        return x_BTW + (gate * previous).to(x_BTW.dtype)
 
-    def with_bigrams(self, x: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def with_bigrams(self, x_BTW: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         """Add the embedding of its token and the one before to each position of [B, T, W]; the first has none."""
         seen = ids if cache is None or cache.last_ids is None else torch.cat((cache.last_ids, ids), dim=1)
         if cache is not None:
             cache.last_ids = ids[:, -1:]
-        bigrams = self.bigram_embed(bigram_index(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x.dtype)
-        return x + F.pad(bigrams, (0, x.shape[2] - bigrams.shape[2], x.shape[1] - bigrams.shape[1], 0))
+        bigrams = self.bigram_embed(bigram_index(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x_BTW.dtype)
+        return x_BTW + F.pad(bigrams, (0, x_BTW.shape[2] - bigrams.shape[2], x_BTW.shape[1] - bigrams.shape[1], 0))
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
@@ -318,12 +318,12 @@ class GPT(nn.Module):
         Returns:
             Logits [B, T, V] or [B, K, V]; with targets their mean loss in nats instead, a scalar.
         """
-        x = self.hidden(ids, cache)
+        hidden = self.hidden(ids, cache)
         if positions is not None:
-            x = at_positions(x, positions)
+            hidden = at_positions(hidden, positions)
         if targets is None:
-            return self.logits(x)
-        return cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
+            return self.logits(hidden)
+        return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
     def token_losses(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of every target by itself; ids and targets are int64 [B, T].

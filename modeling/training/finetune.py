@@ -7,6 +7,7 @@ it sees pairs of sentences, and also learns whether the second follows the first
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -29,6 +30,7 @@ from textmill.progress import Progress
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer, save_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
+from tokenization.tokenizer import Tokenizer
 
 __all__ = ["finetune"]
 
@@ -54,7 +56,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         return
     compute = choose(config.device, config.precision, local_rank())
     base, origin = load_model(checkpoint)
-    train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    train = TokenArrays(tokens, "train")
     if origin.vocab_size != train.vocab_size:
         raise UserError(
             f"the checkpoint has a vocabulary of {origin.vocab_size} but the tokens {train.vocab_size}; "
@@ -64,13 +66,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     checkpoint_config = CheckpointConfig(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
-    context, on_pairs = origin.model.context, holds_pairs(tokens)
-    objective: MaskedLM | SentencePairLM
-    if on_pairs:
-        pairs = SentencePairs(tokens, "train"), SentencePairs(tokens, "validation")
-        objective = SentencePairLM(*pairs, context, config, tokenizer.special_tokens)
-    else:
-        objective = MaskedLM(train, validation, context, config, tokenizer.special_tokens)
+    objective = objective_on(tokens, origin.model.context, config, tokenizer)
+    on_pairs = isinstance(objective, SentencePairLM)
     with ranks(compute.device) as group:
         model = SentencePairModel(origin.model, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
         model.load_state_dict(model.state_dict() | base.state_dict())
@@ -83,8 +80,6 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 separate_head(out)
             save_tokenizer(tokenizer, out)
             guess = most_frequent(train, tokenizer.special_tokens)
-            text = cropped(config.sample_blank, tokenizer, context)
-            filled = fill(load(out, device="cpu"), text)
             stats = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
@@ -92,12 +87,31 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 **{name: value for name, value in metrics.items() if name != "step"},
                 "most_frequent_token": tokenizer.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
-                "sample_blank": text,
-                "sample_filled": filled.text,
-                "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
+                **sample(out, config.sample_blank),
             }
             trainer.saver.finish(stats)
         group.barrier()
+
+
+def objective_on(tokens: Path, context: int, config: FinetuneConfig, tokenizer: Tokenizer) -> MaskedLM | SentencePairLM:
+    """The objective that suits a folder of token arrays: of running text, or of pairs of sentences."""
+    if holds_pairs(tokens):
+        pairs = SentencePairs(tokens, "train"), SentencePairs(tokens, "validation")
+        return SentencePairLM(*pairs, context, config, tokenizer.special_tokens)
+    arrays = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    return MaskedLM(*arrays, context, config, tokenizer.special_tokens)
+
+
+def sample(out: Path, text: str) -> dict[str, Any]:
+    """What the report shows of the result: the text, cropped to its window, and how its blanks are filled."""
+    loaded = load(out, device="cpu")
+    text = cropped(text, loaded.tokenizer, loaded.model.config.context)
+    filled = fill(loaded, text)
+    return {
+        "sample_blank": text,
+        "sample_filled": filled.text,
+        "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
+    }
 
 
 def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
