@@ -23,6 +23,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # Every package is pinned in constraints.txt; the environment follows whenever either file changes.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.pipeline import Overrides, print_steps
+
+if TYPE_CHECKING:
+    from flows.engine.stage import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +46,8 @@ def experiment(
     from flows.service.experiment import experiment as flow
     from flows.service.flows import PipelineForm
 
-    outcome = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True).result()
+    state: Any = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True)  # it ends with an Outcome
+    outcome: Outcome = state.result()
     _print_result(outcome.artifact.stats)
     Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
 

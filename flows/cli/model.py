@@ -105,7 +105,7 @@ def evaluate(
 
     if (data is None) == (not tasks):
         raise UserError("give either DATA to measure on, or tasks: textmill evaluate CHECKPOINT --task NAME")
-    if tasks:
+    if data is None:
         _evaluate_tasks(checkpoint, tasks, include, limit, device)
         return
     from modeling.inference.evaluate import Windows

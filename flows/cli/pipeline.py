@@ -90,8 +90,8 @@ def status(
 
 def _print_outcomes(outcomes: list[Outcome]) -> None:
     table = Table(title="Result", title_justify="left")
-    for column, justify in (("stage", "left"), ("", "left"), ("s", "right"), ("what came out", "left")):
-        table.add_column(column, justify=justify)
+    for column in ("stage", "", "s", "what came out"):
+        table.add_column(column, justify="right" if column == "s" else "left")
     for outcome in outcomes:
         action = "[green]reused[/]" if outcome.reused else "[yellow]built[/]"
         manifest = outcome.artifact.manifest
@@ -118,11 +118,8 @@ def print_steps(steps: Iterable[Step], name: str) -> None:
 
 def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Name], *, marked: bool) -> None:
     table = Table(title="Artifacts", title_justify="left")
-    for column, justify in (
-        ("stage", "left"), ("made for", "left"), ("fingerprint", "left"), ("MB", "right"), ("built (UTC)", "left"),
-        ("s", "right"),
-    ):  # fmt: skip
-        table.add_column(column, justify=justify)
+    for column in ("stage", "made for", "fingerprint", "MB", "built (UTC)", "s"):
+        table.add_column(column, justify="right" if column in ("MB", "s") else "left")
     if marked:
         table.add_column("now")
     for artifact in artifacts:

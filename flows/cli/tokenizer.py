@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -87,7 +87,10 @@ def train(
     typer.echo(f"{out}: {vocab_size:,} ids")
 
 
-def _config(model: type, **values):
+Config = TypeVar("Config")
+
+
+def _config(model: type[Config], **values: Any) -> Config:
     """A config, or its first mistake as one line."""
     from pydantic import ValidationError
 

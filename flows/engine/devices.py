@@ -17,7 +17,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from flows.engine.stage import Slots, no_slots
@@ -58,7 +58,8 @@ def reserved(device: str, processes: int = 1, slots: Slots = no_slots) -> Iterat
     names = [] if device == "cpu" else gpus()
     if names and processes > len(names):
         raise UserError(f"{processes} processes want a GPU each and there are {len(names)}: lower `processes`")
-    with _some_of(names, processes) if names else nullcontext([]) as held, slots([LIMIT]):
+    some: AbstractContextManager[list[str]] = _some_of(names, processes) if names else nullcontext([])
+    with some as held, slots([LIMIT]):
         yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held and held != ["mps"] else {}
 
 

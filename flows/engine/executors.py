@@ -210,7 +210,7 @@ def _open_processes(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], 
     with closing(_Processes(workers, config)) as processes:
         try:
             # A thread for each process sees its shard through, whatever becomes of the process.
-            yield partial(threads.submit, processes.call), workers
+            yield lambda function, item: threads.submit(processes.call, function, item), workers
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -330,12 +330,12 @@ def _open_ray(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]:
     else:
         ray.init(num_cpus=config.local_workers(), include_dashboard=False, **quiet)
 
-    @ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)
-    def call(function: Callable, item: Any) -> Any:
+    def call(function: Callable[[Any], Any], item: Any) -> Any:
         return function(item)
 
+    remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(call)
     try:
-        yield lambda function, item: call.remote(function, item).future(), int(ray.cluster_resources()["CPU"])
+        yield lambda function, item: remote.remote(function, item).future(), int(ray.cluster_resources()["CPU"])
     except RayTaskError as error:
         raise error.cause from None  # as the function raised it
     except (OutOfMemoryError, WorkerCrashedError) as error:

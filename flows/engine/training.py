@@ -43,6 +43,7 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
         reserved(config.device, config.processes, context.slots) as confined,
         _child(command, training_environment() | confined) as process,
     ):
+        assert process.stdout is not None
         for message in map(json.loads, process.stdout):
             if "error" in message:
                 mistake = message["error"]
@@ -58,7 +59,7 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
 
 
 @contextmanager
-def _child(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+def _child(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process group that ends with us: an interruption gives it the time to save, and then no more."""
     with subprocess.Popen(
         command,

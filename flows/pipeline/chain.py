@@ -7,7 +7,7 @@ would work with, `flows.pipeline.selection` what depends on what.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from flows.engine.stage import Config, Stage
 from flows.pipeline.config import PipelineConfig
@@ -26,7 +26,10 @@ STAGES: dict[str, Stage[Any]] = {
     for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report)
 }
 
-StageName = Literal[tuple(STAGES)]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[tuple(STAGES)]  # so that forms offer the names
 
 Result = TypeVar("Result")
 

@@ -112,7 +112,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
         if not equals or not all(keys):
             raise UserError(f"--set {text}: write section.key=value, for example --set pretrain.steps=200")
         try:
-            parsed = float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)
+            parsed: Any = float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
         for part in reversed(keys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import Flow
 
 from flows.pipeline.chain import STAGES
@@ -11,7 +13,7 @@ from flows.service.flows import pipeline, stage_flow
 __all__ = ["experiment", "pipeline"]
 
 
-def __getattr__(name: str) -> Flow:
+def __getattr__(name: str) -> Flow[..., Any]:
     """The flow of a stage alone, under the stage's name; a run makes only the one that it needs."""
     if name in STAGES:
         return stage_flow(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
@@ -15,7 +15,10 @@ from flows.pipeline.experiment import comparison_of, plan_experiment
 from flows.service.flows import DEFAULT_CONFIG, NO_OVERRIDES, Builder, PipelineForm, build_chain
 from flows.stages.comparison import comparison
 
-ExperimentName = Literal[NAMES]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    ExperimentName = str
+else:
+    ExperimentName = Literal[NAMES]  # so that the form offers the names
 
 
 @flow(

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -30,7 +30,7 @@ from flows.pipeline.config import PipelineConfig
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from flows.service.events import emit_events
-from flows.service.form import form_of
+from flows.service.form import Form, form_of
 from flows.service.limits import slots
 from flows.service.pages import publish, publish_run
 from flows.service.progress import BestEffort, StageProgress
@@ -40,7 +40,10 @@ from textmill.errors import Unavailable, UserError
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
-PipelineForm = form_of(PipelineConfig)
+if TYPE_CHECKING:
+    PipelineForm = Form
+else:
+    PipelineForm = form_of(PipelineConfig)
 NO_OVERRIDES = PipelineForm()
 
 _requested: ContextVar[RunRequest | None] = ContextVar("requested", default=None)
@@ -74,7 +77,8 @@ class Builder:
             retry_condition_fn=outside_world_failed,
         )
         # A state is asked for because a task that returns one hands it on as it is.
-        outcome = task(stage, config, inputs, context, pipeline.runner, return_state=True).result()
+        state = cast(State[Any], task(stage, config, inputs, context, pipeline.runner, return_state=True))
+        outcome: Outcome | None = state.result()
         if outcome is None:
             return None
         self.outcomes.append(outcome)
@@ -210,10 +214,9 @@ def start_run(request: RunRequest) -> list[Outcome]:
             alone = stage_flow(selection.only)
             state = alone(path, form, force=force, verify=selection.verify, return_state=True)
         else:
-            force = sorted(selection.force)
-            state = pipeline(path, form, force=force, start=selection.start, verify=selection.verify, return_state=True)
-        outcomes: list[Outcome] = state.result()
-        return outcomes
+            again, start, verify = sorted(selection.force), selection.start, selection.verify
+            state = pipeline(path, form, force=again, start=start, verify=verify, return_state=True)
+        return cast(State[list[Outcome]], state).result()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Form(BaseModel, extra="forbid"):
 def form_of(model: type[BaseModel]) -> type[Form]:
     """The form of a model: the same fields, nested models included, each of them optional."""
     clearable = frozenset(name for name, field in model.model_fields.items() if _may_be_none(field.annotation))
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = _field_type(field.annotation, field.metadata)
         if name in clearable:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
 from flows.engine.page import Bars, Block, Picture, Sample, Table, Text
 from flows.engine.stage import Outcome
@@ -109,7 +109,7 @@ def _cell(text: str) -> str:
 def _links(artifacts: Sequence[Artifact]) -> list[str]:
     """The artifacts' titles, each a link to its page as far as this server has one."""
     keys = [page_key(artifact.manifest) for artifact in artifacts]
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=keys))
+    wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=keys))
     with get_client(sync_client=True) as client:
         pages = {page.key: page for page in client.read_latest_artifacts(artifact_filter=wanted)}
     links = []

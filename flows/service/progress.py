@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 LOG_SECONDS = 15.0
 PAGE_SECONDS = 5.0
 
-Logger = logging.Logger | logging.LoggerAdapter
+Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 class BestEffort:
@@ -108,12 +108,12 @@ class StageProgress:
 
     def _show_percentage(self, percent: float, description: str) -> None:
         if self.percentage is None:
-            self.percentage = create_progress_artifact(percent, description=self.title)
+            self.percentage = cast(UUID, create_progress_artifact(percent, description=self.title))
         update_progress_artifact(self.percentage, percent, description=description)
 
     def _show_note(self, details: str) -> None:
         if self.note is None:
-            self.note = create_markdown_artifact(details, description=self.title)
+            self.note = cast(UUID, create_markdown_artifact(details, description=self.title))
         text = f"**{self.title}**: {details} (at {datetime.now(UTC):%H:%M:%S} UTC)"
         with get_client(sync_client=True) as client:
             client.update_artifact(self.note, ArtifactUpdate(data=text))

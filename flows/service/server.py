@@ -215,7 +215,7 @@ def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[Fl
 
 
 @contextmanager
-def _prefect(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+def _prefect(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A Prefect program beside us, out of reach of the terminal's Ctrl-C: it is stopped when the context ends."""
     with subprocess.Popen(
         python_command("prefect", *arguments),

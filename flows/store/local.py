@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -67,7 +68,7 @@ class Artifact:
         self.store.fetch(self, progress)
         return self.path
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedIOBase:
         """One file, on this machine or in the bucket, for reading."""
         return self.store.open(self, name)
 
@@ -173,7 +174,7 @@ class Store:
     def fetch(self, artifact: Artifact, progress: Progress) -> None:
         """Have the files of an artifact on this machine; here they always are."""
 
-    def open(self, artifact: Artifact, name: str) -> BinaryIO:
+    def open(self, artifact: Artifact, name: str) -> BufferedIOBase:
         return (artifact.path / name).open("rb")
 
     def in_place_of(self, artifact: Artifact) -> Artifact | None:

@@ -28,8 +28,8 @@ import shutil
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from fsspec import AbstractFileSystem, Callback
 from fsspec.config import conf
@@ -58,6 +58,12 @@ class UploadedManifest(Manifest):
     """A manifest in a bucket: `upload` is the prefix of its files."""
 
     upload: str = Field(pattern=f"^{UPLOAD.pattern}$")
+
+
+def upload_of(manifest: Manifest) -> str:
+    """The prefix of an artifact's files; every manifest of a bucket names one."""
+    assert isinstance(manifest, UploadedManifest)
+    return manifest.upload
 
 
 class RemoteStore(Store):
@@ -127,14 +133,15 @@ class RemoteStore(Store):
     def _manifest_path(self, stage: str, fingerprint: str) -> str:
         return f"{self.prefix}/{stage}/{fingerprint}.json"
 
-    def _files_path(self, manifest: UploadedManifest) -> str:
-        return f"{self.prefix}/{manifest.stage}/{manifest.fingerprint}/{manifest.upload}"
+    def _files_path(self, manifest: Manifest) -> str:
+        return f"{self.prefix}/{manifest.stage}/{manifest.fingerprint}/{upload_of(manifest)}"
 
-    def folder(self, manifest: UploadedManifest) -> Path:
-        return super().folder(manifest) / manifest.upload
+    def folder(self, manifest: Manifest) -> Path:
+        return super().folder(manifest) / upload_of(manifest)
 
-    def open(self, artifact: Artifact, name: str) -> BinaryIO:
-        return self.fs.open(f"{self._files_path(artifact.manifest)}/{name}", "rb")
+    def open(self, artifact: Artifact, name: str) -> BufferedIOBase:
+        file: BufferedIOBase = self.fs.open(f"{self._files_path(artifact.manifest)}/{name}", "rb")
+        return file
 
     def in_place_of(self, artifact: Artifact) -> Artifact:
         """Itself: a rebuild is uploaded, and copied, to a place of its own."""
@@ -216,12 +223,12 @@ class RemoteStore(Store):
         """Also uploads that no manifest names (but not one that may still be under way), and copies of such."""
         yield from super().leftovers(kept)
         sizes = self._upload_sizes()  # before the manifests, so that one sealed in between is seen to be named
-        named = {(*artifact.name, artifact.manifest.upload) for artifact in self.artifacts()}
-        for upload, size in sorted(sizes.items()):
-            begun = datetime.strptime(UPLOAD.fullmatch(upload[2])[1], STAMP).replace(tzinfo=UTC)
-            if upload not in named and now() - begun > UPLOAD_TIME:
-                remove = functools.partial(self.fs.rm, "/".join((self.prefix, *upload)), recursive=True)
-                yield Garbage("/".join((self.location, *upload)), size, "an upload that no manifest names", remove)
+        named = {(*artifact.name, upload_of(artifact.manifest)) for artifact in self.artifacts()}
+        for place, size in sorted(sizes.items()):
+            begun = datetime.strptime(place[2].partition("-")[0], STAMP).replace(tzinfo=UTC)
+            if place not in named and now() - begun > UPLOAD_TIME:
+                remove = functools.partial(self.fs.rm, "/".join((self.prefix, *place)), recursive=True)
+                yield Garbage("/".join((self.location, *place)), size, "an upload that no manifest names", remove)
         for folder in sorted(self.root.glob("*/[!.]*/*/")):
             stage, fingerprint, upload = folder.parts[-3:]
             if (stage, fingerprint, upload.removeprefix(".fetch-")) not in named:
@@ -238,7 +245,7 @@ class RemoteStore(Store):
         return sizes
 
 
-class _Meter(Callback):
+class _Meter(Callback):  # type: ignore[misc]  # fsspec has no types
     """Tells how many bytes of an artifact have gone over the wire."""
 
     def __init__(self, progress: Progress, manifest: Manifest, doing: str) -> None:

@@ -149,6 +149,6 @@ def _sampling(options: dict[str, Any]) -> Sampling:
     )
 
 
-def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -7,7 +7,7 @@ from the package, it is a module like any other.)
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class TextmillConfig(PreTrainedConfig):
 
     model_type = "textmill"
 
-    def __init__(self, causal: bool = True, shift: bool = False, **fields):
+    def __init__(self, causal: bool = True, shift: bool = False, **fields: Any):
         super().__init__(**fields)
         self.causal, self.shift = causal, shift
 

@@ -9,6 +9,8 @@ Shape suffixes: N positions (of all windows), S positions of one slice, W width,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ def slice_rows(hidden_NW: Tensor, weight_VW: Tensor) -> int:
 class _SlicedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, softcap: float | None, wants_grad: bool
+        ctx: Any, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, softcap: float | None, wants_grad: bool
     ) -> Tensor:
         rows = slice_rows(hidden_NW, weight_VW)
         matrix_VW = weight_VW.to(hidden_NW.dtype)
@@ -59,7 +61,7 @@ class _SlicedCrossEntropy(torch.autograd.Function):
         return loss / hidden_NW.shape[0]
 
     @staticmethod
-    def backward(ctx, scale: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_NW, grad_weight_VW = ctx.saved_tensors
         scale = scale / grad_hidden_NW.shape[0]
         return grad_hidden_NW * scale.to(grad_hidden_NW.dtype), grad_weight_VW * scale, None, None, None
