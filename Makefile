@@ -15,14 +15,14 @@ demo: $(VENV)/ready
 test: $(VENV)/ready lint
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
 
-# What needs no server, no training and no process; less than a minute on two cores.
+# What needs no server, no training and no process (tests/conftest.py); less than a minute on two cores.
 fast: $(VENV)/ready
-	$(BIN)/python -m pytest --fast
+	$(BIN)/python -m pytest --fast --durations=5
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 # Every package is pinned in constraints.txt; the environment follows whenever either file changes.

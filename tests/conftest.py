@@ -1,21 +1,24 @@
 """`--fast`, for a look within a minute: the tests that need no server, train no model and start no process.
 
 The first two are known from the fixtures a test asks for (tests/flows/conftest.py, tests/modeling/conftest.py). A test
-that starts a process is skipped at the moment when it does; where that happens in another thread, which would not see
-the skip, the module is marked `process`.
+that starts a process is skipped at the moment when it does. What takes seconds for other reasons, or starts processes
+from other threads, which a skip would not reach, is marked `long`. `make fast` shows the slowest of the rest.
 """
 
 from __future__ import annotations
 
 import multiprocessing.process
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
-LEFT_OUT = ("slow", "server", "training", "process")
+LEFT_OUT = ("slow", "server", "training", "long")
+STARTS = ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start"), (os, "fork"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
         config.pluginmanager.register(Fast())
+        hypothesis.settings.register_profile("fast", max_examples=10)
+        hypothesis.settings.load_profile("fast")
 
 
 class Fast:
@@ -39,17 +44,17 @@ class Fast:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            for started, name in ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start")):
-                patch.setattr(started, name, skipping(getattr(started, name)))
+            for owner, name in STARTS:
+                patch.setattr(owner, name, skipping(getattr(owner, name)))
             return (yield)
 
 
-def skipping(start: Callable[..., None]) -> Callable[..., None]:
+def skipping(start: Callable[..., Any]) -> Callable[..., Any]:
     """The function, but that it skips the test if the test's own thread calls it."""
 
-    def skip(*arguments: Any, **named: Any) -> None:
+    def start_or_skip(*arguments: Any, **named: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             pytest.skip("starts a process")
-        start(*arguments, **named)
+        return start(*arguments, **named)
 
-    return skip
+    return start_or_skip

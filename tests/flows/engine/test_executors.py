@@ -43,7 +43,7 @@ from tokenization.pretokenize import pretokenize
 from tokenization.shard_writer import EncodingInputs
 from tokenization.train import train_tokenizer
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 needs_dask = pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs pip install textmill[dask]")
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs pip install textmill[ray]")

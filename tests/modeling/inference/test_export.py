@@ -51,6 +51,7 @@ def ids(tokenizer):
     return torch.randint(tokenizer.vocab_size, (2, 16), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NATIVE)
 def test_transformers_loads_it_without_our_code_and_computes_the_same(name, tokenizer, tmp_path):
     fields, architecture = NATIVE[name]

@@ -420,6 +420,7 @@ def test_an_endless_member_name_is_not_read(tmp_path):
     assert "member header of 1073741824 bytes" in stats(tmp_path / "out")["damaged"]["a.tar"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["xz", "gz", "bz2", "zst"])
 def test_a_decompression_bomb_costs_little_memory(suffix, tmp_path):
     zeros = io.BytesIO(b"\0" * (64 << 20))

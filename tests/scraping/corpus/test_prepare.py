@@ -21,7 +21,7 @@ from scraping.extraction.extract import ArticleExtractor, MainExtractor, Records
 from scraping.shards import DOCUMENTS, DROPPED, PAGES, ShardWriter, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 WORDS = """river stone window letter garden morning winter captain market signal paper kitchen yellow engine silver
 travel music number forest island harbour library teacher question answer history village mountain""".split()  # noqa: SIM905

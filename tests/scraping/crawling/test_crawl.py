@@ -293,6 +293,7 @@ def test_traps_end(site, page, make_source, run_crawl, tmp_path, trap, limits, r
     assert any(key.startswith(reason) for key in skipped) if reason else skipped == {}
 
 
+@pytest.mark.long
 def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_source, run_crawl, tmp_path):
     def drip(handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
@@ -394,6 +395,7 @@ def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, ru
     assert "asks for a Crawl-delay of 500 s; obeying 0.05 s" in caplog.text
 
 
+@pytest.mark.long
 def test_hosts_are_crawled_side_by_side(site, other_site, page, answer, make_source, run_crawl, tmp_path):
     for one in (site, other_site):
         one.routes["/robots.txt"] = answer(status=404)
@@ -417,6 +419,7 @@ def test_a_dead_host_does_not_cost_the_others(site, page, make_source, run_crawl
     assert result["failed"] == {"host given up": 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_pauses_the_host(site, page, answer, make_source, run_crawl, status):
     refusals = iter([answer(status=status, headers={"Retry-After": "1"})])
@@ -462,6 +465,7 @@ def test_one_broken_page_does_not_cost_the_host(site, page, answer, make_source,
     assert Counter(site.paths())["/500"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failure", [500, 503, 429, "reset", "silence"])
 def test_unreachable_robots_txt_allows_nothing_until_it_answers(site, page, answer, make_source, run_crawl, failure):
     def fail(handler):
@@ -607,6 +611,7 @@ def test_an_error_in_progress_stops_the_crawl_soon_and_a_second_call_continues(
     assert Counter(site.paths()).most_common(1)[0][1] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("max_age", "hours", "continues"), [("7d", 20, True), ("7d", 30, False), ("6h", 7, False), ("1s", 0.5, True)]
 )

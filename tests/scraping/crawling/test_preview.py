@@ -73,6 +73,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.long
 def test_new_then_check(sound_site, tmp_path):
     path = tmp_path / "mine.yaml"
     options = ["--contact", "me@example.org", "--private"]
@@ -90,6 +91,7 @@ def test_new_then_check(sound_site, tmp_path):
         assert expected in output
 
 
+@pytest.mark.long
 def test_check_of_a_url(sound_site, monkeypatch):
     monkeypatch.delenv("TEXTMILL_CONTACT", raising=False)
     with pytest.raises(UserError, match="TEXTMILL_CONTACT"):

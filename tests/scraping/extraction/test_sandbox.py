@@ -13,7 +13,7 @@ import pytest
 
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 HERE = f"{Path(__file__).parent}"
 

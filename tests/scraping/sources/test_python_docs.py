@@ -92,6 +92,7 @@ def test_pages_depend_on_the_python_version_alone():
     assert one[1] == "0"
 
 
+@pytest.mark.long
 def test_the_whole_site_is_crawled_and_a_recrawl_costs_304s(tmp_path):
     source = load_source("python-docs")
     first, second = tmp_path / "first", tmp_path / "second"

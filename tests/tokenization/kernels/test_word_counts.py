@@ -58,6 +58,7 @@ def test_saved_counts_come_back(tmp_path):
     assert as_dict(load_counts(tmp_path / "counts.npz")) == as_dict(counts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pattern", ["cl100k", r"\w+|\W+"])
 def test_threads_count_the_same(pattern):
     texts = [f"document {i} of {i % 7} words, and a loooooooooooooooooong one {i % 13}" * 40 for i in range(3000)]
