@@ -1,13 +1,15 @@
 """The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once.
 
-pipeline     run, status
-artifacts    reproduce, fetch, gc
-model        generate, fill, next-sentence, evaluate, export, cost
-experiment   the project's claims put to the test
-service      up, deploy, worker, doctor
-source       declared web sites: list, check, new
-tokenizer    train, use, compare and convert tokenizers
-places       folders that may also be artifacts of a remote store
+    pipeline     run, status
+    artifacts    reproduce, fetch, gc
+    model        generate, fill, next-sentence, evaluate, export, cost
+    experiment   the project's claims put to the test
+    service      up, deploy, worker, doctor
+    source       declared web sites: list, check, new
+    tokenizer    train, use, compare and convert tokenizers
+    places       folders that may also be artifacts of a remote store
+
+Each file registers its commands; `main` is the entry point.
 """
 
 from __future__ import annotations

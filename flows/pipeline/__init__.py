@@ -1,11 +1,13 @@
 """The pipeline: which stages, in which order, with which configuration; no Prefect.
 
-config      one section a stage, read from YAML, overridable key by key
-chain       the order of the stages and what each is given, written once
-selection   which stages are run, and which of them again
-plan        what a run would do, and why
-request     a run that was asked for: loaded once, planned once
-experiment  the runs of an experiment
-gc          what a store holds that no configuration refers to
-reproduce   the configuration that an artifact was made with
+    request     a run that was asked for: loaded once, planned once
+    config      one section a stage, read from YAML, overridable key by key
+    chain       the order of the stages and what each is given, written once
+    selection   which stages are run, and which of them again
+    plan        what a run would do, and why
+    experiment  the runs of an experiment
+    gc          what a store holds that no configuration refers to
+    reproduce   the configuration that an artifact was made with
+
+In reading order; `request` is where a run begins.
 """

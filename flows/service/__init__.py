@@ -1,16 +1,18 @@
 """The only room that knows Prefect.
 
-flows         the pipeline and each stage as flows; a stage of a run is a task
-experiment    the flow of an experiment
-deployments   the flows under the names that prefect.yaml deploys
-form          the run forms of the UI, made from the configuration's models
-progress      where a stage stands: on a terminal, in the log, on the run's page
-pages         what a stage and a run leave on their pages
-events        what automations can react to
-limits        slots that all machines of a server share
-server        `textmill up`: server, deployments, worker
-database      the server's database, looked at before it starts
-doctor        what this machine lacks
+    flows         the pipeline and each stage as flows; a stage of a run is a task
+    experiment    the flow of an experiment
+    deployments   the flows under the names that prefect.yaml deploys
+    form          the run forms of the UI, made from the configuration's models
+    progress      where a stage stands: on a terminal, in the log, on the run's page
+    pages         what a stage and a run leave on their pages
+    events        what automations can react to
+    limits        slots that all machines of a server share
+    server        `textmill up`: server, deployments, worker
+    database      the server's database, looked at before it starts
+    doctor        what this machine lacks
+
+In reading order; the deployments name `deployments`, the command line calls `flows` and `server`.
 """
 
 import os
