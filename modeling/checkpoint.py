@@ -151,7 +151,7 @@ def without_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tenso
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a file in the safetensors format, readable by those whom the umask lets read.
+    """Write a file in the safetensors format, with the permissions that the umask leaves.
 
     Not atomic: write to an `atomic_path`, or into a folder that is sealed afterwards.
     """

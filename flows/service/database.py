@@ -41,7 +41,12 @@ def check(address: str) -> None:
         may_migrate = asyncio.run(_connect(address))
     except TimeoutError:
         raise UserError(f"the database {shown} does not answer: look whether it runs, and is to be reached") from None
-    except (OSError, PostgresError, InterfaceError, TypeError) as error:  # TypeError: a query that asyncpg has not
+    except (
+        OSError,
+        PostgresError,
+        InterfaceError,
+        TypeError,
+    ) as error:  # TypeError: an option in the URL's query that asyncpg does not know
         raise UserError(f"the database {shown} cannot be used: {error}") from error
     if not may_migrate:
         raise UserError(

@@ -2,9 +2,9 @@
 
 Notable in the modern form: RMSNorm without weights, also right after the embedding; rotary positions, then queries and
 keys normalized; squared ReLU; output projections that start at zero; an untied head. Optional: logits capped by tanh,
-value embeddings on every other layer, a skip from the embedding into each
-block, a smear of the previous token, and embeddings of bigrams, found by hash (Huang et al. 2025, Over-Tokenized
-Transformer). A model whose blocks start as the identity can be trained with a few of them at first (`active_layers`).
+value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
+embeddings of bigrams, found by hash (Huang et al. 2025, Over-Tokenized Transformer). A model whose blocks start as the
+identity can be trained with a few of them at first (`active_layers`).
 
 The file knows nothing of devices, precision or parallelism. Shape suffixes, so that `x_BTW` is [B, T, W]:
 

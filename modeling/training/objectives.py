@@ -26,7 +26,7 @@ __all__ = [
     "generator_at", "to_device", "validation_windows",
 ]  # fmt: skip
 
-WINDOWS_AHEAD = 4096  # windows whose places are worked out at once
+WINDOWS_AHEAD = 4096  # windows whose start positions are computed at once
 
 
 class Batch(NamedTuple):

@@ -86,7 +86,7 @@ class Muon(torch.optim.Optimizer):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-length)
 
     def _direction(self, param: Tensor, momentum: float) -> Tensor:
-        """Nesterov momentum of the gradient, which there is."""
+        """Nesterov momentum; the gradient must exist."""
         grad, state = param.grad, self.state[param]
         assert grad is not None
         if not state:

@@ -38,7 +38,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # how a GPU says it,
 
 
 class StepAbandoned(Exception):
-    """The run is to stop, and the step that was on its way is left off between two passes: a step may take minutes."""
+    """A stop was requested during a step, which may take minutes; the trainer discards it between two micro-batches."""
 
 
 class Due(NamedTuple):
@@ -195,7 +195,7 @@ class Trainer:
         return None
 
     def advice_on_memory(self) -> str:
-        """What to do about a step that did not fit, found by trying smaller ones; all that is left to do is to end."""
+        """Advice on a step that did not fit, found by trying smaller ones. The weights are unusable then."""
         asked = self.micro_batch
         if self.ranks.world > 1 and asked > 1:  # ranks would have to try together, and not all of them have failed
             return f"{asked} windows at once do not fit into memory; set micro_batch to {asked // 2} or less"
@@ -241,7 +241,7 @@ class Trainer:
     def record_losses(self) -> float | None:
         """Put the losses of the last steps on the curve, as means over the ranks.
 
-        Only here a GPU is waited for, so that it always has the next step's work before it.
+        The loop waits for the GPU only here, so that the GPU's queue stays filled.
 
         Returns:
             The newest loss; None if no step was taken since the last call.
@@ -263,7 +263,7 @@ class Trainer:
         return values[-1]
 
     def diverged(self, name: str, value: float, step: int) -> UserError:
-        """The mistake of learning rates that are too high, and which checkpoint is left."""
+        """The error for a loss or metric that is not finite; it names the checkpoint that remains."""
         good = self.saver.checkpoints.steps()
         kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
         return UserError(f"the {name} became {value} at step {step} ({kept}); lower the learning rates of `optimizer`")

@@ -47,8 +47,8 @@ def check_answers(url: str) -> None:
 def download(url: str, folder: Path, progress: Progress) -> Path:
     """Fetch `url` into `folder`, under its own name, and return the path; what is there already is not asked for.
 
-    Where the server names no version of the file (a strong ETag, or Last-Modified), nothing tells that the rest would
-    belong to what came before, and a download that was cut off begins anew.
+    Without a strong ETag or Last-Modified, the part of a download that was cut off cannot be matched to the server's
+    version of the file, and the download begins anew.
 
     Raises:
         requests.RequestException: an error for an answer, or too many tries in a row that brought nothing.

@@ -7,7 +7,8 @@ shard of the output at a time.
 
 A document is dropped in one of three places, each of which says why: a page in `extract_pages`, a text by the filters
 of `recipe`, a duplicate in `dedup`. Everything that is dropped is written too, with its reason, and the counts add up:
-`candidates = documents + dropped`.
+`candidates = documents + dropped`. Texts that `ingest` leaves out (empty ones, those not sampled) are counted in its
+`stats.json`, pages that a crawl skips are listed in its `urls.parquet`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class DocumentShard(NamedTuple):
     crawled: bool  # extracted from pages, and in normal form; otherwise ingested
 
     def site(self, source: str, url: str | None) -> str:
-        """What shares a template: a host's pages; of ingested documents, which name few hosts twice, a source's."""
+        """The key of a template: the URL's host for a crawled page; the source for an ingested document, whose host
+        rarely repeats."""
         return (urlsplit(url or "").hostname or source) if self.crawled else source
 
 

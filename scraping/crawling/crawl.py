@@ -39,8 +39,8 @@ MIN_INTERRUPTION, MAX_INTERRUPTION = timedelta(hours=1), timedelta(days=1)
 def crawl(source: Source, out: Path, progress: Progress, previous: Path | None = None) -> None:
     """Fetch the pages of `source` into `out`, politely; continue where an earlier call was interrupted.
 
-    If that is too long ago, the crawl begins anew: a snapshot counts as fresh from its end on, and so would the pages
-    from before the interruption.
+    After a long interruption the crawl begins anew: a snapshot's age counts from its end, so pages from before the
+    interruption would pass as fresh.
 
     Args:
         source: where to begin, how far to go, how to behave.

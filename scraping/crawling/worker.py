@@ -180,7 +180,8 @@ class HostWorker:
         rules: dict[str, RobotsTxt | None] = {origin: robots}
 
         def delay_of(sitemap: str) -> float | None:
-            """A sitemap may lie on another host than the pages that it lists; then that host must agree."""
+            """The delay for a sitemap's host, which may be another than that of its pages; None if that host is out of
+            scope or disallows it."""
             if not self.state.scope.has_host(host_of(sitemap)):
                 return None
             its_origin = origin_of(sitemap)
