@@ -63,6 +63,7 @@ def test_outside_the_arrays(tmp_path, shards):
         read.document(5)
 
 
+@pytest.mark.long
 def test_resident_pages_are_given_back(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "RESIDENT_BYTES", 1 << 20)
     read = write_arrays(tmp_path, [[[1] * (16 << 20)]])

@@ -61,6 +61,7 @@ def test_a_declaration_can_be_read_back(title, site, page, tmp_path, prose):
     assert load_source(path).hosts == [site.host]
 
 
+@pytest.mark.long
 def test_what_cannot_be_looked_at(site, answer):
     with pytest.raises(UserError, match=r"^'me' is neither an e-mail address nor a URL nor a \$VARIABLE\.$"):
         declare(site.url(), "me", "x.yaml")

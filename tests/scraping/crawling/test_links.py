@@ -111,6 +111,7 @@ def test_hrefs_in_the_pages_encoding():
     assert links("<a href='/café'>".encode(), content_type="text/html") == expected
 
 
+@pytest.mark.long
 def test_hostile_pages_are_read_quickly():
     start = time.monotonic()
     assert not is_html(b"<!---->" * 140 + b"x", "text/plain")

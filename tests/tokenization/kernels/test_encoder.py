@@ -88,6 +88,7 @@ def test_memory_of_words_is_bounded(monkeypatch, tokenizer):
     assert len(fresh._borrow_encoder()._words) < 1000 + len(fresh.tokens) + 2 * (1 << 15)
 
 
+@pytest.mark.long
 def test_ids_up_to_twenty_bits():
     last = (1 << 20) - 1
     tokenizer = Tokenizer({**BYTES, b"ab": last - 1, b"abc": last}, "cl100k", {})

@@ -37,6 +37,7 @@ runs = st.builds(lambda c, n, d: c * n + d, st.sampled_from([b"a", b"ab", b"aab"
 vocabularies = st.dictionaries(few_letters | runs | st.binary(min_size=1, max_size=12), st.integers(1, 60), min_size=1)
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(vocabularies, st.integers(0, 40))
 def test_equals_the_references(words, n_merges):
