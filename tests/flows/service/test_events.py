@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import threading
 import time
 
@@ -63,6 +64,8 @@ def test_a_crawl_tells_when_its_site_changed(prefect_server, write_config, site,
     assert crawl() is None  # everything is new to the first crawl
     assert crawl() is None
     (folder / "a.html").write_text("<p>The second version, which is longer")
+    later = time.time() + 2  # a Last-Modified has whole seconds, and a crawl may take less than one
+    os.utime(folder / "a.html", (later, later))
     changes = crawl()
     assert changes.pop("fingerprint")
     assert changes == {"changed": 1}
