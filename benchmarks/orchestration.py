@@ -234,7 +234,7 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
 
         def plain():
             out = Path(tempfile.mkdtemp(dir=plainly))
-            job = Job(loaded.pretokenize, inputs, out, None, Context(reuse.store))
+            job = Job(loaded.pretokenize, inputs, out, None, Context(request.store))
             return lambda: pretokenize.build(job)
 
         contestants = {

@@ -16,17 +16,29 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from typing import IO
+from typing import IO, TypeVar
 
 from flows.engine.devices import reserved
-from flows.engine.stage import Context
-from modeling.config import RunConfig
+from flows.engine.stage import Context, Job
+from modeling.config import FinetuneConfig, PretrainConfig, RunConfig
 from modeling.device import training_environment
 from textmill.errors import UserError
 from textmill.processes import die_with_parent
 
 GRACE_SECONDS = 25.0
+Run = TypeVar("Run", PretrainConfig, FinetuneConfig)
 logger = logging.getLogger(__name__)
+
+
+def train(job: Job[Run], origin: str) -> None:
+    """Train on the job's `tokens` into `job.out`, from its input `origin` (tokenizer or checkpoint).
+
+    Raises:
+        UserError, RuntimeError: as `launch_training` does.
+    """
+    from modeling.training.process import command  # torch, which no other stage needs
+
+    launch_training(command(job.config, job.path("tokens"), job.path(origin), job.out), job.config, job.context)
 
 
 def launch_training(command: list[str], config: RunConfig, context: Context) -> None:

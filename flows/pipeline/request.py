@@ -12,6 +12,7 @@ from flows.engine.executors import check_executor
 from flows.pipeline.config import PipelineConfig, load_config
 from flows.pipeline.plan import Step, plan
 from flows.pipeline.selection import Selection
+from flows.store.local import Store
 from flows.store.open import open_store
 
 
@@ -41,6 +42,15 @@ class RunRequest:
         return cls(path, overrides or {}, load_config(path, overrides), selection)
 
     @cached_property
+    def store(self) -> Store:
+        """The store that the configuration names.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        return open_store(self.config.store)
+
+    @cached_property
     def steps(self) -> list[Step]:
         """The plan: what a run would do, and why, as of the first time it is asked for.
 
@@ -56,5 +66,5 @@ class RunRequest:
             UserError: as `steps` does; the store cannot be written, or the executor cannot be used.
         """
         if any(step.action.startswith("build") for step in self.steps):
-            open_store(self.config.store).check_writable()
+            self.store.check_writable()
             check_executor(self.config.runner)

@@ -35,7 +35,6 @@ from flows.service.limits import slots
 from flows.service.pages import publish, publish_run
 from flows.service.progress import BestEffort, StageProgress
 from flows.store.local import Artifact
-from flows.store.open import open_store
 from textmill.errors import Unavailable, UserError
 
 DEFAULT_CONFIG = "configs/demo.yaml"
@@ -58,14 +57,13 @@ class Builder:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = open_store(self.request.config.store)
         self.left_out = self.request.selection.leaves_out(self.request.config)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | None:
         if stage.name in self.left_out:
             return None
         selection, pipeline = self.request.selection, self.request.config
-        context = Context(self.store, pipeline.name, selection.options(stage))
+        context = Context(self.request.store, pipeline.name, selection.options(stage))
         if selection.takes_from_store(stage):
             return self._from_store(stage, config, inputs, context)
         task = stage_task.with_options(

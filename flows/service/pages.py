@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCol
 
 from flows.engine.page import Bars, Block, Picture, Sample, Table, Text
 from flows.engine.stage import Outcome
+from flows.stages.html import flat_metrics, number
 from flows.store.local import Artifact
 from flows.store.manifest import Manifest
 
@@ -49,8 +50,6 @@ def page_key(manifest: Manifest) -> str:
 
 
 def _page(outcome: Outcome) -> Iterator[str]:
-    from flows.stages.html import flat_metrics, number
-
     artifact = outcome.artifact
     manifest = artifact.manifest
     yield f"`{artifact.location}` · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
@@ -71,8 +70,6 @@ def _page(outcome: Outcome) -> Iterator[str]:
 
 
 def _markdown(block: Block) -> Iterator[str]:
-    from flows.stages.html import number
-
     match block:
         case Table(head, rows):
             yield from _table(head, [[_cell(number(cell)) for cell in row] for row in rows])

@@ -21,11 +21,9 @@ class Finetune(Stage[FinetuneConfig]):
     records = ("timing.jsonl", "tensorboard/*")
 
     def build(self, job: Job[FinetuneConfig]) -> None:
-        from flows.engine.training import launch_training
-        from modeling.training.process import command
+        from flows.engine.training import train
 
-        arguments = command(job.config, job.path("tokens"), job.path("checkpoint"), job.out)
-        launch_training(arguments, job.config, job.context)
+        train(job, origin="checkpoint")
 
     def label(self, config: FinetuneConfig) -> str:
         return f"masked, {config.steps:,} steps"

@@ -20,11 +20,9 @@ class Pretrain(Stage[PretrainConfig]):
     records = ("timing.jsonl", "tensorboard/*")
 
     def build(self, job: Job[PretrainConfig]) -> None:
-        from flows.engine.training import launch_training
-        from modeling.training.process import command
+        from flows.engine.training import train
 
-        arguments = command(job.config, job.path("tokens"), job.path("tokenizer"), job.out)
-        launch_training(arguments, job.config, job.context)
+        train(job, origin="tokenizer")
 
     def label(self, config: PretrainConfig) -> str:
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"
