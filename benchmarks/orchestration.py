@@ -217,7 +217,7 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
     from flows.pipeline.chain import chain
     from flows.pipeline.request import RunRequest
     from flows.pipeline.selection import Selection
-    from flows.service.flows import Builder
+    from flows.service.building import Builder
     from flows.stages.pretokenize import pretokenize
 
     request = RunRequest.load(Path(config))

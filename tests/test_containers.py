@@ -29,6 +29,7 @@ from prefect.utilities.templating import find_placeholders
 from flows.cli import app
 from flows.engine.training import GRACE_SECONDS
 from flows.pipeline.config import load_config
+from flows.service import deploying
 from flows.service import server as service
 
 PROJECT = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ def test_the_image_holds_the_packages_and_what_the_service_reads():
     assert all((PROJECT / source).exists() for source in sources)
     packages = {pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages <= sources
-    needed = {service.DEPLOYMENTS, service.AUTOMATIONS, "configs", "pyproject.toml", "constraints.txt"}
+    needed = {deploying.DEPLOYMENTS, deploying.AUTOMATIONS, "configs", "pyproject.toml", "constraints.txt"}
     assert {str(name) for name in needed} | {PYPROJECT["project"]["readme"]} <= sources
     let_in = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert let_in == sources
@@ -130,7 +131,7 @@ def test_environment_variables_are_settings_that_prefect_has():
         assert {*re.findall(r"PREFECT_[A-Z_]+", text)} <= known
     assert SERVICES["server"]["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == service.LEASE_STORAGE
     for environment in templates:
-        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(service.HEARTBEAT_SECONDS)
+        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deploying.HEARTBEAT_SECONDS)
 
 
 def test_the_server_finds_its_database(monkeypatch):
@@ -166,7 +167,7 @@ def test_every_queue_has_a_worker_and_every_worker_time_to_stop():
     for entry in workers:
         assert int(entry["stop_grace_period"].removesuffix("s")) >= service.CANCEL_SECONDS + service.STOP_SECONDS
         assert entry["depends_on"] == {"deploy": {"condition": "service_completed_successfully"}}
-    assert {*re.findall(r"(?:work-pool create|--pool) (\w+)", DEPLOYING)} == {service.POOL}
+    assert {*re.findall(r"(?:work-pool create|--pool) (\w+)", DEPLOYING)} == {deploying.POOL}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -46,9 +46,9 @@ def deploy(
     Runs will look for the project in the folder that this is started in. A work pool of another type (Docker,
     Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
     """
-    from flows.service import server
+    from flows.service import deploying
 
-    server.deploy(trainings, typer.echo)
+    deploying.deploy(trainings, typer.echo)
 
 
 def worker(

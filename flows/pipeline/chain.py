@@ -1,8 +1,8 @@
 """The chain: the order of the stages and what each is given, written once.
 
-What becomes of a stage is up to the interpreter that visits it: `flows.service.flows.Builder` builds or reuses it as a
-Prefect task, `flows.pipeline.plan.Planner` says what would happen, `flows.pipeline.gc.References` which artifacts a run
-would work with, `flows.pipeline.selection` what depends on what.
+What becomes of a stage is up to the interpreter that visits it: `flows.service.building.Builder` builds or reuses it as
+a Prefect task, `flows.pipeline.plan.Planner` says what would happen, `flows.pipeline.gc.References` which artifacts a
+run would work with, `flows.pipeline.selection` what depends on what.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The only room that knows Prefect.
 
-    flows         the pipeline and each stage as flows; a stage of a run is a task
+    building      the chain as tasks: what becomes of each stage in a run
+    flows         the pipeline and each stage as flows
     experiment    the flow of an experiment
     deployments   the flows under the names that prefect.yaml deploys
     form          the run forms of the UI, made from the configuration's models
@@ -8,11 +9,12 @@
     pages         what a stage and a run leave on their pages
     events        what automations can react to
     limits        slots that all machines of a server share
+    deploying     work pool, limits, automations and deployments on a server
     server        `textmill up`: server, deployments, worker
     database      the server's database, looked at before it starts
     doctor        what this machine lacks
 
-In reading order; the deployments name `deployments`, the command line calls `flows` and `server`.
+In reading order; the deployments name `deployments`, the command line calls `flows`, `deploying` and `server`.
 """
 
 import os

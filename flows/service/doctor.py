@@ -20,7 +20,8 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.engine.devices import gpus
 from flows.pipeline.config import load_config
-from flows.service.server import POOL, online
+from flows.service.deploying import POOL
+from flows.service.server import online
 from flows.store.open import open_store
 from scraping.crawling.source import load_source, shipped_sources
 from textmill.errors import UserError

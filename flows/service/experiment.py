@@ -12,7 +12,8 @@ from prefect.states import Completed
 from experiments import NAMES, load
 from flows.engine.stage import Outcome
 from flows.pipeline.experiment import comparison_of, plan_experiment
-from flows.service.flows import DEFAULT_CONFIG, NO_OVERRIDES, Builder, PipelineForm, build_chain
+from flows.service.building import Builder, build_chain
+from flows.service.flows import DEFAULT_CONFIG, NO_OVERRIDES, PipelineForm
 from flows.stages.comparison import comparison
 
 if TYPE_CHECKING:

@@ -6,36 +6,25 @@ can be repeated: they create objects on the server or bring them up to date.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
-import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
-from prefect.workers.process import ProcessWorker
 
-from flows.engine.devices import LIMIT, gpus
 from flows.service.database import check as check_database
+from flows.service.deploying import POOL, Echo, answers, check_folder, check_server, deploy, environment
 from textmill.errors import UserError
 from textmill.processes import die_with_parent, python_command
 
-Echo = Callable[[str], None]  # prints a line on the terminal
-POOL = "textmill"
-DEPLOYMENTS = Path("prefect.yaml")
-AUTOMATIONS = Path("automations.yaml")
-HEARTBEAT_SECONDS = 30  # the least that Prefect allows; automations.yaml waits for three of them
 # Kept in memory, the slots of a limit would stay taken for ever after a restart of the server.
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 START_SECONDS = 180.0  # a new database takes a while on a slow disk
@@ -50,35 +39,15 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
     Raises:
         UserError: the wrong folder, a port in use, a database that cannot be used, or a server that does not start.
     """
-    _check_folder()
+    check_folder()
     address = f"http://{host}:{port}"
-    if _answers(f"{address}/api"):
+    if answers(f"{address}/api"):
         raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
     check_database(database or PREFECT_API_DATABASE_CONNECTION_URL.value())
     with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database):
         echo(f"Server ready at {address}")
         deploy(None, echo)
         work(socket.gethostname(), [], echo)
-
-
-def deploy(trainings: int | None, echo: Echo) -> None:
-    """Put the work pool, the limit of `trainings`, the automations and the deployments on the server in Prefect's
-    settings.
-
-    Raises:
-        UserError: the wrong folder, no server, or a deployment that it refuses.
-    """
-    _check_folder()
-    _check_server()
-    with get_client(sync_client=True) as client:
-        ensure_server_objects(client, trainings)
-    done = subprocess.run(
-        python_command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)),
-        env=_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise UserError(f"{DEPLOYMENTS} could not be deployed:\n{done.stdout}{done.stderr}")
-    echo("Deployments ready: start them in the UI, or with `prefect deployment run pipeline/demo`")
 
 
 def work(name: str, queues: list[str], echo: Echo) -> None:
@@ -88,12 +57,12 @@ def work(name: str, queues: list[str], echo: Echo) -> None:
     Raises:
         UserError: no server, or a pool whose runs are not processes.
     """
-    _check_server()
+    check_server()
     _check_pool()
     command = ["worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     command += [word for queue in queues for word in ("--work-queue", queue)]
     while True:
-        with _prefect(command, _environment()) as worker:
+        with _prefect(command, environment()) as worker:
             try:
                 while worker.poll() is None and name not in online():
                     time.sleep(0.5)
@@ -108,23 +77,6 @@ def work(name: str, queues: list[str], echo: Echo) -> None:
         time.sleep(5)
 
 
-def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = None) -> None:
-    """Make the work pool, the limit of trainings (as many as this machine has GPUs, or else one) and the automations,
-    or bring them up to date. A pool that is there stays as it is; the deployments make its queues."""
-    template = ProcessWorker.get_default_base_job_template()
-    with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-    client.upsert_global_concurrency_limit_by_name(LIMIT, trainings or max(1, len(gpus())))
-    for document in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
-        automation = AutomationCore.model_validate(document)
-        known = client.read_automations_by_name(automation.name)
-        if known:
-            automation.enabled = known[0].enabled  # a person who switched it on or off in the UI meant it
-            client.update_automation(known[0].id, automation)
-        else:
-            client.create_automation(automation)
-
-
 def online() -> list[str]:
     """Names of the workers of our pool that the server has lately heard from.
 
@@ -134,20 +86,6 @@ def online() -> list[str]:
     with get_client(sync_client=True) as client:
         client.read_work_pool(POOL)
         return [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == "ONLINE"]
-
-
-def _check_folder() -> None:
-    for needed in (DEPLOYMENTS, AUTOMATIONS):
-        if not needed.is_file():
-            raise UserError(f"there is no {needed} here: run this in the folder of the project")
-
-
-def _check_server() -> None:
-    address = PREFECT_API_URL.value()
-    if not address:
-        raise UserError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api")
-    if not _answers(address):
-        raise UserError(f"no Prefect server answers at {address} (PREFECT_API_URL)")
 
 
 def _check_pool() -> None:
@@ -162,30 +100,14 @@ def _check_pool() -> None:
         )
 
 
-def _answers(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=5).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _environment() -> dict[str, str]:
-    """Environment variables for Prefect's processes and the runs that they start."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": PREFECT_API_URL.value(),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-    }
-
-
 @contextmanager
 def _server(host: str, port: int, database: str | None) -> Iterator[None]:
-    environment = _environment() | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE}
+    variables = environment() | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE}
     if database:
-        environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    with _prefect(["server", "start", "--host", host, "--port", str(port)], environment) as server:
+        variables["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    with _prefect(["server", "start", "--host", host, "--port", str(port)], variables) as server:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(PREFECT_API_URL.value()):
+        while not answers(PREFECT_API_URL.value()):
             if server.poll() is not None:
                 raise UserError(f"the Prefect server ended with exit status {server.returncode}; see its lines above")
             if time.monotonic() > deadline:

@@ -18,8 +18,8 @@ from prefect.flows import load_flow_from_entrypoint
 from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES, StageName
 from flows.pipeline.config import load_config
+from flows.service.deploying import POOL
 from flows.service.flows import PipelineForm
-from flows.service.server import POOL
 from scraping.crawling.source import load_source, shipped_sources
 
 PROJECT = Path(__file__).parents[3]

@@ -22,7 +22,8 @@ from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
-from flows.service.flows import Builder, pipeline, stage_flow
+from flows.service.building import Builder
+from flows.service.flows import pipeline, stage_flow
 from flows.store.fingerprint import digest
 from flows.store.local import Store
 from scraping.collections.ingest import IngestConfig
@@ -291,7 +292,7 @@ class Nothing(BaseModel):
 def test_a_site_or_a_data_set_that_cannot_be_reached_is_tried_again(
     config, prefect_server, monkeypatch, caplog, name, settings
 ):
-    monkeypatch.setattr("flows.service.flows.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("flows.service.building.RETRY_SECONDS", 0.05)
 
     @flow
     def one_stage():
@@ -322,7 +323,7 @@ def test_failures_of_the_outside_world_are_tried_again_and_mistakes_are_not(
         def headline(self, stats):
             return "never"
 
-    monkeypatch.setattr("flows.service.flows.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("flows.service.building.RETRY_SECONDS", 0.05)
 
     @flow
     def one_stage():

@@ -17,7 +17,7 @@ import yaml
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.engine.devices import LIMIT
-from flows.service.server import POOL, ensure_server_objects
+from flows.service.deploying import POOL, ensure_server_objects
 
 PROJECT = Path(__file__).parents[3]
 DECLARED = len(yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"])
