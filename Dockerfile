@@ -41,7 +41,7 @@ RUN pip install --no-deps --constraint constraints.txt ${TORCH_INDEX:+--index-ur
     && rm /tmp/requirements.txt
 
 # Here and not in site-packages: the deployments name this folder, and a run imports the code that lies in it.
-COPY README.md LICENSE prefect.yaml automations.yaml ./
+COPY README.md LICENSE prefect.yaml ./
 COPY configs configs
 COPY textmill textmill
 COPY tokenization tokenization

@@ -89,7 +89,7 @@ def test_the_image_holds_the_packages_and_what_the_service_reads():
     assert all((PROJECT / source).exists() for source in sources)
     packages = {pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages <= sources
-    needed = {deploying.DEPLOYMENTS, deploying.AUTOMATIONS, "configs", "pyproject.toml", "constraints.txt"}
+    needed = {deploying.DEPLOYMENTS, "configs", "pyproject.toml", "constraints.txt"}
     assert {str(name) for name in needed} | {PYPROJECT["project"]["readme"]} <= sources
     let_in = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert let_in == sources

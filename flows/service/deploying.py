@@ -24,7 +24,8 @@ from textmill.processes import python_command
 Echo = Callable[[str], None]  # prints a line on the terminal
 POOL = "textmill"
 DEPLOYMENTS = Path("prefect.yaml")
-AUTOMATIONS = Path("automations.yaml")
+AUTOMATIONS = Path("automations.yaml")  # of a project, in place of those that come with Textmill
+SHIPPED_AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 HEARTBEAT_SECONDS = 30  # the least that Prefect allows; automations.yaml waits for three of them
 
 
@@ -55,7 +56,8 @@ def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = Non
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
     client.upsert_global_concurrency_limit_by_name(LIMIT, trainings or max(1, len(gpus())))
-    for document in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
+    automations = AUTOMATIONS if AUTOMATIONS.is_file() else SHIPPED_AUTOMATIONS
+    for document in yaml.safe_load(automations.read_text())["automations"]:
         automation = AutomationCore.model_validate(document)
         known = client.read_automations_by_name(automation.name)
         if known:
@@ -66,9 +68,8 @@ def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = Non
 
 
 def check_folder() -> None:
-    for needed in (DEPLOYMENTS, AUTOMATIONS):
-        if not needed.is_file():
-            raise UserError(f"there is no {needed} here: run this in the folder of the project")
+    if not DEPLOYMENTS.is_file():
+        raise UserError(f"there is no {DEPLOYMENTS} here: run this in the folder of the project")
 
 
 def check_server() -> None:

@@ -183,8 +183,7 @@ def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractConte
         folder = tmp_path_factory.mktemp("service")
         (folder / "configs").mkdir()
         small_config(folder).rename(folder / "configs" / "demo.yaml")
-        for name in ("prefect.yaml", "automations.yaml"):
-            shutil.copy(PROJECT / name, folder)
+        shutil.copy(PROJECT / "prefect.yaml", folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

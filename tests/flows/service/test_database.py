@@ -39,8 +39,7 @@ def test_a_server_that_accepts_and_says_nothing():
 
 
 def test_up_ends_at_once_where_no_server_is(textmill, tmp_path, closed_port):
-    for name in ("prefect.yaml", "automations.yaml"):
-        (tmp_path / name).touch()
+    (tmp_path / "prefect.yaml").touch()
     nowhere = f"postgresql+asyncpg://a:secret@127.0.0.1:{closed_port}/name"
     process = textmill("up", "--port", str(closed_port), "--database", nowhere)
     out, err = process.communicate(timeout=60)

@@ -18,7 +18,7 @@ from prefect.flows import load_flow_from_entrypoint
 from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES, StageName
 from flows.pipeline.config import load_config
-from flows.service.deploying import POOL
+from flows.service.deploying import POOL, SHIPPED_AUTOMATIONS
 from flows.service.flows import PipelineForm
 from scraping.crawling.source import load_source, shipped_sources
 
@@ -97,7 +97,7 @@ def test_the_form_of_every_flow_describes_its_parameters():
 
 
 def test_the_automations_are_ones_that_prefect_takes():
-    for document in yaml.safe_load((PROJECT / "automations.yaml").read_text())["automations"]:
+    for document in yaml.safe_load(SHIPPED_AUTOMATIONS.read_text())["automations"]:
         automation = AutomationCore.model_validate(document)
         assert document.keys() <= AutomationCore.model_fields.keys()
         assert document["trigger"].keys() <= type(automation.trigger).model_fields.keys()

@@ -150,7 +150,6 @@ def deploy(folder: Path, environment: dict[str, str]) -> None:
     document = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
     document["deployments"] = [item for item in document["deployments"] if item["name"] in STAGES]
     (folder / "prefect.yaml").write_text(yaml.safe_dump({**document, "pull": PULL}))
-    shutil.copy(PROJECT / "automations.yaml", folder)
     done = subprocess.run(
         [TEXTMILL, "deploy"], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
