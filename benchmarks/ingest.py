@@ -144,7 +144,8 @@ _IMPORTS = {
 
 def ours(folder: str, out: Path) -> None:
     """Ingest as the stage does."""
-    from scraping.collections.ingest import IngestConfig, ingest
+    from scraping.collections.config import IngestConfig
+    from scraping.collections.ingest import ingest
     from textmill.progress import quiet
 
     ingest(IngestConfig(path=folder), out, quiet)

@@ -32,14 +32,16 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.mapping import HERE, Callback, Executor, map_in_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AHEAD = 4  # shards handed out for each worker: some wait at the worker, so that it is never idle
 ATTEMPTS = 4  # how often one shard may lose its worker; Dask's and Ray's own limit
@@ -145,6 +147,8 @@ class _Spooled(NamedTuple):
 
 def _spool(job: tuple[Item, Path], function: Callable[[Item], Iterator[pa.Table]]) -> _Spooled:
     """In a worker: write the tables of an item. A table's metadata stay with its batch."""
+    import pyarrow as pa
+
     item, path = job
     count, error = 0, None
     with atomic_path(path, durable=False) as unfinished, ExitStack() as stack:
@@ -165,6 +169,8 @@ def _spool(job: tuple[Item, Path], function: Callable[[Item], Iterator[pa.Table]
 
 def _tables_of(spooled: _Spooled) -> Iterator[pa.Table]:
     """Read the tables back and remove their file."""
+    import pyarrow as pa
+
     if spooled.tables:
         with pa.memory_map(str(spooled.path)) as file, pa.ipc.open_stream(file) as stream:
             for _ in range(spooled.tables):

@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
-from scraping.collections.ingest import IngestConfig
-from scraping.corpus.prepare import PrepareConfig
+from scraping.collections.config import IngestConfig
+from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import Source, load_source
 from scraping.extraction.extract import RecordsExtractor, load_reader
 from textmill.errors import UserError

@@ -6,7 +6,8 @@ from typing import Any
 
 from flows.engine.stage import Job, Stage
 from flows.store.local import Store
-from scraping.collections.ingest import IngestConfig, ingest_files
+from scraping.collections.config import IngestConfig
+from scraping.collections.files import ingest_files
 from scraping.collections.remote import is_remote
 
 

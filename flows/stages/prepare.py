@@ -6,13 +6,12 @@ import fnmatch
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
 
 from flows.engine.page import Bars, Block, Sample, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
-from scraping.corpus.prepare import PrepareConfig
+from scraping.corpus.config import PrepareConfig
 from scraping.extraction.extract import Extractor, RecordsExtractor, reader_digest
 
 
@@ -71,6 +70,8 @@ class Prepare(Stage[PrepareSettings]):
 
 
 def _first_document(artifact: Artifact) -> str:
+    import pyarrow.parquet as pq
+
     with artifact.open(min(fnmatch.filter(artifact.manifest.files, "train-*.parquet"))) as file:
         batch = next(pq.ParquetFile(file).iter_batches(batch_size=1, columns=["text"]))
         return str(batch["text"][0].as_py())

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flows.engine.page import Block, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
@@ -52,6 +50,8 @@ class Pretokenize(Stage[PretokenizeConfig]):
 
 def count_tokens(file: Path) -> int | None:
     """Tokens of a `.bin`, documents of an `.idx`."""
+    import numpy as np
+
     match file.suffix:
         case ".bin":
             dtype = json.loads((file.parent / "meta.json").read_bytes())["dtype"]

@@ -9,7 +9,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
 
 from flows.store.fingerprint import digest
@@ -107,6 +106,8 @@ def describe_files(folder: Path, records: tuple[str, ...], count: Callable[[Path
 def count_rows(file: Path) -> int | None:
     """Rows of a Parquet file, lines of a JSON-lines file, None for anything else."""
     if file.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
         return int(pq.read_metadata(file).num_rows)
     if file.suffix == ".jsonl":
         with file.open("rb") as stream:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -23,77 +22,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field, field_validator
 
 from scraping.collections.archives import Damaged
+from scraping.collections.config import IngestConfig
 from scraping.collections.documents import counts_of, read_unit
-from scraping.collections.layouts import Unit, files_of_one_layout, units
-from scraping.collections.remote import check_reachable, fetch_files, is_remote
+from scraping.collections.files import ingest_files
+from scraping.collections.layouts import Unit, units
+from scraping.collections.remote import fetch_files, is_remote
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
 from textmill.errors import UserError
 from textmill.files import atomic_write, remove_temporary
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
-from textmill.settings import execution_only
 
 logger = logging.getLogger(__name__)
-
-
-class IngestConfig(BaseModel, extra="forbid"):
-    """A text collection: which, and how much of it."""
-
-    path: str = execution_only(
-        description="File, folder or glob; a file's http(s) URL; or hf://datasets/OWNER/NAME on the Hugging Face hub"
-    )
-    name: str = Field("openwebtext", min_length=1, description="Name of the collection, the documents' source")
-    required: bool = execution_only(
-        True, description="Whether a missing collection is an error; otherwise the run goes on without it"
-    )
-    text_column: str = Field("text", description="Column or JSON key that holds the text")
-    limit: int | None = Field(None, gt=0, description="Stop after this many documents")
-    sample: float | None = Field(
-        None, gt=0, le=1, description="Keep this share of the documents, by a hash of the text"
-    )
-    workers: int = execution_only(
-        default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, description="Threads that read ahead"
-    )
-
-    @field_validator("path")
-    @classmethod
-    def _path(cls, path: str) -> str:
-        if not path.strip():
-            raise ValueError("empty path: name a file, a folder, a glob, a URL or hf://datasets/OWNER/NAME")
-        return path
-
-
-def ingest_files(config: IngestConfig) -> list[Path]:
-    """The local files that `ingest` will read, in order; none if the collection is elsewhere.
-
-    Raises:
-        UserError: there is nothing to read there.
-        Unavailable: it cannot be reached now.
-    """
-    if is_remote(config.path):
-        check_reachable(config.path)
-        return []
-    path = Path(config.path).expanduser()
-    if path.is_file():
-        return [path.absolute()]
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file())
-    else:
-        parent = Path(path.anchor) if path.is_absolute() else Path()
-        try:
-            found = sorted(file for file in parent.glob(str(path.relative_to(parent))) if file.is_file())
-        except ValueError as error:
-            raise UserError(f"{config.path} is not a glob ({error}): write one such as data/*.parquet.") from error
-    files = files_of_one_layout(found)
-    if not files:
-        raise UserError(
-            f"no text collection at {config.path}: set the path to Parquet, .jsonl.zst, .tar.xz or .txt files, "
-            "or set required: false to go on without it."
-        )
-    return [file.absolute() for file in files]
 
 
 def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor: Executor = HERE) -> None:

@@ -17,20 +17,19 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scraping.collections.archives import DECODER_ERRORS, decompressed, is_tar, naming_damage, safe_members
+from scraping.collections.names import is_data
 from textmill.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-Name = TypeVar("Name", str, Path)
 
 SEPARATOR = b"<|endoftext|>"
 DOCUMENT_BYTES = 64 << 20  # more than this is not a document
@@ -38,13 +37,6 @@ BATCH_ROWS = 1_000
 BATCH_BYTES = 8 << 20
 _UNIT_BYTES = 32 << 20  # row groups are read together up to this size
 _OPTIONAL_COLUMNS = {"url": ("url",), "title": ("title",), "lang": ("language", "lang")}
-# Where a folder or repository holds one collection in several layouts, the first of these is read.
-_LAYOUTS = (
-    re.compile(r"\.parquet$"),
-    re.compile(r"\.(json|jsonl|ndjson)(\.(xz|gz|bz2|zst))?$"),
-    re.compile(r"(\.tar|\.tgz|_data)(\.(xz|gz|bz2|zst))?$"),
-    re.compile(r"\.txt(\.(xz|gz|bz2|zst))?$"),
-)
 
 
 class Batch(NamedTuple):
@@ -79,27 +71,6 @@ class Document(NamedTuple):
 
 
 # --- files and their units --------------------------------------------------------------------------------------------
-
-
-def is_data(name: str) -> bool:
-    """Whether a file's name is that of a layout read here.
-
-    Example:
-        >>> is_data("urlsf_subset00-1_data.xz"), is_data("README.md")
-        (True, False)
-    """
-    path = PurePosixPath(name)
-    stem = re.sub(r"\.(xz|gz|bz2|zst)$", "", path.name)
-    known = stem.endswith((".parquet", ".json", ".jsonl", ".ndjson", ".tar", ".tgz", "_data", ".txt"))
-    return known and not path.name.startswith(".")
-
-
-def files_of_one_layout(names: Sequence[Name]) -> list[Name]:
-    """Those of the files that are in the layout to be read; none if no file is data."""
-    for layout in _LAYOUTS:
-        if files := [name for name in names if layout.search(str(name)) and is_data(str(name))]:
-            return files
-    return []
 
 
 def units(path: Path, text_column: str, spool: Path) -> Iterator[Unit]:

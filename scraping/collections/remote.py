@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from scraping.collections.layouts import files_of_one_layout, is_data
+from scraping.collections.names import files_of_one_layout, is_data
 from textmill.errors import Unavailable, UserError
 from textmill.files import atomic_write
 from textmill.progress import Progress

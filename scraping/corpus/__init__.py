@@ -1,9 +1,11 @@
 """From pages and documents to one corpus. `prepare` is the table of contents; its steps, in order:
 
+config          what a configuration says about a corpus
+
 extract_pages   pages -> documents; drops what has no text
 templates       learns the text that a site repeats on its pages; boilerplate finds and removes it
 refine          removes templates, filters, signs for deduplication
-recipe          which documents are worth training on: the filters in their order, and their thresholds
+recipe          which documents are worth training on: the filters in their order
 filters         the filters, each with its reason to drop a document
 dedup           exact and near-duplicates, by MinHash and verified
 writer          the corpus on disk: sorted, split, and what was dropped beside it

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 from rensa import RMinHash
 
+from scraping.corpus.config import DedupConfig
 from scraping.corpus.hashing import Hashes, hash_ngrams, hash_words
 from scraping.shards import count_rows, read_at
 from textmill.progress import Progress
@@ -34,16 +34,6 @@ _SHINGLE_WORDS = 5
 _RECALL = 0.99
 
 Bucket = tuple[int, int]  # band, and number of the bucket within it
-
-
-class DedupConfig(BaseModel, extra="forbid"):
-    """Which documents count as duplicates of another."""
-
-    exact: bool = Field(True, description="Drop documents with the same text as another")
-    near: bool = Field(True, description="Drop documents that resemble another")
-    threshold: float = Field(
-        0.8, gt=0.3, le=1, description="Jaccard similarity of 5-word runs from which on two documents count as the same"
-    )
 
 
 class Signatures(NamedTuple):

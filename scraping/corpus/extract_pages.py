@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, Field
-
+from scraping.corpus.config import ExtractionLimits
 from scraping.corpus.records import RECORDS
 from scraping.corpus.steps import Execution
 from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor
@@ -37,14 +36,6 @@ _REASONS = {
 _TOO_MUCH = {"time", "memory", "died", "error"}
 _ADDRESS = re.compile("0x[0-9a-f]+")  # in an exception's text; another one in every process
 _COLUMNS = ["url", "final_url", "source", "status", "content_type", "body"]
-
-
-class ExtractionLimits(BaseModel, extra="forbid"):
-    """What one page may cost; a page that exceeds a limit is dropped with that reason."""
-
-    page_bytes: int = Field(10_000_000, gt=0, description="Largest page in bytes")
-    cpu_seconds: float = Field(20, ge=1, description="CPU seconds for one page")
-    memory_bytes: int = Field(2 << 30, ge=1 << 28, description="Memory of an extraction process in bytes")
 
 
 class ExtractedShard(NamedTuple):

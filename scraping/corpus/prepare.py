@@ -14,21 +14,18 @@ of `recipe`, a duplicate in `dedup`. Everything that is dropped is written too, 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, Field
-
-from scraping.corpus.dedup import DedupConfig, deduplicate
-from scraping.corpus.extract_pages import ExtractionLimits, extract_pages
-from scraping.corpus.recipe import FilterConfig
+from scraping.corpus.config import PrepareConfig
+from scraping.corpus.dedup import deduplicate
+from scraping.corpus.extract_pages import extract_pages
 from scraping.corpus.records import write_records
 from scraping.corpus.refine import RefineConfig, refine, sum_counts
 from scraping.corpus.steps import Execution
-from scraping.corpus.templates import DocumentShard, TemplateConfig, learn_templates
+from scraping.corpus.templates import DocumentShard, learn_templates
 from scraping.corpus.writer import Candidates, write_corpus
 from scraping.extraction.extract import Extractor, RecordsExtractor, load_reader
 from scraping.shards import count_rows, shards
@@ -36,20 +33,6 @@ from textmill.errors import UserError
 from textmill.files import atomic_write, remove_temporary
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
-from textmill.settings import execution_only
-
-
-class PrepareConfig(BaseModel, extra="forbid"):
-    """How pages and documents become a corpus."""
-
-    limits: ExtractionLimits = ExtractionLimits()
-    template: TemplateConfig = TemplateConfig()
-    filters: FilterConfig = FilterConfig()
-    dedup: DedupConfig = DedupConfig()
-    validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the documents set aside for validation")
-    workers: int = execution_only(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Child processes that extract and filter"
-    )
 
 
 class CorpusInputs(NamedTuple):

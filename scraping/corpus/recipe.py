@@ -11,12 +11,10 @@ people do not read is dropped. Every group of filters can be switched off, and e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pydantic import BaseModel, Field, field_validator
-
+from scraping.corpus.config import FilterConfig
 from scraping.corpus.filters import (
     BulletLines,
     Document,
@@ -35,63 +33,6 @@ from scraping.corpus.filters import (
     TopNgram,
     WordLength,
 )
-
-
-class LengthRules(BaseModel, extra="forbid"):
-    enabled: bool = Field(True, description="Drop documents that are too short or too long")
-    min_characters: int = Field(200, ge=0, description="Fewest characters")
-    max_characters: int = Field(2_000_000, gt=0, description="Most characters")
-
-
-class LanguageRules(BaseModel, extra="forbid"):
-    keep: list[str] = Field([], description="ISO 639-1 codes of the languages to keep, as in [en, es]; empty keeps all")
-    min_score: float = Field(
-        0.2, ge=0, le=1, description="Below this confidence a document counts as none of the languages"
-    )
-
-    @field_validator("keep")
-    @classmethod
-    def _codes(cls, codes: list[str]) -> list[str]:
-        for code in codes:
-            if not re.fullmatch("[a-z]{2,3}", code):
-                raise ValueError(f"{code!r} is not a language code: write two or three small letters such as 'en'")
-        return codes
-
-
-class RepetitionRules(BaseModel, extra="forbid"):
-    enabled: bool = Field(True, description="Drop documents that repeat themselves")
-    max_duplicate_lines: float = Field(
-        0.85, ge=0, le=1, description="Share of characters in lines that occurred before"
-    )
-    max_duplicate_runs: float = Field(
-        0.85, ge=0, le=1, description="Share of words in runs of ten words that occurred before"
-    )
-    max_top_ngram: float = Field(
-        0.3, ge=0, le=1, description="Share of words taken up by the most frequent run of two, three or four words"
-    )
-
-
-class SymbolRules(BaseModel, extra="forbid"):
-    enabled: bool = Field(True, description="Drop documents that are not made of words")
-    min_mean_word: float = Field(2.5, ge=0, description="Smallest mean word length in characters")
-    max_mean_word: float = Field(15, gt=0, description="Largest mean word length in characters")
-    min_alphabetic_words: float = Field(0.4, ge=0, le=1, description="Share of words that contain a letter")
-    max_hashes_and_ellipses: float = Field(0.2, ge=0, description="'#' and '…' per word")
-    max_bullet_lines: float = Field(0.95, ge=0, le=1, description="Share of lines that start with a bullet")
-    max_ellipsis_lines: float = Field(0.5, ge=0, le=1, description="Share of lines that end with an ellipsis")
-    max_replacement_characters: float = Field(
-        0.01, ge=0, le=1, description="Share of U+FFFD, the mark of a failed decoding"
-    )
-    placeholder_text: bool = Field(True, description="Drop documents that contain 'lorem ipsum'")
-
-
-class FilterConfig(BaseModel, extra="forbid"):
-    """Rules a document must pass; they are tried in this order, and the first that fails is the reason."""
-
-    length: LengthRules = LengthRules()
-    symbols: SymbolRules = SymbolRules()
-    repetition: RepetitionRules = RepetitionRules()
-    language: LanguageRules = LanguageRules()
 
 
 class FilterResult(NamedTuple):

@@ -17,8 +17,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from scraping.corpus.boilerplate import remove_template
-from scraping.corpus.dedup import DedupConfig, Signatures, concatenated, sign
-from scraping.corpus.recipe import FilterConfig, apply_filters, recipe
+from scraping.corpus.config import DedupConfig, FilterConfig
+from scraping.corpus.dedup import Signatures, concatenated, sign
+from scraping.corpus.recipe import apply_filters, recipe
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, SiteTemplates
 from scraping.corpus.writer import dropped_row

@@ -9,21 +9,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from scraping.corpus.boilerplate import Sampler, Template, TemplateLearner
+from scraping.corpus.config import TemplateConfig
 from scraping.extraction.normalize import normalize
 from scraping.shards import read_at, read_rows
 from textmill.files import atomic_path
 from textmill.progress import Progress
-
-
-class TemplateConfig(BaseModel, extra="forbid"):
-    """Removal of the text that a site repeats on its pages."""
-
-    enabled: bool = Field(True, description="Remove menus, notices and footers that recur over a site's pages")
-    share: float = Field(0.05, gt=0, le=1, description="On what share of a site's pages a run of words is template")
-    min_pages: int = Field(10, ge=2, description="On how many pages it must occur besides")
 
 
 class DocumentShard(NamedTuple):

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -188,3 +190,19 @@ def test_brackets_in_what_is_told_are_no_markup(capsys):
     out = capsys.readouterr().out
     for told in ("prepare [docs]", "[a-z]+ → [/x]", "Plan of a [b]"):
         assert told in out
+
+
+SLOW_TO_IMPORT = ("torch", "numba", "numpy", "pyarrow", "prefect", "matplotlib", "trafilatura", "tiktoken", "fsspec")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status"], ["run", "CONFIG", "--dry-run"]])
+def test_what_only_looks_answers_without_the_libraries_that_do_the_work(write_config, command):
+    config = write_config()
+    command = [str(config) if part == "CONFIG" else part for part in command]
+    program = f"import sys, flows.cli; sys.argv = ['textmill', *{command!r}]; flows.cli.main()"
+    told = subprocess.run([sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True)
+
+    assert told.returncode == 0, told.stderr[-2000:]
+    imported = {line.rsplit("|", 1)[1].strip() for line in told.stderr.splitlines() if line.startswith("import time:")}
+    assert "flows.cli" in imported
+    assert imported.isdisjoint(SLOW_TO_IMPORT)

@@ -32,8 +32,10 @@ from flows.engine.executors import AHEAD, ExecutorConfig, check_executor, open_e
 from flows.pipeline.config import load_config
 from flows.pipeline.plan import plan
 from flows.service.flows import stage_flow
-from scraping.collections.ingest import IngestConfig, ingest
-from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
+from scraping.collections.config import IngestConfig
+from scraping.collections.ingest import ingest
+from scraping.corpus.config import PrepareConfig
+from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.extraction.extract import MainExtractor
 from scraping.shards import PAGES, ShardWriter
 from textmill.errors import UserError

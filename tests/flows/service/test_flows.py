@@ -26,7 +26,7 @@ from flows.service.building import Builder
 from flows.service.flows import pipeline, stage_flow
 from flows.store.fingerprint import digest
 from flows.store.local import Store
-from scraping.collections.ingest import IngestConfig
+from scraping.collections.config import IngestConfig
 from scraping.crawling.source import Source, load_source
 from textmill.errors import Unavailable, UserError
 

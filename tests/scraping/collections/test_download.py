@@ -15,8 +15,10 @@ import pytest
 import requests
 
 from scraping.collections import download as download_module
+from scraping.collections.config import IngestConfig
 from scraping.collections.download import download
-from scraping.collections.ingest import IngestConfig, ingest, ingest_files
+from scraping.collections.files import ingest_files
+from scraping.collections.ingest import ingest
 from scraping.collections.remote import is_remote
 from textmill.errors import Unavailable, UserError
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.collections.ingest import IngestConfig, ingest
+from scraping.collections.config import IngestConfig
+from scraping.collections.ingest import ingest
 
 COMMIT, LATER = "a" * 40, "b" * 40
 REPOSITORY = "owner/openwebtext"
@@ -24,7 +25,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from textmill.errors import UserError
-from scraping.collections.ingest import IngestConfig, ingest, ingest_files
+from scraping.collections.config import IngestConfig
+from scraping.collections.files import ingest_files
+from scraping.collections.ingest import ingest
 config = IngestConfig(path=sys.argv[1])
 try:
     assert ingest_files(config) == []

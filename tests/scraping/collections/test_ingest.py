@@ -29,8 +29,10 @@ from hypothesis import strategies as st
 
 from scraping.collections import ingest as ingest_module
 from scraping.collections.archives import Damaged
+from scraping.collections.config import IngestConfig
 from scraping.collections.documents import canonical_whitespace, document_id
-from scraping.collections.ingest import IngestConfig, ingest, ingest_files
+from scraping.collections.files import ingest_files
+from scraping.collections.ingest import ingest
 from scraping.collections.layouts import SEPARATOR
 from scraping.shards import count_rows, read_rows, shards
 from textmill.errors import UserError

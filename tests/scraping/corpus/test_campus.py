@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from scraping.collections.config import IngestConfig
 from scraping.collections.documents import document_id
-from scraping.collections.ingest import IngestConfig, ingest
+from scraping.collections.ingest import ingest
 from scraping.corpus.boilerplate import Sampler, TemplateLearner, remove_template
-from scraping.corpus.dedup import DedupConfig, find_duplicates, sign
+from scraping.corpus.config import DedupConfig, PrepareConfig, TemplateConfig
+from scraping.corpus.dedup import find_duplicates, sign
 from scraping.corpus.hashing import hash_ngrams, hash_words
-from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
-from scraping.corpus.templates import TemplateConfig
+from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.extraction.normalize import normalize
 from scraping.shards import read_rows, shards
 

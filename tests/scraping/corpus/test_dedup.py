@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from scraping.corpus.dedup import PERMUTATIONS, DedupConfig, find_duplicates, rows_per_band, shingles, sign
+from scraping.corpus.config import DedupConfig
+from scraping.corpus.dedup import PERMUTATIONS, find_duplicates, rows_per_band, shingles, sign
 
 
 def sentence_text(random_word, count):

@@ -8,8 +8,9 @@ import textwrap
 import pytest
 from pydantic import ValidationError
 
+from scraping.corpus.config import FilterConfig
 from scraping.corpus.filters import detect_language
-from scraping.corpus.recipe import FilterConfig, FilterResult, apply_filters, recipe
+from scraping.corpus.recipe import FilterResult, apply_filters, recipe
 
 PROSE = (
     "The library was founded in the spring of that year by a small group of teachers who wanted their students to read "

@@ -14,9 +14,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.collections.ingest import IngestConfig, ingest
+from scraping.collections.config import IngestConfig
+from scraping.collections.ingest import ingest
+from scraping.corpus.config import PrepareConfig
 from scraping.corpus.extract_pages import page_id
-from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
+from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.extraction.extract import ArticleExtractor, MainExtractor, RecordsExtractor
 from scraping.shards import DOCUMENTS, DROPPED, PAGES, ShardWriter, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError
@@ -200,7 +202,8 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from scraping.extraction.extract import MainExtractor
-from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
+from scraping.corpus.config import PrepareConfig
+from scraping.corpus.prepare import CorpusInputs, prepare
 pages, documents, out = map(Path, sys.argv[1:])
 prepare(CorpusInputs([pages], [documents], {"site": MainExtractor()}), PrepareConfig(workers=2), out)
 """

@@ -3,7 +3,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.corpus.prepare import CorpusInputs, PrepareConfig, prepare
+from scraping.corpus.config import PrepareConfig
+from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.crawling.crawl import crawl
 from scraping.crawling.source import load_source
 from scraping.extraction.extract import extract
