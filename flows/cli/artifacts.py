@@ -30,10 +30,10 @@ def reproduce(
     """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
     from flows.cli.pipeline import print_steps
     from flows.engine.materialize import code_version
-    from flows.pipeline.chain import STAGES
     from flows.pipeline.config import load_config
     from flows.pipeline.plan import plan
     from flows.pipeline.reproduce import write_configuration
+    from flows.pipeline.selection import Selection
     from flows.store.open import open_artifact
     from textmill.errors import UserError
 
@@ -42,8 +42,7 @@ def reproduce(
     configuration = write_configuration(found, out or Path(f"reproduced-{found.manifest.fingerprint}"))
     try:
         loaded = load_config(configuration)
-        up_to = list(STAGES)[: list(STAGES).index(stage) + 1]
-        steps = [step for step in plan(loaded) if step.stage in up_to]
+        steps = plan(loaded, Selection(until=stage))
     except UserError as error:
         typer.echo(f"Wrote {configuration}. Before it can be run: {error}")
         return

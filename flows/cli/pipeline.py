@@ -37,7 +37,7 @@ def run(
         str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on what the store holds of earlier ones")
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Build this stage and everything after it again")
+        str | None, typer.Option("--from", metavar="STAGE", help="Build this stage and all that is made from it again")
     ] = None,
     force: Annotated[
         list[str],

@@ -13,6 +13,7 @@ from flows.store.local import Artifact, Store
 from textmill.errors import UserError
 
 FINGERPRINT_DIGITS = 16
+NOT_BUILT = "not built yet"
 
 
 class NotThere(UserError):
@@ -57,7 +58,7 @@ def assess(stage: Stage[Config], config: Config, inputs: Inputs, context: Contex
         fingerprint = fingerprint_of(identity)
         found = store.find(stage.name, fingerprint)
     if found is None:
-        return Assessment(identity, fingerprint, None, _difference(stage.name, identity, store))
+        return Assessment(identity, fingerprint, None, _difference(stage, config, identity, store))
     if damage := found.damage(options.verify):
         return Assessment(identity, fingerprint, None, f"damaged: {damage}")
     if options.force:
@@ -95,19 +96,26 @@ def _or_left_out(stage: Stage[Config], config: Config) -> Iterator[None]:
 def what_changed(stage: Stage[Config], config: Config, store: Store) -> str | None:
     """How the stage's version and configuration differ from the nearest artifact's, whatever its inputs; None if they
     are equal."""
-    return _difference(stage.name, identify(stage, config, {}, store), store, leave_out="inputs.") or None
+    return _difference(stage, config, identify(stage, config, {}, store), store, leave_out="inputs.") or None
 
 
-def _difference(stage: str, identity: dict[str, Any], store: Store, leave_out: str | None = None) -> str:
-    """How this identity differs from the nearest one in the store, e.g. "steps: 300 → 400"."""
+def _difference(
+    stage: Stage[Config], config: Config, identity: dict[str, Any], store: Store, leave_out: str | None = None
+) -> str:
+    """How this identity differs from the nearest one of the same thing in the store, e.g. "steps: 300 → 400"."""
 
     def comparable(identity: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in _leaves(identity) if not (leave_out and key.startswith(leave_out))}
 
     wanted = comparable(identity)
-    others = [comparable(artifact.manifest.identity) for artifact in store.artifacts(stage)]
+    label = stage.label(config)
+    others = [
+        comparable(artifact.manifest.identity)
+        for artifact in store.artifacts(stage.name)
+        if artifact.manifest.label == label or not stage.label_is_subject
+    ]
     if not others:
-        return "not built yet"
+        return NOT_BUILT
     changes = [
         {
             key: (other.get(key), wanted.get(key))

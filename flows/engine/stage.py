@@ -147,6 +147,8 @@ class Stage(ABC, Generic[Config]):
         inputs: names of what it is made from, as `chain` gives them.
         records: file patterns that hold clocks and rates: sealed and verified, but outside the digest.
         retries: how often Prefect tries again after a failure of the outside world.
+        label_is_subject: artifacts of another label are of another thing (another site), not this one with other
+            settings, so a reason to build never compares with them.
     """
 
     name: ClassVar[str]
@@ -154,6 +156,7 @@ class Stage(ABC, Generic[Config]):
     inputs: ClassVar[tuple[str, ...]] = ()
     records: ClassVar[tuple[str, ...]] = ()
     retries: ClassVar[int] = 0
+    label_is_subject: ClassVar[bool] = False
 
     # -- what it does --------------------------------------------------------------------------------------------
 

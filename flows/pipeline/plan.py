@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from flows.engine.assess import NotThere, assess, check_available, what_changed
+from flows.engine.assess import NOT_BUILT, NotThere, assess, check_available, what_changed
 from flows.engine.stage import Context, Stage, each_of
 from flows.pipeline.chain import chain
 from flows.pipeline.config import PipelineConfig
@@ -36,9 +36,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Pending:
-    """Stands for an artifact that is not built yet, so that what follows from it cannot be known."""
+    """Stands for an artifact that is to be built, so that what follows from it cannot be known. `is_first`: nothing like
+    it was built before, so neither was anything from it."""
 
     stage: str
+    is_first: bool
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Planner:
     def __post_init__(self) -> None:
         self.store = open_store(self.config.store)
         self.left_out = self.selection.leaves_out(self.config)
+        self.forced = self.selection.forced(self.config)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | Pending | None:
         if stage.name in self.left_out:
@@ -60,18 +63,20 @@ class Planner:
         self.steps.append(step)
         if step.action == "skip":
             return None
-        return step.artifact if step.action == "reuse" else Pending(stage.name)
+        return step.artifact if step.action == "reuse" else Pending(stage.name, is_first=step.reason == NOT_BUILT)
 
     def _step(self, stage: Stage[Any], config: BaseModel, inputs: dict[str, Any]) -> Step:
         title = stage.title(config)
-        context = Context(self.store, options=self.selection.options(stage))
-        pending = [item.stage for item in each_of(inputs) if isinstance(item, Pending)]
+        context = Context(self.store, options=self.selection.options(stage, self.forced))
+        pending = [item for item in each_of(inputs) if isinstance(item, Pending)]
         if pending:
             if context.options.force:
                 return Step(stage.name, title, "build", "forced")
+            if any(item.is_first for item in pending):
+                return Step(stage.name, title, "build", NOT_BUILT)
             if changed := what_changed(stage, config, self.store):
                 return Step(stage.name, title, "build", changed)
-            names = " or ".join(dict.fromkeys(pending))
+            names = " or ".join(dict.fromkeys(item.stage for item in pending))
             return Step(stage.name, title, "build?", f"only if {names} comes out different")
         try:
             assessment = assess(stage, config, inputs, context)

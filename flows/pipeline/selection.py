@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,9 @@ class Selection:
 
     Attributes:
         force: rebuilt; what follows is rebuilt only if it comes out different.
-        start: rebuilt together with everything after it.
-        only: run alone: what comes before is taken from the store, what comes after is not run.
-        until: the last stage to run.
+        start: rebuilt together with everything that is made from it.
+        only: run alone: what it is made from is taken from the store, and nothing else is run.
+        until: run with all that it is made from, and nothing else.
         verify: compare SHA-256 too before anything is reused.
     """
 
@@ -43,23 +44,30 @@ class Selection:
         """The stages of the pipeline that are neither run nor needed by those that are.
 
         Raises:
-            UserError: the configuration leaves out the one that is to run alone.
+            UserError: the configuration has no stage of a name that is selected.
         """
-        if self.only:
-            needs = _needs(config)
-            if self.only not in needs:
-                raise UserError(f"the configuration has no {self.only}: give it a section `{self.only}`")
-            return frozenset(STAGES) - needs[self.only]
-        return frozenset(name for name in STAGES if self.until and _position(name) > _position(self.until))
+        selected = [name for name in (*self.force, self.start, self.only, self.until) if name]
+        needs = _needs(config) if selected else {}
+        for name in selected:
+            if name not in needs:
+                raise UserError(f"the configuration has no {name}: give it a section `{name}`")
+        last = self.only or self.until
+        return frozenset(STAGES) - needs[last] if last else frozenset()
 
     def takes_from_store(self, stage: Stage[Any]) -> bool:
         """Whether a stage that is not left out is only there for the one that runs alone."""
         return self.only is not None and stage.name != self.only
 
-    def options(self, stage: Stage[Any]) -> Options:
-        follows_start = self.start is not None and _position(stage.name) >= _position(self.start)
+    def forced(self, config: PipelineConfig) -> frozenset[str]:
+        """The stages of the pipeline that are built again although the store has them."""
+        if self.start is None:
+            return self.force
+        return self.force | {name for name, needed in _needs(config).items() if self.start in needed}
+
+    def options(self, stage: Stage[Any], forced: Set[str]) -> Options:
+        """How to treat what the store holds of a stage; `forced` are those that are built again."""
         return Options(
-            force=stage.name in self.force or follows_start,
+            force=stage.name in forced,
             verify=self.verify,
             accept_expired=self.takes_from_store(stage),
         )
@@ -77,7 +85,3 @@ def _needs(config: PipelineConfig) -> dict[str, frozenset[str]]:
 
     chain(config, note)
     return needs
-
-
-def _position(name: str) -> int:
-    return list(STAGES).index(name)

@@ -39,12 +39,13 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.left_out = self.request.selection.leaves_out(self.request.config)
+        self.forced = self.request.selection.forced(self.request.config)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | None:
         if stage.name in self.left_out:
             return None
         selection, pipeline = self.request.selection, self.request.config
-        context = Context(self.request.store, pipeline.name, selection.options(stage))
+        context = Context(self.request.store, pipeline.name, selection.options(stage, self.forced))
         if selection.takes_from_store(stage):
             return self._from_store(stage, config, inputs, context)
         task = stage_task.with_options(

@@ -53,7 +53,7 @@ def pipeline(
         config: path of the configuration.
         overrides: values in place of those in the configuration; what is left empty stays as it is there.
         force: stages to build again; what follows them is rebuilt only if they come out different.
-        start: build this stage and everything after it again.
+        start: build this stage and all that is made from it again.
         verify: before anything is reused, compare the SHA-256 of its files.
     """
     selection = Selection(force=frozenset(force or ()), start=start, verify=verify)

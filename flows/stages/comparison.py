@@ -31,6 +31,7 @@ class Comparison(Stage[ComparisonConfig]):
     """An experiment's page: `index.html`, `curves.svg` and `stats.json`."""
 
     name = "comparison"
+    label_is_subject = True
     version = 2
     inputs = ("results",)
 

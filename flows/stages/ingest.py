@@ -17,6 +17,7 @@ class Ingest(Stage[IngestConfig]):
     name = "ingest"
     version = 1
     retries = 2
+    label_is_subject = True
 
     def build(self, job: Job[IngestConfig]) -> None:
         from scraping.collections.ingest import ingest as ingest_documents

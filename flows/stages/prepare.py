@@ -29,6 +29,7 @@ class Prepare(Stage[PrepareSettings]):
     name = "prepare"
     version = 1
     inputs = ("pages", "documents")
+    label_is_subject = True
 
     def build(self, job: Job[PrepareSettings]) -> None:
         from scraping.corpus.prepare import CorpusInputs

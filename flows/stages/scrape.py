@@ -18,6 +18,7 @@ class Scrape(Stage[Source]):
     name = "scrape"
     version = 1
     retries = 2
+    label_is_subject = True
 
     def build(self, job: Job[Source]) -> None:
         """Crawl. One machine's crawls keep their manners by themselves; the server's limits keep two machines from the

@@ -169,6 +169,21 @@ def test_the_reason_names_what_changed(context):
     assert "version 1 → 3" in assess(Newer(), WordsConfig(), {}, context).reason
 
 
+def test_the_reason_never_compares_with_an_artifact_of_another_thing(context):
+    class Site(Words):
+        name = "site"
+        label_is_subject = True
+
+        def label(self, config):
+            return config.text[0]
+
+    site = Site()
+    materialize(site, WordsConfig(text="a first site"), {}, context)
+    assert assess(site, WordsConfig(text="b first site"), {}, context).reason == "not built yet"
+    assert what_changed(site, WordsConfig(text="b first site"), context.store) == "not built yet"
+    assert assess(site, WordsConfig(text="a new site"), {}, context).reason == "text: a first site → a new site"
+
+
 def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(context):
     seen = []
 

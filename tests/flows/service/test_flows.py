@@ -169,6 +169,19 @@ def test_a_stage_alone_asks_for_what_it_is_made_from_and_nothing_else(store, wri
         plan(load_config(write_config()), Selection(only="pairs"))
 
 
+def test_the_first_crawl_of_a_source_and_what_follows_are_not_built_yet_whatever_other_sources_there_are(
+    store, write_config, tmp_path
+):
+    site = tmp_path / "other-docs.yaml"
+    site.write_text(yaml.safe_dump(load_source("python-docs").model_dump(mode="json") | {"name": "other-docs"}))
+    both = load_config(write_config(scrape={"sources": ["python-docs", str(site)]}))
+    planned = {step.title: (step.action, step.reason) for step in plan(both)}
+    first = ("build", "not built yet")
+    assert planned["scrape other-docs"] == planned["prepare other-docs, python-docs"] == first
+    assert planned["train_tokenizer 600 tokens"] == planned["report"] == first
+    assert planned["scrape python-docs"][0] == "reuse"
+
+
 def test_a_contact_is_asked_for_only_where_something_is_crawled(store, write_config, tmp_path, monkeypatch):
     monkeypatch.delenv("TEXTMILL_CONTACT", raising=False)
     declared = load_source("python-docs").model_dump(mode="json")

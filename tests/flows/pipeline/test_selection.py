@@ -1,0 +1,46 @@
+"""Which stages are run, and which of them again: by what is made from what, not by the order of the list."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.pipeline.chain import STAGES
+from flows.pipeline.config import PipelineConfig
+from flows.pipeline.selection import Selection
+from textmill.errors import UserError
+
+SOURCES = {"scrape": {"sources": ["python-docs"]}}
+WITH_PAIRS = PipelineConfig.model_validate(SOURCES | {"pairs": {}})
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        ("pairs", {"pairs", "finetune", "report"}),
+        ("pretrain", {"pretrain", "finetune", "report"}),
+        ("finetune", {"finetune", "report"}),
+        ("train_tokenizer", {"train_tokenizer", "pretokenize", "pairs", "pretrain", "finetune", "report"}),
+        ("scrape", set(STAGES) - {"ingest"}),
+    ],
+)
+def test_from_a_stage_onward_builds_what_is_made_from_it_and_nothing_else(start, again):
+    assert Selection(start=start).forced(WITH_PAIRS) == again
+
+
+def test_a_forced_stage_is_built_again_alone():
+    assert Selection(force=frozenset(["pairs"])).forced(WITH_PAIRS) == {"pairs"}
+
+
+def test_until_a_stage_runs_what_it_is_made_from():
+    assert Selection(until="pretrain").leaves_out(WITH_PAIRS) == {"ingest", "pairs", "finetune", "report"}
+    assert Selection(until="finetune").leaves_out(WITH_PAIRS) == {"ingest", "report"}
+    assert Selection().leaves_out(WITH_PAIRS) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [Selection(start="pairs"), Selection(force=frozenset(["pairs"])), Selection(only="pairs"), Selection(until="pairs")],
+)
+def test_a_stage_that_the_configuration_lacks_cannot_be_selected(selection):
+    with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):
+        selection.leaves_out(PipelineConfig.model_validate(SOURCES))
