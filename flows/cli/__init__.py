@@ -1,7 +1,7 @@
 """The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once.
 
     pipeline     run, status
-    artifacts    reproduce, fetch, gc
+    artifacts    reproduce, fetch, verify, gc
     model        generate, fill, next-sentence, evaluate, export, cost
     experiment   the project's claims put to the test
     service      up, deploy, worker, doctor

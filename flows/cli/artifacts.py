@@ -1,4 +1,4 @@
-"""`textmill reproduce`, `fetch` and `gc`: what the artifacts of a store say, and which of them may go."""
+"""`textmill reproduce`, `fetch`, `verify` and `gc`: what the artifacts of a store say, and which of them may go."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     app.command()(reproduce)
     app.command()(fetch)
+    app.command()(verify)
     app.command()(gc)
 
 
@@ -59,6 +60,49 @@ def fetch(artifact: Location) -> None:
     from flows.store.open import open_artifact
 
     typer.echo(str(open_artifact(artifact).fetch()))
+
+
+def verify(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Read only the artifacts that this configuration uses")
+    ] = None,
+    store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+) -> None:
+    """Read every file of a store and compare it with what was sealed; exit code 1 if any is damaged."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from flows.pipeline.config import load_config
+    from flows.pipeline.gc import needed
+    from flows.pipeline.verify import verify as verify_artifacts
+    from flows.store.open import open_store
+
+    loaded = load_config(config) if config else None
+    opened = open_store(loaded.store if loaded else store)
+    names = needed(opened, loaded) if loaded else opened.names()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading")
+
+        def progress(
+            done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
+        ) -> None:
+            bar.update(task, completed=done, total=total, description=str(metrics.get("artifact", "reading")))
+
+        verification = verify_artifacts(opened, names, progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(verification), indent=1))
+    else:
+        for found in verification.damaged:
+            typer.echo(f"{found.location} ({found.title}) is damaged: {found.damage}")
+        typer.echo(verification.summary)
+        if verification.damaged:
+            typer.echo(verification.remedy(str(config or "")))
+    raise typer.Exit(1 if verification.damaged else 0)
 
 
 def gc(

@@ -7,6 +7,7 @@
     plan        what a run would do, and why
     experiment  the runs of an experiment
     gc          what a store holds that no configuration refers to
+    verify      whether the files of a store still are what was sealed
     reproduce   the configuration that an artifact was made with
 
 In reading order; `request` is where a run begins.

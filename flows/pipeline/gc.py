@@ -81,6 +81,11 @@ def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage
     yield from store.leftovers(kept)
 
 
+def needed(store: Store, config: PipelineConfig) -> list[Name]:
+    """What a run of the configuration would work with, and everything that it was made from, as far as it is there."""
+    return [artifact.name for artifact in _with_origins(store, sorted(_references(store, config)))]
+
+
 def _references(store: Store, config: PipelineConfig) -> set[Name]:
     """What a run of the configuration would work with, whatever its optional stages come to."""
     names: set[Name] = set()

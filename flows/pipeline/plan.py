@@ -36,8 +36,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Pending:
-    """Stands for an artifact that is to be built, so that what follows from it cannot be known. `is_first`: nothing like
-    it was built before, so neither was anything from it."""
+    """Stands for an artifact that is to be built, so that what follows from it cannot be known.
+
+    Attributes:
+        stage: which stage's it is.
+        is_first: nothing like it was built before, so neither was anything from it.
+    """
 
     stage: str
     is_first: bool

@@ -3,6 +3,7 @@
     building      the chain as tasks: what becomes of each stage in a run
     flows         the pipeline and each stage as flows
     experiment    the flow of an experiment
+    verify        the flow that reads every file of a store
     deployments   the flows under the names that prefect.yaml deploys
     form          the run forms of the UI, made from the configuration's models
     progress      where a stage stands: on a terminal, in the log, on the run's page

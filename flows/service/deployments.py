@@ -9,8 +9,9 @@ from prefect import Flow
 from flows.pipeline.chain import STAGES
 from flows.service.experiment import experiment
 from flows.service.flows import pipeline, stage_flow
+from flows.service.verify import verify
 
-__all__ = ["experiment", "pipeline"]
+__all__ = ["experiment", "pipeline", "verify"]
 
 
 def __getattr__(name: str) -> Flow[..., Any]:

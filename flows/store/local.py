@@ -155,13 +155,14 @@ class Store:
 
     def artifacts(self, stage: str = "*") -> Iterator[Artifact]:
         """Every sealed artifact (of one stage), oldest first."""
-        found = filter(None, self._find_all(self._names(stage)))
+        found = filter(None, self._find_all(self.names(stage)))
         yield from sorted(found, key=lambda artifact: artifact.manifest.finished)
 
     def _find_all(self, names: list[Name]) -> list[Artifact | None]:
         return [self.find(*name) for name in names]
 
-    def _names(self, stage: str) -> list[Name]:
+    def names(self, stage: str = "*") -> list[Name]:
+        """Stage and fingerprint of everything that was sealed, whether or not its manifest can be read."""
         return [(file.parts[-3], file.parts[-2]) for file in self.root.glob(f"{stage}/[!.]*/{MANIFEST}")]
 
     def _manifest(self, stage: str, fingerprint: str) -> Manifest:

@@ -122,7 +122,7 @@ class RemoteStore(Store):
     def _manifest(self, stage: str, fingerprint: str) -> UploadedManifest:
         return UploadedManifest.model_validate_json(self.fs.cat_file(self._manifest_path(stage, fingerprint)))
 
-    def _names(self, stage: str) -> list[Name]:
+    def names(self, stage: str = "*") -> list[Name]:
         paths = map(PurePosixPath, self.fs.glob(f"{self.prefix}/{stage}/*.json"))
         return [(path.parent.name, path.stem) for path in paths]
 

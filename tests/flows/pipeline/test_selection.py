@@ -39,7 +39,12 @@ def test_until_a_stage_runs_what_it_is_made_from():
 
 @pytest.mark.parametrize(
     "selection",
-    [Selection(start="pairs"), Selection(force=frozenset(["pairs"])), Selection(only="pairs"), Selection(until="pairs")],
+    [
+        Selection(start="pairs"),
+        Selection(force=frozenset(["pairs"])),
+        Selection(only="pairs"),
+        Selection(until="pairs"),
+    ],
 )
 def test_a_stage_that_the_configuration_lacks_cannot_be_selected(selection):
     with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):

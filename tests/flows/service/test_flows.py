@@ -24,6 +24,7 @@ from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from flows.service.building import Builder
 from flows.service.flows import pipeline, stage_flow
+from flows.service.verify import verify
 from flows.store.fingerprint import digest
 from flows.store.local import Store
 from scraping.collections.config import IngestConfig
@@ -148,6 +149,21 @@ def test_a_deleted_or_truncated_file_rebuilds_that_artifact_only(store, config, 
         victim.write_bytes(victim.read_bytes()[:-7])
     assert rebuilt(run(config)) == [stage]
     assert artifact_of(store, stage).digest == artifact.digest
+
+
+def test_the_flow_verify_fails_with_the_list_of_what_is_damaged_of_a_configuration_or_a_store(store, config):
+    found = verify(str(config), return_state=True)
+    assert found.name == "Completed" and "7 artifacts" in found.message
+    artifact = artifact_of(store, "pretokenize")
+    victim = artifact.path / "train-00000.bin"
+    victim.write_bytes(victim.read_bytes()[::-1])
+    for failed in (verify(str(config), return_state=True), verify(store=str(store.root), return_state=True)):
+        assert failed.name == "Failed"
+        assert f"{artifact.location}: train-00000.bin has been altered" in failed.message
+        assert "--verify" in failed.message
+    with get_client(sync_client=True) as client:
+        pages = [str(page.data) for page in client.read_artifacts() if (page.key or "").startswith("verify-")]
+    assert any("train-00000.bin has been altered" in page for page in pages)
 
 
 def test_one_stage_alone_uses_what_is_in_the_store(store, config):
