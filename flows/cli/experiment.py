@@ -44,10 +44,9 @@ def experiment(
         return
 
     from flows.service.experiment import experiment as flow
-    from flows.service.flows import PipelineForm
 
-    state: Any = flow(name, str(config), PipelineForm.of(given), seeds, return_state=True)  # it ends with an Outcome
-    outcome: Outcome = state.result()
+    state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
+    outcome: Outcome = state.result()  # that of the comparison
     _print_result(outcome.artifact.stats)
     Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
 

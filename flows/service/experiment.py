@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from experiments import NAMES, load
+from experiments import load
 from flows.engine.stage import Outcome
 from flows.pipeline.experiment import comparison_of, plan_experiment
 from flows.service.building import Builder, build_chain
-from flows.service.flows import DEFAULT_CONFIG, NO_OVERRIDES, PipelineForm
+from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
 from flows.stages.comparison import comparison
-
-if TYPE_CHECKING:
-    ExperimentName = str
-else:
-    ExperimentName = Literal[NAMES]  # so that the form offers the names
 
 
 @flow(
     name="experiment",
     flow_run_name=lambda: "{name} on {config}".format(**flow_run.parameters),
     persist_result=False,
+    validate_parameters=False,
 )
+@takes(experiment_form(), REQUIRED["experiment"])
 def experiment(
-    name: ExperimentName,
-    config: str = DEFAULT_CONFIG,
-    overrides: PipelineForm = NO_OVERRIDES,
-    seeds: int = 1,
+    *, name: str, seeds: int = 1, overrides: Mapping[str, Any] | None = None, config: str = DEFAULT_CONFIG
 ) -> State[Outcome]:
-    """Put one claim to the test: the pipeline with each variant, and what they have in common built once.
-
-    Args:
-        name: which experiment.
-        config: path of the configuration that the variants change.
-        overrides: values in place of those in the configuration, for all variants.
-        seeds: how often each variant is trained, each time with another seed.
-    """
+    """Put one claim to the test: the pipeline with each variant, and what they have in common built once."""
     logger = get_run_logger()
+    runs = plan_experiment(name, Path(config), checked(overrides), seeds)
     stage = load(name).stage
-    runs = plan_experiment(name, Path(config), overrides.model_dump(), seeds)
     for run in runs:
         run.request.check()
     results = []

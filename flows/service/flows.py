@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from prefect import Flow, State, flow
+from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_EXTRA_LOGGERS
 
 from flows.engine.stage import Outcome
 from flows.pipeline.chain import StageName
-from flows.pipeline.config import PipelineConfig
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from flows.service.building import run_chain
-from flows.service.form import Form, form_of
+from flows.service.form import DEFAULT_CONFIG, checked, overrides_of, parameters_of, pipeline_form, stage_form, takes
 from textmill.errors import UserError
-
-DEFAULT_CONFIG = "configs/demo.yaml"
-if TYPE_CHECKING:
-    PipelineForm = Form
-else:
-    PipelineForm = form_of(PipelineConfig)
-NO_OVERRIDES = PipelineForm()
 
 _requested: ContextVar[RunRequest | None] = ContextVar("requested", default=None)
 
@@ -39,25 +32,19 @@ def run_name() -> str:
     return configuration if flow_run.flow_name == "pipeline" else f"{flow_run.flow_name} of {configuration}"
 
 
-@flow(name="pipeline", flow_run_name=run_name, persist_result=False)
+@flow(name="pipeline", flow_run_name=run_name, persist_result=False, validate_parameters=False)
+@takes(pipeline_form())
 def pipeline(
-    config: str = DEFAULT_CONFIG,
-    overrides: PipelineForm = NO_OVERRIDES,
-    force: list[StageName] | None = None,
+    *,
+    force: Sequence[StageName] | None = None,
     start: StageName | None = None,
     verify: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    config: str = DEFAULT_CONFIG,
 ) -> State[list[Outcome]]:
-    """Web text to language model: every stage in order, building only what is not in the store already.
-
-    Args:
-        config: path of the configuration.
-        overrides: values in place of those in the configuration; what is left empty stays as it is there.
-        force: stages to build again; what follows them is rebuilt only if they come out different.
-        start: build this stage and all that is made from it again.
-        verify: before anything is reused, compare the SHA-256 of its files.
-    """
+    """Web text to language model: every stage in order, building only what is not in the store already."""
     selection = Selection(force=frozenset(force or ()), start=start, verify=verify)
-    return run_chain(_requested.get() or RunRequest.load(Path(config), overrides.model_dump(), selection))
+    return run_chain(_requested.get() or RunRequest.load(Path(config), checked(overrides), selection))
 
 
 @cache
@@ -70,23 +57,20 @@ def stage_flow(stage: StageName) -> Flow[..., Any]:
         description=f"{stage} alone, on what the store holds of the stages before it.",
         flow_run_name=run_name,
         persist_result=False,
+        validate_parameters=False,
     )
+    @takes(stage_form(stage))
     def run(
-        config: str = DEFAULT_CONFIG,
-        overrides: PipelineForm = NO_OVERRIDES,
+        *,
         force: bool = False,
         verify: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+        config: str = DEFAULT_CONFIG,
+        **settings: Any,
     ) -> State[list[Outcome]]:
-        """One stage alone.
-
-        Args:
-            config: path of the configuration.
-            overrides: values in place of those in the configuration; what is left empty stays as it is there.
-            force: build it again although the store has it.
-            verify: before anything is reused, compare the SHA-256 of its files.
-        """
         selection = Selection(force=frozenset([stage] if force else ()), only=stage, verify=verify)
-        return run_chain(_requested.get() or RunRequest.load(Path(config), overrides.model_dump(), selection))
+        settled = overrides_of(stage, settings, overrides)
+        return run_chain(_requested.get() or RunRequest.load(Path(config), settled, selection))
 
     return run
 
@@ -94,16 +78,18 @@ def stage_flow(stage: StageName) -> Flow[..., Any]:
 def start_run(request: RunRequest) -> list[Outcome]:
     """Run what was asked for as a flow run of this process. Its parameters say the same, for a retry from the UI; what
     was loaded and planned before is not loaded and planned again."""
-    path, form, selection = str(request.path), PipelineForm.of(request.overrides), request.selection
-    with _carried(request):
-        if selection.only:
-            force = selection.only in selection.force or selection.only == selection.start
-            alone = stage_flow(selection.only)
-            state = alone(path, form, force=force, verify=selection.verify, return_state=True)
-        else:
-            again, start, verify = sorted(selection.force), selection.start, selection.verify
-            state = pipeline(path, form, force=again, start=start, verify=verify, return_state=True)
-        return cast(State[list[Outcome]], state).result()
+    selection = request.selection
+    parameters: dict[str, Any] = {"config": str(request.path), "verify": selection.verify}
+    if selection.only:
+        flow = stage_flow(selection.only)
+        parameters["force"] = selection.only in selection.force or selection.only == selection.start
+        parameters |= parameters_of(selection.only, request.overrides)
+    else:
+        flow = pipeline
+        parameters |= {"force": sorted(selection.force), "start": selection.start, "overrides": request.overrides}
+    with _carried(request):  # not a call, which would add every setting that was not given
+        state = cast(State[list[Outcome]], run_flow(flow, parameters=parameters, return_type="state"))
+    return state.result()
 
 
 @contextmanager

@@ -1,69 +1,253 @@
-"""Forms in which every field may be left empty, made from the configuration's models.
+"""The run forms of the Prefect UI: one for each stage, for a pipeline and for an experiment.
 
-A configuration file gives all values; a run changes some. In the Prefect UI that change is a form with the types,
-bounds and descriptions of the models, where what is left empty stays as the file says. The UI sends null for what is
-left empty, so "none" stands for no value where the model allows that.
+A form is a mapping from a parameter's name to the JSON schema of its field, in the order of the page. A flow takes its
+signature from one, and a deployment is given one that knows the values of its configuration. A field that is left empty
+is not sent, and stays as the configuration says; null stands for no value where the model allows that.
+
+Prefect's page decides how a field is written. One that may be left empty is not required, has no default and one type:
+of `X | None` it would make a choice of types. A boolean setting is a choice of true and false, because a toggle is
+never empty: it would overrule the configuration, and a preset, with whatever it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, create_model, model_serializer
+from pydantic import MISSING, BaseModel, Field
 
-NO_VALUE = "none"
+from experiments import NAMES as EXPERIMENTS
+from flows.pipeline.chain import STAGES
+from flows.pipeline.config import PipelineConfig, load_config
+from textmill.errors import UserError
+from textmill.settings import affects_output, merged
 
+Form = dict[str, dict[str, Any]]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-class Form(BaseModel, extra="forbid"):
-    """Base of all forms; its value is what was filled in. `clearable` names the fields that take "none"."""
-
-    clearable: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """The form filled in with these settings, where None means no value."""
-        return cls.model_validate(_spelled_out(settings))
-
-    @model_serializer(mode="wrap")
-    def _filled_in(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            name: None if value == NO_VALUE and name in self.clearable else value
-            for name, value in handler(self).items()
-            if value is not None
-        }
+DEFAULT_CONFIG = "configs/demo.yaml"
+LONGEST_VALUE = 120  # characters of a present value that a description shows
+CHOICE = [True, False]
+REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
 
-def form_of(model: type[BaseModel]) -> type[Form]:
-    """The form of a model: the same fields, nested models included, each of them optional."""
-    clearable = frozenset(name for name, field in model.model_fields.items() if _may_be_none(field.annotation))
-    fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind = _field_type(field.annotation, field.metadata)
-        if name in clearable:
-            kind = kind | Literal[NO_VALUE]
-        fields[name] = (kind | None, Field(None, description=field.description))
-    form = create_model(model.__name__, __base__=Form, __doc__=model.__doc__, **fields)
-    form.clearable = clearable
-    return form
+@dataclass(frozen=True)
+class Present:
+    """The settings that a configuration gives a part of a form, and the configuration's name."""
+
+    where: str
+    settings: BaseModel | None
+
+    def of(self, name: str) -> Present:
+        below = getattr(self.settings, name, None)
+        return Present(self.where, below if isinstance(below, BaseModel) else None)
+
+    def value(self, name: str) -> str:
+        """`configs/demo.yaml: 200`, or nothing where the value depends on the machine or there is none."""
+        if self.settings is None:
+            return ""
+        field, value = type(self.settings).model_fields[name], getattr(self.settings, name)
+        chosen = name in self.settings.model_fields_set
+        if field.default_factory and not affects_output(field) and not chosen:
+            return ""
+        return f"{self.where}: {_shown(value)}"
 
 
-def _may_be_none(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)
+def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The `parameter_openapi_schema` of a deployment.
+
+    Args:
+        flow: a stage, `pipeline` or `experiment`.
+        config: the deployment's configuration; a stage's form shows its values.
+        overrides: what the deployment sets otherwise than the configuration.
+
+    Raises:
+        UserError: a mistake in the configuration.
+    """
+    if flow == "pipeline":
+        form = pipeline_form()
+    elif flow == "experiment":
+        form = experiment_form()
+    else:
+        settings = getattr(load_config(config, overrides), flow) if config else None
+        form = stage_form(flow, Present(str(config), settings))
+    placed = {name: {"title": name, "position": place, **field} for place, (name, field) in enumerate(form.items())}
+    return {
+        "title": "Parameters", "type": "object", "properties": placed,
+        "required": REQUIRED.get(flow, []), "definitions": {},
+    }  # fmt: skip
 
 
-def _field_type(annotation: Any, metadata: list[Any]) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return form_of(annotation)
-    if get_origin(annotation) in (Union, UnionType):
-        variants = [variant for variant in get_args(annotation) if variant is not type(None)]
-        if len(variants) == 1:  # X | None
-            return _field_type(variants[0], metadata)
-    return Annotated[annotation, *metadata] if metadata else annotation
+def stage_form(stage: str, present: Present = Present("", None)) -> Form:
+    """The form of one stage alone: its own settings as fields, those of others as JSON."""
+    example = {"pretrain": {"steps": 400}} if stage != "pretrain" else {"pretokenize": {"threads": 2}}
+    return {
+        "force": _toggle("Build it again although the store has it"),
+        **_fields(_section(stage), present),
+        "overrides": _overrides("other settings", example),
+        "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
+        "config": _config(),
+    }
 
 
-def _spelled_out(settings: Any) -> Any:
-    if isinstance(settings, Mapping):
-        return {name: _spelled_out(value) for name, value in settings.items()}
-    return NO_VALUE if settings is None else settings
+def pipeline_form() -> Form:
+    """The form of a pipeline: which stages, and the settings of all of them as JSON."""
+    stages = {"type": "string", "enum": list(STAGES)}
+    return {
+        "force": {
+            "type": "array", "items": stages,
+            "description": "Stages to build again; what follows them is rebuilt only if they come out different",
+        },
+        "start": {**stages, "description": "Build this stage and all that is made from it again"},
+        "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
+        "overrides": _overrides("settings", {"pretrain": {"steps": 400}, "scrape": {"max_pages": 100}}),
+        "config": _config(),
+    }  # fmt: skip
+
+
+def experiment_form() -> Form:
+    """The form of an experiment."""
+    return {
+        "name": {"type": "string", "enum": list(EXPERIMENTS), "description": "Which claim to test"},
+        "seeds": {
+            "type": "integer", "minimum": 1, "default": 1,
+            "description": "How often each variant is trained, each time with another seed",
+        },
+        "overrides": _overrides("settings", {"pretrain": {"steps": 400}}),
+        "config": _config(),
+    }  # fmt: skip
+
+
+def takes(form: Form, required: Iterable[str] = ()) -> Callable[[Function], Function]:
+    """Decorator: the function is called with the parameters of a form, without those that were left empty."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(**given: Any) -> Any:
+            return function(**{name: value for name, value in given.items() if value is not MISSING})
+
+        del call.__wrapped__  # its parameters are the form's
+        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [_parameter(name, field, name in required) for name, field in form.items()]
+        )
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def overrides_of(stage: str, settings: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a stage's form comes to as overrides of the configuration: its fields win over the other settings."""
+    return merged(checked(overrides), {stage: settings} if settings else {})
+
+
+def parameters_of(stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The stage's form that comes to these overrides."""
+    own = overrides.get(stage)
+    if not isinstance(own, Mapping):
+        return {"overrides": dict(overrides)} if overrides else {}
+    others = {name: value for name, value in overrides.items() if name != stage}
+    fields = _section(stage).model_fields
+    unknown = {name: value for name, value in own.items() if name not in fields}
+    if unknown:
+        others[stage] = unknown
+    known = {name: value for name, value in own.items() if name in fields}
+    return {**known, "overrides": others} if others else known
+
+
+def checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What was filled in as JSON.
+
+    Raises:
+        UserError: it is not an object.
+    """
+    if not isinstance(overrides, Mapping | None):
+        raise UserError(f'settings: {json.dumps(overrides)} is not an object such as {{"pretrain": {{"steps": 400}}}}')
+    return overrides or {}
+
+
+def _parameter(name: str, field: dict[str, Any], required: bool) -> inspect.Parameter:
+    extra = {key: value for key, value in field.items() if key != "default"}
+    default = inspect.Parameter.empty if required else Field(field.get("default", MISSING))
+    kind = Annotated[Any, Field(json_schema_extra=extra)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _section(stage: str) -> type[BaseModel]:
+    model = _model_in(PipelineConfig.model_fields[stage].annotation)
+    assert model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation `Model` or `Model | None` names."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _fields(model: type[BaseModel], present: Present) -> Form:
+    """The fields of a model, its own before those that it has in common with others: plain ones, and after them its
+    parts, each a form in a box of its own."""
+    schemas = model.model_json_schema()["properties"]
+    plain: Form = {}
+    parts: Form = {}
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in model.__annotations__):
+        part = _model_in(field.annotation)
+        if part:
+            described = field.description or inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0]
+            below = {key: {"title": key, **value} for key, value in _fields(part, present.of(name)).items()}
+            parts[name] = {"type": "object", "properties": below, "description": described}
+        else:
+            described = ". ".join(filter(None, [field.description, present.value(name)]))
+            plain[name] = {**_field(schemas[name]), "description": described}
+    return plain | parts
+
+
+def _field(schema: dict[str, Any]) -> dict[str, Any]:
+    """A field that may be left empty, or a JSON editor where the page has no simpler one."""
+    variants = schema.get("anyOf", [schema])
+    optional = {"type": "null"} in variants
+    kinds = [variant for variant in variants if variant != {"type": "null"}]
+    if len(kinds) > 1 or "$ref" in json.dumps(kinds):
+        return {}
+    [kind] = kinds
+    if kind.get("type") == "boolean":
+        return {"enum": [*CHOICE, None] if optional else CHOICE}
+    hidden = {"default", "title", "description", "affects_output"}
+    return {key: value for key, value in kind.items() if key not in hidden} | (
+        {"enum": schema["enum"]} if "enum" in schema else {}
+    )
+
+
+def _toggle(description: str) -> dict[str, Any]:
+    return {"type": "boolean", "default": False, "description": description}
+
+
+def _overrides(title: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "title": title,
+        "description": f"JSON in place of what the configuration says, for example `{json.dumps(example)}`; "
+        "null clears a value",
+    }
+
+
+def _config() -> dict[str, Any]:
+    return {"type": "string", "default": DEFAULT_CONFIG, "description": "Path of the configuration"}
+
+
+def _shown(value: Any) -> str:
+    """A value as a description in Markdown shows it: numbers and names plainly, text and lists as code."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    short = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return f"`{short}`" if short else '""'

@@ -393,12 +393,12 @@ def session_of(leader: int) -> list[int]:
 @pytest.mark.slow
 def test_a_pipeline_on_processes_makes_what_it_would_reuse_on_threads(prefect_server, config):
     on_processes = {"runner": {"kind": "processes", "workers": 2}}
-    stage_flow("scrape")(str(config))
-    mapped = stage_flow("prepare")(str(config), on_processes)[-1]
+    stage_flow("scrape")(config=str(config))
+    mapped = stage_flow("prepare")(config=str(config), overrides=on_processes)[-1]
     assert not mapped.reused
     step = plan(load_config(config))[1]
     assert (step.stage, step.action) == ("prepare", "reuse")
-    forced = stage_flow("prepare")(str(config), force=True)[-1]
+    forced = stage_flow("prepare")(config=str(config), force=True)[-1]
     assert not forced.reused
     assert forced.artifact.digest == mapped.artifact.digest
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from flows.pipeline.config import PipelineConfig, load_config, parse_overrides
-from flows.service.form import form_of
+from flows.pipeline.config import load_config, parse_overrides
 from flows.stages.prepare import PrepareSettings, prepare
 from textmill.errors import UserError
 
@@ -115,20 +113,3 @@ def test_every_mistake_is_told_at_once(write):
     with pytest.raises(UserError) as caught:
         load_config(write("pretrain:\n  stepps: 3\nfinetune:\n  steps: x\n"))
     assert len(str(caught.value).splitlines()) == 2
-
-
-def test_the_form_of_a_run_offers_every_key_and_keeps_only_what_was_filled_in():
-    form = form_of(PipelineConfig)
-    schema = form.model_json_schema()
-    assert "OptimizerConfig" in schema["$defs"]
-    assert "required" not in schema and all(not model.get("required") for model in schema["$defs"].values())
-    assert form().model_dump() == {}
-    filled_in = form(pretrain={"optimizer": {"lr": 0.1}, "steps": None}, store=None).model_dump()  # as the UI sends it
-    assert filled_in == {"pretrain": {"optimizer": {"lr": 0.1}}}
-    assert form(finetune="none").model_dump() == {"finetune": None}
-    given = {"finetune": None, "pretrain": {"compile": None}}
-    assert form.of(given).model_dump() == given
-    with pytest.raises(ValidationError, match=r"pretrain.steps"):
-        form(pretrain={"steps": -1})
-    with pytest.raises(ValidationError, match=r"pretrain.steps"):
-        form(pretrain={"steps": "none"})

@@ -13,7 +13,7 @@ import yaml
 from flows.pipeline.config import load_config
 from flows.pipeline.gc import garbage
 from flows.pipeline.plan import plan
-from flows.service.flows import PipelineForm, pipeline, stage_flow
+from flows.service.flows import pipeline, stage_flow
 from flows.store.local import Store
 
 
@@ -22,8 +22,8 @@ def trained(tmp_path_factory, prefect_server, small_config):
     """A finished run of the small pipeline, and one of its pretraining with other settings."""
     folder = tmp_path_factory.mktemp("trained")
     config = small_config(folder, name="small")
-    pipeline(str(config), return_state=True).result()
-    stage_flow("pretrain")(str(config), PipelineForm(pretrain={"steps": 7}), return_state=True).result()
+    pipeline(config=str(config), return_state=True).result()
+    stage_flow("pretrain")(config=str(config), steps=7, return_state=True).result()
     return config
 
 
@@ -99,7 +99,7 @@ def test_gc_keeps_what_was_built_with_an_optional_data_set_that_is_away_now(writ
     (tmp_path / "disk" / "facts.txt").write_text("\n".join(f"{i} times {i} is {i * i}." * 20 for i in range(40)))
     config = write_config(ingest={"path": str(tmp_path / "disk"), "required": False})
     for stage in ("scrape", "ingest", "prepare", "train_tokenizer"):
-        stage_flow(stage)(str(config), return_state=True).result()
+        stage_flow(stage)(config=str(config), return_state=True).result()
     (tmp_path / "disk").rename(tmp_path / "unmounted")
     assert not list(garbage(Store(tmp_path / "store"), [load_config(config)]))
 
@@ -124,7 +124,7 @@ def test_an_artifact_is_rebuilt_to_the_same_bytes(trained, command, tmp_path):
     (artifact,) = artifacts(trained, "train_tokenizer")
     assert command("reproduce", os.path.relpath(artifact.path, tmp_path), "--out", "then")[0] == 0
     flow = stage_flow("train_tokenizer")
-    [outcome] = flow(str(tmp_path / "then" / "pipeline.yaml"), force=True, return_state=True).result()
+    [outcome] = flow(config=str(tmp_path / "then" / "pipeline.yaml"), force=True, return_state=True).result()
     assert not outcome.reused
     assert outcome.artifact.digest == artifact.digest
 

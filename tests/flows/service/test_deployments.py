@@ -14,16 +14,19 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 
 from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES, StageName
 from flows.pipeline.config import load_config
 from flows.service.deploying import POOL, SHIPPED_AUTOMATIONS
-from flows.service.flows import PipelineForm
+from flows.service.form import run_form
 from scraping.crawling.source import load_source, shipped_sources
 
 PROJECT = Path(__file__).parents[3]
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+COMMON = {"force", "verify", "overrides", "config"}  # fields of a stage's form that are not settings of the stage
 NAMES = [f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}" for entry in DEPLOYMENTS]
 
 
@@ -48,10 +51,14 @@ def test_every_key_means_something_to_prefect(entry):
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=NAMES)
 def test_the_parameters_fit_the_flow_and_its_configuration(entry, monkeypatch):
     monkeypatch.chdir(PROJECT)
-    flow = load_flow_from_entrypoint(entry["entrypoint"])
+    name = entry["entrypoint"].rpartition(".")[2]
     for schedule in [{}, *entry.get("schedules", [])]:
-        given = flow.validate_parameters({**entry["parameters"], **schedule.get("parameters", {})})
-        load_config(Path(given["config"]), given.get("overrides", PipelineForm()).model_dump())
+        given = {**entry["parameters"], **schedule.get("parameters", {})}
+        schema = run_form(name, Path(given["config"]))
+        assert given.keys() <= schema["properties"].keys()
+        assert not validate(given, schema)
+        settings = {key: value for key, value in given.items() if name in STAGES and key not in COMMON}
+        load_config(Path(given["config"]), {**given.get("overrides", {}), **({name: settings} if settings else {})})
 
 
 def test_there_is_a_deployment_for_every_stage_and_for_the_pipeline():
@@ -80,7 +87,7 @@ def test_every_shipped_source_is_crawled_when_its_file_says():
     assert crawls.keys() == {*shipped_sources(), "scrape"}
     for name in shipped_sources():
         source, entry = load_source(name), crawls[name]
-        assert entry["parameters"]["overrides"] == {"scrape": {"sources": [name]}}
+        assert entry["parameters"]["sources"] == [name]
         assert entry["description"] == source.description
         declared = [(source.schedule.cron, source.schedule.timezone)] if source.schedule else []
         schedules = entry.get("schedules", [])
@@ -88,12 +95,12 @@ def test_every_shipped_source_is_crawled_when_its_file_says():
         assert all(schedule["parameters"] == {"force": True} for schedule in schedules)
 
 
-def test_the_form_of_every_flow_describes_its_parameters():
-    for entry in DEPLOYMENTS:
-        properties = load_flow_from_entrypoint(entry["entrypoint"]).parameters.properties
-        assert all(field.get("description") for field in properties.values()), properties
-        assert properties["config"]["default"] == "configs/demo.yaml"
-    assert set(STAGES) <= set(PipelineForm.model_fields)
+@pytest.mark.parametrize("name", [*STAGES, "pipeline", "experiment"])
+def test_prefect_sees_the_same_form_in_a_flow_as_a_deployment_is_given(name):
+    flow = load_flow_from_entrypoint(f"flows.service.deployments.{name}")
+    assert parameter_schema(flow).model_dump() == run_form(name)
+    assert all(field["description"] for field in flow.parameters.properties.values())
+    assert flow.parameters.properties["config"]["default"] == "configs/demo.yaml"
 
 
 def test_the_automations_are_ones_that_prefect_takes():

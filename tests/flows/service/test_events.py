@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from flows.service.flows import PipelineForm, pipeline, stage_flow
+from flows.service.flows import pipeline, stage_flow
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -55,7 +55,7 @@ def test_a_crawl_tells_when_its_site_changed(prefect_server, write_config, site,
 
     def crawl() -> dict | None:
         sent.clear()
-        stage_flow("scrape")(str(config), force=True, return_state=True).result()
+        stage_flow("scrape")(config=str(config), force=True, return_state=True).result()
         assert sent[0][0] == "textmill.stage.sealed"
         return {name: payload for name, _, payload in sent}.get("textmill.source.changed")
 
@@ -73,15 +73,15 @@ def test_a_crawl_tells_when_its_site_changed(prefect_server, write_config, site,
 
 @pytest.mark.slow
 def test_a_model_that_came_out_worse_than_the_last_is_told(prefect_server, config, sent):
-    pipeline(str(config), return_state=True).result()
+    pipeline(config=str(config), return_state=True).result()
     assert [name for name, _, _ in sent] == ["textmill.stage.sealed"] * 7
     sent.clear()
-    stage_flow("pretrain")(str(config), PipelineForm(pretrain={"steps": 1}), return_state=True).result()
+    stage_flow("pretrain")(config=str(config), steps=1, return_state=True).result()
     (_, worse) = sent
     assert worse[0] == "textmill.validation-loss.worse"
     assert worse[2]["validation_loss"] > worse[2]["last_validation_loss"]
     sent.clear()
-    stage_flow("pretrain")(str(config), PipelineForm(pretrain={"steps": 13}), return_state=True).result()
+    stage_flow("pretrain")(config=str(config), steps=13, return_state=True).result()
     assert [name for name, _, _ in sent] == ["textmill.stage.sealed"]
 
 

@@ -29,7 +29,7 @@ def built(store: Store) -> list[str]:
 @pytest.mark.slow
 def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server, config, tmp_path):
     store = Store(tmp_path / "store")
-    outcome = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    outcome = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
     assert not outcome.reused
     first = outcome.artifact
     shared = ["prepare", "pretokenize", "scrape", "train_tokenizer"]
@@ -49,13 +49,13 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     assert "classic" in shown.data
     assert "data:image/svg+xml" in shown.data
 
-    again = experiment("architecture", str(config), seeds=2, return_state=True).result()
+    again = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
     assert again.reused
     assert again.artifact.path == first.path
 
     seed_1 = {artifact.location for artifact in trained if artifact.manifest.settings["seed"] == 1}
     assert list(garbage(store, [])) == []  # no configuration asks for the models, the comparison keeps them
-    latest = experiment("architecture", str(config), seeds=1, return_state=True).result().artifact
+    latest = experiment(name="architecture", config=str(config), seeds=1, return_state=True).result().artifact
     assert latest.path != first.path
     assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
 

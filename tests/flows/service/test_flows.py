@@ -50,7 +50,7 @@ def store(finished, config, tmp_path):
 
 
 def run(config, flow=pipeline, overrides=None, **parameters) -> dict[str, str]:
-    state = flow(str(config), overrides or {}, **parameters, return_state=True)
+    state = flow(config=str(config), overrides=overrides, **parameters, return_state=True)
     return {outcome.stage.name: "reused" if outcome.reused else "built" for outcome in state.result()}
 
 

@@ -455,7 +455,7 @@ def second(trained, tmp_path, monkeypatch):
 
 
 def run(config: Path, flow=pipeline, **overrides) -> list[Outcome]:
-    return flow(str(config), overrides, return_state=True).result()
+    return flow(config=str(config), overrides=overrides, return_state=True).result()
 
 
 @pytest.mark.slow
