@@ -7,7 +7,10 @@ as the disk while halving what gzip would leave.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,19 +26,27 @@ Row = Mapping[str, Any]
 ROW_GROUP_ROWS = 1_000
 ROW_GROUP_BYTES = 32 << 20
 SHARD_BYTES = 250_000_000
+_MERGED_ROWS = 16  # read at once of each file that is merged: pages may be large and files many
 
 PAGES = pa.schema(
     [
         ("url", pa.string()),
         ("final_url", pa.string()),
         ("source", pa.string()),
-        ("fetched_at", pa.timestamp("us", tz="UTC")),
         ("status", pa.int32()),
         ("content_type", pa.string()),
-        ("etag", pa.string()),
-        ("last_modified", pa.string()),
         ("sha256", pa.string()),  # hex, of body
         ("body", pa.binary()),  # as the server sent it, content encoding removed
+    ]
+)
+
+# How each page was fetched last: what may differ although the page is the same
+FETCHES = pa.schema(
+    [
+        ("url", pa.string()),
+        ("fetched_at", pa.timestamp("us", tz="UTC")),  # or found to be unchanged
+        ("etag", pa.string()),
+        ("last_modified", pa.string()),
     ]
 )
 
@@ -247,17 +258,27 @@ def read_groups(path: Path, groups: list[int], columns: list[str] | None = None)
             yield from batch.to_pylist()
 
 
-def read_batches(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Stream record batches of at most a row group's size; memory does not grow with the number or size of files."""
+def read_batches(
+    paths: Iterable[Path], columns: list[str] | None = None, rows: int = ROW_GROUP_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Stream record batches of at most so many rows; memory does not grow with the number or size of files."""
     for path in paths:
         with open_parquet(path) as file:
-            yield from file.iter_batches(ROW_GROUP_ROWS, columns=columns, use_threads=False)
+            yield from file.iter_batches(rows, columns=columns, use_threads=False)
 
 
 def read_rows(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Stream rows as dictionaries."""
     for batch in read_batches(paths, columns):
         yield from batch.to_pylist()
+
+
+def merge_rows(paths: Iterable[Path], key: str) -> Iterator[dict[str, Any]]:
+    """Stream the rows of files that are each sorted by `key`, sorted together; a few rows of each are in memory."""
+    files = (
+        chain.from_iterable(map(pa.RecordBatch.to_pylist, read_batches([path], rows=_MERGED_ROWS))) for path in paths
+    )
+    return heapq.merge(*files, key=itemgetter(key))
 
 
 def read_at(path: Path, positions: Iterable[int], columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -145,7 +145,7 @@ class Stage(ABC, Generic[Config]):
         name: also the key of its section in the configuration, its folder in the store, and its module here.
         version: raise it when the same configuration and inputs now give other bytes; older artifacts are then rebuilt.
         inputs: names of what it is made from, as `chain` gives them.
-        records: file patterns that hold clocks and rates: sealed and verified, but outside the digest.
+        records: patterns of files about the build, such as clocks and rates: sealed and verified, outside the digest.
         retries: how often Prefect tries again after a failure of the outside world.
         label_is_subject: artifacts of another label are of another thing (another site), not this one with other
             settings, so a reason to build never compares with them.

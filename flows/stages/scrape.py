@@ -13,10 +13,12 @@ from scraping.crawling.source import Source
 
 
 class Scrape(Stage[Source]):
-    """Snapshots of a site. A snapshot is reused while it is younger than the source's `max_age`."""
+    """Snapshots of a site. A snapshot is reused while it is younger than the source's `max_age`; a new one with the
+    same pages rebuilds nothing after it."""
 
     name = "scrape"
-    version = 1
+    version = 2
+    records = ("fetches.parquet", "urls.parquet", "stats.json")  # about the crawl; the digest is of the pages alone
     retries = 2
     label_is_subject = True
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scraping.crawling.fetch import Fetcher
 from scraping.crawling.frontier import FoundUrl, Frontier, remove_frontier
-from scraping.crawling.snapshot import GIVEN_UP, PreviousSnapshot, write_reports
+from scraping.crawling.snapshot import GIVEN_UP, PreviousSnapshot, write_pages, write_reports
 from scraping.crawling.source import Source
 from scraping.crawling.state import CrawlState
 from scraping.crawling.worker import HostWorker
@@ -56,7 +56,7 @@ def crawl(source: Source, out: Path, progress: Progress, previous: Path | None =
         if _is_stale(source, out):
             logger.info("source %s: an earlier crawl was interrupted too long ago; beginning anew", source.name)
             (out / "stats.json").unlink(missing_ok=True)
-            remove_frontier(out)  # shards that no frontier has recorded are thrown away
+            remove_frontier(out)
         if not (out / "stats.json").exists():  # it is written last
             remove_temporary(out)
             with (
@@ -122,7 +122,7 @@ def _report(state: CrawlState, progress: Progress) -> None:
 
 
 def _complete_snapshot(state: CrawlState, out: Path) -> None:
-    """Give every URL an outcome, write the last shard and the reports."""
+    """Give every URL an outcome, write the pages in their order and the reports."""
     frontier = state.frontier
     if state.given_up and not frontier.has_stored():
         host, reason = next(iter(state.given_up.items()))
@@ -148,6 +148,7 @@ def _complete_snapshot(state: CrawlState, out: Path) -> None:
             f"({', '.join(f'{n} × {reason}' for reason, n in reasons)}): "
             "see what `textmill source check` says about it."
         )
+    write_pages(out, frontier, SHARD_BYTES)
     write_reports(out, frontier, state.previous)
 
 

@@ -3,7 +3,8 @@
 A page, its links and the outcome of its URL are one transaction, so kill -9 at any moment leaves each URL either queued
 or done, and each page stored once. Pages are spooled here and moved to Parquet a shard at a time: the shard is written,
 made durable and renamed first; then its pages are deleted and the shard is recorded in one transaction. A file that is
-not recorded is thrown away at the next start, when its pages are still here.
+not recorded is thrown away at the next start, when its pages are still here. These shards are the crawl's own: each is
+sorted by URL, and `snapshot.write_pages` merges them when all pages are there.
 
 URLs are queued in the order in which they were found: breadth first, and the same order after a restart.
 """
@@ -18,13 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from scraping.crawling.urls import host_of
-from scraping.shards import PAGES, shards, write_shard
+from scraping.shards import FETCHES, PAGES, shards, write_shard
 
 __all__ = ["MAX_REDIRECTS", "FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
 
 MAX_REDIRECTS = 10  # in a row
 _FILE = "frontier.sqlite"
+_SHARD = "crawled"
+_CRAWLED = pa.unify_schemas([PAGES, FETCHES])
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
@@ -101,7 +106,7 @@ class Frontier:
         self._db.execute("PRAGMA synchronous=NORMAL")  # survives the process; a power cut may cost the last pages
         self._db.executescript(_SCHEMA)
         recorded = {name for (name,) in self._db.execute("SELECT name FROM shards")}
-        for path in shards(folder):
+        for path in shards(folder, _SHARD):
             if path.name not in recorded:
                 path.unlink()
         self._spooled = self._one("SELECT coalesce(sum(length(body)), 0) FROM spool WHERE canonical IS NULL")
@@ -247,12 +252,16 @@ class Frontier:
         with self._lock:
             if not self._one("SELECT count(*) FROM spool WHERE canonical IS NULL"):
                 return
-            name = f"part-{self._one('SELECT count(*) FROM shards'):05d}.parquet"
-            write_shard(self._folder / name, self._spooled_pages(), PAGES)
+            name = f"{_SHARD}-{self._one('SELECT count(*) FROM shards'):05d}.parquet"
+            write_shard(self._folder / name, self._spooled_pages(), _CRAWLED)
             with self._transaction():
                 self._db.execute("INSERT INTO shards VALUES (?)", (name,))
                 self._db.execute("DELETE FROM spool WHERE canonical IS NULL")
             self._spooled = 0
+
+    def shards(self) -> list[Path]:
+        """The shards so far: rows of pages and of their fetches, each sorted by URL."""
+        return shards(self._folder, _SHARD)
 
     def resolve_canonicals(self) -> None:
         """Drop the pages whose canonical URL is here, too: they are duplicates.
@@ -297,7 +306,7 @@ class Frontier:
     def _spooled_pages(self) -> Iterator[dict[str, Any]]:
         rows = self._db.execute(
             "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body"
-            " FROM spool JOIN urls USING (id) WHERE canonical IS NULL ORDER BY id"
+            " FROM spool JOIN urls USING (id) WHERE canonical IS NULL ORDER BY url"
         )
         for url, fetched_at, content_type, etag, last_modified, sha256, body in rows:
             yield {
@@ -341,6 +350,8 @@ class Frontier:
 
 
 def remove_frontier(folder: Path) -> None:
-    """Delete the frontier of `folder`, if there is one."""
+    """Delete the frontier of `folder` and its shards, if there is one."""
+    for path in shards(folder, _SHARD):
+        path.unlink()
     for suffix in ("-wal", "-shm", ""):
         (folder / (_FILE + suffix)).unlink(missing_ok=True)

@@ -1,8 +1,12 @@
 """A snapshot: the folder that a crawl leaves.
 
-- `part-00000.parquet`, …: the pages (`shards.PAGES`), in the order in which they came;
+- `part-00000.parquet`, …: the pages (`shards.PAGES`), sorted by URL. Their bytes depend on the pages alone: not on when
+  or in which order they came, with which validators, or where the crawl was interrupted;
+- `fetches.parquet`: how each of them was fetched last (`shards.FETCHES`), in the same order;
 - `urls.parquet`: every URL that was found, what became of it and why, and what changed since the previous snapshot;
 - `stats.json`: the sums. It is written last: with it the snapshot is complete.
+
+So a crawl that finds the pages unchanged differs from the one before in its records alone: all but the pages.
 
 `PreviousSnapshot` gives the next crawl what to compare with, and the bodies of pages that did not change.
 `write_reports` writes the two reports about the URLs.
@@ -24,10 +28,10 @@ import pyarrow as pa
 
 from scraping.crawling.frontier import Frontier, PageBody
 from scraping.crawling.urls import host_of
-from scraping.shards import open_parquet, shards, write_shard
+from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parquet, read_rows, shards, write_shard
 from textmill.files import atomic_write
 
-__all__ = ["GIVEN_UP", "LINKS_DROPPED", "URLS", "PreviousPage", "PreviousSnapshot", "write_reports"]
+__all__ = ["GIVEN_UP", "LINKS_DROPPED", "URLS", "PreviousPage", "PreviousSnapshot", "write_pages", "write_reports"]
 
 URLS = pa.schema(
     [
@@ -45,9 +49,9 @@ URLS = pa.schema(
 GIVEN_UP = "given up: "  # this and a host -> the reason
 LINKS_DROPPED = "urls passed over"  # limits.urls was met
 
+FETCHES_FILE = "fetches.parquet"
 _MAX_LISTED = 100  # failed URLs in stats.json; all of them are in urls.parquet
 _CACHED_ROW_GROUPS = 2  # a recrawl meets the pages in about the order of the previous one
-_INDEXED_COLUMNS = ["url", "etag", "last_modified", "sha256"]
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class PreviousSnapshot:
 
     def __init__(self, folder: Path | None):
         self._shards = shards(folder) if folder else []
+        fetches = read_rows([folder / FETCHES_FILE]) if folder else iter(())
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
@@ -87,16 +92,21 @@ class PreviousSnapshot:
             " shard INTEGER, row_group INTEGER, row INTEGER) WITHOUT ROWID"
         )
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._index())
+        self._db.executemany("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._index(fetches))
         self._db.execute("COMMIT")
 
-    def _index(self) -> Iterator[tuple[Any, ...]]:
+    def _index(self, fetches: Iterator[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+        for (page, place), fetch in zip(self._pages(), fetches, strict=True):
+            url = page["url"]
+            yield url, host_of(url), fetch["etag"], fetch["last_modified"], page["sha256"], *place
+
+    def _pages(self) -> Iterator[tuple[dict[str, Any], tuple[int, int, int]]]:
+        """URL and hash of every page, and its place."""
         for number, path in enumerate(self._shards):
             with open_parquet(path) as file:
                 for group in range(file.num_row_groups):
-                    for row, page in enumerate(file.read_row_group(group, columns=_INDEXED_COLUMNS).to_pylist()):
-                        yield (page["url"], host_of(page["url"]), page["etag"], page["last_modified"], page["sha256"],
-                               number, group, row)  # fmt: skip
+                    pages = file.read_row_group(group, columns=["url", "sha256"]).to_pylist()
+                    yield from ((page, (number, group, row)) for row, page in enumerate(pages))
 
     def get(self, url: str) -> PreviousPage | None:
         """What the snapshot knows of `url`; None if it does not have it."""
@@ -132,6 +142,25 @@ class PreviousSnapshot:
 
     def close(self) -> None:
         self._db.close()
+
+
+def write_pages(out: Path, frontier: Frontier, shard_bytes: int) -> None:
+    """Write the pages, sorted by URL, in shards that end after `shard_bytes` bytes of bodies, and their fetches."""
+    for leftover in shards(out):
+        leftover.unlink()
+    with ShardWriter(out, "part", PAGES, shard_bytes=1 << 62) as writer:
+
+        def fetches() -> Iterator[dict[str, Any]]:
+            filled = 0
+            for row in merge_rows(frontier.shards(), key="url"):
+                writer.write(row)
+                filled += len(row["body"])
+                if filled >= shard_bytes:
+                    writer.cut()
+                    filled = 0
+                yield {name: row[name] for name in FETCHES.names}
+
+        write_shard(out / FETCHES_FILE, fetches(), FETCHES)
 
 
 def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> None:

@@ -152,8 +152,10 @@ def run_crawl(tmp_path):
         out.mkdir(exist_ok=True)
         crawl(source, out, quiet, tmp_path / previous if previous else None)
         rows = list(read_rows(shards(out)))
-        pages = {row["url"]: row for row in rows}
+        fetches = read_rows([out / "fetches.parquet"])
+        pages = {row["url"]: {**row, **fetch} for row, fetch in zip(rows, fetches, strict=True)}
         assert len(pages) == len(rows), "a page was stored twice"
+        assert list(pages) == sorted(pages)
         return pages
 
     return run

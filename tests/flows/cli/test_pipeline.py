@@ -138,7 +138,7 @@ def test_a_run_killed_in_scrape_pretokenize_and_pretrain_continues_each_time(tex
     kill_when(textmill("run", config), lambda: pages_stored(store) >= 4)
     stored, killed = pages_stored(store), datetime.now(UTC)
     kill_when(textmill("run", config), lambda: work_of(store, "pretokenize"))
-    pages = pq.read_table(made(store, "scrape").path / "part-00000.parquet", columns=["url", "fetched_at"])
+    pages = pq.read_table(made(store, "scrape").path / "fetches.parquet", columns=["url", "fetched_at"])
     assert len(set(pages["url"].to_pylist())) == pages.num_rows
     assert made(store, "scrape").stats["pages"] == pages.num_rows
     assert sum(fetched < killed for fetched in pages["fetched_at"].to_pylist()) >= stored  # none of them fetched again

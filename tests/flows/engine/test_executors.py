@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
 import io
 import json
@@ -75,7 +74,7 @@ def pages(tmp_path_factory) -> Path:
             shards.write(
                 {
                     "url": url, "final_url": url, "source": "site", "status": 404 if number % 23 == 0 else 200,
-                    "content_type": "text/html", "fetched_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+                    "content_type": "text/html",
                     "body": f"<title>{number}</title><main><p>Home. About us.</p><p>{text}</p></main>".encode(),
                 }
             )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import random
 import signal
@@ -38,28 +37,25 @@ def prose(seed, sentences=12):
     )
 
 
-def page(
-    number, text, source="site", status=200, content_type="text/html; charset=utf-8", url=None, second=0, body=None
-):
+def page(number, text, source="site", status=200, content_type="text/html; charset=utf-8", url=None, body=None):
     url = url or f"http://site.example/{number}"
     main = f"<main>{NAVIGATION}<h1>{number}</h1><p>{text}</p></main>"
     html = f"<html><head><title>Page {number}</title></head><body>{main}</body></html>"
     return {
         "url": url, "final_url": url, "source": source, "status": status, "content_type": content_type,
-        "fetched_at": datetime.datetime(2026, 1, 1, 0, 0, second, tzinfo=datetime.UTC),
-        "body": html.encode() if body is None else body, "etag": f"e{second}",
+        "body": html.encode() if body is None else body,
     }  # fmt: skip
 
 
-def site_pages(second=0):
-    pages = [page(i, prose(i), second=second) for i in range(60)]
+def site_pages():
+    pages = [page(i, prose(i)) for i in range(60)]
     pages += [
-        page(100, prose(3), second=second),  # a near-duplicate but for its heading
-        page(101, "", status=404, second=second),
-        page(102, "Short.", second=second),
-        page(103, "", content_type="application/pdf", body=b"%PDF-1.7", second=second),
-        page(104, "", body=b"", second=second),
-        page(105, "buy now " * 200, second=second),
+        page(100, prose(3)),  # a near-duplicate but for its heading
+        page(101, "", status=404),
+        page(102, "Short."),
+        page(103, "", content_type="application/pdf", body=b"%PDF-1.7"),
+        page(104, "", body=b""),
+        page(105, "buy now " * 200),
     ]
     return pages
 
@@ -177,7 +173,7 @@ def test_duplicates_are_found_across_sources(built):
 
 
 def test_a_recrawl_of_an_unchanged_site_gives_the_same_bytes(built, collection, tmp_path):
-    pages = site_pages(second=37)
+    pages = site_pages()
     random.Random(1).shuffle(pages)
     again = build(tmp_path / "out", [crawl(tmp_path / "pages", pages, shard_rows=11)], [collection], workers=1)
     assert files(again) == files(built)

@@ -37,7 +37,9 @@ def test_pages_are_found_and_stored_once(site, page, make_source, run_crawl, tmp
     site.routes["/b"] = page("/c", "http://elsewhere.example/", "/paper.pdf")
     site.routes["/c"] = page()
     pages = run_crawl(make_source())
-    assert list(pages) == [site.url(p) for p in ("/", "/a", "/b", "/c")], "breadth first"
+    assert list(pages) == [site.url(p) for p in ("/", "/a", "/b", "/c")]
+    asked = [path for path in site.paths() if path in ("/", "/a", "/b", "/c")]
+    assert asked == ["/", "/a", "/b", "/c"], "breadth first"
     assert Counter(site.paths()) == {"/": 1, "/a": 1, "/b": 1, "/missing": 1, "/c": 1}
     row = pages[site.url("/a")]
     assert (row["source"], row["status"], row["content_type"]) == ("test", 200, "text/html; charset=utf-8")
@@ -50,7 +52,8 @@ def test_pages_are_found_and_stored_once(site, page, make_source, run_crawl, tmp
     assert result["failed_urls"] == [{"url": site.url("/missing"), "reason": "status 404"}]
     assert result["bytes"] == sum(len(row["body"]) for row in pages.values())
     assert urls(tmp_path)[site.url("/c")]["found_on"] == site.url("/a")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["part-00000.parquet", "stats.json", "urls.parquet"]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["fetches.parquet", "part-00000.parquet", "stats.json", "urls.parquet"]
 
 
 def test_robots_txt_is_obeyed(site, page, answer, make_source, run_crawl, tmp_path):
@@ -541,6 +544,30 @@ def test_recrawls_are_conditional_and_report_changes(site, page, answer, make_so
     assert b"new" in second[site.url("/changed")]["body"]
     third = run_crawl(make_source(), "third", previous="second")
     assert stats(tmp_path, "third")["changes"]["unchanged"] == len(third) == 6
+
+
+@pytest.mark.parametrize("shard_bytes", [crawl_module.SHARD_BYTES, 1_000], ids=["one shard", "many shards"])
+def test_the_pages_of_an_unchanged_site_are_the_same_bytes_whenever_and_in_whatever_order_they_come(
+    site, page, answer, make_source, run_crawl, monkeypatch, tmp_path, shard_bytes
+):
+    monkeypatch.setattr(crawl_module, "SHARD_BYTES", shard_bytes)
+    names = [f"/{n}" for n in range(30)]
+    site.routes["/"] = page("/a", *names)
+    site.fallback = lambda path: page(text=path * 20)
+    first = run_crawl(make_source(), "first")
+    # Found the other way round, by a sitemap, and every answer with another validator
+    listed = "".join(f"<url><loc>{site.url(name)}</loc></url>" for name in reversed(names))
+    site.routes["/sitemap.xml"] = answer(f"<urlset>{listed}</urlset>", content_type="application/xml")
+    site.fallback = lambda path: answer(page(text=path * 20), headers={"ETag": f'"{time.time_ns()}"'})
+    second = run_crawl(make_source(), "second", previous="first")
+    assert stats(tmp_path, "second")["changes"]["unchanged"] == len(second) == len(first) == 32
+    assert first[site.url("/7")]["fetched_at"] < second[site.url("/7")]["fetched_at"]
+    assert first[site.url("/7")]["etag"] != second[site.url("/7")]["etag"]
+    pages = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("part-*")} for name in ("first", "second")
+    ]
+    assert pages[0] == pages[1]
+    assert (len(pages[0]) > 1) == (shard_bytes == 1_000)
 
 
 def test_a_304_does_not_hide_a_directive_that_only_a_header_holds(site, page, answer, make_source, run_crawl):
