@@ -26,9 +26,10 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1
 
 # Prefect's server copies its UI beside its code unless told otherwise, where its user must not write; and what is
-# sent home by default is not sent.
+# sent home by default is not sent, and what is advertised not shown.
 ENV PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false \
     DO_NOT_TRACK=1
 
 # Packages before code, so that a changed line of code installs nothing again. torch comes first and alone, because its

@@ -130,8 +130,6 @@ def test_environment_variables_are_settings_that_prefect_has():
     for text in (DEPLOYING, *named("ENV")):
         assert {*re.findall(r"PREFECT_[A-Z_]+", text)} <= known
     assert SERVICES["server"]["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == service.LEASE_STORAGE
-    for environment in templates:
-        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deploying.HEARTBEAT_SECONDS)
 
 
 def test_the_server_finds_its_database(monkeypatch):

@@ -9,6 +9,7 @@
     progress      where a stage stands: on a terminal, in the log, on the run's page
     pages         what a stage and a run leave on their pages
     events        what automations can react to
+    beats         how the server knows that a run is alive
     limits        slots that all machines of a server share
     deploying     work pool, limits, automations and deployments on a server
     server        `textmill up`: server, deployments, worker
@@ -20,10 +21,11 @@ In reading order; the deployments name `deployments`, the command line calls `fl
 
 import os
 
-# Nothing is reported to anyone unless the user asks for it. Prefect reads both when it is imported,
-# so they are set in the one place that every module of this package passes first.
+# Nothing is reported to anyone, and nothing advertised, unless the user asks for it. Prefect reads its settings when it
+# is imported, so they are set in the one place that every module of this package passes first.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
 # The first start of the embedded server makes its database, on a busy machine in more than Prefect's 20 seconds.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 # The other packages log through the standard library; this sends their records to the run's page as well.

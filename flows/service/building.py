@@ -19,6 +19,7 @@ from flows.engine.materialize import materialize
 from flows.engine.stage import Context, Inputs, Outcome, Stage
 from flows.pipeline.chain import chain
 from flows.pipeline.request import RunRequest
+from flows.service.beats import beating
 from flows.service.events import emit_events
 from flows.service.limits import slots
 from flows.service.pages import publish, publish_run
@@ -111,6 +112,7 @@ def build_chain(request: RunRequest) -> list[Outcome]:
     return builder.outcomes
 
 
+@beating()
 def run_chain(request: RunRequest) -> State[list[Outcome]]:
     """Run the chain inside a flow.
 

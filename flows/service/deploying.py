@@ -26,7 +26,6 @@ POOL = "textmill"
 DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")  # of a project, in place of those that come with Textmill
 SHIPPED_AUTOMATIONS = Path(__file__).with_name("automations.yaml")
-HEARTBEAT_SECONDS = 30  # the least that Prefect allows; automations.yaml waits for three of them
 
 
 def deploy(trainings: int | None, echo: Echo) -> None:
@@ -89,8 +88,4 @@ def answers(api: str) -> bool:
 
 def environment() -> dict[str, str]:
     """Environment variables for Prefect's processes and the runs that they start."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": PREFECT_API_URL.value(),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-    }
+    return {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}

@@ -12,7 +12,8 @@ from prefect.states import Completed
 
 from experiments import load
 from flows.engine.stage import Outcome
-from flows.pipeline.experiment import comparison_of, plan_experiment
+from flows.pipeline.experiment import Run, comparison_of, plan_experiment
+from flows.service.beats import beating
 from flows.service.building import Builder, build_chain
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
 from flows.stages.comparison import comparison
@@ -29,8 +30,13 @@ def experiment(
     *, name: str, seeds: int = 1, overrides: Mapping[str, Any] | None = None, config: str = DEFAULT_CONFIG
 ) -> State[Outcome]:
     """Put one claim to the test: the pipeline with each variant, and what they have in common built once."""
+    return put_to_the_test(plan_experiment(name, Path(config), checked(overrides), seeds), name)
+
+
+@beating()
+def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
+    """Build every variant and compare them, inside a flow."""
     logger = get_run_logger()
-    runs = plan_experiment(name, Path(config), checked(overrides), seeds)
     stage = load(name).stage
     for run in runs:
         run.request.check()
