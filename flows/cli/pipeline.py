@@ -36,6 +36,9 @@ def run(
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run this stage alone, on what the store holds of earlier ones")
     ] = None,
+    build_missing: Annotated[
+        bool, typer.Option("--build-missing", help="With --only: also build what the store lacks of earlier stages")
+    ] = False,
     start: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Build this stage and all that is made from it again")
     ] = None,
@@ -55,7 +58,7 @@ def run(
     from flows.pipeline.request import RunRequest
     from flows.pipeline.selection import Selection
 
-    selection = Selection(force=frozenset(force), start=start, only=only, verify=verify)
+    selection = Selection(force=frozenset(force), start=start, only=only, build_missing=build_missing, verify=verify)
     request = RunRequest.load(config, parse_overrides(overrides), selection)
     if dry_run:
         print_steps(request.steps, request.config.name)

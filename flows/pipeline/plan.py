@@ -94,8 +94,9 @@ class Planner:
             if stage.optional(config):
                 return Step(stage.name, title, "skip", assessment.reason)
             raise UserError(
-                f"{self.selection.only} alone needs {title}, which is not in the store ({assessment.reason}); "
-                f"build it first: textmill run CONFIG --only {stage.name}"
+                f"{self.selection.only} alone needs {title}, which is not in the store ({assessment.reason}); build it "
+                f"first (textmill run CONFIG --only {stage.name}, or the deployment {stage.name}/{stage.name}), or let "
+                "this run build what is missing (--build-missing, or the switch of that name in the run form)"
             )
         interrupted = self.store.workdir(stage.name, assessment.fingerprint).exists()
         reason = f"{assessment.reason}; continues an interrupted build" if interrupted else assessment.reason

@@ -21,8 +21,9 @@ class Selection:
     Attributes:
         force: rebuilt; what follows is rebuilt only if it comes out different.
         start: rebuilt together with everything that is made from it.
-        only: run alone: what it is made from is taken from the store, and nothing else is run.
+        only: run alone: what it is made from is taken from the store, however old, and nothing else is run.
         until: run with all that it is made from, and nothing else.
+        build_missing: with `only`, also build what the stage is made from and the store does not hold.
         verify: compare SHA-256 too before anything is reused.
     """
 
@@ -30,6 +31,7 @@ class Selection:
     start: str | None = None
     only: str | None = None
     until: str | None = None
+    build_missing: bool = False
     verify: bool = False
 
     def __post_init__(self) -> None:
@@ -39,6 +41,9 @@ class Selection:
         for name in [*self.force, self.start]:
             if name and self.only and name != self.only:
                 raise UserError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
+
+        if self.build_missing and not self.only:
+            raise UserError("a run builds what is missing anyway; --build-missing goes with --only STAGE")
 
     def leaves_out(self, config: PipelineConfig) -> frozenset[str]:
         """The stages of the pipeline that are neither run nor needed by those that are.
@@ -55,7 +60,10 @@ class Selection:
         return frozenset(STAGES) - needs[last] if last else frozenset()
 
     def takes_from_store(self, stage: Stage[Any]) -> bool:
-        """Whether a stage that is not left out is only there for the one that runs alone."""
+        """Whether a stage that is not left out is only there for the one that runs alone, and never built."""
+        return self._is_input(stage) and not self.build_missing
+
+    def _is_input(self, stage: Stage[Any]) -> bool:
         return self.only is not None and stage.name != self.only
 
     def forced(self, config: PipelineConfig) -> frozenset[str]:
@@ -69,7 +77,7 @@ class Selection:
         return Options(
             force=stage.name in forced,
             verify=self.verify,
-            accept_expired=self.takes_from_store(stage),
+            accept_expired=self._is_input(stage),
         )
 
 

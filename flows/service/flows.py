@@ -63,12 +63,14 @@ def stage_flow(stage: StageName) -> Flow[..., Any]:
     def run(
         *,
         force: bool = False,
+        build_missing: bool = False,
         verify: bool = False,
         overrides: Mapping[str, Any] | None = None,
         config: str = DEFAULT_CONFIG,
         **settings: Any,
     ) -> State[list[Outcome]]:
-        selection = Selection(force=frozenset([stage] if force else ()), only=stage, verify=verify)
+        again = frozenset([stage] if force else ())
+        selection = Selection(force=again, only=stage, build_missing=build_missing, verify=verify)
         settled = overrides_of(stage, settings, overrides)
         return run_chain(_requested.get() or RunRequest.load(Path(config), settled, selection))
 
@@ -83,6 +85,7 @@ def start_run(request: RunRequest) -> list[Outcome]:
     if selection.only:
         flow = stage_flow(selection.only)
         parameters["force"] = selection.only in selection.force or selection.only == selection.start
+        parameters["build_missing"] = selection.build_missing
         parameters |= parameters_of(selection.only, request.overrides)
     else:
         flow = pipeline

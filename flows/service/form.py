@@ -32,6 +32,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 LONGEST_VALUE = 120  # characters of a present value that a description shows
+BUILD_MISSING = "build what is missing"
 CHOICE = [True, False]
 REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
@@ -90,6 +91,7 @@ def stage_form(stage: str, present: Present = Present("", None)) -> Form:
         "force": _toggle("Build it again although the store has it"),
         **_fields(_section(stage), present),
         "overrides": _overrides("other settings", example),
+        "build_missing": _toggle("Also build what the store lacks of the stages before it") | {"title": BUILD_MISSING},
         "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
         "config": _config(),
     }

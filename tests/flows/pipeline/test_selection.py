@@ -49,3 +49,8 @@ def test_until_a_stage_runs_what_it_is_made_from():
 def test_a_stage_that_the_configuration_lacks_cannot_be_selected(selection):
     with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):
         selection.leaves_out(PipelineConfig.model_validate(SOURCES))
+
+
+def test_what_is_missing_is_built_for_one_stage_only():
+    with pytest.raises(UserError, match="--build-missing goes with --only STAGE"):
+        Selection(build_missing=True)

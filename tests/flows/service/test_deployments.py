@@ -26,7 +26,13 @@ from scraping.crawling.source import load_source, shipped_sources
 
 PROJECT = Path(__file__).parents[3]
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-COMMON = {"force", "verify", "overrides", "config"}  # fields of a stage's form that are not settings of the stage
+COMMON = {
+    "force",
+    "build_missing",
+    "verify",
+    "overrides",
+    "config",
+}  # fields of a stage's form that are not settings of the stage
 NAMES = [f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}" for entry in DEPLOYMENTS]
 
 

@@ -176,13 +176,36 @@ def test_one_stage_alone_uses_what_is_in_the_store(store, config):
     assert run(config, stage_flow("pretrain"), force=True) == {"pretrain": "built"}
 
 
+def test_one_stage_with_what_is_missing_builds_that_and_nothing_after(store, config):
+    shutil.rmtree(store.root / "pretokenize")
+    shutil.rmtree(store.root / "finetune")
+    flow = stage_flow("train_tokenizer")
+    assert run(config, flow, build_missing=True).keys() == {"scrape", "prepare", "train_tokenizer"}
+    outcomes = run(config, stage_flow("pretrain"), steps=7, build_missing=True)
+    assert list(outcomes) == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
+    assert rebuilt(outcomes) == ["pretokenize", "pretrain"]
+
+
+def test_a_stage_with_what_is_missing_takes_a_snapshot_however_old(store, write_config, tmp_path):
+    site = tmp_path / "python-docs.yaml"
+    old = {"max_age": "PT0S"}
+    site.write_text(yaml.safe_dump(load_source("python-docs").model_dump(mode="json") | old))
+    config = load_config(write_config(scrape={"sources": [str(site)]}))
+    assert plan(config)[0].action == "build"
+    selection = Selection(only="prepare", build_missing=True)
+    assert [step.action for step in plan(config, selection)] == ["reuse", "reuse"]
+
+
 def test_a_stage_alone_asks_for_what_it_is_made_from_and_nothing_else(store, write_config, tmp_path):
     (tmp_path / "lines.jsonl").write_text('{"text": "A line that anybody can read."}\n')
     pairs = {"pairs": {}, "ingest": {"path": str(tmp_path / "lines.jsonl"), "required": False}}
     config = load_config(write_config(**pairs, store=str(tmp_path / "empty")))
     assert [step.stage for step in plan(config, Selection(only="ingest"))] == ["ingest"]
-    with pytest.raises(UserError, match="prepare alone needs scrape python-docs, which is not in the store"):
+    with pytest.raises(UserError, match="prepare alone needs scrape python-docs, which is not in the store") as refused:
         plan(config, Selection(only="prepare"))
+    for way_in in ("textmill run CONFIG --only scrape,", "the deployment scrape/scrape)", "--build-missing"):
+        assert way_in in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
     asked = [step.stage for step in plan(load_config(write_config(pairs={})), Selection(only="pretrain"))]
     assert asked == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
     with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):

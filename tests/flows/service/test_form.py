@@ -14,6 +14,7 @@ from flows.service.form import overrides_of, parameters_of, run_form
 from textmill.errors import UserError
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
+DEFAULTS = {"force", "build_missing", "verify", "seeds", "config"}
 FORMS = [*STAGES, "pipeline", "experiment"]
 
 
@@ -30,13 +31,13 @@ def test_what_is_left_empty_is_not_sent_and_no_field_asks_for_its_type(name):
     for place, field in every_field(form["properties"]):
         assert not {"anyOf", "oneOf", "allOf", "$ref"} & field.keys(), place
         assert field["description"] or "properties" in field, place
-        assert ("default" in field) == (place in {"force", "verify", "seeds", "config"} and "items" not in field), place
+        assert ("default" in field) == (place in DEFAULTS and "items" not in field), place
 
 
 def test_a_stage_shows_its_own_settings_between_force_and_those_of_others():
     fields = list(run_form("train_tokenizer", DEMO)["properties"])
     assert fields[:2] == ["force", "vocab_size"]
-    assert fields[-3:] == ["overrides", "verify", "config"]
+    assert fields[-4:] == ["overrides", "build_missing", "verify", "config"]
     assert not {"prepare", "pretrain"} & set(fields)
     shown = [field.get("type") for field in run_form("pretrain", DEMO)["properties"].values()]
     kinds = [kind for kind, _ in itertools.groupby(shown, lambda kind: kind == "object")]
