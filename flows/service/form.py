@@ -14,8 +14,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -34,29 +35,38 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 LONGEST_VALUE = 120  # characters of a present value that a description shows
 BUILD_MISSING = "build what is missing"
 CHOICE = [True, False]
+PLAIN = re.compile(r"[\w .,:/…+-]+")
 REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
 
 @dataclass(frozen=True)
 class Present:
-    """The settings that a configuration gives a part of a form, and the configuration's name."""
+    """What a part of a form stands at while its fields are empty.
 
-    where: str
-    settings: BaseModel | None
+    Attributes:
+        where: path of the configuration.
+        settings: what it says, with what the deployment says in place of it; None where it has no such part.
+        deployed: what the deployment says.
+    """
+
+    where: str = ""
+    settings: BaseModel | None = None
+    deployed: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, name: str) -> Present:
-        below = getattr(self.settings, name, None)
-        return Present(self.where, below if isinstance(below, BaseModel) else None)
+        below, deployed = getattr(self.settings, name, None), self.deployed.get(name)
+        return Present(
+            self.where, below if isinstance(below, BaseModel) else None, deployed if isinstance(deployed, dict) else {}
+        )
 
     def value(self, name: str) -> str:
         """`configs/demo.yaml: 200`, or nothing where the value depends on the machine or there is none."""
         if self.settings is None:
             return ""
-        field, value = type(self.settings).model_fields[name], getattr(self.settings, name)
-        chosen = name in self.settings.model_fields_set
-        if field.default_factory and not affects_output(field) and not chosen:
+        known, value = type(self.settings).model_fields[name], getattr(self.settings, name)
+        if known.default_factory and not affects_output(known) and name not in self.settings.model_fields_set:
             return ""
-        return f"{self.where}: {_shown(value)}"
+        return f"{'this deployment' if name in self.deployed else self.where}: {_shown(value)}"
 
 
 def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any]
         form = experiment_form()
     else:
         settings = getattr(load_config(config, overrides), flow) if config else None
-        form = stage_form(flow, Present(str(config), settings))
+        form = stage_form(flow, Present(str(config), settings, (overrides or {}).get(flow) or {}))
     placed = {name: {"title": name, "position": place, **field} for place, (name, field) in enumerate(form.items())}
     return {
         "title": "Parameters", "type": "object", "properties": placed,
@@ -84,7 +94,7 @@ def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any]
     }  # fmt: skip
 
 
-def stage_form(stage: str, present: Present = Present("", None)) -> Form:
+def stage_form(stage: str, present: Present = Present()) -> Form:
     """The form of one stage alone: its own settings as fields, those of others as JSON."""
     example = {"pretrain": {"steps": 400}} if stage != "pretrain" else {"pretokenize": {"threads": 2}}
     return {
@@ -206,8 +216,7 @@ def _fields(model: type[BaseModel], present: Present) -> Form:
             below = {key: {"title": key, **value} for key, value in _fields(part, present.of(name)).items()}
             parts[name] = {"type": "object", "properties": below, "description": described}
         else:
-            described = ". ".join(filter(None, [field.description, present.value(name)]))
-            plain[name] = {**_field(schemas[name]), "description": described}
+            plain[name] = {**_field(schemas[name]), "description": _sentences(field.description, present.value(name))}
     return plain | parts
 
 
@@ -244,12 +253,18 @@ def _config() -> dict[str, Any]:
     return {"type": "string", "default": DEFAULT_CONFIG, "description": "Path of the configuration"}
 
 
+def _sentences(*texts: str | None) -> str:
+    """One after the other, each but the last with a full stop."""
+    *before, last = filter(None, texts)
+    return " ".join([*(text if text.endswith((".", "…")) else f"{text}." for text in before), last])
+
+
 def _shown(value: Any) -> str:
-    """A value as a description in Markdown shows it: numbers and names plainly, text and lists as code."""
-    if value is None:
+    """A value as a description shows it, which is Markdown: what that would change as code."""
+    if value is None or value == []:
         return "none"
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
     short = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
-    return f"`{short}`" if short else '""'
+    return short if PLAIN.fullmatch(short) else f"`{short}`"

@@ -50,8 +50,13 @@ def test_descriptions_say_what_the_configuration_says_now():
     assert fields["model.layers"]["description"].endswith(f"{DEMO}: 4")  # by the preset
     assert fields["model.bias"]["description"].endswith(f"{DEMO}: false")
     assert fields["depth"]["description"].endswith(f"{DEMO}: none")
-    assert fields["ema"]["description"].endswith(f"{DEMO}: 0.9")
-    assert fields["precision"]["description"].endswith(f"{DEMO}: `auto`")
+    assert fields["ema"]["description"].endswith("result. this deployment: 0.9")
+    assert fields["precision"]["description"].endswith(f"{DEMO}: auto")
+    fields = run_form("scrape", DEMO, {"scrape": {"sources": ["umb"]}})["properties"]
+    assert fields["sources"]["description"].endswith("this deployment: umb")
+    assert fields["max_pages"]["description"].endswith(f"{DEMO}: none")
+    fields = run_form("finetune", DEMO)["properties"]
+    assert fields["sample_blank"]["description"].endswith(f"{DEMO}: `The function returns a [MASK] of strings.`")
     threads = run_form("pretokenize", DEMO)["properties"]["threads"]
     assert str(DEMO) not in threads["description"]  # as many as the worker's machine has
     assert str(DEMO) not in run_form("pairs", DEMO)["properties"]["seed"]["description"]  # it has no such section
