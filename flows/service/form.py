@@ -11,12 +11,13 @@ never empty: it would overrule the configuration, and a preset, with whatever it
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -51,7 +52,7 @@ class Present:
 
     where: str = ""
     settings: BaseModel | None = None
-    deployed: Mapping[str, Any] = field(default_factory=dict)
+    deployed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def of(self, name: str) -> Present:
         below, deployed = getattr(self.settings, name, None), self.deployed.get(name)
