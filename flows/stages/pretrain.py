@@ -17,7 +17,7 @@ class Pretrain(Stage[PretrainConfig]):
     name = "pretrain"
     version = 1
     inputs = ("tokens", "tokenizer")
-    records = ("timing.jsonl", "tensorboard/*")
+    records = ("samples.jsonl", "timing.jsonl", "tensorboard/*")
 
     def build(self, job: Job[PretrainConfig]) -> None:
         from flows.engine.training import train

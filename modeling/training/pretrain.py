@@ -11,7 +11,8 @@ import torch
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import PretrainConfig, RunConfig
 from modeling.device import choose
-from modeling.inference.generate import Sampling, generate, load
+from modeling.inference.generate import Checkpoint, Sampling, generate, load
+from modeling.networks.transformer import GPT
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM
 from modeling.training.saving import is_finished
@@ -32,8 +33,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     """Train a model from scratch and leave a checkpoint folder in `out`; a second call continues a killed one.
 
     Beside the checkpoint's files, `out` gets the tokenizer, `stats.json` (parameters, tokens seen, validation loss in
-    nats and bits per byte, unigram entropy of the training split in nats, a sample) and `timing.jsonl` (clocks).
-    Under torchrun every rank calls it, and rank 0 writes.
+    nats and bits per byte, unigram entropy of the training split in nats, a sample), `samples.jsonl` (what it wrote on
+    the way) and `timing.jsonl` (clocks). Under torchrun every rank calls it, and rank 0 writes.
 
     Args:
         tokens: folder of token arrays with splits `train` and `validation`.
@@ -60,7 +61,13 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
-        run = TrainingRun(checkpoint_config.build_model(), objective, checkpoint_config, config, out)
+        writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy
+
+        def sample_of(model: GPT) -> str:
+            return sample(Checkpoint(model, tokenizer, checkpoint_config), config)
+
+        model = checkpoint_config.build_model()
+        run = TrainingRun(model, objective, checkpoint_config, config, out, sample_of if writes else None)
         trainer = Trainer(run, compute, group, progress)
         trainer.run()
         if group.first:
@@ -76,7 +83,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
                 "bits_per_byte": metrics["bits_per_byte"],
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
-                "sample": sample(out, config),
+                "sample": sample(load(out, device="cpu"), config),
             }
             trainer.saver.finish(stats)
         group.barrier()
@@ -102,9 +109,9 @@ def entropy(counts: np.ndarray) -> float:
     return float(-(probs * np.log(probs)).sum())
 
 
-def sample(out: Path, config: PretrainConfig) -> str:
-    """Text that continues the configured prompt, made on the CPU in fp32."""
+def sample(checkpoint: Checkpoint, config: PretrainConfig) -> str:
+    """Text that continues the configured prompt."""
     if not config.sample_tokens:
         return ""
     sampling = Sampling(max_tokens=config.sample_tokens, seed=config.seed)
-    return generate(load(out, device="cpu"), [config.sample_prompt], sampling)[0]
+    return generate(checkpoint, [config.sample_prompt], sampling)[0]

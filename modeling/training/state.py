@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class TrainingRun:
         checkpoint_config: what the checkpoint's `config.json` is to say.
         config: the recipe, and how it is executed.
         out: the folder to fill.
+        sample: what a model on the CPU writes, to be kept on the way; None: nothing.
     """
 
     model: GPT
@@ -35,6 +37,7 @@ class TrainingRun:
     checkpoint_config: CheckpointConfig
     config: RunConfig
     out: Path
+    sample: Callable[[GPT], str] | None = None
 
     @property
     def tokens_per_step(self) -> int:

@@ -120,6 +120,7 @@ class Trainer:
             metrics = self.validation_metrics()
             self.state.metrics.append({"step": self.state.step} | metrics)
             self.saver.prune()
+            self.watcher.keep_sample()
         self.watcher.report(metrics)
 
     def advance(self) -> None:

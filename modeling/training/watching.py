@@ -1,4 +1,4 @@
-"""Watching a run: rates and pauses, the curve, `timing.jsonl`, TensorBoard, and the progress callback.
+"""Watching a run: rates and pauses, curve, samples on the way, `timing.jsonl`, TensorBoard, the progress callback.
 
 Nothing here changes what is trained. Files of the result hold no clock: `timing.jsonl` and the events of TensorBoard
 are records beside it.
@@ -23,9 +23,10 @@ from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress
 
-__all__ = ["TIMING", "Watcher"]
+__all__ = ["SAMPLES", "TIMING", "Watcher"]
 
 TIMING = "timing.jsonl"
+SAMPLES = "samples.jsonl"
 
 
 class Watcher:
@@ -66,6 +67,29 @@ class Watcher:
         self.progress(step, self.run.config.steps, unit="steps", **metrics)
         if self.tensorboard is not None:
             self.tensorboard.write(step, metrics)
+
+    def keep_sample(self) -> None:
+        """Keep what the model writes at the first evaluation, the second, the fourth, and so on, so that a reader sees
+        it learn: as many texts as the run's length has binary digits.
+
+        A copy of the weights writes on the CPU, in fp32: nothing that trains is compiled or seeded anew. Weights that
+        are shared out over several devices write nothing.
+        """
+        run, state = self.run, self.state
+        evaluation = state.step // run.config.evaluate_every
+        is_due = state.step % run.config.evaluate_every == 0 and evaluation.bit_count() == 1
+        if run.sample is None or not self.is_first or not is_due or state.step == run.config.steps:
+            return
+        model = run.checkpoint_config.build_model()
+        weights = state.model.state_dict() | (state.average or {})
+        model.load_state_dict({name: value.cpu() for name, value in weights.items()})
+        model.active_layers = state.model.active_layers
+        file = run.out / SAMPLES
+        kept = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        samples = {line["step"]: line["sample"] for line in kept} | {state.step: run.sample(model.eval())}
+        lines = [json.dumps({"step": step, "sample": text}) + "\n" for step, text in sorted(samples.items())]
+        with atomic_path(file, durable=False) as unfinished:
+            unfinished.write_text("".join(lines))
 
 
 class Clock:

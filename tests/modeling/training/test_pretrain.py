@@ -48,11 +48,18 @@ def test_it_learns_more_than_the_frequencies_of_tokens(pretrained, tokens):
 
 
 def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer_folder):
-    ours = {"model.safetensors", "config.json", "metrics.jsonl", "timing.jsonl", "stats.json"}
+    ours = {"model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "timing.jsonl", "stats.json"}
     assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer_folder.iterdir()}
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
     assert [row["step"] for row in rows if "validation_loss" in row] == [20, 40, 60, 80, 100, 120]
+
+
+def test_what_the_model_writes_is_kept_on_the_way_at_ever_longer_intervals(pretrained):
+    samples = [json.loads(line) for line in (pretrained / "samples.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in samples] == [20, 40, 80]
+    assert len({row["sample"] for row in samples}) == 3
+    assert json.loads((pretrained / "stats.json").read_text())["sample"] not in [row["sample"] for row in samples]
 
 
 @pytest.mark.parametrize("place", [None, "/dev/shm"])
