@@ -16,10 +16,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Bars:
-    """Counts by name, the greatest first, each with a bar that shows its share; nothing where all are 0."""
+    """Amounts by name, the greatest first, each with a bar that shows its share; nothing where all are 0."""
 
     title: str
-    counts: Mapping[str, int]
+    counts: Mapping[str, float]
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Sample:
-    """Text from a corpus or a model, shown as it is."""
+    """Text from a corpus or a model, shown as it is; `url` is where a document comes from."""
 
     title: str
     text: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text cut into tokens, each with its id."""
+
+    title: str
+    tokens: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -45,4 +55,4 @@ class Picture:
     svg: str
 
 
-Block = Table | Bars | Text | Sample | Picture
+Block = Table | Bars | Text | Sample | Tokens | Picture

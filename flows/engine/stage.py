@@ -196,6 +196,12 @@ class Stage(ABC, Generic[Config]):
     def headline(self, stats: dict[str, Any]) -> str:
         """One line that says what came out."""
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        """The one number that says most of the result, and what it counts, for the drawing of the chain; by default
+        the amount processed."""
+        amount, unit = self.work(stats)
+        return (f"{amount:,}", unit) if amount else ("", "")
+
     def label(self, config: Config) -> str:
         """What this run of the stage is about, for run names and tables ("python-docs", "4 layers x 256")."""
         return ""

@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
-from flows.engine.page import Bars, Block, Picture, Sample, Table, Text
+from flows.engine.page import Bars, Block, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Outcome
 from flows.stages.html import flat_metrics, number
 from flows.store.local import Artifact
@@ -73,22 +73,25 @@ def _markdown(block: Block) -> Iterator[str]:
     match block:
         case Table(head, rows):
             yield from _table(head, [[_cell(number(cell)) for cell in row] for row in rows])
-        case Bars(title, counts):
-            yield from _bars(title, counts)
+        case Bars(title, counts, unit):
+            yield from _bars(f"{title} ({unit})" if unit else title, counts)
         case Text(text):
             yield f"\n{text}\n"
-        case Sample(title, text):
+        case Sample(title, text, url):
+            text = f"{url}\n\n{text}" if url else text
             shown = text[:SAMPLE_CHARACTERS] + ("…" if len(text) > SAMPLE_CHARACTERS else "")
             yield f"\n{title}:\n\n~~~~text\n{shown}\n~~~~\n"
+        case Tokens(title, tokens):
+            yield from _markdown(Sample(title, "│".join(token for token, _ in tokens)))
         case Picture(title, svg):  # in the page itself: nothing has to be served or fetched
             yield f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n"
 
 
-def _bars(title: str, counts: Mapping[str, int]) -> Iterator[str]:
+def _bars(title: str, counts: Mapping[str, float]) -> Iterator[str]:
     most = max(counts.values(), default=0)
     if most:
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        rows = [(name, f"{count:,}", "█" * round(BAR_CHARACTERS * count / most)) for name, count in ordered]
+        rows = [(_cell(name), number(count), "█" * round(BAR_CHARACTERS * count / most)) for name, count in ordered]
         yield from _table((title, "number", "share"), rows)
 
 

@@ -14,6 +14,7 @@ from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
 
 ENOUGH_SEEDS = 3
+CURVES = "Validation loss of every run"
 
 
 class ComparisonConfig(BaseModel, extra="forbid"):
@@ -32,7 +33,7 @@ class Comparison(Stage[ComparisonConfig]):
 
     name = "comparison"
     label_is_subject = True
-    version = 2
+    version = 3
     inputs = ("results",)
 
     def build(self, job: Job[ComparisonConfig]) -> None:
@@ -51,7 +52,9 @@ class Comparison(Stage[ComparisonConfig]):
             "variants": {name: {"mean": mean(seeds), "seeds": seeds} for name, seeds in values.items()},
         }
         curves = validation_curves(zip(variants, results, strict=True))
-        page = template("comparison.html").render(title=config.experiment, stats=stats, config=config, curves=curves)
+        page = template("comparison.html").render(
+            title=config.experiment, stats=stats, config=config, curves=Picture(CURVES, curves)
+        )
         (job.out / "index.html").write_text(page, encoding="utf-8")
         (job.out / "curves.svg").write_text(curves, encoding="utf-8")
         (job.out / "stats.json").write_text(json.dumps(stats, indent=1))
@@ -66,7 +69,7 @@ class Comparison(Stage[ComparisonConfig]):
         stats = artifact.stats
         yield Text(f"{stats['claim']} The claim {stats['conclusion']}.")
         with artifact.open("curves.svg") as svg:
-            yield Picture("Validation loss of every run", svg.read().decode())
+            yield Picture(CURVES, svg.read().decode())
         rows = [(name, variant["mean"], len(variant["seeds"])) for name, variant in stats["variants"].items()]
         yield Table(("variant", stats["metric"].replace("_", " "), "seeds"), rows)
 

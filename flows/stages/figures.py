@@ -1,9 +1,14 @@
-"""Plots of a training's metrics, as SVG elements that are the same bytes each time."""
+"""Plots as SVG elements that are the same bytes each time, and that suit a light and a dark page.
+
+What is drawn in the color of the text is `currentColor`: the page says which that is. A picture that stands alone, as
+in the Prefect UI, gets a gray that can be read on white and on black.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,46 +17,95 @@ import matplotlib
 from flows.store.local import Artifact
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+TEXT, FAINT = "#808080", "#80808040"
+TRAINING, VALIDATION, RATE = "#6f9fd0", "#e2603f", "#3f9e78"
+COLORS = ("#e2603f", "#4a86c5", "#3f9e78", "#b58a1b", "#9467bd", "#c2559a")
 
 matplotlib.use("svg")
 matplotlib.rcParams.update(
-    {"svg.hashsalt": "textmill", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-)
+    {
+        "svg.hashsalt": "textmill", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "savefig.transparent": True,
+        "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
+        "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6,
+    }
+)  # fmt: skip
 
 Metrics = list[dict[str, Any]]
 
 
 def loss_curves(artifact: Artifact) -> str:
-    """Training and validation loss over the steps, with the level that a model without context reaches."""
+    """Training and validation loss over the steps and the tokens seen, with the level that a model without context
+    reaches; below them the learning rate."""
     import matplotlib.pyplot as plt
 
-    metrics = read_metrics(artifact)
-    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    axes.plot(*series(metrics, "loss"), color="#9db4c8", linewidth=1, label="training loss")
-    axes.plot(*series(metrics, "validation_loss"), color="#c23b22", marker="o", markersize=3, label="validation loss")
-    if "unigram_entropy" in artifact.stats:
-        axes.axhline(
-            artifact.stats["unigram_entropy"], color="#555555", linestyle="--", linewidth=1, label="unigram entropy"
-        )
-    axes.set(xlabel="step", ylabel="nats a token")
-    axes.legend(frameon=False)
+    metrics, stats = read_metrics(artifact), artifact.stats
+    figure, (losses, rates) = plt.subplots(
+        2, 1, figsize=(5.2, 3.9), layout="constrained", sharex=True, height_ratios=(4, 1)
+    )
+    losses.plot(*series(metrics, "loss"), color=TRAINING, linewidth=1, label="training loss")
+    losses.plot(
+        *series(metrics, "validation_loss"), color=VALIDATION, marker="o", markersize=3, label="validation loss"
+    )
+    if "unigram_entropy" in stats:
+        losses.axhline(stats["unigram_entropy"], color=TEXT, linestyle="--", linewidth=1, label="unigram entropy")
+    losses.set(ylabel="nats a token")
+    losses.legend(frameon=False)
+    if stats.get("steps"):
+        _count_tokens(losses, stats["tokens_seen"] / stats["steps"])
+    rates.plot(*series(metrics, "learning_rate"), color=RATE, linewidth=1.2)
+    rates.set(xlabel="step", ylabel="learning rate")
+    rates.set_ylim(bottom=0)
     return svg_of(figure)
+
+
+def _count_tokens(axes: Axes, tokens_per_step: float) -> None:
+    """A second horizontal axis, in tokens."""
+    from matplotlib.ticker import EngFormatter
+
+    def tokens(steps: Any) -> Any:
+        return steps * tokens_per_step
+
+    def steps(tokens: Any) -> Any:
+        return tokens / tokens_per_step
+
+    above = axes.secondary_xaxis("top", functions=(tokens, steps))
+    above.set_xlabel("tokens seen")
+    above.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def validation_curves(runs: Iterable[tuple[str, Artifact]]) -> str:
     """Validation loss over the steps of several trainings, a color for each name among them."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
     colors: dict[str, str] = {}
     for name, artifact in runs:
         label = name if name not in colors else None
-        color = colors.setdefault(name, f"C{len(colors)}")
+        color = colors.setdefault(name, COLORS[len(colors) % len(COLORS)])
         curve = series(read_metrics(artifact), "validation_loss")
         axes.plot(*curve, color=color, marker="o", markersize=3, linewidth=1, label=label)
     axes.set(xlabel="step", ylabel="validation loss, nats a token")
     axes.legend(frameon=False)
+    return svg_of(figure)
+
+
+def vocabulary_curve(points: Iterable[tuple[int, float]]) -> str:
+    """Bytes a token over the size of the vocabulary, as (size, bytes a token)."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import StrMethodFormatter
+
+    sizes, ratios = zip(*points, strict=True)
+    figure, axes = plt.subplots(figsize=(5.2, 2.6), layout="constrained")
+    axes.plot(sizes, ratios, color=COLORS[1], marker="o", markersize=3, linewidth=1.2)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    axes.set(xlabel="tokens in the vocabulary", ylabel="bytes a token")
+    axes.set_ylim(bottom=0)
     return svg_of(figure)
 
 
@@ -71,7 +125,9 @@ def svg_of(figure: Figure) -> str:
     """The figure as an SVG element; the figure is closed."""
     import matplotlib.pyplot as plt
 
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+    svg = stream.getvalue()[stream.getvalue().index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    return svg.replace("<svg ", f'<svg color="{TEXT}" ', 1).replace(f": {TEXT}", ": currentColor")

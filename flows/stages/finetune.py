@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flows.engine.page import Block, Picture, Sample
+from flows.engine.page import Bars, Block, Picture, Sample
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig
@@ -37,14 +37,21 @@ class Finetune(Stage[FinetuneConfig]):
             + repr(stats["sample_filled"])
         )
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        return f"{stats['masked_accuracy']:.1%}", "of masked tokens predicted"
+
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
         from flows.stages.figures import loss_curves
 
-        yield Picture("Loss over the steps", loss_curves(artifact))
-        yield Sample("It fills", f"{artifact.stats['sample_blank']}\n{artifact.stats['sample_filled']}")
+        stats = artifact.stats
+        yield Picture("Loss and learning rate over the steps", loss_curves(artifact))
+        yield Sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
+        for number, candidates in enumerate(stats["sample_candidates"], start=1):
+            guesses = {repr(token): 100 * prob for token, prob in candidates}
+            yield Bars(f"what it thinks of for blank {number}", guesses, "%")
 
 
 finetune = Finetune()

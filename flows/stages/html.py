@@ -21,6 +21,8 @@ def template(name: str) -> Template:
     environment.filters["number"] = number
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters["safe_svg"] = Markup
+    environment.filters["duration"] = duration
+    environment.tests["web_address"] = lambda address: address.startswith(("http://", "https://"))
     return environment.get_template(name)
 
 
@@ -29,6 +31,14 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, in the unit that suits them."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def flat_metrics(stats: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str]:

@@ -34,6 +34,9 @@ class Pairs(Stage[SentencePairsConfig]):
             f"{stats['train']['sentences']:,} + {stats['validation']['sentences']:,} sentences"
         )
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        return f"{stats['train']['pairs']:,}", "pairs to train on"
+
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return sum(stats[split]["pairs"] for split in SPLITS), "pairs"
 

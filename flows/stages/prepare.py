@@ -14,6 +14,10 @@ from flows.store.local import Artifact, Store
 from scraping.corpus.config import PrepareConfig
 from scraping.extraction.extract import Extractor, RecordsExtractor, reader_digest
 
+DOCUMENTS = 4  # that are shown of a corpus
+EXAMPLES = 2  # of what was dropped, for each reason
+EXCERPT, DROPPED_EXCERPT = 500, 200  # characters
+
 
 class PrepareSettings(BaseModel, extra="forbid"):
     """The configuration's section, and how to read the pages of each source: an improved extractor re-reads the pages
@@ -51,6 +55,9 @@ class Prepare(Stage[PrepareSettings]):
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stats["dropped"].items())) or "none"
         return f"{stats['documents']:,} documents, {sum(stats['dropped'].values()):,} dropped ({dropped})"
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        return f"{stats['documents']:,}", "documents kept"
+
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["candidates"], "documents"
 
@@ -66,16 +73,46 @@ class Prepare(Stage[PrepareSettings]):
                 for name, source in sorted(sources.items())
             ],
         )  # fmt: skip
+        for document in sample_documents(artifact):
+            yield Sample(f"A document of {document['source']}", document["text"][:EXCERPT], document["url"] or "")
         yield Bars("dropped", artifact.stats["dropped"])
-        yield Sample("A document", _first_document(artifact))
+        for row in _dropped_examples(artifact):
+            yield Sample(
+                f"Dropped: {row['reason']} ({row['detail']})", row["excerpt"][:DROPPED_EXCERPT], row["url"] or ""
+            )
 
 
-def _first_document(artifact: Artifact) -> str:
+def sample_documents(artifact: Artifact) -> list[dict[str, Any]]:
+    """Some documents of the first shard of a corpus: the first of each source, then others at equal distances."""
     import pyarrow.parquet as pq
 
     with artifact.open(min(fnmatch.filter(artifact.manifest.files, "train-*.parquet"))) as file:
-        batch = next(pq.ParquetFile(file).iter_batches(batch_size=1, columns=["text"]))
-        return str(batch["text"][0].as_py())
+        group = pq.ParquetFile(file).read_row_group(0, columns=["source", "url", "text"])
+    sources = group["source"].to_pylist()
+    firsts = sorted({source: place for place, source in reversed(list(enumerate(sources)))}.values())
+    spread = (place * len(sources) // DOCUMENTS for place in range(DOCUMENTS))
+    places = list(dict.fromkeys([*firsts[:DOCUMENTS], *spread]))[:DOCUMENTS]
+    documents: list[dict[str, Any]] = group.take(places).to_pylist()
+    return documents
+
+
+def _dropped_examples(artifact: Artifact) -> list[dict[str, Any]]:
+    """The first few documents that were dropped for each reason, by reason."""
+    import pyarrow.parquet as pq
+
+    examples: dict[str, list[dict[str, Any]]] = {}
+    wanted = {reason: min(count, EXAMPLES) for reason, count in artifact.stats["dropped"].items()}
+    for name in sorted(fnmatch.filter(artifact.manifest.files, "dropped/part-*.parquet")):
+        with artifact.open(name) as file:
+            columns = ["reason", "detail", "excerpt", "url"]
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=1_000, columns=columns):
+                for row in batch.to_pylist():
+                    found = examples.setdefault(row["reason"], [])
+                    if len(found) < EXAMPLES:
+                        found.append(row)
+                if all(len(examples.get(reason, ())) >= number for reason, number in wanted.items()):
+                    return [row for reason in sorted(examples) for row in examples[reason]]
+    return [row for reason in sorted(examples) for row in examples[reason]]
 
 
 prepare = Prepare()

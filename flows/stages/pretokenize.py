@@ -39,6 +39,9 @@ class Pretokenize(Stage[PretokenizeConfig]):
             f"{stats['train']['bytes_per_token']:.2f} bytes a token"
         )
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        return f"{stats['train']['tokens']:,}", "tokens to train on"
+
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return sum(stats[split]["tokens"] for split in SPLITS), "tokens"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
 from modeling.config import PretrainConfig
 
+SAMPLES = "samples.jsonl"
+
 
 class Pretrain(Stage[PretrainConfig]):
     """A model trained from scratch."""
@@ -17,7 +20,7 @@ class Pretrain(Stage[PretrainConfig]):
     name = "pretrain"
     version = 1
     inputs = ("tokens", "tokenizer")
-    records = ("samples.jsonl", "timing.jsonl", "tensorboard/*")
+    records = (SAMPLES, "timing.jsonl", "tensorboard/*")
 
     def build(self, job: Job[PretrainConfig]) -> None:
         from flows.engine.training import train
@@ -33,6 +36,9 @@ class Pretrain(Stage[PretrainConfig]):
             f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
         )
 
+    def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        return f"{stats['validation_loss']:.3f}", "nats a token, held out"
+
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["tokens_seen"], "tokens"
 
@@ -40,8 +46,18 @@ class Pretrain(Stage[PretrainConfig]):
         from flows.stages.figures import loss_curves
 
         stats = artifact.stats
-        yield Picture("Loss over the steps", loss_curves(artifact))
+        yield Picture("Loss and learning rate over the steps", loss_curves(artifact))
+        for step, text in _samples(artifact).items():
+            yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)
         yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
+
+
+def _samples(artifact: Artifact) -> dict[int, str]:
+    """What the model wrote on the way, by step."""
+    if SAMPLES not in artifact.manifest.files:  # made before they were kept
+        return {}
+    with artifact.open(SAMPLES) as lines:
+        return {row["step"]: row["sample"] for row in map(json.loads, lines)}
 
 
 pretrain = Pretrain()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 
 from flows.engine.materialize import materialize
-from flows.engine.page import Bars, Picture, Sample, Table, Text
+from flows.engine.page import Bars, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Context, Stage
 from flows.stages.comparison import ComparisonConfig, comparison
+from flows.stages.figures import loss_curves, vocabulary_curve
 from flows.stages.html import flat_metrics, number
+from flows.stages.prepare import prepare
 from flows.stages.report import ReportConfig, report
 from flows.store.local import Store
 
@@ -71,11 +78,45 @@ def test_a_comparison_names_the_favored_variant_the_conclusion_and_every_value(c
 
 
 def test_a_report_shows_an_artifact_whose_stage_this_version_does_not_have(context):
-    outcome = materialize(report, ReportConfig(title="All & sundry"), {"corpus": trained(context, "1.5")}, context)
+    artifact = trained(context, "1.5")
+    outcome = materialize(report, ReportConfig(title="All & sundry"), {"corpus": artifact}, context)
+    anchor = f"trained-{artifact.manifest.fingerprint}"
     page = (outcome.artifact.path / "index.html").read_text()
-    for wanted in ("All &amp; sundry", "<h2>trained</h2>", "nested.steps", "2,000", "a &lt;b&gt; c"):
+    for wanted in (
+        "All &amp; sundry",
+        f'href="#{anchor}"',
+        f'<section id="{anchor}">',
+        "<h2>trained</h2>",
+        "nested.steps",
+        "2,000",
+        "a &lt;b&gt; c",
+    ):
         assert wanted in page, wanted
     assert outcome.artifact.stats == {"figures": 0, "stages": 1}
+
+
+class Refined(Trained):
+    """Stands for a training that begins with another's result."""
+
+    name = "refined"
+    inputs = ("first",)
+
+    def highlight(self, stats):
+        return "97 %", "of blanks filled"
+
+
+def test_a_report_draws_the_chain_and_links_each_artifact_to_what_it_was_made_from(context, monkeypatch):
+    monkeypatch.setattr("flows.stages.report.stage_named", {"trained": Trained(), "refined": Refined()}.get)
+    first = trained(context, "1.5")
+    second = materialize(Refined(), ReportConfig(title="1.25"), {"first": first}, context).artifact
+    outcome = materialize(report, ReportConfig(), {"finetuned": second}, context)
+    page = LexborHTMLParser((outcome.artifact.path / "index.html").read_text())
+
+    levels = [[box.attributes["href"] for box in level.css("a.stage")] for level in page.css(".chain .level")]
+    assert levels == [[f"#{'-'.join(first.name)}"], [f"#{'-'.join(second.name)}"]]
+    assert page.css(".chain a.stage")[1].text(separator=" ", strip=True) == "refined 97 % of blanks filled"
+    assert [link.attributes["href"] for link in page.css(".lineage a")] == [f"#{'-'.join(first.name)}"]
+    assert first.manifest.fingerprint in page.css(".lineage")[0].text()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +127,20 @@ def test_a_report_shows_an_artifact_whose_stage_this_version_does_not_have(conte
         (Bars("dropped", {"spam": 0}), [], ["dropped"]),
         (Bars("dropped", {}), [], ["dropped"]),
         (Text("1 < 2"), ["<p>1 &lt; 2</p>"], []),
+        (Bars("guesses", {"' type'": 62.5, "' list'": 31.25}, "%"), ["width: 50.0%", ">62.5<", ">%<"], []),
         (Sample("It writes", "<script>"), ["It writes", "&lt;script&gt;"], ["<script>"]),
+        (
+            Sample("A <document>", "text", "https://a.org/?a=1&b=2"),
+            ['href="https://a.org/?a=1&amp;b=2"'],
+            ["<document>"],
+        ),
+        (Sample("A document", "text", "javascript:alert(1)"), [" · javascript:alert(1)"], ['href="javascript']),
+        (Sample("A document", "text", 'http://a.org/"onclick="x'), ["a.org/&#34;onclick="], ['"onclick']),
+        (
+            Tokens("2 tokens", [("<b>", 7), (" the", 9)]),
+            ['<span title="7">&lt;b&gt;</span><span title="9"> the<'],
+            ["<b>"],
+        ),
         (Picture("Loss", "<svg></svg>"), ["<svg></svg>", "<figcaption>Loss"], []),
     ],
 )
@@ -104,3 +158,81 @@ def test_every_kind_of_block_is_drawn_and_nothing_of_a_text_becomes_markup(
 def test_numbers_are_for_people_and_texts_stay():
     assert [number(value) for value in (1234567, 0.123456, True, "x")] == ["1,234,567", "0.1235", "True", "x"]
     assert flat_metrics({"a": {"b": 1}, "c": "short", "d": "long" * 40, "e": [1]}) == {"a.b": 1, "c": "short"}
+
+
+@dataclass
+class Corpus:
+    """What `prepare` left, with a hostile page in it."""
+
+    manifest: SimpleNamespace
+    stats: dict
+    path: Path
+
+    def open(self, name):
+        return (self.path / name).open("rb")
+
+
+HOSTILE = "</blockquote></style><script src='http://evil.example/x.js'></script><img src=http://evil.example/p.png>"
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    """Two documents of one source among many of another, and what was dropped for two reasons."""
+    sources = ["news"] * 40 + ["docs"] * 2
+    rows = [
+        {"source": name, "url": f"http://{name}/{i}", "text": f"{name} {i} {HOSTILE}"} for i, name in enumerate(sources)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000.parquet")
+    reasons = ["spam"] * 30 + ["too short"]
+    dropped = [
+        {"reason": reason, "detail": str(i), "excerpt": HOSTILE, "url": "javascript:x()"}
+        for i, reason in enumerate(reasons)
+    ]
+    (tmp_path / "dropped").mkdir()
+    pq.write_table(pa.Table.from_pylist(dropped), tmp_path / "dropped" / "part-00000.parquet")
+    files = dict.fromkeys(["train-00000.parquet", "dropped/part-00000.parquet"])
+    return Corpus(SimpleNamespace(files=files), {"sources": {}, "dropped": {"spam": 30, "too short": 1}}, tmp_path)
+
+
+def test_documents_of_every_source_and_examples_of_every_reason_are_shown(corpus):
+    samples = [block for block in prepare.page(corpus) if isinstance(block, Sample)]
+    titles = [sample.title for sample in samples]
+    assert "A document of docs" in titles
+    assert "A document of news" in titles
+    assert [title for title in titles if title.startswith("Dropped")] == [
+        "Dropped: spam (0)",
+        "Dropped: spam (1)",
+        "Dropped: too short (30)",
+    ]
+    assert list(prepare.page(corpus)) == list(prepare.page(corpus))
+
+
+def test_a_report_loads_nothing_and_runs_nothing_whatever_pages_hold(context, monkeypatch, corpus):
+    monkeypatch.setattr(Trained, "page", lambda self, artifact: prepare.page(corpus))
+    monkeypatch.setattr("flows.stages.report.stage_named", lambda name: Trained())
+    outcome = materialize(report, ReportConfig(title=HOSTILE), {"corpus": trained(context, "1.5")}, context)
+    page = (outcome.artifact.path / "index.html").read_text()
+    samples = [block for block in prepare.page(corpus) if isinstance(block, Sample)]
+    assert page.count("&lt;script src=") == len(samples) + 2  # and the title, twice
+
+    parsed = LexborHTMLParser(page)
+    assert {node.tag for node in parsed.css("script, img, iframe, object, link, base, form, video")} == set()
+    assert parsed.css_first('meta[http-equiv="Content-Security-Policy"]').attributes["content"] == (
+        "default-src 'none'; style-src 'unsafe-inline'"
+    )
+    links = [node.attributes["href"] for node in parsed.css("[href], [src]")]
+    assert all(link.startswith(("#", "http://docs/", "http://news/")) for link in links)
+    assert {link[1:] for link in links if link[0] == "#"} == {node.attributes["id"] for node in parsed.css("section")}
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_figures_take_the_color_of_the_page_and_are_the_same_bytes_each_time(context):
+    artifact = trained(context, "1.5")
+    svg = loss_curves(artifact)
+    assert svg == loss_curves(artifact)
+    assert "currentColor" in svg
+    assert "#000000" not in svg
+    assert "#ffffff" not in svg
+    assert "learning rate" in svg
+    assert vocabulary_curve([(256, 1.0), (512, 2.0)]).startswith("<svg")
