@@ -47,7 +47,7 @@ class Finetune(Stage[FinetuneConfig]):
         from flows.stages.figures import loss_curves
 
         stats = artifact.stats
-        yield Picture("Loss and learning rate over the steps", loss_curves(artifact))
+        yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
         yield Sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
         for number, candidates in enumerate(stats["sample_candidates"], start=1):
             guesses = {repr(token): 100 * prob for token, prob in candidates}

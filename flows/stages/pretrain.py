@@ -46,7 +46,7 @@ class Pretrain(Stage[PretrainConfig]):
         from flows.stages.figures import loss_curves
 
         stats = artifact.stats
-        yield Picture("Loss and learning rate over the steps", loss_curves(artifact))
+        yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
         for step, text in _samples(artifact).items():
             yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)
         yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
