@@ -51,7 +51,8 @@ def test_two_ranks_train_as_one_does(how, progressive, tokens, tokenizer_folder,
     pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
     launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, two)
     assert curve(two) == pytest.approx(curve(one), abs=1e-4)
-    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    left_out = {"samples.jsonl"} if how == "fsdp" else set()  # weights that are shared out write nothing on the way
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()} - left_out
 
 
 def stopped_after(step: int, config, tokens, tokenizer_folder, out) -> None:
