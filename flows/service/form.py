@@ -35,7 +35,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_CONFIG = "configs/demo.yaml"
 LONGEST_VALUE = 120  # characters of a present value that a description shows
 BUILD_MISSING = "build what is missing"
-CHOICE = [True, False]
 PLAIN = re.compile(r"[\w .,:/…+-]+")
 REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
@@ -223,14 +222,12 @@ def _fields(model: type[BaseModel], present: Present) -> Form:
 
 def _field(schema: dict[str, Any]) -> dict[str, Any]:
     """A field that may be left empty, or a JSON editor where the page has no simpler one."""
-    variants = schema.get("anyOf", [schema])
-    optional = {"type": "null"} in variants
-    kinds = [variant for variant in variants if variant != {"type": "null"}]
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
     if len(kinds) > 1 or "$ref" in json.dumps(kinds):
         return {}
     [kind] = kinds
     if kind.get("type") == "boolean":
-        return {"enum": [*CHOICE, None] if optional else CHOICE}
+        return {"enum": [True, False]}
     hidden = {"default", "title", "description", "affects_output"}
     return {key: value for key, value in kind.items() if key not in hidden} | (
         {"enum": schema["enum"]} if "enum" in schema else {}
@@ -245,8 +242,8 @@ def _overrides(title: str, example: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "title": title,
-        "description": f"JSON in place of what the configuration says, for example `{json.dumps(example)}`; "
-        "null clears a value",
+        "description": "JSON in place of what the configuration says; null clears a value. For example "
+        f"`{json.dumps(example)}`",
     }
 
 

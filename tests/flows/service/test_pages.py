@@ -52,16 +52,24 @@ def field(page, name: str):
     return page.locator(".schema-form-property", has=page.get_by_text(f"{name} (Optional)", exact=True)).last
 
 
-def fill_in(page, name: str, value: int) -> None:
-    field(page, name).get_by_text("int", exact=True).click()
-    field(page, name).locator("input").fill(str(value))
+def fill_in(page, name: str, value: int | str) -> None:
+    field(page, name).locator("input, textarea").last.fill(str(value))
 
 
-def run_from_form(page, deployment: str, pretrain: dict[str, int]) -> str:
-    """Start a run with these settings of `pretrain` from the deployment's form, and go to its page; its id."""
+def choose(page, name: str, value: str) -> None:
+    field(page, name).locator(".p-select-button__control").focus()
+    page.keyboard.press("Space")  # a click opens and closes the list at once in this version of Prefect's page
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def switch_on(page, name: str) -> None:
+    field(page, name).get_by_role("switch").click()
+
+
+def run_from_form(page, deployment: str, values: dict[str, int | str]) -> str:
+    """Start a run with these values in the deployment's form, and go to its page; its id."""
     open_form(page, deployment)
-    page.get_by_text("PretrainConfig", exact=True).click()
-    for name, value in pretrain.items():
+    for name, value in values.items():
         fill_in(page, name, value)
     run = submit(page)["id"]
     page.goto(f"/runs/flow-run/{run}")
@@ -86,6 +94,7 @@ def submit(page) -> dict:
 
 def open_form(page, deployment: str) -> None:
     page.goto("/deployments")
+    page.get_by_placeholder("Search deployments").fill(deployment)  # not all are on the first page
     page.get_by_role("link", name=deployment, exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
@@ -115,8 +124,81 @@ def test_deployments_are_listed_with_their_schedules(page):
     sync_api.expect(page.get_by_text(re.compile("At 03:00 AM.* on Sunday")).first).to_be_attached()
 
 
+def labels(page) -> list[str]:
+    return [text.removesuffix(" (Optional)") for text in page.locator(".schema-form-property__label").all_inner_texts()]
+
+
+def keep_form(page, name: str) -> None:
+    """Keep a form as a wide and a narrow window show it, from top to bottom."""
+    for kind, width in (("wide", 1280), ("narrow", 420)):
+        page.set_viewport_size({"width": width, "height": 900})
+        height = page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(element => element.scrollHeight))")
+        page.set_viewport_size({"width": width, "height": min(height, 10_000)})
+        page.wait_for_timeout(0.3 * SECONDS)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        keep(page, f"form-{name}-{kind}")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_the_form_of_a_stage_shows_its_own_settings_and_what_the_configuration_says(page):
+    open_form(page, "pretrain")
+    expect_text(page, re.compile("^Optimizer steps"))
+    shown = labels(page)
+    assert shown[:3] == ["force", "preset", "depth"]
+    assert shown[-4:] == ["other settings", "build what is missing", "verify", "config"]
+    assert not {"scrape", "prepare", "vocab_size", "finetune"} & set(shown)
+    assert "Property is type" not in page.inner_text("body")
+    for name in ("force", "build what is missing", "verify"):
+        sync_api.expect(field(page, name).get_by_role("switch")).to_have_attribute("aria-checked", "false")
+    for name in ("steps", "batch", "ema", "lr", "dropout", "sample_prompt"):
+        assert field(page, name).locator("input, textarea").last.input_value() == ""
+    choose(page, "precision", "fp32")
+    choose(page, "bias", "true")  # of the model, whose fields lie in a box
+    assert field(page, "precision").locator(".p-select-button__value").inner_text() == "fp32"
+    assert field(page, "config").locator("textarea").input_value() == "configs/demo.yaml"
+    keep_form(page, "pretrain")
+
+
+def test_the_form_of_a_pipeline_is_short(page):
+    open_form(page, "demo")
+    expect_text(page, "Stages to build again")
+    assert labels(page) == ["force", "start", "verify", "settings", "config"]
+    assert "Property is type" not in page.inner_text("body")
+    choose(page, "start", "pretrain")
+    keep_form(page, "pipeline")
+
+
+def test_a_run_from_the_form_is_given_what_was_filled_in_and_nothing_else(page, service):
+    open_form(page, "train_tokenizer")
+    fill_in(page, "vocab_size", 500)
+    switch_on(page, "build what is missing")
+    run = submit(page)
+    toggles = {"force": False, "verify": False, "build_missing": True}
+    assert run["parameters"] == {"config": "configs/demo.yaml", "vocab_size": 500, **toggles}
+    service.wait(run["id"], "Completed")
+    assert "train_tokenizer 500 tokens: build" in service.logs(run["id"])
+
+    page.goto(f"/runs/flow-run/{run['id']}")
+    page.locator(".p-icon-button-menu button").first.click()
+    page.get_by_text("Copy to new run").click()
+    sync_api.expect(field(page, "vocab_size").locator("input")).to_have_value("500")
+    switch = field(page, "build what is missing").get_by_role("switch")
+    sync_api.expect(switch).to_have_attribute("aria-checked", "true")
+
+
+def test_a_mistake_in_a_form_is_one_line_of_the_run(page, service):
+    open_form(page, "train_tokenizer")
+    fill_in(page, "other settings", '{"train_tokenizer": {"vocab_sise": 500}}')
+    mistaken = submit(page)["id"]
+    failed = service.wait(mistaken, "Failed")
+    assert "train_tokenizer.vocab_sise: unknown key; did you mean train_tokenizer.vocab_size?" in failed.message
+    assert len(failed.message.splitlines()) == 1
+
+
 def test_a_run_started_from_the_form_leaves_pages_with_figures_and_pictures(page, service):
-    service.wait(run_from_form(page, "demo", {"Steps": 30, "Evaluate Every": 5}), "Completed")
+    service.wait(
+        run_from_form(page, "demo", {"settings": '{"pretrain": {"steps": 30, "evaluate_every": 5}}'}), "Completed"
+    )
     page.reload()
     open_tab(page, "Artifacts")
     expect_text(page, "run-small")
@@ -155,7 +237,7 @@ def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
 
 
 def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
-    endless = {"Steps": 1_000_000, "Evaluate Every": 1_000_000, "Checkpoint Every": 500_000}
+    endless = {"steps": 1_000_000, "evaluate_every": 1_000_000, "checkpoint_every": 500_000}
     run = run_from_form(page, "pretrain", endless)
     wanted = re.compile(r"pretrain 1 x 32, 1,000,000 steps: ([\d,]+)/1,000,000 steps")
 
