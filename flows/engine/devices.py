@@ -15,14 +15,14 @@ import logging
 import os
 import random
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from flows.engine.stage import Slots, no_slots
+from flows.engine.stage import Context
 from flows.store.local import try_lock
 from textmill.errors import UserError
+from textmill.progress import Clock
 
 LIMIT = "training"
 LOCKS = Path(tempfile.gettempdir())
@@ -40,14 +40,14 @@ def gpus() -> list[str]:
 
 
 @contextmanager
-def reserved(device: str, processes: int = 1, slots: Slots = no_slots) -> Iterator[dict[str, str]]:
+def reserved(device: str, processes: int, context: Context) -> Iterator[dict[str, str]]:
     """Hold what one training needs while the block lasts: a GPU for each process, if it is to use any, and a slot of
     the server's limit. Waits, saying so, while too few are free.
 
     Args:
         device: as in the training's configuration.
         processes: likewise.
-        slots: how to hold a limit of the server.
+        context: the run; its clock waits, its slots hold the server's limit.
 
     Yields:
         the environment variables that confine the training's processes to what it holds.
@@ -58,28 +58,36 @@ def reserved(device: str, processes: int = 1, slots: Slots = no_slots) -> Iterat
     names = [] if device == "cpu" else gpus()
     if names and processes > len(names):
         raise UserError(f"{processes} processes want a GPU each and there are {len(names)}: lower `processes`")
-    some: AbstractContextManager[list[str]] = _some_of(names, processes) if names else nullcontext([])
-    with some as held, slots([LIMIT]):
+    some: AbstractContextManager[list[str]] = _some_of(names, processes, context.clock) if names else nullcontext([])
+    with some as held, context.slots([LIMIT]):
         yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held and held != ["mps"] else {}
 
 
 @contextmanager
-def _some_of(names: list[str], count: int) -> Iterator[list[str]]:
+def _some_of(names: list[str], count: int, clock: Clock) -> Iterator[list[str]]:
     """Lock so many of these GPUs, the first that are free; none is kept from others while we wait for more."""
     files = {name: _open(LOCKS / f"textmill-gpu-{name}.lock") for name in names}
     try:
-        waiting = False
-        while len(held := _lock_free(files, count)) < count:
-            for name in held:
-                fcntl.flock(files[name], fcntl.LOCK_UN)
-            if not waiting:
-                logger.info("Another training uses the GPU; waiting for it")
-                waiting = True
-            time.sleep(0.5 + random.random() / 2)  # polling, so that a cancellation is answered while we wait
+        held = _lock_all(files, count)
+        if not held:
+            logger.info("Another training uses the GPU; waiting for it")
+            with clock.waiting("the GPU, which another training uses"):
+                while not (held := _lock_all(files, count)):
+                    clock.sleep(0.5 + random.random() / 2)  # polling, so that a cancellation is answered meanwhile
         yield held
     finally:
         for descriptor in files.values():
             os.close(descriptor)
+
+
+def _lock_all(files: dict[str, int], count: int) -> list[str]:
+    """`count` names whose files are ours now, or none."""
+    held = _lock_free(files, count)
+    if len(held) == count:
+        return held
+    for name in held:
+        fcntl.flock(files[name], fcntl.LOCK_UN)
+    return []
 
 
 def _lock_free(files: dict[str, int], count: int) -> list[str]:

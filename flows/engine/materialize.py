@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -36,7 +35,7 @@ def materialize(stage: Stage[Config], config: Config, inputs: Inputs, context: C
         return Outcome(stage, assessment.artifact, reused=True)
 
     store.check_writable()
-    with store.lock(stage.name, assessment.fingerprint):
+    with store.lock(stage.name, assessment.fingerprint, context.clock):
         store.recover(stage.name, assessment.fingerprint, context.progress)
         if not context.options.force:  # while we waited for the lock, another run may have built it
             assessment = assess(stage, config, inputs, context)
@@ -56,7 +55,7 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
     config, inputs, context = job.config, job.inputs, job.context
     job.out.mkdir(exist_ok=True)
     remove_temporary(job.out)
-    started, clock = now(), time.perf_counter()
+    started, worked = now(), context.clock.seconds
     with _inputs_that_stay(inputs, job.out):
         stage.build(job)
     manifest = Manifest(
@@ -72,7 +71,7 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
         code=code_version(),
         started=started,
         finished=now(),
-        seconds=time.perf_counter() - clock,
+        seconds=context.clock.seconds - worked,  # without what it waited for others
     )
     return context.store.seal(job.out, manifest, context.progress)
 

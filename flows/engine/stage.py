@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -31,7 +31,7 @@ from flows.engine.page import Block
 from flows.store.local import Artifact, Store
 from flows.store.manifest import Manifest, count_rows, title_of
 from textmill.mapping import HERE, Executor
-from textmill.progress import Progress, quiet
+from textmill.progress import Clock, Progress, quiet
 
 Config = TypeVar("Config", bound=BaseModel)
 Inputs = Mapping[str, Artifact | list[Artifact] | None]
@@ -85,6 +85,7 @@ class Context:
         executor: where shards are worked on.
         progress: called with how far the build is.
         log: called, before any work, with what will be done.
+        clock: tells work from waiting.
         slots: limits of the Prefect server that the stage may hold.
     """
 
@@ -95,6 +96,7 @@ class Context:
     progress: Progress = quiet
     log: Log = unlogged
     slots: Slots = no_slots
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Stage(ABC, Generic[Config]):
         retries: how often Prefect tries again after a failure of the outside world.
         label_is_subject: artifacts of another label are of another thing (another site), not this one with other
             settings, so a reason to build never compares with them.
+        noun: what its pages in the Prefect UI are called ("pretraining"); its name if there is none.
+        beside: whether it mostly waits on the outside world, so that others of its kind are built at the same time.
     """
 
     name: ClassVar[str]
@@ -157,6 +161,8 @@ class Stage(ABC, Generic[Config]):
     records: ClassVar[tuple[str, ...]] = ()
     retries: ClassVar[int] = 0
     label_is_subject: ClassVar[bool] = False
+    noun: ClassVar[str] = ""
+    beside: ClassVar[bool] = False
 
     # -- what it does --------------------------------------------------------------------------------------------
 
@@ -208,6 +214,15 @@ class Stage(ABC, Generic[Config]):
 
     def title(self, config: Config) -> str:
         return title_of(self.name, self.label(config))
+
+    def timeline(self, label: str, pipeline: str) -> str:
+        """What the pages are about that its runs leave in the Prefect UI, one after the other ("pretraining of demo").
+
+        Args:
+            label: of its configuration.
+            pipeline: name of the configuration that it is part of.
+        """
+        return f"{self.noun or self.name} of {pipeline}"
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         """The amount processed and its unit, for the rate in the report."""

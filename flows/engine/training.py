@@ -52,7 +52,7 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
     """
     mistake = None
     with (
-        reserved(config.device, config.processes, context.slots) as confined,
+        reserved(config.device, config.processes, context) as confined,
         _child(command, training_environment() | confined) as process,
     ):
         assert process.stdout is not None

@@ -32,6 +32,7 @@ class ScrapeSection(BaseModel, extra="forbid"):
 
     sources: list[str] = Field(default_factory=list, description="Shipped sources by name, or paths of YAML files")
     max_pages: int | None = Field(None, gt=0, description="At most so many pages of each source")
+    at_once: int = Field(4, gt=0, description="So many sources are crawled at the same time, each host by one crawl")
 
     @field_validator("sources")
     @classmethod

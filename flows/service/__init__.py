@@ -6,8 +6,7 @@
     verify        the flow that reads every file of a store
     deployments   the flows under the names that prefect.yaml deploys
     form          the run forms of the UI, made from the configuration's models
-    progress      where a stage stands: on a terminal, in the log, on the run's page
-    pages         what a stage and a run leave on their pages
+    watching/     what people see of a run: live pages, log lines, bars on a terminal
     events        what automations can react to
     beats         how the server knows that a run is alive
     limits        slots that all machines of a server share

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
 from typing import Any, cast
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
+from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord
 from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
 from flows.engine.assess import NotThere, assess
-from flows.engine.executors import ExecutorConfig, open_executor
+from flows.engine.executors import open_executor
 from flows.engine.materialize import materialize
 from flows.engine.stage import Context, Inputs, Outcome, Stage
 from flows.pipeline.chain import chain
@@ -22,33 +26,78 @@ from flows.pipeline.request import RunRequest
 from flows.service.beats import beating
 from flows.service.events import emit_events
 from flows.service.limits import slots
-from flows.service.pages import publish, publish_run
-from flows.service.progress import BestEffort, StageProgress
+from flows.service.watching.live import BestEffort, LivePage, Watch
+from flows.service.watching.markdown import plain
+from flows.service.watching.pages import RunPage, key_of, stage_key, stage_page
+from flows.service.watching.progress import StageProgress, first_line
 from flows.store.local import Artifact
 from textmill.errors import Unavailable, UserError
+from textmill.progress import Clock
 
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
 
 
 @dataclass
+class Visit:
+    """A stage that the chain has visited: its task has ended, or goes on in a thread."""
+
+    state: State[Outcome | None] | PrefectFuture[State[Outcome | None]]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of it, waited for if need be; None if the stage is left out."""
+        if isinstance(self.state, PrefectFuture):
+            self.state.wait()
+            self.state = self.state.state
+        return self.state.result()
+
+    @property
+    def artifact(self) -> Artifact | None:
+        outcome = self.outcome
+        return outcome.artifact if outcome else None
+
+
 class Builder:
-    """An interpreter of the chain that runs each stage as a Prefect task: reuse what is whole, build what is not, and
-    tell on the run's page."""
+    """An interpreter of the chain that runs each stage as a Prefect task: reuse what is whole, build what is not.
 
-    request: RunRequest
-    outcomes: list[Outcome] = field(default_factory=list)
+    Stages that mostly wait on the outside world run beside each other, and beside what does not need them. A later
+    stage that is given one of them waits for all. Use it as a context: at its end all have ended.
+    """
 
-    def __post_init__(self) -> None:
-        self.left_out = self.request.selection.leaves_out(self.request.config)
-        self.forced = self.request.selection.forced(self.request.config)
+    def __init__(self, request: RunRequest, watch: Watch, page: RunPage) -> None:
+        self.request, self.watch, self.page = request, watch, page
+        self.left_out = request.selection.leaves_out(request.config)
+        self.forced = request.selection.forced(request.config)
+        self.visits: list[Visit] = []
+        self._runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=request.config.scrape.at_once)
 
-    def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | None:
+    def __enter__(self) -> Builder:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """After a failure what goes on beside it still comes to its end; an interruption interrupts it too."""
+        try:
+            if error is None or isinstance(error, Exception):
+                self._settle([error] if error else [])
+        except BaseException:
+            self.watch.interrupted.set()
+            raise
+        finally:
+            if error is not None and not isinstance(error, Exception):
+                self.watch.interrupted.set()
+            self._runner.__exit__(None, None, None)
+
+    def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Visit | Artifact | None:
         if stage.name in self.left_out:
             return None
         selection, pipeline = self.request.selection, self.request.config
+        taken = {name: self._taken(value) for name, value in inputs.items()}
         context = Context(self.request.store, pipeline.name, selection.options(stage, self.forced))
         if selection.takes_from_store(stage):
-            return self._from_store(stage, config, inputs, context)
+            return self._from_store(stage, config, taken, context)
         task = stage_task.with_options(
             name=stage.name,
             task_run_name=stage.title(config),
@@ -57,13 +106,53 @@ class Builder:
             retry_jitter_factor=0.5,
             retry_condition_fn=outside_world_failed,
         )
+        given = stage, config, taken, context, self
+        if stage.beside:
+            names = ("stage", "config", "inputs", "context", "builder")
+            visit = Visit(self._runner.submit(task, dict(zip(names, given, strict=True))))
+            self.visits.append(visit)
+            return visit
         # A state is asked for because a task that returns one hands it on as it is.
-        state = cast(State[Any], task(stage, config, inputs, context, pipeline.runner, return_state=True))
-        outcome: Outcome | None = state.result()
-        if outcome is None:
-            return None
-        self.outcomes.append(outcome)
-        return outcome.artifact
+        visit = Visit(cast(State[Any], task(*given, return_state=True)))
+        self.visits.append(visit)
+        return visit.artifact
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of each stage that was not left out, in the order of the chain."""
+        return [visit.outcome for visit in self.visits if visit.outcome]
+
+    def _taken(self, given: Any) -> Any:
+        """An input with its artifacts in place of visits."""
+        if isinstance(given, list):
+            return [self._taken(one) for one in given]
+        if not isinstance(given, Visit):
+            return given
+        self._settle([])
+        return given.artifact
+
+    def _settle(self, errors: list[Exception]) -> None:
+        """Wait for all that was visited.
+
+        Args:
+            errors: what has failed before.
+
+        Raises:
+            Exception: what failed; if it was more than one, all of them in one message.
+        """
+        failed = {id(error) for error in errors}
+        for visit in self.visits:
+            try:
+                _ = visit.outcome
+            except Exception as error:
+                if id(error) not in failed:
+                    failed.add(id(error))
+                    errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            kind = UserError if all(isinstance(error, UserError) for error in errors) else RuntimeError
+            raise kind(f"{len(errors)} stages failed: " + "; ".join(str(error) for error in errors))
 
     def _from_store(self, stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context) -> Artifact | None:
         """What a stage that runs alone takes as given; the plan has made sure that it is there."""
@@ -75,25 +164,41 @@ class Builder:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
-    stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context, runner: ExecutorConfig
+    stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context, builder: Builder
 ) -> State[Outcome | None]:
     """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
     there; a user's mistake fails with its one line."""
     logger = get_run_logger()
-    title = stage.title(config)
+    title, label, watch = stage.title(config), stage.label(config), builder.watch
+    progress = StageProgress(title, logger, Clock(watch.interrupted), logs=watch.bars is None)
+    page = LivePage(stage_key(stage, label, context.pipeline), title, progress.page, logger)
     try:
-        with StageProgress(title, logger) as progress, open_executor(runner) as executor:
-            running = replace(context, executor=executor, progress=progress, log=logger.info, slots=slots)
+        with (
+            builder.page.at_work(title, progress, page),
+            watch.showing(page, progress),
+            open_executor(builder.request.config.runner) as executor,
+        ):
+            running = replace(
+                context, executor=executor, progress=progress, log=logger.info, clock=progress.clock,
+                slots=partial(slots, progress.clock),
+            )  # fmt: skip
             outcome = materialize(stage, config, inputs, running)
     except NotThere as missing:
         logger.warning("%s is left out: %s", title, missing)
+        builder.page.ended(title, "left out", str(missing))
         return Completed(name="Skipped", message=str(missing), data=None)
+    except BaseException as error:
+        page.close_if_shown(progress.ended_page(error), title)
+        builder.page.ended(title, "**stopped**", first_line(error))
+        raise
     artifact, headline = outcome.artifact, outcome.headline
+    builder.page.ended(title, "reused it" if outcome.reused else "**built it**", headline, artifact)
+    best_effort = BestEffort(logger)
     if outcome.reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
+        page.close_if_shown(message, headline)
         return Completed(name="Cached", message=message, data=outcome)
-    best_effort = BestEffort(logger)
-    best_effort(publish, outcome)
+    best_effort(lambda: page.close(stage_page(outcome), plain(headline)))
     best_effort(emit_events, outcome)
     message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=outcome)
@@ -105,10 +210,10 @@ def outside_world_failed(task: Task[..., Any], task_run: TaskRun, state: State[A
     return isinstance(error, Unavailable) or not isinstance(error, UserError)
 
 
-def build_chain(request: RunRequest) -> list[Outcome]:
+def build_chain(request: RunRequest, watch: Watch, page: RunPage) -> list[Outcome]:
     """Visit every stage that was asked for, inside a flow; what became of each, in order."""
-    builder = Builder(request)
-    chain(request.config, builder)
+    with Builder(request, watch, page) as builder:
+        chain(request.config, builder)
     return builder.outcomes
 
 
@@ -116,13 +221,26 @@ def build_chain(request: RunRequest) -> list[Outcome]:
 def run_chain(request: RunRequest) -> State[list[Outcome]]:
     """Run the chain inside a flow.
 
-    The plan comes first: what is missing is found before any work, and the run's log begins with what will be done.
+    The plan comes first: what is missing is found before any work, and the run's log begins with where to watch it and
+    what will be done.
     """
     logger = get_run_logger()
+    page = RunPage(request.steps)
+    live = LivePage(key_of(f"run of {_subject(request)}"), request.config.name, page.live, logger)
+    live.refresh()
     for step in request.steps:
         logger.info("%s: %s (%s)", step.title, step.action, step.reason)
-    request.check()
-    outcomes = build_chain(request)
-    BestEffort(logger)(publish_run, request.config.name, outcomes)
+    try:
+        request.check()
+        with Watch() as watch, watch.showing(live):
+            outcomes = build_chain(request, watch, page)
+    finally:
+        BestEffort(logger)(lambda: live.close(page.final(), request.config.name))
     reused = sum(outcome.reused for outcome in outcomes)
     return Completed(message=f"{len(outcomes) - reused} built, {reused} reused", data=outcomes)
+
+
+def _subject(request: RunRequest) -> str:
+    """What a run is about: a configuration, or one stage of it."""
+    only = request.selection.only
+    return f"{only} of {request.config.name}" if only else request.config.name

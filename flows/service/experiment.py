@@ -16,6 +16,8 @@ from flows.pipeline.experiment import Run, comparison_of, plan_experiment
 from flows.service.beats import beating
 from flows.service.building import Builder, build_chain
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
+from flows.service.watching.live import Watch
+from flows.service.watching.pages import RunPage
 from flows.stages.comparison import comparison
 
 
@@ -41,11 +43,12 @@ def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
     for run in runs:
         run.request.check()
     results = []
-    for number, run in enumerate(runs, 1):
-        logger.info("Run %d of %d: %s", number, len(runs), run.title)
-        outcomes = build_chain(run.request)
-        results.append(next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage))
-    builder = Builder(runs[0].request)
-    builder(comparison, comparison_of(name, runs), results=results)
+    with Watch() as watch:
+        for number, run in enumerate(runs, 1):
+            logger.info("Run %d of %d: %s", number, len(runs), run.title)
+            outcomes = build_chain(run.request, watch, RunPage(run.request.steps))
+            results.append(next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage))
+        with Builder(runs[0].request, watch, RunPage([])) as builder:
+            builder(comparison, comparison_of(name, runs), results=results)
     [outcome] = builder.outcomes
     return Completed(message=outcome.headline, data=outcome)

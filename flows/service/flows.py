@@ -14,6 +14,7 @@ from prefect import Flow, State, flow
 from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_EXTRA_LOGGERS
+from pydantic import MISSING
 
 from flows.engine.stage import Outcome
 from flows.pipeline.chain import StageName
@@ -27,9 +28,25 @@ _requested: ContextVar[RunRequest | None] = ContextVar("requested", default=None
 
 
 def run_name() -> str:
-    """Which configuration runs; a stage that runs alone is named before it."""
+    """Which configuration runs; a stage that runs alone is named before it, a crawl with its sites."""
     configuration = Path(flow_run.parameters["config"]).stem
-    return configuration if flow_run.flow_name == "pipeline" else f"{flow_run.flow_name} of {configuration}"
+    if flow_run.flow_name == "pipeline":
+        return configuration
+    sites = _sites() if flow_run.flow_name == "scrape" else []
+    shown = sites if len(sites) <= 3 else [f"{len(sites)} sites"]
+    return " ".join(filter(None, (flow_run.flow_name, ", ".join(shown), "of", configuration)))
+
+
+def _sites() -> list[str]:
+    """Names of the sites that this run crawls; none where the configuration has a mistake, which the run will tell."""
+    given = {name: value for name, value in flow_run.parameters.items() if value is not MISSING}
+    settings = {name: value for name, value in given.items() if name not in ("force", "verify", "config", "overrides")}
+    try:
+        settled = overrides_of("scrape", settings, given.get("overrides"))
+        request = _requested.get() or RunRequest.load(Path(given["config"]), settled)
+        return [source.name for source in request.config.scrape.load()]
+    except (UserError, ValueError):
+        return []
 
 
 @flow(name="pipeline", flow_run_name=run_name, persist_result=False, validate_parameters=False)

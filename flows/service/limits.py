@@ -9,28 +9,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
+import httpx
 from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
+from prefect.concurrency._sync import concurrency  # the public one cannot be told to answer at once
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.context import TaskRunContext
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from textmill.progress import Clock
+
 LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
+LOOK_SECONDS = 2.0  # between two tries to get a slot; Prefect's own wait takes longer and cannot be interrupted
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def slots(names: Iterable[str], *, create: int | None = None) -> Iterator[None]:
-    """Hold one slot of each limit, taking all of them together; waits, saying so, while one is full.
+def slots(clock: Clock, names: Iterable[str], *, create: int | None = None) -> Iterator[None]:
+    """Hold one slot of each limit, taking all of them together; waits, by this clock and saying so, while one is full.
 
     A limit that the server lacks is made with `create` slots, or else left out: Prefect would warn of it each time.
     Outside of a Prefect run, and with the temporary server of a run on this machine alone, nothing is held.
     """
     served = TaskRunContext.get() is not None and PREFECT_API_URL.value()
     known = _known(names, create) if served else []
-    with concurrency(known, lease_duration=LEASE_SECONDS) if known else nullcontext():
+    with ExitStack() as held:
+        if known and not _taken(held, known):
+            reason = " and ".join(map(_full, known))
+            logger.info("Waiting for %s", reason)
+            with clock.waiting(reason):
+                while not _taken(held, known):
+                    clock.sleep(LOOK_SECONDS)
         yield
 
 
@@ -40,13 +52,45 @@ def _known(names: Iterable[str], create: int | None) -> list[str]:
     with get_client(sync_client=True) as client:
         for name in names:
             try:
-                limit = client.read_global_concurrency_limit_by_name(name)
+                client.read_global_concurrency_limit_by_name(name)
             except ObjectNotFound:
                 if create is None:
                     continue
                 client.upsert_global_concurrency_limit_by_name(name, create)
-            else:
-                if limit.active_slots >= limit.limit:
-                    logger.info("Another run holds the limit %r; waiting for it", name)
             known.append(name)
     return sorted(known)
+
+
+def _taken(held: ExitStack, names: list[str]) -> bool:
+    """Whether there was a slot of each, which are held now."""
+    try:
+        held.enter_context(concurrency(names, lease_duration=LEASE_SECONDS, max_retries=0))
+    except ConcurrencySlotAcquisitionError as error:
+        answer = error.__cause__
+        if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code == httpx.codes.LOCKED:
+            return False
+        raise
+    return True
+
+
+def _full(name: str) -> str:
+    """A limit in words, with the runs that hold it as far as the server's events tell."""
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name(name)
+        events = client.read_events(
+            EventFilter(
+                event=EventNameFilter(prefix=["prefect.concurrency-limit."]),
+                resource=EventResourceFilter(id=[f"prefect.concurrency-limit.{limit.id}"]),
+            ),
+            limit=50,
+        ).events
+    released = {event.follows for event in events}
+    runs = [
+        f"`{related.name}`"
+        for event in events
+        if event.event.endswith(".acquired") and event.id not in released
+        for related in event.related
+        if related.role == "flow-run"
+    ]
+    holders = ", ".join(dict.fromkeys(runs[: limit.active_slots]))
+    return f"the limit `{name}`" + (f", held by {holders}" if holders else "")

@@ -14,7 +14,8 @@ from flows.pipeline.config import load_config
 from flows.pipeline.gc import needed
 from flows.pipeline.verify import Verification
 from flows.pipeline.verify import verify as verify_artifacts
-from flows.service.progress import BestEffort, StageProgress
+from flows.service.watching.live import BestEffort, Watch
+from flows.service.watching.progress import StageProgress
 from flows.store.open import open_store
 from textmill.errors import UserError
 
@@ -40,8 +41,10 @@ def verify(config: str = "", store: str = DEFAULT_STORE) -> State[Verification]:
     loaded = load_config(Path(config)) if config else None
     opened = open_store(loaded.store if loaded else store)
     names = needed(opened, loaded) if loaded else opened.names()
-    with StageProgress("verify", logger) as progress:
-        verification = verify_artifacts(opened, names, progress)
+    with Watch() as watch:
+        progress = StageProgress("verify", logger, logs=watch.bars is None)
+        with watch.bar(progress):
+            verification = verify_artifacts(opened, names, progress)
     BestEffort(logger)(_publish, verification)
     if verification.damaged:
         damaged = "; ".join(f"{found.location}: {found.damage}" for found in verification.damaged)

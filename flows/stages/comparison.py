@@ -62,6 +62,9 @@ class Comparison(Stage[ComparisonConfig]):
     def label(self, config: ComparisonConfig) -> str:
         return config.experiment
 
+    def timeline(self, label: str, pipeline: str) -> str:
+        return f"comparison of {label}"
+
     def headline(self, stats: dict[str, Any]) -> str:
         return f"the claim {stats['conclusion']}"
 

@@ -16,6 +16,7 @@ class Finetune(Stage[FinetuneConfig]):
     """A model that fills blanks; after pairs of sentences it also tells which follow each other."""
 
     name = "finetune"
+    noun = "fine-tuning"
     version = 1
     inputs = ("checkpoint", "tokens")
     records = ("timing.jsonl", "tensorboard/*")

@@ -15,6 +15,7 @@ class Ingest(Stage[IngestConfig]):
     """Documents of a collection. Where it is not required and not there, the chain goes on without it."""
 
     name = "ingest"
+    noun = "ingestion"
     version = 1
     retries = 2
     label_is_subject = True

@@ -31,6 +31,7 @@ class Prepare(Stage[PrepareSettings]):
     """The corpus of a pipeline: pages of all sources and documents of the collection."""
 
     name = "prepare"
+    noun = "corpus"
     version = 1
     inputs = ("pages", "documents")
     label_is_subject = True

@@ -20,6 +20,7 @@ class Pretokenize(Stage[PretokenizeConfig]):
     """The corpus as integers."""
 
     name = "pretokenize"
+    noun = "tokens"
     version = 1
     inputs = ("corpus", "tokenizer")
 

@@ -18,6 +18,7 @@ class Pretrain(Stage[PretrainConfig]):
     """A model trained from scratch."""
 
     name = "pretrain"
+    noun = "pretraining"
     version = 1
     inputs = ("tokens", "tokenizer")
     records = (SAMPLES, "timing.jsonl", "tensorboard/*")

@@ -21,6 +21,7 @@ class Scrape(Stage[Source]):
     records = ("fetches.parquet", "urls.parquet", "stats.json")  # about the crawl; the digest is of the pages alone
     retries = 2
     label_is_subject = True
+    beside = True
 
     def build(self, job: Job[Source]) -> None:
         """Crawl. One machine's crawls keep their manners by themselves; the server's limits keep two machines from the
@@ -39,6 +40,9 @@ class Scrape(Stage[Source]):
 
     def check_available(self, source: Source) -> None:
         source.user_agent_header()  # a crawl without a contact is refused before anything else is done
+
+    def timeline(self, label: str, pipeline: str) -> str:
+        return f"crawl of {label}"
 
     def label(self, source: Source) -> str:
         return source.name

@@ -23,6 +23,7 @@ class TrainTokenizer(Stage[TokenizerConfig]):
     """The tokenizer of a pipeline."""
 
     name = "train_tokenizer"
+    noun = "tokenizer"
     version = 1
     inputs = ("corpus",)
 

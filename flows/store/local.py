@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from pydantic import ValidationError
 from flows.store.manifest import MANIFEST, InputEntry, Manifest, Name
 from textmill.errors import UserError
 from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, sha256, sha256_of
-from textmill.progress import Progress, quiet
+from textmill.progress import Clock, Progress, quiet
 
 logger = logging.getLogger(__name__)
 
@@ -202,20 +201,19 @@ class Store:
         return self.root / stage / f".work-{fingerprint}"
 
     @contextmanager
-    def lock(self, stage: str, fingerprint: str) -> Iterator[None]:
-        """Hold the right to build one artifact; waits, saying so, while another process has it.
+    def lock(self, stage: str, fingerprint: str, clock: Clock | None = None) -> Iterator[None]:
+        """Hold the right to build one artifact; waits, by this clock and saying so, while another process has it.
 
         The kernel releases it when the process dies, kill -9 included.
         """
-        folder = self.root / stage
+        folder, clock = self.root / stage, clock or Clock()
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".lock-{fingerprint}").open("w") as file:
-            waiting = False
-            while not try_lock(file.fileno()):
-                if not waiting:
-                    logger.info("Another run is at work on %s %s; waiting for it", stage, fingerprint)
-                    waiting = True
-                time.sleep(0.5)  # polling, so that a cancellation is answered while we wait
+            if not try_lock(file.fileno()):
+                logger.info("Another run is at work on %s %s; waiting for it", stage, fingerprint)
+                with clock.waiting("another run, which builds the same"):
+                    while not try_lock(file.fileno()):
+                        clock.sleep(0.5)  # polling, so that a cancellation is answered while we wait
             yield
 
     def is_locked(self, stage: str, fingerprint: str) -> bool:

@@ -19,10 +19,14 @@ from textmill.errors import UserError
 # Says which GPU it got, and keeps it until its input ends.
 HOLDER = """
 import logging, sys
+from pathlib import Path
 from flows.engine import devices
+from flows.engine.stage import Context
+from flows.store.local import Store
 logging.basicConfig(level=logging.INFO)
 devices.gpus = lambda: sys.argv[1].split(",")
-with devices.reserved("auto", int(sys.argv[2])) as confined:
+context = Context(Store(Path("store")))
+with devices.reserved("auto", int(sys.argv[2]), context) as confined:
     print(confined["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
@@ -94,9 +98,12 @@ def test_a_training_on_two_gpus_waits_for_both_and_holds_neither_meanwhile(hold)
     assert wide.stdout.readline() == "0,1\n"
 
 
-def test_more_processes_than_gpus_are_told(monkeypatch):
+def test_more_processes_than_gpus_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr("flows.engine.devices.gpus", lambda: ["0", "1"])
-    with pytest.raises(UserError, match="3 processes want a GPU each and there are 2"), reserved("auto", 3):
+    with (
+        pytest.raises(UserError, match="3 processes want a GPU each and there are 2"),
+        reserved("auto", 3, Context(Store(tmp_path))),
+    ):
         pass
 
 

@@ -26,6 +26,8 @@ from flows.pipeline.selection import Selection
 from flows.service.building import Builder
 from flows.service.flows import pipeline, stage_flow
 from flows.service.verify import verify
+from flows.service.watching.live import Watch
+from flows.service.watching.pages import RunPage
 from flows.store.fingerprint import digest
 from flows.store.local import Store
 from scraping.collections.config import IngestConfig
@@ -53,6 +55,12 @@ def store(finished, config, tmp_path):
 def run(config, flow=pipeline, overrides=None, **parameters) -> dict[str, str]:
     state = flow(config=str(config), overrides=overrides, **parameters, return_state=True)
     return {outcome.stage.name: "reused" if outcome.reused else "built" for outcome in state.result()}
+
+
+def build_alone(config, stage, settings) -> None:
+    """Visit this stage, inside a flow."""
+    with Builder(RunRequest.load(config), Watch(), RunPage([])) as builder:
+        builder(stage, settings)
 
 
 def rebuilt(outcomes: dict[str, str]) -> list[str]:
@@ -170,6 +178,16 @@ def test_the_flow_verify_fails_with_the_list_of_what_is_damaged_of_a_configurati
     assert any("train-00000.bin has been altered" in page for page in pages)
 
 
+def test_a_run_is_named_after_its_configuration_and_a_stage_alone_with_its_sites(store, config, tmp_path):
+    run(config, stage_flow("scrape"))
+    run(config, stage_flow("prepare"))
+    with pytest.raises(UserError):  # named before it is found that this site is not there
+        run(config, stage_flow("scrape"), {"scrape": {"sources": [str(tmp_path / "nowhere.yaml")]}})
+    with get_client(sync_client=True) as client:
+        names = [flow_run.name for flow_run in client.read_flow_runs(limit=3, sort="START_TIME_DESC")]
+    assert names == ["scrape of small", "prepare of small", "scrape python-docs of small"]
+
+
 def test_one_stage_alone_uses_what_is_in_the_store(store, config):
     changed = {"train_tokenizer": {"vocab_size": 500}}
     assert rebuilt(run(config, stage_flow("train_tokenizer"), changed)) == ["train_tokenizer"]
@@ -270,7 +288,7 @@ def test_an_optional_data_set_that_is_there_but_cannot_be_read_is_not_left_out(c
 
     @flow
     def one_stage():
-        return Builder(RunRequest.load(config))(STAGES["ingest"], settings)
+        return build_alone(config, STAGES["ingest"], settings)
 
     with pytest.raises(UserError, match="body"):
         one_stage()
@@ -323,7 +341,7 @@ def test_figures_of_a_finished_stage_are_on_its_page(store, config):
     run(config, stage_flow("train_tokenizer"), force=True)
     with get_client(sync_client=True) as client:
         shown = client.read_artifacts(sort="CREATED_DESC", limit=20)
-    page = next(artifact for artifact in shown if artifact.key and artifact.key.startswith("train-tokenizer"))
+    page = next(artifact for artifact in shown if artifact.key == "tokenizer-of-small")
     assert "| vocab_size | 600 |" in page.data
     assert json.dumps(artifact_of(store, "prepare").manifest.fingerprint).strip('"') in page.data
 
@@ -352,7 +370,7 @@ def test_a_site_or_a_data_set_that_cannot_be_reached_is_tried_again(
 
     @flow
     def one_stage():
-        return Builder(RunRequest.load(config))(STAGES[name], settings)
+        return build_alone(config, STAGES[name], settings)
 
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
         one_stage()
@@ -383,7 +401,7 @@ def test_failures_of_the_outside_world_are_tried_again_and_mistakes_are_not(
 
     @flow
     def one_stage():
-        return Builder(RunRequest.load(config))(Failing(), Nothing())
+        return build_alone(config, Failing(), Nothing())
 
     with pytest.raises(type(error), match=str(error)):
         one_stage()

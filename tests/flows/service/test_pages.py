@@ -201,10 +201,10 @@ def test_a_run_started_from_the_form_leaves_pages_with_figures_and_pictures(page
     )
     page.reload()
     open_tab(page, "Artifacts")
-    expect_text(page, "run-small")
+    expect_text(page, "run-of-small")
     keep(page, "run")
 
-    page.goto("/artifacts/key/run-small")  # from the run to what it used
+    page.goto("/artifacts/key/run-of-small")  # from the run to what it used
     page.get_by_role("link", name=re.compile("[0-9a-f]{8}")).first.click()
     expect_text(page, "what came out")
     follow(page, "pretrain 1 x 32, 30 steps")
@@ -229,7 +229,7 @@ def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
     open_tab(page, "Task Runs")
     sync_api.expect(page.get_by_text("Cached", exact=True)).to_have_count(7)
     open_tab(page, "Artifacts")
-    page.get_by_role("link", name="run-small").first.click()
+    page.get_by_role("link", name="run-of-small").first.click()
     expect_text(page, "reused it")
     keep(page, "reused")
     follow(page, "prepare python-docs")

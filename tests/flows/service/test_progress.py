@@ -1,9 +1,15 @@
-"""What a long stage shows on its run's page and in its log, on a real server."""
+"""What a long stage shows in its log and on its live page, on a real server."""
 
 from __future__ import annotations
 
+import base64
 import logging
-from contextlib import ExitStack, contextmanager
+import re
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,16 +18,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
 from prefect.client.schemas.objects import Artifact
 from prefect.context import TaskRunContext
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.service.progress import StageProgress
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Every call is shown: nobody has to wait for the next one that is due."""
-    monkeypatch.setattr("flows.service.progress.PAGE_SECONDS", 0.0)
-    monkeypatch.setattr("flows.service.progress.LOG_SECONDS", 0.0)
+from flows.service.watching.live import LivePage, Watch
+from flows.service.watching.progress import StageProgress, curve_svg
+from textmill.progress import Clock, Interrupted
 
 
 def shown() -> list[Artifact]:
@@ -44,95 +45,184 @@ def server_away():
 
 
 def in_a_task(work):
-    """Do this work inside a task of a flow; what it returns."""
+    """Do this work inside a task of a flow, with a progress and its page; what it returns."""
+
+    def with_page():
+        logger = get_run_logger()
+        progress = StageProgress("pretrain small", logger)
+        return work(progress, LivePage("pretraining-of-small", "pretrain small", progress.page, logger))
 
     @flow
     def one_stage():
-        return task(work, persist_result=False)()
+        return task(with_page, persist_result=False)()
 
     return one_stage()
 
 
-def test_work_of_unknown_total_has_one_note_that_follows_it(prefect_server):
-    def crawl():
-        with StageProgress("scrape site", get_run_logger()) as progress:
-            pages = []
-            for done, queue in ((1, 40), (1234, 1056)):
-                progress(done, unit="pages", queue=queue, per_host_delay=0.25)
-                pages.append(shown())
-        return [*pages, shown()]
+def test_a_page_is_one_artifact_that_follows_the_work_and_ends_with_what_came_out(prefect_server, caplog):
+    def train(progress, page):
+        seen = []
+        for step in (1, 2):
+            progress(step, 4, unit="steps", loss=4 / step, tokens_per_second=1234.5, errors={})
+            page.refresh()
+            seen.append(shown())
+        page.close("It is done.", "validation loss 2")
+        page.refresh()  # one that was under way when the work ended
+        return [*seen, shown()]
 
-    first, second, last = in_a_task(crawl)
+    first, second, last = in_a_task(train)
     assert [len(page) for page in (first, second, last)] == [1, 1, 1]
-    assert first[0].id == second[0].id
-    assert "**scrape site**: 1 pages · queue 40 · per host delay 0.25" in first[0].data
-    assert "1,234 pages · queue 1,056" in second[0].data
-    assert last[0].data == second[0].data
+    assert first[0].id == second[0].id == last[0].id
+    assert "1/4 steps · loss 4 · tokens per second 1,234" in first[0].data
+    assert "| tokens per second | 1,234 |" in second[0].data
+    assert "50 %" in second[0].data
+    assert "errors" not in second[0].data
+    assert "![Loss so far](data:image/svg+xml;base64," in second[0].data
+    assert (last[0].data, last[0].description) == ("It is done.", "validation loss 2")
+    with get_client(sync_client=True) as client:  # what the page of all artifacts shows
+        [latest] = [page for page in client.read_latest_artifacts() if page.key == "pretraining-of-small"]
+    assert (latest.latest_id, latest.data) == (last[0].id, "It is done.")
+    [told] = [line for line in caplog.messages if line.startswith("Watch: ")]
+    assert told.endswith(f"/artifacts/artifact/{last[0].id}")
 
 
-def test_work_of_known_total_shows_its_share_and_ends_full(prefect_server):
-    def train():
-        with StageProgress("pretrain small", get_run_logger()) as progress:
-            progress(1, 4, unit="steps", loss=3.21987)
-            half_way = shown()
-            progress(3, 4, unit="steps", loss=2.5)
-        return half_way + shown()
+def test_refreshing_a_page_does_not_let_the_database_grow(prefect_server):
+    database = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition(":///")[2])
 
-    early, late = in_a_task(train)
-    assert (early.type, early.data, late.data) == ("progress", 25.0, 100.0)
-    assert early.id == late.id
-    assert early.description.startswith("pretrain small: 1/4 steps · loss 3.22 · ")
-    assert "left" in early.description
+    def rows() -> list[int]:
+        of_artifacts = ("artifact", "artifact_collection", "events WHERE event = 'prefect.artifact.updated'")
+        with sqlite3.connect(database) as connection:
+            return [connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0] for rows in of_artifacts]
+
+    def train(progress, page):
+        sizes = []
+        for step in range(1, 301):
+            progress(step, 300, unit="steps", loss=5 - step / 100)
+            page.refresh()
+            if step in (100, 300):
+                time.sleep(1)  # for what the server writes later
+                sizes.append((rows(), database.stat().st_size))
+        return sizes
+
+    (rows_early, size_early), (rows_late, size_late) = in_a_task(train)
+    assert rows_late == rows_early
+    assert rows_late[0] > 0
+    assert size_late - size_early < 100_000  # 200 pages of 5 kB each would be a megabyte
+
+
+def test_the_watch_shows_work_soon_and_goes_on_while_the_work_says_nothing(prefect_server):
+    def train(progress, page):
+        began = time.monotonic()
+        with Watch() as watch, watch.showing(page, progress):
+            while not (first := shown()):
+                time.sleep(0.1)
+            seconds = time.monotonic() - began
+            progress(3, 9, unit="steps")
+            while (second := shown())[0].data == first[0].data:
+                time.sleep(0.1)
+        return seconds, first, second
+
+    seconds, first, second = in_a_task(train)
+    assert seconds < 5
+    assert "working" in first[0].data
+    assert "3/9 steps" in second[0].data
+
+
+def test_work_that_is_over_in_a_moment_leaves_no_live_page(prefect_server):
+    def train(progress, page):
+        with Watch() as watch, watch.showing(page, progress):
+            pass
+        page.close_if_shown("stopped", "pretrain small")
+        return shown()
+
+    assert in_a_task(train) == []
 
 
 def test_work_that_fails_keeps_showing_how_far_it_came(prefect_server):
-    page = []
+    def train(progress, page):
+        progress(1, 4, unit="steps")
+        page.refresh()
+        page.close_if_shown(progress.ended_page(ConnectionError("no <b>route</b>\nat all")), "pretrain small")
+        return shown()
 
-    def train():
-        try:
-            with StageProgress("pretrain small", get_run_logger()) as progress:
-                progress(1, 4, unit="steps")
-                raise ConnectionError
-        except ConnectionError:
-            page.extend(shown())
-
-    in_a_task(train)
-    assert [artifact.data for artifact in page] == [25.0]
+    [page] = in_a_task(train)
+    assert r"stopped: no \<b\>route\</b\>" in page.data
+    assert "1/4 steps" in page.data
 
 
-@pytest.mark.parametrize("total", [4, None])
-def test_a_server_that_is_away_for_a_while_stops_no_work_and_is_told_again(prefect_server, caplog, total):
-    def train():
-        with StageProgress("pretrain small", get_run_logger()) as progress:
-            progress(1, total, unit="steps")
-            with server_away():
-                progress(2, total, unit="steps")
-                progress(2, total, unit="steps")
-            progress(3, total, unit="steps")
-            return shown()
+def test_a_server_that_is_away_for_a_while_stops_no_work_and_is_told_again(prefect_server, caplog):
+    def train(progress, page):
+        progress(1, 4, unit="steps")
+        page.refresh()
+        with server_away():
+            for _ in range(2):
+                progress(2, 4, unit="steps")
+                page.refresh()
+        progress(3, 4, unit="steps")
+        page.refresh()
+        seen = shown()
+        with server_away():
+            page.close("done", "done")
+        return seen
 
-    (page,) = in_a_task(train)
-    assert "3/4 steps" in page.description if total else "3 steps" in page.data
-    assert caplog.text.count("the work goes on") == 1
-
-
-def test_a_server_that_is_away_when_the_work_is_done_fails_nothing(prefect_server, caplog):
-    def train():
-        progress = StageProgress("pretrain small", get_run_logger())
-        with ExitStack() as around:
-            outage = around.enter_context(ExitStack())
-            around.enter_context(progress)
-            progress(1, 4, unit="steps")
-            outage.enter_context(server_away())
-        return "done"
-
-    assert in_a_task(train) == "done"
-    assert "the work goes on" in caplog.text
+    [page] = in_a_task(train)
+    assert "3/4 steps" in page.data
+    assert caplog.text.count("the work goes on") == 2
 
 
-def test_outside_of_a_run_progress_goes_to_the_log_alone(caplog):
-    with caplog.at_level(logging.INFO), StageProgress("ingest", logging.getLogger("here")) as progress:
-        progress(12_345, unit="documents", bytes=6.7e9)
-    assert [record.message for record in caplog.records if record.name == "here"] == [
-        "12,345 documents · bytes 6,700,000,000"
+def test_the_log_has_a_line_now_and_then(caplog, monkeypatch):
+    monkeypatch.setattr("flows.service.watching.progress.LOG_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO):
+        progress = StageProgress("ingest", logging.getLogger("here"))
+        progress(12_345, unit="documents", bytes=6.7e9, errors={"status 404": 3, "status 500": 12}, hosts=["a", "b"])
+    assert caplog.messages == [
+        "12,345 documents · bytes 6,700,000,000 · errors status 500 × 12, status 404 × 3 · hosts a, b"
     ]
+
+
+def test_rates_count_from_the_first_report_and_not_while_waiting(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("textmill.progress.time.monotonic", lambda: now[0])
+    progress = StageProgress("pretrain small", logging.getLogger("here"))
+    with progress.clock.waiting("the limit `training`"):
+        now[0] += 3600
+        assert progress.now == "waiting for the limit `training` (1:00:00)"
+        assert progress.clock.seconds == 0
+    progress(5000, 6000, unit="steps")  # an interrupted build goes on there
+    assert progress.standing.left == ""
+    now[0] += 10
+    progress(5100, 6000, unit="steps")
+    assert (progress.standing.speed, progress.standing.left) == ("10 steps/s", "1:30 left")
+    assert progress.clock.seconds == 10
+
+
+def test_an_interruption_ends_work_in_any_thread_at_its_next_sleep_or_report():
+    interrupted = threading.Event()
+    progress = StageProgress("scrape site", logging.getLogger("here"), Clock(interrupted))
+    ended = []
+
+    def wait():
+        try:
+            progress.clock.sleep(60)
+        except Interrupted:
+            ended.append(True)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    interrupted.set()
+    thread.join(10)
+    assert ended == [True]
+    with pytest.raises(Interrupted):
+        progress(1, unit="pages")
+
+
+def test_a_curve_of_any_length_stays_small_and_keeps_its_ends():
+    progress = StageProgress("pretrain small", logging.getLogger("here"))
+    for step in range(10_000):
+        progress(step, 10_000, unit="steps", loss=10 - step / 1000)
+    assert (progress.curves["loss"][0][0], progress.curves["loss"][-1][0]) == (0, 9999)
+    svg = curve_svg(progress.curves)
+    assert len(svg) < 6500
+    assert "loss 0.001" in svg
+    picture = re.search(r"base64,([A-Za-z0-9+/=]+)\)", progress.page())
+    assert base64.b64decode(picture[1]).decode() == svg
