@@ -2,6 +2,8 @@
 library, pydantic and yaml beside it.
 
     errors      a mistake that its user can mend, and what is away for now
+    secrets     passwords and tokens, kept out of all that is written
+    addresses   URLs in settings that name a variable of the environment in place of a secret
     progress    the callback that long-running functions call
     files       files and folders that exist whole or not at all
     mapping     where a function is called for many shards, and the in-order map behind it

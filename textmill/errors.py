@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textmill.secrets import mask
+
 __all__ = ["Unavailable", "UserError"]
 
 
@@ -9,8 +11,11 @@ class UserError(Exception):
     """A mistake that its user can mend: a setting, a file, a command.
 
     The message is one line that says what is wrong, where, and what to do about it. The command line prints it and
-    exits with status 2; a Prefect run fails with it and is not tried again.
+    exits with status 2; a Prefect run fails with it and is not tried again. Secrets in it are masked.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask(message))
 
 
 class Unavailable(UserError):

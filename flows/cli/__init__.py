@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 
 import typer
 
@@ -42,6 +43,9 @@ app.add_typer(tokenizer.app, name="tokenizer", help="Train, use, compare and con
 def main() -> None:
     """Entry point of `textmill`. A user's mistake is one line on stderr and exit code 2."""
     from textmill.errors import UserError
+    from textmill.secrets import mask, mask_logs
+
+    mask_logs()
 
     # As an exception, so that a training child saves a checkpoint and Prefect stops the server it started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -52,4 +56,7 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:  # `textmill status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception:  # told as Python tells it, but for the secrets
+        sys.stderr.write(mask(traceback.format_exc()))
         sys.exit(1)

@@ -44,7 +44,9 @@ def experiment(
         return
 
     from flows.service.experiment import experiment as flow
+    from flows.service.form import checked
 
+    checked(given)
     state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
     outcome: Outcome = state.result()  # that of the comparison
     _print_result(outcome.artifact.stats)

@@ -11,6 +11,7 @@ from flows.engine.stage import Config, Context, Inputs, Stage, listed
 from flows.store.fingerprint import canonical, digest
 from flows.store.local import Artifact, Store
 from textmill.errors import UserError
+from textmill.secrets import hashed, masked
 
 FINGERPRINT_DIGITS = 16
 NOT_BUILT = "not built yet"
@@ -36,7 +37,7 @@ def identify(stage: Stage[Config], config: Config, inputs: Inputs, store: Store)
     return {
         "stage": stage.name,
         "version": stage.version,
-        "settings": canonical(stage.identity(config, store), stage.name),
+        "settings": masked(canonical(stage.identity(config, store), stage.name), hashed),
         "inputs": {name: [artifact.digest for artifact in given] for name, given in listed(inputs)},
     }
 

@@ -34,8 +34,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from textmill.addresses import expand, not_masked
 from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.mapping import HERE, Callback, Executor, map_in_order
@@ -68,6 +69,11 @@ class ExecutorConfig(BaseModel, extra="forbid"):
     address: str | None = Field(
         None, description="A running cluster to work on instead: Dask's scheduler (tcp://HOST:8786), Ray's (HOST:6379)"
     )
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, address: str | None) -> str | None:
+        return address and not_masked(address)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -281,7 +287,7 @@ def _open_dask(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]
 
     with ExitStack() as stack:
         if config.address:
-            client = _join_dask(config.address)
+            client = _join_dask(expand(config.address))
         else:
             cluster = LocalCluster(
                 n_workers=config.local_workers(),
@@ -331,8 +337,9 @@ def _open_ray(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address:
-        _check_ray_answers(config.address)
-        ray.init(address=config.address, **quiet)
+        address = expand(config.address)
+        _check_ray_answers(address)
+        ray.init(address=address, **quiet)
     else:
         ray.init(num_cpus=config.local_workers(), include_dashboard=False, **quiet)
 

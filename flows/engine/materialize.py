@@ -16,6 +16,7 @@ from flows.store.local import Artifact, now
 from flows.store.manifest import Manifest, describe_files
 from textmill.errors import UserError
 from textmill.files import remove_temporary
+from textmill.secrets import masked
 
 
 def materialize(stage: Stage[Config], config: Config, inputs: Inputs, context: Context) -> Outcome:
@@ -65,7 +66,7 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
         pipeline=context.pipeline,
         fingerprint=assessment.fingerprint,
         identity=assessment.identity,
-        settings=config.model_dump(mode="json"),
+        settings=masked(config.model_dump(mode="json")),
         inputs={name: [artifact.reference() for artifact in given] for name, given in listed(inputs)},
         files=describe_files(job.out, stage.records, stage.count),
         code=code_version(),

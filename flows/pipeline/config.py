@@ -20,6 +20,7 @@ from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import Source, load_source
 from scraping.extraction.extract import RecordsExtractor, load_reader
+from textmill.addresses import not_masked
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings
 from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig
@@ -82,6 +83,11 @@ class PipelineConfig(BaseModel, extra="forbid"):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
     report: ReportConfig = Field(default_factory=ReportConfig)
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, store: str) -> str:
+        return not_masked(store)
 
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:

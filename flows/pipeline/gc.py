@@ -18,6 +18,7 @@ from flows.store.lineage import lineage
 from flows.store.local import Artifact, Garbage, Store
 from flows.store.manifest import Name
 from textmill.errors import UserError
+from textmill.secrets import masked
 
 
 class Unknown:
@@ -61,7 +62,7 @@ class References:
 
     def _made_with(self, stage: Stage[Any], config: BaseModel) -> list[Artifact]:
         """Artifacts of these settings, whatever the files were that the stage read."""
-        settings = config.model_dump(mode="json")
+        settings = masked(config.model_dump(mode="json"))
         found = [made for made in self.store.artifacts(stage.name) if made.manifest.settings == settings]
         self.names |= {made.name for made in found}
         return found

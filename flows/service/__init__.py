@@ -20,6 +20,8 @@ In reading order; the deployments name `deployments`, the command line calls `fl
 
 import os
 
+from textmill.secrets import mask_logs
+
 # Nothing is reported to anyone, and nothing advertised, unless the user asks for it. Prefect reads its settings when it
 # is imported, so they are set in the one place that every module of this package passes first.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -29,3 +31,5 @@ os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 # The other packages log through the standard library; this sends their records to the run's page as well.
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,scraping,tokenization,modeling")
+# No log line says a password or a token, whichever logger it comes from.
+mask_logs()

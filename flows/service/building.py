@@ -33,6 +33,7 @@ from flows.service.watching.progress import StageProgress, first_line
 from flows.store.local import Artifact
 from textmill.errors import Unavailable, UserError
 from textmill.progress import Clock
+from textmill.secrets import masked_errors
 
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
 
@@ -174,6 +175,7 @@ def stage_task(
     page = LivePage(stage_key(stage, label, context.pipeline), title, progress.page, logger)
     try:
         with (
+            masked_errors(),
             builder.page.at_work(title, progress, page),
             watch.showing(page, progress),
             open_executor(builder.request.config.runner) as executor,
@@ -218,6 +220,7 @@ def build_chain(request: RunRequest, watch: Watch, page: RunPage) -> list[Outcom
 
 
 @beating()
+@masked_errors()
 def run_chain(request: RunRequest) -> State[list[Outcome]]:
     """Run the chain inside a flow.
 

@@ -19,6 +19,7 @@ from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_for
 from flows.service.watching.live import Watch
 from flows.service.watching.pages import RunPage
 from flows.stages.comparison import comparison
+from textmill.secrets import masked_errors
 
 
 @flow(
@@ -36,6 +37,7 @@ def experiment(
 
 
 @beating()
+@masked_errors()
 def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
     """Build every variant and compare them, inside a flow."""
     logger = get_run_logger()

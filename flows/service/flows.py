@@ -23,6 +23,7 @@ from flows.pipeline.selection import Selection
 from flows.service.building import run_chain
 from flows.service.form import DEFAULT_CONFIG, checked, overrides_of, parameters_of, pipeline_form, stage_form, takes
 from textmill.errors import UserError
+from textmill.secrets import masked
 
 _requested: ContextVar[RunRequest | None] = ContextVar("requested", default=None)
 
@@ -95,18 +96,18 @@ def stage_flow(stage: StageName) -> Flow[..., Any]:
 
 
 def start_run(request: RunRequest) -> list[Outcome]:
-    """Run what was asked for as a flow run of this process. Its parameters say the same, for a retry from the UI; what
-    was loaded and planned before is not loaded and planned again."""
-    selection = request.selection
+    """Run what was asked for as a flow run of this process. Its parameters say the same, for a retry from the UI, but
+    for secrets; what was loaded and planned before is not loaded and planned again."""
+    selection, overrides = request.selection, masked(request.overrides)
     parameters: dict[str, Any] = {"config": str(request.path), "verify": selection.verify}
     if selection.only:
         flow = stage_flow(selection.only)
         parameters["force"] = selection.only in selection.force or selection.only == selection.start
         parameters["build_missing"] = selection.build_missing
-        parameters |= parameters_of(selection.only, request.overrides)
+        parameters |= parameters_of(selection.only, overrides)
     else:
         flow = pipeline
-        parameters |= {"force": sorted(selection.force), "start": selection.start, "overrides": request.overrides}
+        parameters |= {"force": sorted(selection.force), "start": selection.start, "overrides": overrides}
     with _carried(request):  # not a call, which would add every setting that was not given
         state = cast(State[list[Outcome]], run_flow(flow, parameters=parameters, return_type="state"))
     return state.result()

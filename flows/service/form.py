@@ -27,6 +27,7 @@ from experiments import NAMES as EXPERIMENTS
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig, load_config
 from textmill.errors import UserError
+from textmill.secrets import holds_secret, mask_addresses
 from textmill.settings import affects_output, merged
 
 Form = dict[str, dict[str, Any]]
@@ -154,7 +155,7 @@ def takes(form: Form, required: Iterable[str] = ()) -> Callable[[Function], Func
 
 def overrides_of(stage: str, settings: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a stage's form comes to as overrides of the configuration: its fields win over the other settings."""
-    return merged(checked(overrides), {stage: settings} if settings else {})
+    return merged(checked(overrides), {stage: checked(settings)} if settings else {})
 
 
 def parameters_of(stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,10 +176,15 @@ def checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What was filled in as JSON.
 
     Raises:
-        UserError: it is not an object.
+        UserError: it is not an object, or holds a secret, which the server would show to all who look at the run.
     """
     if not isinstance(overrides, Mapping | None):
         raise UserError(f'settings: {json.dumps(overrides)} is not an object such as {{"pretrain": {{"steps": 400}}}}')
+    if holds_secret(overrides):
+        raise UserError(
+            "the settings hold a password, a token or a signature, and the server keeps a run's parameters: write a "
+            "variable of the environment instead, as in https://user:${PASSWORD}@host/, and delete a run that has it"
+        )
     return overrides or {}
 
 
@@ -264,5 +270,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = mask_addresses(text)
     short = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
     return short if PLAIN.fullmatch(short) else f"`{short}`"

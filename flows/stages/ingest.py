@@ -9,6 +9,7 @@ from flows.store.local import Store
 from scraping.collections.config import IngestConfig
 from scraping.collections.files import ingest_files
 from scraping.collections.remote import is_remote
+from textmill.addresses import expand, is_resolvable, shown, without_secrets
 
 
 class Ingest(Stage[IngestConfig]):
@@ -26,19 +27,23 @@ class Ingest(Stage[IngestConfig]):
         ingest_documents(job.config, job.out, job.progress, job.executor)
 
     def identity(self, config: IngestConfig, store: Store) -> Any:
-        """Local files count by what is in them, wherever they lie; a remote data set counts by its address."""
-        if is_remote(config.path):
-            return {"settings": config, "address": config.path}
+        """Local files count by what is in them, wherever they lie; a remote data set counts by its address, but for the
+        secrets in that: a fresh signature is no other data set."""
+        address = expand(config.path)
+        if is_remote(address):
+            return {"settings": config, "address": without_secrets(address)}
         return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
 
     def check_available(self, config: IngestConfig) -> None:
         ingest_files(config)
 
     def optional(self, config: IngestConfig) -> bool:
-        return not config.required
+        """An address that cannot be known here is not a collection that is away."""
+        return not config.required and is_resolvable(config.path)
 
     def label(self, config: IngestConfig) -> str:
-        return config.path.rsplit("/", 1)[-1]
+        address = shown(config.path)
+        return (address.partition("?")[0] if is_remote(address) else address).rsplit("/", 1)[-1]
 
     def headline(self, stats: dict[str, Any]) -> str:
         return f"{stats['documents']:,} documents"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.store.local import Artifact, Store
+from textmill.addresses import expand, shown
 from textmill.errors import UserError
 
 
@@ -14,11 +15,12 @@ def open_store(location: str) -> Store:
     Raises:
         UserError: what the URL names does not answer, is not there, or does not let us in.
     """
-    if is_remote(location):
+    address = expand(location)
+    if is_remote(address):
         from flows.store.remote import RemoteStore
 
-        return RemoteStore(location)
-    return Store(Path(location))
+        return RemoteStore(address, shown(location))
+    return Store(Path(address))
 
 
 def open_artifact(location: str) -> Artifact:
@@ -27,7 +29,8 @@ def open_artifact(location: str) -> Artifact:
     Raises:
         UserError: there is no such artifact, or its store cannot be opened.
     """
-    full = location.rstrip("/") if is_remote(location) else str(Path(location).resolve())
+    place = location if is_remote(location) else expand(location)
+    full = place.rstrip("/") if is_remote(place) else str(Path(place).resolve())
     root, stage, fingerprint = ["", "", *full.rsplit("/", 2)][-3:]
     artifact = open_store(root or "/").find(stage, fingerprint)
     if artifact is None:

@@ -39,6 +39,7 @@ from pydantic import Field
 from flows.store.fingerprint import digest
 from flows.store.local import Artifact, Garbage, Store, check_folder, now
 from flows.store.manifest import MANIFEST, Manifest, Name
+from textmill.addresses import without_secrets
 from textmill.errors import UserError
 from textmill.files import folder_size, fsync, seal_folder, sha256
 from textmill.progress import Progress
@@ -69,26 +70,35 @@ def upload_of(manifest: Manifest) -> str:
 class RemoteStore(Store):
     """Artifacts below a URL.
 
+    Args:
+        address: the URL, which may hold a user and a password where its kind takes them.
+        location: what may be said of it (`textmill.addresses.shown`).
+
     Raises:
         UserError: a kind of URL that this environment cannot open, no such bucket, no access, no answer.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, address: str, location: str) -> None:
         self._location = location.rstrip("/")
-        super().__init__(cache_folder(self._location))
-        self.fs, self.prefix = self._connect()
+        super().__init__(cache_folder(without_secrets(address.rstrip("/"))))
+        self.fs, self.prefix = self._connect(address.rstrip("/"))
 
     @property
     def location(self) -> str:
         return self._location
 
-    def _connect(self) -> tuple[AbstractFileSystem, str]:
-        protocol, _, path = self.location.partition("://")
+    def _connect(self, address: str) -> tuple[AbstractFileSystem, str]:
+        protocol, _, path = address.partition("://")
         if not path:
             raise UserError(f"the store {self.location} names no bucket: write {protocol.rstrip(':')}://BUCKET/PREFIX")
+        if protocol == "s3" and "@" in path:
+            raise UserError(
+                f"the store {self.location} cannot be opened: S3 takes no keys in its URL; export AWS_ACCESS_KEY_ID "
+                "and AWS_SECRET_ACCESS_KEY, and write s3://BUCKET/PREFIX"
+            )
         options = OPTIONS.get(protocol, {}) | conf.get(protocol, {})
         try:
-            fs, prefix = url_to_fs(self.location, use_listings_cache=False, **options)
+            fs, prefix = url_to_fs(address, use_listings_cache=False, **options)
         except ImportError as error:
             extra = ": pip install 'textmill[s3]'" if protocol == "s3" else ""
             raise UserError(f"the store {self.location} cannot be opened ({error}){extra}") from error

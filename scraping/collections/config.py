@@ -6,6 +6,7 @@ import os
 
 from pydantic import BaseModel, Field, field_validator
 
+from textmill.addresses import not_masked
 from textmill.settings import execution_only
 
 
@@ -13,7 +14,8 @@ class IngestConfig(BaseModel, extra="forbid"):
     """A text collection: which, and how much of it."""
 
     path: str = execution_only(
-        description="File, folder or glob; a file's http(s) URL; or hf://datasets/OWNER/NAME on the Hugging Face hub"
+        description="File, folder or glob; a file's http(s) URL; or hf://datasets/OWNER/NAME on the Hugging Face hub; "
+        "`${NAME}` stands for a variable of the environment, as for a password"
     )
     name: str = Field("openwebtext", min_length=1, description="Name of the collection, the documents' source")
     required: bool = execution_only(
@@ -33,4 +35,4 @@ class IngestConfig(BaseModel, extra="forbid"):
     def _path(cls, path: str) -> str:
         if not path.strip():
             raise ValueError("empty path: name a file, a folder, a glob, a URL or hf://datasets/OWNER/NAME")
-        return path
+        return not_masked(path)

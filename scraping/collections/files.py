@@ -7,6 +7,7 @@ from pathlib import Path
 from scraping.collections.config import IngestConfig
 from scraping.collections.names import files_of_one_layout
 from scraping.collections.remote import check_reachable, is_remote
+from textmill.addresses import expand
 from textmill.errors import UserError
 
 
@@ -17,10 +18,11 @@ def ingest_files(config: IngestConfig) -> list[Path]:
         UserError: there is nothing to read there.
         Unavailable: it cannot be reached now.
     """
-    if is_remote(config.path):
-        check_reachable(config.path)
+    address = expand(config.path)
+    if is_remote(address):
+        check_reachable(address)
         return []
-    path = Path(config.path).expanduser()
+    path = Path(address).expanduser()
     if path.is_file():
         return [path.absolute()]
     if path.is_dir():

@@ -30,6 +30,7 @@ from scraping.collections.files import ingest_files
 from scraping.collections.layouts import Unit, units
 from scraping.collections.remote import fetch_files, is_remote
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
+from textmill.addresses import expand
 from textmill.errors import UserError
 from textmill.files import atomic_write, remove_temporary
 from textmill.mapping import HERE, Executor
@@ -51,7 +52,8 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
     if (out / "stats.json").exists():  # written last: only the tidying up was cut short
         _tidy_up(journal, downloads, spool)
         return
-    files = fetch_files(config.path, downloads, progress) if is_remote(config.path) else ingest_files(config)
+    address = expand(config.path)
+    files = fetch_files(address, downloads, progress) if is_remote(address) else ingest_files(config)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     shutil.rmtree(spool, ignore_errors=True)  # of a killed run
