@@ -175,10 +175,10 @@ def stage_task(
     page = LivePage(stage_key(stage, label, context.pipeline), title, progress.page, logger)
     try:
         with (
-            masked_errors(),
             builder.page.at_work(title, progress, page),
             watch.showing(page, progress),
             open_executor(builder.request.config.runner) as executor,
+            masked_errors(),
         ):
             running = replace(
                 context, executor=executor, progress=progress, log=logger.info, clock=progress.clock,

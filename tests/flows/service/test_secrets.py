@@ -21,14 +21,14 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from pydantic import BaseModel
 
-from flows.engine.executors import ExecutorConfig
-from flows.engine.stage import Context, Stage
+from flows.engine.stage import Stage
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
-from flows.service.building import stage_task
+from flows.service.building import Builder
 from flows.service.flows import pipeline, stage_flow, start_run
 from flows.service.form import run_form
-from flows.store.local import Store
+from flows.service.watching.live import Watch
+from flows.service.watching.pages import RunPage
 from flows.store.open import open_store
 from textmill.errors import UserError
 
@@ -230,10 +230,11 @@ class Failing(Stage[NoConfig]):
         return ""
 
 
-def test_neither_log_nor_traceback_of_a_failure_holds_a_secret(prefect_server, tmp_path):
+def test_neither_log_nor_traceback_of_a_failure_holds_a_secret(prefect_server, config, tmp_path):
     @flow
     def fail():
-        stage_task(Failing(), NoConfig(), {}, Context(Store(tmp_path / "store")), ExecutorConfig())
+        with Builder(RunRequest.load(config), Watch(), RunPage([])) as builder:
+            builder(Failing(), NoConfig())
 
     state = fail(return_state=True)
     APILogWorker.drain_all(timeout=30)
