@@ -21,7 +21,16 @@ from flows.pipeline.chain import StageName
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from flows.service.building import run_chain
-from flows.service.form import DEFAULT_CONFIG, checked, overrides_of, parameters_of, pipeline_form, stage_form, takes
+from flows.service.form import (
+    COMMON,
+    DEFAULT_CONFIG,
+    checked,
+    overrides_of,
+    parameters_of,
+    pipeline_form,
+    stage_form,
+    takes,
+)
 from textmill.errors import UserError
 from textmill.secrets import masked
 
@@ -41,7 +50,7 @@ def run_name() -> str:
 def _sites() -> list[str]:
     """Names of the sites that this run crawls; none where the configuration has a mistake, which the run will tell."""
     given = {name: value for name, value in flow_run.parameters.items() if value is not MISSING}
-    settings = {name: value for name, value in given.items() if name not in ("force", "verify", "config", "overrides")}
+    settings = {name: value for name, value in given.items() if name not in COMMON}
     try:
         settled = overrides_of("scrape", settings, given.get("overrides"))
         request = _requested.get() or RunRequest.load(Path(given["config"]), settled)

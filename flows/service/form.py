@@ -37,6 +37,7 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 LONGEST_VALUE = 120  # characters of a present value that a description shows
 BUILD_MISSING = "build what is missing"
 PLAIN = re.compile(r"[\w .,:/…+-]+")
+COMMON = {"force", "overrides", "build_missing", "verify", "config"}  # fields of a stage's form beside its settings
 REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
 
@@ -100,7 +101,7 @@ def stage_form(stage: str, present: Present = Present()) -> Form:
     example = {"pretrain": {"steps": 400}} if stage != "pretrain" else {"pretokenize": {"threads": 2}}
     return {
         "force": _toggle("Build it again although the store has it"),
-        **_fields(_section(stage), present),
+        **_fields(section_of(stage), present),
         "overrides": _overrides("other settings", example),
         "build_missing": _toggle("Also build what the store lacks of the stages before it") | {"title": BUILD_MISSING},
         "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
@@ -164,7 +165,7 @@ def parameters_of(stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(own, Mapping):
         return {"overrides": dict(overrides)} if overrides else {}
     others = {name: value for name, value in overrides.items() if name != stage}
-    fields = _section(stage).model_fields
+    fields = section_of(stage).model_fields
     unknown = {name: value for name, value in own.items() if name not in fields}
     if unknown:
         others[stage] = unknown
@@ -188,17 +189,18 @@ def checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return overrides or {}
 
 
+def section_of(stage: str) -> type[BaseModel]:
+    """The model of the settings of a stage."""
+    model = _model_in(PipelineConfig.model_fields[stage].annotation)
+    assert model
+    return model
+
+
 def _parameter(name: str, field: dict[str, Any], required: bool) -> inspect.Parameter:
     extra = {key: value for key, value in field.items() if key != "default"}
     default = inspect.Parameter.empty if required else Field(field.get("default", MISSING))
     kind = Annotated[Any, Field(json_schema_extra=extra)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def _section(stage: str) -> type[BaseModel]:
-    model = _model_in(PipelineConfig.model_fields[stage].annotation)
-    assert model
-    return model
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

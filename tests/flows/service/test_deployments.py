@@ -21,18 +21,11 @@ from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES, StageName
 from flows.pipeline.config import load_config
 from flows.service.deploying import POOL, SHIPPED_AUTOMATIONS
-from flows.service.form import run_form
+from flows.service.form import COMMON, run_form
 from scraping.crawling.source import load_source, shipped_sources
 
 PROJECT = Path(__file__).parents[3]
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-COMMON = {
-    "force",
-    "build_missing",
-    "verify",
-    "overrides",
-    "config",
-}  # fields of a stage's form that are not settings of the stage
 NAMES = [f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}" for entry in DEPLOYMENTS]
 
 

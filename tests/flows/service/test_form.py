@@ -10,7 +10,7 @@ from prefect.utilities.schema_tools.validation import validate
 
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
-from flows.service.form import overrides_of, parameters_of, run_form
+from flows.service.form import COMMON, overrides_of, parameters_of, run_form, section_of
 from textmill.errors import UserError
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
@@ -32,6 +32,13 @@ def test_what_is_left_empty_is_not_sent_and_no_field_asks_for_its_type(name):
         assert not {"anyOf", "oneOf", "allOf", "$ref"} & field.keys(), place
         assert field["description"] or "properties" in field, place
         assert ("default" in field) == (place in DEFAULTS and "items" not in field), place
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_no_setting_that_is_called_like_a_field_of_every_form(stage):
+    settings = section_of(stage).model_fields.keys()
+    assert not COMMON & settings
+    assert COMMON | settings == run_form(stage)["properties"].keys()
 
 
 def test_a_stage_shows_its_own_settings_between_force_and_those_of_others():
