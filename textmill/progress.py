@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Clock", "Interrupted", "Progress", "quiet"]
+__all__ = ["Clock", "Interrupted", "Progress", "duration", "quiet"]
 
 
 class Progress(Protocol):
@@ -97,3 +97,16 @@ class Clock:
         """
         self._interrupted.wait(seconds)
         self.check()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, in the unit that suits them.
+
+    Example:
+        >>> duration(7), duration(600), duration(100_000)
+        ('7.0 seconds', '10.0 minutes', '27.8 hours')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

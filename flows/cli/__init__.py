@@ -1,12 +1,14 @@
 """The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once.
 
-    pipeline     run, status
+    pipeline     run
+    status       status
     artifacts    reproduce, fetch, verify, gc
     model        generate, fill, next-sentence, evaluate, export, cost
     experiment   the project's claims put to the test
     service      up, deploy, worker, doctor
     source       declared web sites: list, check, new
     tokenizer    train, use, compare and convert tokenizers
+    document     --json
     places       folders that may also be artifacts of a remote store
 
 Each file registers its commands; `main` is the entry point.
@@ -21,7 +23,7 @@ import traceback
 
 import typer
 
-from flows.cli import artifacts, experiment, model, pipeline, service, source, tokenizer
+from flows.cli import artifacts, experiment, model, pipeline, service, source, status, tokenizer
 
 app = typer.Typer(
     name="textmill",
@@ -32,6 +34,7 @@ app = typer.Typer(
     help="Turn web text into language models: scrape, tokenize, pretrain and fine-tune as one Prefect pipeline.",
 )
 pipeline.register(app)
+status.register(app)
 experiment.register(app)
 artifacts.register(app)
 service.register(app)

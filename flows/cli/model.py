@@ -157,6 +157,7 @@ def cost(
     from flows.pipeline.config import load_config, parse_overrides
     from modeling.cost import training_cost
     from textmill.errors import UserError
+    from textmill.progress import duration
     from tokenization.config import ENCODING_SIZES
 
     loaded = load_config(config, parse_overrides(overrides))
@@ -181,7 +182,7 @@ def cost(
         "memory": f"{taken.memory / gigabytes:.1f} of {taken.device_memory / gigabytes:.0f} GB a device: {fit}",
         "": f"{taken.state_memory / gigabytes:.1f} GB weights and optimizer, "
         f"{taken.activation_memory / gigabytes:.1f} GB activations of {taken.windows_per_device} windows",
-        "time": f"{_duration(taken.seconds)} on {taken.devices}x{taken.gpu} at {mfu:.0%} of the peak",
+        "time": f"{duration(taken.seconds)} on {taken.devices}x{taken.gpu} at {mfu:.0%} of the peak",
         "cost": f"${taken.dollars:,.2f}",
     }
     if run.depth:
@@ -189,10 +190,3 @@ def cost(
         lines[f"depth {run.depth}"] = ", ".join(f"{rate} {getattr(run.optimizer, rate):g}" for rate in rates)
     for name, line in lines.items():
         typer.echo(f"{name:<12}{line}")
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 2 * 86_400), ("hours", 2 * 3600), ("minutes", 2 * 60)):
-        if seconds >= size:
-            return f"{seconds / (size / 2):.1f} {unit}"
-    return f"{seconds:.1f} seconds"

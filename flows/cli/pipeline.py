@@ -1,21 +1,21 @@
-"""`textmill run` and `textmill status`."""
+"""`textmill run`, and how its plan is printed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.document import AsJson, print_document, steps_of
+
 if TYPE_CHECKING:
     from flows.engine.stage import Outcome
     from flows.pipeline.plan import Step
-    from flows.store.local import Artifact
-    from flows.store.manifest import Name
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, e.g. configs/demo.yaml")]
 Overrides = Annotated[
@@ -27,7 +27,6 @@ COLORS = {"reuse": "green", "build": "yellow", "build?": "cyan", "skip": "dim"}
 
 def register(app: typer.Typer) -> None:
     app.command()(run)
-    app.command()(status)
 
 
 def run(
@@ -48,6 +47,7 @@ def run(
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
     verify: Annotated[bool, typer.Option(help="Compare the SHA-256 of every file before reusing it")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a pipeline: build what is not in the store, reuse the rest.
 
@@ -61,34 +61,40 @@ def run(
     selection = Selection(force=frozenset(force), start=start, only=only, build_missing=build_missing, verify=verify)
     request = RunRequest.load(config, parse_overrides(overrides), selection)
     if dry_run:
-        print_steps(request.steps, request.config.name)
+        if as_json:
+            print_document(
+                {"pipeline": request.config.name, "store": request.config.store, "plan": steps_of(request.steps)}
+            )
+        else:
+            print_steps(request.steps, request.config.name)
         return
     request.check()  # a mistake should not have to wait for a Prefect server to start
 
     from flows.service.flows import start_run
 
-    _print_outcomes(start_run(request))
+    outcomes = start_run(request)
+    if as_json:
+        print_document({"pipeline": request.config.name, "store": request.config.store, "result": results_of(outcomes)})
+    else:
+        _print_outcomes(outcomes)
 
 
-def status(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="Also say what a run of this configuration would reuse")
-    ] = None,
-    overrides: Overrides = [],  # noqa: B006
-    store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
-) -> None:
-    """List the artifacts of a store, and what a run would reuse or build."""
-    from flows.pipeline.config import parse_overrides
-    from flows.pipeline.request import RunRequest
-    from flows.store.open import open_store
-
-    request = RunRequest.load(config, parse_overrides(overrides)) if config else None
-    steps = request.steps if request else []
-    reused = {step.artifact.name for step in steps if step.artifact}
-    artifacts = open_store(request.config.store if request else store).artifacts()
-    _print_artifacts(artifacts, reused, marked=request is not None)
-    if request:
-        print_steps(steps, request.config.name)
+def results_of(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """What came of a run, as `--json` shows it."""
+    return [
+        {
+            "stage": outcome.stage.name,
+            "title": outcome.artifact.title,
+            "action": "reuse" if outcome.reused else "build",
+            "fingerprint": outcome.artifact.manifest.fingerprint,
+            "location": outcome.artifact.location,
+            "headline": outcome.headline,
+            "seconds": outcome.artifact.manifest.seconds,
+            "bytes": outcome.artifact.manifest.size,
+            "stats": outcome.artifact.stats,
+        }
+        for outcome in outcomes
+    ]
 
 
 def _print_outcomes(outcomes: list[Outcome]) -> None:
@@ -114,25 +120,5 @@ def print_steps(steps: Iterable[Step], name: str) -> None:
         table.add_column(column, overflow="fold")
     for step in steps:
         color = COLORS[step.action]
-        fingerprint = step.artifact.manifest.fingerprint if step.artifact else ""
-        table.add_row(escape(step.title), f"[{color}]{step.action}[/]", escape(step.reason), fingerprint)
-    Console().print(table)
-
-
-def _print_artifacts(artifacts: Iterable[Artifact], reused: set[Name], *, marked: bool) -> None:
-    table = Table(title="Artifacts", title_justify="left")
-    for column in ("stage", "made for", "fingerprint", "MB", "built (UTC)", "s"):
-        table.add_column(column, justify="right" if column in ("MB", "s") else "left")
-    if marked:
-        table.add_column("now")
-    for artifact in artifacts:
-        manifest = artifact.manifest
-        row = [
-            escape(manifest.title), escape(manifest.pipeline), manifest.fingerprint,
-            f"{manifest.size / 1e6:,.1f}", f"{manifest.finished:%Y-%m-%d %H:%M}", f"{manifest.seconds:,.1f}",
-        ]  # fmt: skip
-        if marked:
-            damage = artifact.damage()
-            row.append(f"[red]{escape(damage)}[/]" if damage else "[green]reused[/]" if artifact.name in reused else "")
-        table.add_row(*row)
+        table.add_row(escape(step.title), f"[{color}]{step.action}[/]", escape(step.reason), step.fingerprint)
     Console().print(table)

@@ -5,6 +5,7 @@
     chain       the order of the stages and what each is given, written once
     selection   which stages are run, and which of them again
     plan        what a run would do, and why
+    inventory   what a store holds, and in which state
     experiment  the runs of an experiment
     gc          what a store holds that no configuration refers to
     verify      whether the files of a store still are what was sealed

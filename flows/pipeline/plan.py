@@ -25,6 +25,14 @@ class Step:
 
     Actions: `reuse`; `build`; `build?` (only if an earlier stage comes out different from before); `skip` (an optional
     stage without its input).
+
+    Attributes:
+        stage: which.
+        title: what it works on, too.
+        action: what a run would do.
+        reason: why, in words.
+        artifact: what would be reused.
+        fingerprint: the artifact's name, or that of what would be built, where that is known.
     """
 
     stage: str
@@ -32,6 +40,7 @@ class Step:
     action: Action
     reason: str
     artifact: Artifact | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Planner:
         try:
             assessment = assess(stage, config, inputs, context)
             if assessment.artifact:
-                return Step(stage.name, title, "reuse", assessment.reason, assessment.artifact)
+                return Step(stage.name, title, "reuse", assessment.reason, assessment.artifact, assessment.fingerprint)
             if not self.selection.takes_from_store(stage):
                 check_available(stage, config)
         except NotThere as error:
@@ -100,7 +109,7 @@ class Planner:
             )
         interrupted = self.store.workdir(stage.name, assessment.fingerprint).exists()
         reason = f"{assessment.reason}; continues an interrupted build" if interrupted else assessment.reason
-        return Step(stage.name, title, "build", reason)
+        return Step(stage.name, title, "build", reason, fingerprint=assessment.fingerprint)
 
 
 def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Step]:

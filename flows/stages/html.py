@@ -8,6 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from textmill.progress import duration
+
 
 def template(name: str) -> Template:
     """A page by its file's name; what a page names and is not given is an error."""
@@ -31,14 +33,6 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, in the unit that suits them."""
-    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def flat_metrics(stats: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str]:
