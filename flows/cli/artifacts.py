@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from flows.cli.document import AsJson, print_document, steps_of
 
 if TYPE_CHECKING:
     from flows.pipeline.config import PipelineConfig
@@ -27,6 +29,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the configuration; reproduced-FINGERPRINT if left out")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the configuration that an artifact was made with, its sources included, and say what a run would do now."""
     from flows.cli.pipeline import print_steps
@@ -45,7 +48,14 @@ def reproduce(
         loaded = load_config(configuration)
         steps = plan(loaded, Selection(until=stage))
     except UserError as error:
+        if as_json:
+            print_document({"configuration": configuration, "mistake": str(error)})
+            return
         typer.echo(f"Wrote {configuration}. Before it can be run: {error}")
+        return
+    if as_json:
+        versions = {"made_by": made_by, "this_is": code_version()}
+        print_document({"configuration": configuration, **versions, "plan": steps_of(steps)})
         return
     print_steps(steps, loaded.name)
     if made_by != code_version():
@@ -67,10 +77,9 @@ def verify(
         Path | None, typer.Argument(metavar="[CONFIG]", help="Read only the artifacts that this configuration uses")
     ] = None,
     store: Annotated[str, typer.Option(help="The store, where no CONFIG names one: a folder or a URL")] = "store",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every file of a store and compare it with what was sealed; exit code 1 if any is damaged."""
-    import json
     from dataclasses import asdict
 
     from rich.console import Console
@@ -95,7 +104,7 @@ def verify(
 
         verification = verify_artifacts(opened, names, progress)
     if as_json:
-        typer.echo(json.dumps(asdict(verification), indent=1))
+        print_document(asdict(verification))
     else:
         for found in verification.damaged:
             typer.echo(f"{found.location} ({found.title}) is damaged: {found.damage}")
@@ -110,6 +119,7 @@ def gc(
         list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="What to keep for; configs/*.yaml if left out")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete the artifacts that no configuration refers to, and what interrupted builds left behind.
 
@@ -129,16 +139,21 @@ def gc(
         raise UserError("there is no configs/*.yaml here: name the configurations whose artifacts are to be kept")
     loaded = [load_config(path) for path in paths]
     console = Console(highlight=False, soft_wrap=True)
-    freed = 0
+    removed: list[dict[str, Any]] = []
     stores: dict[Path, tuple[Store, list[PipelineConfig]]] = {}
     for config in loaded:
         store = open_store(config.store)
         stores.setdefault(store.root.resolve(), (store, []))[1].append(config)
     for store, keeping in stores.values():
         for item in list(garbage(store, keeping)):
-            freed += item.size
-            console.print(f"{escape(str(item.location))}  {item.size / 1e6:,.1f} MB  [dim]{escape(item.why)}[/]")
+            removed.append({"location": item.location, "bytes": item.size, "why": item.why})
+            if not as_json:
+                console.print(f"{escape(str(item.location))}  {item.size / 1e6:,.1f} MB  [dim]{escape(item.why)}[/]")
             if not dry_run:
                 item.remove()
+    freed = sum(item["bytes"] for item in removed)
+    if as_json:
+        print_document({"dry_run": dry_run, "bytes": freed, "removed": removed, "kept_for": paths})
+        return
     done = "would be freed" if dry_run else "freed"
     typer.echo(f"{freed / 1e6:,.1f} MB {done}; kept what belongs to {', '.join(map(str, paths))}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.document import AsJson, print_document, steps_of
 from flows.cli.pipeline import Overrides, print_steps
 
 if TYPE_CHECKING:
@@ -28,16 +29,21 @@ def experiment(
     overrides: Overrides = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(help="Train every variant so many times, each with another seed")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put one of the project's claims to the test: train its variants and compare them."""
     if name is None:
-        _list()
+        _list(as_json=as_json)
         return
     from flows.pipeline.config import parse_overrides
     from flows.pipeline.experiment import plan_experiment
 
     given = parse_overrides(overrides)
     runs = plan_experiment(name, config, given, seeds)
+    if dry_run and as_json:
+        plans = [{"variant": run.variant, "seed": run.seed, "plan": steps_of(run.request.steps)} for run in runs]
+        print_document({"experiment": name, "runs": plans})
+        return
     if dry_run:
         for run in runs:
             print_steps(run.request.steps, run.title)
@@ -49,13 +55,19 @@ def experiment(
     checked(given)
     state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
     outcome: Outcome = state.result()  # that of the comparison
+    if as_json:
+        print_document({"experiment": name, "location": outcome.artifact.location, **outcome.artifact.stats})
+        return
     _print_result(outcome.artifact.stats)
     Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
 
 
-def _list() -> None:
+def _list(*, as_json: bool) -> None:
     from experiments import NAMES, load
 
+    if as_json:
+        print_document([{"experiment": name, "claim": load(name).claim} for name in NAMES])
+        return
     table = Table("experiment", "claim", box=None)
     for name in NAMES:
         table.add_row(name, escape(load(name).claim))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.document import AsJson, print_document
 from flows.cli.places import local
 
 CheckpointPath = Annotated[
@@ -99,6 +101,7 @@ def evaluate(
     ] = [],  # noqa: B006
     include: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, in the harness's YAML")] = None,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a pretrained checkpoint: perplexity and bits per byte on held-out text, or tasks."""
     from textmill.errors import UserError
@@ -106,26 +109,38 @@ def evaluate(
     if (data is None) == (not tasks):
         raise UserError("give either DATA to measure on, or tasks: textmill evaluate CHECKPOINT --task NAME")
     if data is None:
-        _evaluate_tasks(checkpoint, tasks, include, limit, device)
+        _print_tasks(_evaluate_tasks(checkpoint, tasks, include, limit, device), as_json=as_json)
         return
     from modeling.inference.evaluate import Windows
     from modeling.inference.evaluate import evaluate as measure
 
     metrics = measure(checkpoint, data, Windows(split, stride, limit), device)
+    if as_json:
+        print_document(metrics)
+        return
     typer.echo(f"{metrics['tokens']:,} tokens, {metrics['bytes']:,} bytes")
     typer.echo(f"loss           {metrics['loss']:.4f} nats a token")
     typer.echo(f"perplexity     {metrics['perplexity']:.2f}")
     typer.echo(f"bits per byte  {metrics['bits_per_byte']:.4f}")
 
 
-def _evaluate_tasks(checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str) -> None:
+def _evaluate_tasks(
+    checkpoint: Path, tasks: list[str], include: Path | None, limit: int | None, device: str
+) -> dict[str, dict[str, float]]:
     from textmill.errors import UserError
 
     try:
         from modeling.inference.harness import run_tasks
     except ImportError as error:
         raise UserError("tasks need lm-evaluation-harness: pip install 'textmill[lm-eval]'") from error
-    for task, metrics in run_tasks(checkpoint, tasks, include, limit, device).items():
+    return run_tasks(checkpoint, tasks, include, limit, device)
+
+
+def _print_tasks(results: dict[str, dict[str, float]], *, as_json: bool) -> None:
+    if as_json:
+        print_document(results)
+        return
+    for task, metrics in results.items():
         for name, value in metrics.items():
             typer.echo(f"{task}  {name.removesuffix(',none')}  {value:.4f}")
 
@@ -152,6 +167,7 @@ def cost(
     ] = [],  # noqa: B006
     mfu: Annotated[float, typer.Option(help="Share of the peak FLOP/s that training reaches")] = 0.4,
     price: Annotated[float | None, typer.Option(help="Dollars a GPU hour; default: a usual price")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and dollars."""
     from flows.pipeline.config import load_config, parse_overrides
@@ -169,6 +185,9 @@ def cost(
             f"{', '.join(ENCODING_SIZES)}, or with --set train_tokenizer.encoding=null and a vocab_size"
         )
     taken = training_cost(run, vocab_size, gpus, mfu, price)
+    if as_json:
+        print_document({"vocab_size": vocab_size, **asdict(taken)})
+        return
     fit = "fits" if taken.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
     step = run.batch * model.context
     gigabytes = 1e9

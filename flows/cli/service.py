@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from flows.cli.document import AsJson, print_document
 
 
 def register(app: typer.Typer) -> None:
@@ -83,6 +86,7 @@ def doctor(
     config: Annotated[Path, typer.Option(help="The configuration whose store and sources are looked at")] = Path(
         "configs/demo.yaml"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Check what Textmill needs on this machine, and say what to do about what is missing."""
     from rich.console import Console
@@ -95,8 +99,12 @@ def doctor(
     findings = []
     for finding in examine(config):
         findings.append(finding)
+        if as_json:
+            continue
         console.print(f"{marks[finding.status]}  {finding.subject:<12} {escape(finding.what)}")
         if finding.remedy:
             console.print(f"                       → {escape(finding.remedy)}")
+    if as_json:
+        print_document([asdict(finding) for finding in findings])
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)

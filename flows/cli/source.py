@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.document import AsJson, print_document
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,16 +22,19 @@ Private = Annotated[bool, typer.Option("--private", help="Also connect to addres
 
 
 @app.command("list")
-def list_sources() -> None:
+def list_sources(as_json: AsJson = False) -> None:
     """List the sources that come with Textmill."""
     from rich.console import Console
     from rich.markup import escape
 
     from scraping.crawling.source import load_source, shipped_sources
 
+    sources = {name: load_source(name) for name in shipped_sources()}
+    if as_json:
+        print_document([source.model_dump(mode="json") for source in sources.values()])
+        return
     console = Console(highlight=False, soft_wrap=True)
-    for name in shipped_sources():
-        source = load_source(name)
+    for name, source in sources.items():
         schedule = f"crawled at {source.schedule.cron} {source.schedule.timezone}" if source.schedule else "no schedule"
         console.print(f"[bold]{name}[/bold]  {escape(source.description)}")
         console.print(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +27,7 @@ STATES = {
     "building": "[cyan]▶[/] building", "interrupted": "[yellow]‖[/] interrupted", "missing": "[dim]·[/] missing",
 }  # fmt: skip
 WIDE, NARROW = 110, 72  # columns of a terminal with room for everything, and for the sizes
+UNFOLDED = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +59,7 @@ def status(
     if as_json:
         print_document(_document(opened, items) | ({"plan": steps_of(steps)} if request else {}))
         return
-    console = Console()
+    console = _console()
     if items:
         console.print(_table(items, console.width, title=f"Store {opened.location}", planned=request is not None))
         console.print(_totals(items), style="dim")
@@ -65,6 +68,12 @@ def status(
     console.print(
         *(_next_run(config, steps) if config else _hints(bool(items))), soft_wrap=True, markup=False, sep="\n"
     )
+
+
+def _console() -> Console:
+    """Lines are folded where there is a terminal; a pipe, or a file, has no width."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNFOLDED)
 
 
 def _document(store: Store, items: Sequence[Item]) -> dict[str, Any]:
@@ -105,7 +114,9 @@ def _table(items: Sequence[Item], width: int, title: str, *, planned: bool) -> T
         "fingerprint": width >= WIDE or not planned,
         "a run would": planned,
     }
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=HORIZONTALS, show_edge=False, pad_edge=False
+    )
     for column in (name for name, shown in columns.items() if shown):
         right = column in ("age", "size")
         table.add_column(
@@ -124,7 +135,7 @@ def _row(item: Item) -> dict[str, str]:
     from textmill.progress import duration
 
     step = item.step
-    would = f"[{COLORS[step.action]}]{step.action}[/]: {escape(step.reason)}" if step else "[dim]leave it[/]"
+    would = f"[{COLORS[step.action]}]{step.action}[/]: {escape(step.reason)}" if step else "[dim]not use it[/]"
     return {
         "stage": escape(item.title),
         "state": STATES[item.state] + (f": {escape(item.detail)}" if item.detail else ""),
@@ -140,7 +151,7 @@ def _totals(items: Sequence[Item]) -> str:
     held = [item for item in items if item.changed]
     counts = {state: sum(item.state == state for item in held) for state in STATES}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{told}; {sum(item.size for item in held) / 1e6:,.1f} MB"
+    return f"{told or 'nothing'}; {sum(item.size for item in held) / 1e6:,.1f} MB"
 
 
 def _next_run(config: Path, steps: Sequence[Step]) -> Iterator[str]:

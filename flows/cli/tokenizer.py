@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.cli.document import AsJson, print_document
 from flows.cli.places import local
 
 if TYPE_CHECKING:
@@ -204,6 +206,7 @@ def compare_tokenizers(
         Path, typer.Argument(parser=local, help="A text file, a Parquet file with a column text, or a corpus folder")
     ],
     tokenizers: Annotated[list[str], typer.Argument(metavar="TOKENIZER…", help="As for the other commands")],
+    as_json: AsJson = False,
 ) -> None:
     """Compare tokenizers on a text: bytes per token, tokens per word, unused tokens, speed."""
     from rich.console import Console
@@ -212,11 +215,14 @@ def compare_tokenizers(
     from tokenization.compare import compare
     from tokenization.text import read_any
 
+    compared = {source: compare(_load(source), read_any(text)) for source in tokenizers}
+    if as_json:
+        print_document([{"tokenizer": source, **asdict(found)} for source, found in compared.items()])
+        return
     table = Table("tokenizer", box=None)
     for column in ("ids", "tokens", "bytes/token", "tokens/word", "unused", "MB/s"):
         table.add_column(column, justify="right")
-    for source in tokenizers:
-        found = compare(_load(source), read_any(text))
+    for source, found in compared.items():
         table.add_row(
             source,
             f"{found.vocab_size:,}",

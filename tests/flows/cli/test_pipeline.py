@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -179,6 +180,12 @@ def test_status_and_dry_run_tell_what_is_there_and_what_would_be_done(textmill, 
     assert code == 0
     assert "steps: 12 → 14" in out
     assert "scrape python-docs" in out
+    assert "whole" in out
+    code, out, err = finish(textmill("run", config, "--json"))
+    assert code == 0, err
+    result = json.loads(out)["result"]
+    assert {outcome["action"] for outcome in result} == {"reuse"}
+    assert result[-1]["stats"] == {"figures": 3, "stages": 6}
     code, out, _ = finish(textmill("run", config, "--dry-run", "--force", "train_tokenizer"))
     assert code == 0
     assert "forced" in out
