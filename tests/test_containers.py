@@ -29,7 +29,7 @@ from prefect.utilities.templating import find_placeholders
 from flows.cli import app
 from flows.engine.training import GRACE_SECONDS
 from flows.pipeline.config import load_config
-from flows.service import deploying
+from flows.service import deployments
 from flows.service import server as service
 
 PROJECT = Path(__file__).parents[1]
@@ -89,7 +89,7 @@ def test_the_image_holds_the_packages_and_what_the_service_reads():
     assert all((PROJECT / source).exists() for source in sources)
     packages = {pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages <= sources
-    needed = {deploying.DEPLOYMENTS, "configs", "pyproject.toml", "constraints.txt"}
+    needed = {"prefect.yaml", "configs", "pyproject.toml", "constraints.txt"}
     assert {str(name) for name in needed} | {PYPROJECT["project"]["readme"]} <= sources
     let_in = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert let_in == sources
@@ -109,7 +109,7 @@ def test_the_image_has_a_python_and_a_torch_that_the_project_takes():
 def test_the_store_of_every_configuration_is_the_volume():
     (folder,), (volume,), (user,) = named("WORKDIR"), named("VOLUME"), named("USER")
     for config in (PROJECT / "configs").glob("*.yaml"):
-        assert f"{folder}/{load_config(config).store}" == volume
+        assert f"{folder}/{Path(load_config(config).store).relative_to(PROJECT)}" == volume
     assert f"useradd --create-home --uid {user} " in " ".join(named("RUN"))
     for name in ("worker", "trainer"):
         assert SERVICES[name]["volumes"] == [f"store:{volume}"]
@@ -165,7 +165,7 @@ def test_every_queue_has_a_worker_and_every_worker_time_to_stop():
     for entry in workers:
         assert int(entry["stop_grace_period"].removesuffix("s")) >= service.CANCEL_SECONDS + service.STOP_SECONDS
         assert entry["depends_on"] == {"deploy": {"condition": "service_completed_successfully"}}
-    assert {*re.findall(r"(?:work-pool create|--pool) (\w+)", DEPLOYING)} == {deploying.POOL}
+    assert {*re.findall(r"(?:work-pool create|--pool) (\w+)", DEPLOYING)} == {deployments.POOL}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -52,13 +52,16 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return result
 
 
-def read_settings(path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None, **defaults: Any) -> Model:
+def read_settings(
+    path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None, context: Any = None, **defaults: Any
+) -> Model:
     """The model that a YAML file fills in.
 
     Args:
         path: the file.
         model: what its keys are.
         overrides: nested like the file, in place of what the file says.
+        context: what the model's validators are to know, as `ValidationInfo.context`.
         **defaults: top-level keys where neither says anything.
 
     Raises:
@@ -68,7 +71,7 @@ def read_settings(path: Path, model: type[Model], overrides: Mapping[str, Any] |
     overrides = overrides or {}
     settled = merged(defaults | document, overrides)
     try:
-        return model.model_validate(settled)
+        return model.model_validate(settled, context=context)
     except ValidationError as error:
         lines = []
         for mistake in error.errors(include_url=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -43,15 +44,34 @@ def deploy(
         int | None,
         typer.Option(min=1, help="Trainings at once on all machines; as many as this one has GPUs, or 1, if left out"),
     ] = None,
+    prune: Annotated[
+        bool | None,
+        typer.Option(help="Remove deployments that are not declared any more; on a terminal, ask if left out"),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(help="Where workers find the project, e.g. '{{ $TEXTMILL_PROJECT }}'; this folder if left out"),
+    ] = None,
+    gpu_variables: Annotated[
+        list[str], typer.Option("--gpu-variable", metavar="KEY=VALUE", help="Job variable of trainings; repeatable")
+    ] = [],  # noqa: B006 - Typer's way
 ) -> None:
     """Put work pool, limits, automations and deployments on the server that PREFECT_API_URL names.
 
-    Runs will look for the project in the folder that this is started in. A work pool of another type (Docker,
-    Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
+    The deployments follow from the files of the project in the working directory: each pipeline in configs/, a crawl
+    for each source, each stage, each experiment. What was switched on or off in the UI stays so. A work pool of another
+    type (Docker, Kubernetes) is made before, with `prefect work-pool create`; it stays as it is.
     """
+    from flows.pipeline.config import parse_overrides
     from flows.service import deploying
 
-    deploying.deploy(trainings, typer.echo)
+    def remove(titles: list[str]) -> bool:
+        if prune is not None or not sys.stdin.isatty():
+            return bool(prune)
+        return typer.confirm(f"Not declared any more: {', '.join(titles)}. Remove from the server?")
+
+    options = deploying.DeployOptions(trainings, remove, folder, parse_overrides(gpu_variables))
+    deploying.deploy(options, typer.echo)
 
 
 def worker(

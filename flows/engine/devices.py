@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -25,12 +26,15 @@ from textmill.errors import UserError
 from textmill.progress import Clock
 
 LIMIT = "training"
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA's GPUs, of AMD's, and of either under WSL
 LOCKS = Path(tempfile.gettempdir())
 logger = logging.getLogger(__name__)
 
 
 def gpus() -> list[str]:
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    if sys.platform == "linux" and not any(map(os.path.exists, DRIVERS)):
+        return []  # known without torch, which takes seconds to import
     import torch
 
     if not torch.cuda.is_available():

@@ -1,47 +1,56 @@
 """The configuration of a pipeline: one section a stage, read from YAML, overridable key by key.
 
-Every mistake is found before any work starts, and named with its place in the file and the nearest valid key.
+Every mistake is found before any work starts, and named with its place in the file and the nearest valid key. Paths in
+a file are relative to it, paths in overrides to the working directory, as those on a command line are.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
-from scraping.crawling.source import Source, load_source
+from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
 from scraping.extraction.extract import RecordsExtractor, load_reader
 from textmill.addresses import not_masked
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings
 from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig
 
+CONFIGS = "configs"  # the folder of a project's configurations
+_IS_RELATIVE = re.compile(r"(?![\w+.-]+://|[~/$])\S")  # neither a URL nor absolute, nor what a variable holds
 _EXPONENT = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # YAML 1.1 reads 3e-4 as text
 
 
 class ScrapeSection(BaseModel, extra="forbid"):
     """Which sites to crawl."""
 
-    sources: list[str] = Field(default_factory=list, description="Shipped sources by name, or paths of YAML files")
+    sources: list[str] = Field(
+        default_factory=list, description="Sources by name (yours in sources/, or Textmill's), or paths of YAML files"
+    )
     max_pages: int | None = Field(None, gt=0, description="At most so many pages of each source")
     at_once: int = Field(4, gt=0, description="So many sources are crawled at the same time, each host by one crawl")
 
     @field_validator("sources")
     @classmethod
-    def _known(cls, sources: list[str]) -> list[str]:
+    def _known(cls, sources: list[str], info: ValidationInfo) -> list[str]:
+        """Every source by its path; a shipped one by its name."""
+        own = (info.context or {}).get("sources", OWN)
         declared: dict[str, str] = {}  # by the source's name, which tells its pages and extractor from others'
         for entry in sources:
             try:
-                source = load_source(entry)
+                path = find_source(entry, own)
+                source = load_source(path)
                 if isinstance(source.extractor, RecordsExtractor):
                     load_reader(source.extractor)  # a wrong one shows now, not after the crawl
             except UserError as error:
@@ -50,8 +59,8 @@ class ScrapeSection(BaseModel, extra="forbid"):
                 raise ValueError(
                     f"{declared[source.name]} and {entry} are both called {source.name}: give one another `name`"
                 )
-            declared[source.name] = entry
-        return sources
+            declared[source.name] = path.stem if path.parent == SHIPPED else str(path)
+        return list(declared.values())
 
     def load(self) -> list[Source]:
         """The declared sources in the order of their names, so that the order in the file changes nothing."""
@@ -70,6 +79,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
     """A whole pipeline. Sections are named after the stages."""
 
     name: str = Field("pipeline", description="Names the runs of this configuration")
+    description: str = Field("", description="What it is, in one line, for its deployment's page")
+    schedule: Schedule | None = Field(None, description="When the service runs the whole pipeline by itself")
     store: str = Field("store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix")
     runner: ExecutorConfig = Field(default_factory=ExecutorConfig)
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
@@ -89,6 +100,14 @@ class PipelineConfig(BaseModel, extra="forbid"):
     def _store(cls, store: str) -> str:
         return not_masked(store)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_are_relative_to_the_file(cls, document: Any, info: ValidationInfo) -> Any:
+        if not (info.context and isinstance(document, Mapping)):
+            return document
+        folder: Path = info.context["folder"]
+        return _with_paths({"store": "store", **document}, lambda place: str(_within(folder, place)))
+
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
         """Fine-tuning goes on with the optimizer that the model was pretrained with, unless it is given its own."""
@@ -103,7 +122,51 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Pipel
     Raises:
         UserError: no such file, not YAML, an unknown or ill-typed key.
     """
-    return read_settings(path, PipelineConfig, overrides)
+    folder = path.parent
+    here = _with_paths(overrides or {}, lambda place: str(Path.cwd() / place))
+    return read_settings(path, PipelineConfig, here, {"folder": folder, "sources": project_folder(folder) / OWN})
+
+
+def project_folder(configurations: Path) -> Path:
+    """The folder of the project whose configurations are in this one: it, or the one above if it is called `configs`.
+
+    Example:
+        >>> project_folder(Path("my-project/configs"))
+        PosixPath('my-project')
+    """
+    return _within(configurations, "..") if configurations.absolute().name == CONFIGS else configurations
+
+
+def is_relative(place: str) -> bool:
+    """Whether a place is a path that means another one elsewhere: no URL, not absolute, not what a variable holds."""
+    return _IS_RELATIVE.match(place) is not None
+
+
+def _within(folder: Path, place: str) -> Path:
+    """A place that is relative to a folder, without the detours: `configs` and `../store` give `store`."""
+    return Path(os.path.normpath(folder / place))
+
+
+def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """A configuration whose relative paths are replaced by what `place` makes of them. URLs, names of sources and what
+    is not even of the right type stay as they are."""
+
+    def placed(value: Any) -> Any:
+        return place(value) if isinstance(value, str) and is_relative(value) else value
+
+    def entry(value: Any) -> Any:
+        return placed(value) if isinstance(value, str) and ("/" in value or Path(value).suffix) else value
+
+    result = dict(document)
+    if "store" in result:
+        result["store"] = placed(result["store"])
+    ingest, scrape = result.get("ingest"), result.get("scrape")
+    if isinstance(ingest, Mapping) and "path" in ingest:
+        path = placed(ingest["path"])  # whole, because manifests keep it
+        result["ingest"] = {**ingest, "path": path if path is ingest["path"] else str(Path(path).absolute())}
+    if isinstance(scrape, Mapping) and isinstance(scrape.get("sources"), list):
+        result["scrape"] = {**scrape, "sources": [entry(value) for value in scrape["sources"]]}
+    return result
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:

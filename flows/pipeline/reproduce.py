@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from flows.pipeline.config import is_relative
 from flows.store.lineage import lineage
 from flows.store.local import Artifact
 from textmill.errors import UserError
@@ -25,7 +26,10 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         raise UserError(f"{folder} exists already: choose another with --out")
     origins = lineage([artifact], artifact.store)
     _check_complete(origins)
-    document: dict[str, Any] = {"name": artifact.manifest.pipeline or "pipeline", "store": artifact.store.location}
+    document: dict[str, Any] = {
+        "name": artifact.manifest.pipeline or "pipeline",
+        "store": _absolute(artifact.store.location),
+    }
     sources = [origin.manifest.settings for origin in origins if origin.manifest.stage == "scrape"]
     sections = {
         origin.manifest.stage: origin.manifest.settings for origin in origins if origin.manifest.stage != "scrape"
@@ -41,13 +45,20 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         source["extractor"] = extractors.get(source["name"], source["extractor"])
         path = folder / f"{source['name']}.yaml"
         path.write_text(yaml.safe_dump(source, sort_keys=False, allow_unicode=True))
-        names.append(str(path.resolve()))
+        names.append(path.name)
     document["scrape"] = {"sources": names}
-    document["ingest"] = sections.pop("ingest", None)
+    document["ingest"] = ingest = sections.pop("ingest", None)
+    if ingest:
+        ingest["path"] = _absolute(ingest["path"])
     document["finetune"] = sections.pop("finetune", None)
     configuration = folder / "pipeline.yaml"
     configuration.write_text(yaml.safe_dump({**document, **sections}, sort_keys=False, allow_unicode=True))
     return configuration
+
+
+def _absolute(place: str) -> str:
+    """A place that the configuration can name wherever it lies."""
+    return str(Path(place).absolute()) if is_relative(place) else place
 
 
 def _check_complete(origins: list[Artifact]) -> None:

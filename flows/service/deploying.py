@@ -3,49 +3,221 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import DeploymentEventTrigger
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
 from flows.engine.devices import LIMIT, gpus
+from flows.pipeline.project import Project
+from flows.service import deployments
+from flows.service.deployments import MARK, MODULE, POOL, Deployment, declared
+from flows.service.form import run_form
 from textmill.errors import UserError
-from textmill.processes import python_command
 
 Echo = Callable[[str], None]  # prints a line on the terminal
-POOL = "textmill"
-DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")  # of a project, in place of those that come with Textmill
 SHIPPED_AUTOMATIONS = Path(__file__).with_name("automations.yaml")
+PAGE = 200  # deployments that the server lists at once
+WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
-def deploy(trainings: int | None, echo: Echo) -> None:
-    """Put the work pool, the limit of `trainings`, the automations and the deployments on the server in Prefect's
-    settings.
+def _never(titles: list[str]) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """How to deploy.
+
+    Attributes:
+        trainings: how many at once on all machines; as many as this one has GPUs, or 1, if None.
+        remove: asked with the names of deployments whose declaration is gone: whether to remove them.
+        folder: where workers find the project; the working directory if None.
+        gpu_variables: job variables of the runs on the queue `gpu`; others stay as the server has them.
+    """
+
+    trainings: int | None = None
+    remove: Callable[[list[str]], bool] = _never
+    folder: str | None = None
+    gpu_variables: dict[str, Any] = field(default_factory=dict)
+
+
+def deploy(options: DeployOptions, echo: Echo) -> None:
+    """Put the work pool, the limit of trainings, the automations and the deployments that the project in the working
+    directory declares on the server in Prefect's settings.
 
     Raises:
-        UserError: the wrong folder, no server, or a deployment that it refuses.
+        UserError: the wrong folder, a mistake in one of its files, no server, or a deployment that it refuses.
     """
-    check_folder()
+    wanted = declared(Project.open())
     check_server()
     with get_client(sync_client=True) as client:
-        ensure_server_objects(client, trainings)
-    done = subprocess.run(
-        python_command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)),
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise UserError(f"{DEPLOYMENTS} could not be deployed:\n{done.stdout}{done.stderr}")
-    echo("Deployments ready: start them in the UI, or with `prefect deployment run pipeline/demo`")
+        ensure_server_objects(client, options.trainings)
+        put = _Deployments(client, options)
+        try:
+            done = put.all(wanted)
+        except PrefectHTTPStatusError as error:
+            raise UserError(f"the server refuses a deployment: {error}") from error
+        for action, titles in done.items():
+            if titles:
+                echo(f"{action:<10} {', '.join(titles)}")
+        for title, when in put.schedules(wanted):
+            echo(f"scheduled  {title} {when}")
+        if gone := put.gone(wanted):
+            titles = sorted(gone)
+            if options.remove(titles):
+                for deployment in gone.values():
+                    client.delete_deployment(deployment.id)
+                echo(f"removed    {', '.join(titles)}")
+            else:
+                echo(f"left alone {', '.join(titles)}: not declared any more; `textmill deploy --prune` removes them")
+    echo(f"Deployments ready: start them in the UI, or with `prefect deployment run {wanted[0].title}`")
+
+
+@dataclass
+class _Deployments:
+    """Those of a server's work pool, brought to what a project declares."""
+
+    client: SyncPrefectClient
+    options: DeployOptions
+    known: dict[str, DeploymentResponse] = field(init=False)  # by title
+
+    def __post_init__(self) -> None:
+        here = self.options.folder or str(Path.cwd())
+        self.pull_steps = [{WORKING_DIRECTORY: {"directory": here}}]
+        self.known = self._read()
+
+    def _read(self) -> dict[str, DeploymentResponse]:
+        pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
+        found: list[DeploymentResponse] = []
+        while page := self.client.read_deployments(work_pool_filter=pool, limit=PAGE, offset=len(found)):
+            found += page
+        flows = {flow: self.client.read_flow(flow).name for flow in {deployment.flow_id for deployment in found}}
+        return {f"{flows[deployment.flow_id]}/{deployment.name}": deployment for deployment in found}
+
+    def all(self, wanted: Iterable[Deployment]) -> dict[str, list[str]]:
+        """Create what is missing and update what is different; the titles by what was done."""
+        done: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": []}
+        for deployment in wanted:
+            flow: Flow[..., Any] = getattr(deployments, deployment.flow)
+            before = self.known.get(deployment.title)
+            payload = self._payload(deployment, flow, before)
+            if before and _is_like(before, payload):
+                done["unchanged"].append(deployment.title)
+                continue
+            flow_id = before.flow_id if before else self.client.create_flow_from_name(flow.name)
+            made = self.client.create_deployment(flow_id=flow_id, **payload)
+            for trigger in deployment.triggers:
+                described = DeploymentEventTrigger.model_validate(trigger)
+                described.set_deployment_id(made)
+                _put_automation(self.client, described.as_automation())
+            done["updated" if before else "created"].append(deployment.title)
+        if any(done[action] for action in ("created", "updated")):
+            self.known = self._read()
+        return done
+
+    def _payload(
+        self, deployment: Deployment, flow: Flow[..., Any], before: DeploymentResponse | None
+    ) -> dict[str, Any]:
+        """What Prefect's own `prefect deploy` sends for the entry; what a person changed in the UI and no file says
+        (whether a schedule is on, job variables) as it is."""
+        schedules = []
+        if declared_schedule := deployment.schedule:
+            [slug] = [schedule["slug"] for schedule in deployment.entry()["schedules"]]
+            switched = {schedule.slug: schedule.active for schedule in before.schedules} if before else {}
+            schedules.append(
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron=declared_schedule.cron, timezone=declared_schedule.timezone),
+                    active=switched.get(slug, declared_schedule.active),
+                    slug=slug,
+                )
+            )
+        entry = deployment.entry()
+        variables = self.options.gpu_variables if deployment.queue == "gpu" else {}
+        return {
+            "name": deployment.name,
+            "version": flow.version,
+            "description": deployment.description or flow.description,
+            "entrypoint": entry["entrypoint"],
+            "parameters": entry["parameters"],
+            "parameter_openapi_schema": _form(deployment, flow),
+            "enforce_parameter_schema": True,
+            "tags": entry["tags"],
+            "work_pool_name": POOL,
+            "work_queue_name": deployment.queue,
+            "concurrency_limit": entry["concurrency_limit"]["limit"],
+            "concurrency_options": ConcurrencyOptions(collision_strategy=deployment.collision),
+            "schedules": schedules,
+            "pull_steps": self.pull_steps,
+            "job_variables": (before.job_variables if before else {}) | variables,
+        }
+
+    def schedules(self, wanted: Iterable[Deployment]) -> Iterator[tuple[str, str]]:
+        """When what is declared runs by itself."""
+        for deployment in wanted:
+            if deployment.schedule:
+                [schedule] = self.known[deployment.title].schedules
+                yield deployment.title, f"at {deployment.schedule}" if schedule.active else "is switched off"
+
+    def gone(self, wanted: Iterable[Deployment]) -> dict[str, DeploymentResponse]:
+        """Those that an earlier `textmill deploy` of this project made and that are not declared any more."""
+        titles = {deployment.title for deployment in wanted}
+        return {
+            title: deployment
+            for title, deployment in self.known.items()
+            if title not in titles
+            and MARK in deployment.tags
+            and (deployment.entrypoint or "").startswith(f"{MODULE}.")
+            and deployment.pull_steps == self.pull_steps
+        }
+
+
+def _form(deployment: Deployment, flow: Flow[..., Any]) -> dict[str, Any]:
+    """The run form: it shows what the deployment's configuration says."""
+    if "config" not in deployment.parameters:
+        return flow.parameters.model_dump(exclude_unset=True)
+    settings = {key: value for key, value in deployment.parameters.items() if key not in ("config", "force", "name")}
+    overrides = {deployment.flow: settings} if settings else None
+    return run_form(deployment.flow, Path(deployment.parameters["config"]), overrides)
+
+
+def _is_like(before: DeploymentResponse, payload: dict[str, Any]) -> bool:
+    """Whether the server has a deployment as it would be sent."""
+    limit = before.global_concurrency_limit
+
+    def told(schedules: Iterable[Any]) -> list[tuple[Any, ...]]:
+        return [
+            (one.slug, getattr(one.schedule, "cron", None), one.schedule.timezone, one.active, one.parameters)
+            for one in schedules
+        ]
+
+    has: dict[str, Any] = {
+        name: getattr(before, name)
+        for name in payload.keys() - {"schedules", "concurrency_limit", "concurrency_options"}
+    }
+    return (
+        has == {name: payload[name] for name in has}
+        and told(before.schedules) == told(payload["schedules"])
+        and (limit.limit if limit else None) == payload["concurrency_limit"]
+        and before.concurrency_options == payload["concurrency_options"]
+    )
 
 
 def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = None) -> None:
@@ -57,18 +229,18 @@ def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = Non
     client.upsert_global_concurrency_limit_by_name(LIMIT, trainings or max(1, len(gpus())))
     automations = AUTOMATIONS if AUTOMATIONS.is_file() else SHIPPED_AUTOMATIONS
     for document in yaml.safe_load(automations.read_text())["automations"]:
-        automation = AutomationCore.model_validate(document)
-        known = client.read_automations_by_name(automation.name)
-        if known:
-            automation.enabled = known[0].enabled  # a person who switched it on or off in the UI meant it
-            client.update_automation(known[0].id, automation)
-        else:
-            client.create_automation(automation)
+        _put_automation(client, AutomationCore.model_validate(document))
 
 
-def check_folder() -> None:
-    if not DEPLOYMENTS.is_file():
-        raise UserError(f"there is no {DEPLOYMENTS} here: run this in the folder of the project")
+def _put_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Create an automation, or update the one of its name: whether that is enabled stays, because a person who switched
+    it on or off in the UI meant it."""
+    known = client.read_automations_by_name(automation.name)
+    if known:
+        automation.enabled = known[0].enabled
+        client.update_automation(known[0].id, automation)
+    else:
+        client.create_automation(automation)
 
 
 def check_server() -> None:

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.engine.devices import gpus
 from flows.pipeline.config import load_config
-from flows.service.deploying import POOL
+from flows.service.deployments import POOL
 from flows.service.server import online
 from flows.store.open import open_store
 from scraping.crawling.source import load_source, shipped_sources

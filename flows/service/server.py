@@ -20,8 +20,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
+from flows.pipeline.project import Project
 from flows.service.database import check as check_database
-from flows.service.deploying import POOL, Echo, answers, check_folder, check_server, deploy, environment
+from flows.service.deploying import DeployOptions, Echo, answers, check_server, deploy, environment
+from flows.service.deployments import POOL
 from textmill.errors import UserError
 from textmill.processes import die_with_parent, python_command
 
@@ -39,14 +41,14 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
     Raises:
         UserError: the wrong folder, a port in use, a database that cannot be used, or a server that does not start.
     """
-    check_folder()
+    Project.open()  # a mistake in its files should not have to wait for a server to start
     address = f"http://{host}:{port}"
     if answers(f"{address}/api"):
         raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
     check_database(database or PREFECT_API_DATABASE_CONNECTION_URL.value())
     with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database):
         echo(f"Server ready at {address}")
-        deploy(None, echo)
+        deploy(DeployOptions(), echo)
         work(socket.gethostname(), [], echo)
 
 

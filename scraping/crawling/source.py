@@ -1,6 +1,7 @@
 """A source: one web site, declared in one YAML file.
 
-The files of `scraping/sources/` are known by their names; any other is known by its path. Fields that are made by
+The files of `scraping/sources/`, and those in the folder `sources` of a project, are known by their names; any other is
+known by its path. Fields that are made by
 `execution_only` say how the crawl goes about its work and how pages are read later: changing them rebuilds no snapshot.
 """
 
@@ -22,10 +23,11 @@ from scraping.extraction.extract import ArticleExtractor, Extractor
 from textmill.errors import UserError
 from textmill.settings import execution_only, read_settings
 
-__all__ = ["Limits", "Schedule", "Source", "load_source", "shipped_sources", "source_of_url"]
+__all__ = ["Limits", "Schedule", "Source", "find_source", "load_source", "shipped_sources", "source_of_url"]
 
 VERSION = "0.1"  # in the User-Agent
 SHIPPED = Path(__file__).parent.parent / "sources"
+OWN = Path("sources")  # the folder of a project's sources, from the project's folder
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w)\s*\Z")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -60,10 +62,14 @@ class Limits(BaseModel, extra="forbid"):
 
 
 class Schedule(BaseModel, extra="forbid"):
-    """When to crawl again."""
+    """When to run by itself."""
 
     cron: str = Field(description="Five fields: minute, hour, day of month, month, day of week")
     timezone: str = Field("UTC", description="IANA name, as in America/New_York")
+    active: bool = Field(True, description="Whether it is on from the first; the switch in the UI wins later on")
+
+    def __str__(self) -> str:
+        return f"{self.cron} {self.timezone}"
 
     @field_validator("cron")
     @classmethod
@@ -193,8 +199,33 @@ def shipped_sources() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def load_source(name_or_path: str | Path) -> Source:
-    """The shipped source of that name, or the one declared in a YAML file.
+def find_source(name_or_path: str | Path, own: Path = OWN) -> Path:
+    """The file of a source.
+
+    Args:
+        name_or_path: the name of a file in `own` or of a shipped source, or else a path.
+        own: the folder of a project's sources, whose names win over those of the shipped ones.
+
+    Raises:
+        UserError: there is none: the message says where was looked.
+    """
+    name = str(name_or_path)
+    is_name = not Path(name).suffix and Path(name).name == name
+    candidates = [folder / f"{name}.yaml" for folder in (own, SHIPPED)] if is_name else []
+    for path in (*candidates, Path(name)):
+        if path.is_file():
+            return path
+    shipped = shipped_sources()
+    files = map(str, Path(name).parent.glob("*.y*ml"))
+    known = [*shipped, *(path.stem for path in own.glob("*.yaml")), *files]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give the path of a YAML file, or one of: {', '.join(shipped)}"
+    looked = f"{own.absolute()} and among Textmill's own" if is_name else str(Path(name).absolute().parent)
+    raise UserError(f"no source {name}: {hint} (looked in {looked})")
+
+
+def load_source(name_or_path: str | Path, own: Path = OWN) -> Source:
+    """The source that `find_source` finds.
 
     Raises:
         UserError: there is no such source, or its file has a mistake: the message names the file, line and remedy.
@@ -203,16 +234,7 @@ def load_source(name_or_path: str | Path) -> Source:
         >>> load_source("python-docs").start
         ['http://python-docs.localhost/']
     """
-    name = str(name_or_path)
-    path = Path(name)
-    if name in shipped_sources():
-        path = SHIPPED / f"{name}.yaml"
-    elif not path.is_file():
-        files = map(str, path.parent.glob("*.y*ml"))
-        near = difflib.get_close_matches(name, [*shipped_sources(), *files], n=1)
-        known = ", ".join(shipped_sources())
-        hint = f"did you mean {near[0]}?" if near else f"give the path of a YAML file, or one of: {known}"
-        raise UserError(f"no source {name}: {hint}")
+    path = find_source(name_or_path, own)
     return read_settings(path, Source, name=re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -183,7 +182,6 @@ def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractConte
         folder = tmp_path_factory.mktemp("service")
         (folder / "configs").mkdir()
         small_config(folder).rename(folder / "configs" / "demo.yaml")
-        shutil.copy(PROJECT / "prefect.yaml", folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -71,14 +70,11 @@ def test_the_readme_says_of_a_stage_what_its_module_says(name):
 
 
 def test_everything_that_lists_the_stages_lists_them_all_and_in_order():
-    deployed = [entry["entrypoint"] for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
-    of_stages = [name for name in (entry.rpartition(".")[2] for entry in deployed) if name in STAGES]
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).stdout
     listed = re.search(r"Stages: ([\w, ]+)\.", shown)[1].split(", ")
     sections = [name for name in PipelineConfig.model_fields if name in STAGES]
     documented = list(readme())
     for place, names in {
-        "the deployments of prefect.yaml": list(dict.fromkeys(of_stages)),
         "the help of `textmill run`": listed,
         "the sections of PipelineConfig": sections,
         "the table of stages in README.md": documented,

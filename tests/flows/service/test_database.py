@@ -39,7 +39,8 @@ def test_a_server_that_accepts_and_says_nothing():
 
 
 def test_up_ends_at_once_where_no_server_is(textmill, tmp_path, closed_port):
-    (tmp_path / "prefect.yaml").touch()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "empty.yaml").touch()
     nowhere = f"postgresql+asyncpg://a:secret@127.0.0.1:{closed_port}/name"
     process = textmill("up", "--port", str(closed_port), "--database", nowhere)
     out, err = process.communicate(timeout=60)

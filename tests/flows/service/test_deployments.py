@@ -3,8 +3,8 @@ know, so that a slip of the pen would go unnoticed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
@@ -18,19 +18,18 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
 from experiments import NAMES as NAMES_OF_EXPERIMENTS
-from flows.pipeline.chain import STAGES, StageName
+from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
-from flows.service.deploying import POOL, SHIPPED_AUTOMATIONS
+from flows.pipeline.project import Project
+from flows.service.deploying import SHIPPED_AUTOMATIONS
+from flows.service.deployments import POOL, Deployment, declared
 from flows.service.form import COMMON, run_form
 from scraping.crawling.source import load_source, shipped_sources
+from textmill.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 NAMES = [f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}" for entry in DEPLOYMENTS]
-
-
-def of(flow: str) -> dict[str, dict]:
-    return {entry["name"]: entry for entry in DEPLOYMENTS if entry["entrypoint"] == f"flows.service.deployments.{flow}"}
 
 
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=NAMES)
@@ -51,6 +50,9 @@ def test_every_key_means_something_to_prefect(entry):
 def test_the_parameters_fit_the_flow_and_its_configuration(entry, monkeypatch):
     monkeypatch.chdir(PROJECT)
     name = entry["entrypoint"].rpartition(".")[2]
+    if name == "verify":
+        assert entry["parameters"] == {"store": load_config(Path("configs/demo.yaml")).store}
+        return
     for schedule in [{}, *entry.get("schedules", [])]:
         given = {**entry["parameters"], **schedule.get("parameters", {})}
         schema = run_form(name, Path(given["config"]))
@@ -60,20 +62,23 @@ def test_the_parameters_fit_the_flow_and_its_configuration(entry, monkeypatch):
         load_config(Path(given["config"]), {**given.get("overrides", {}), **({name: settings} if settings else {})})
 
 
-def test_there_is_a_deployment_for_every_stage_and_for_the_pipeline():
-    for stage in get_args(StageName):
-        assert stage in of(stage)
-    assert of("pipeline")["demo"]["schedules"][0]["cron"].endswith("* * 1")  # weekly
+def test_prefect_yaml_says_what_is_declared():
+    """So `prefect deploy --all` makes what `textmill deploy` makes; tests/flows/service/test_deploy.py compares both on
+    a server."""
+    wanted = {deployment.title: deployment.entry() for deployment in declared(Project.open(PROJECT))}
+    assert dict(zip(NAMES, DEPLOYMENTS, strict=True)) == wanted
 
 
-def test_there_is_a_deployment_for_every_experiment():
-    declared = of("experiment")
-    assert declared.keys() == set(NAMES_OF_EXPERIMENTS)
-    assert all(entry["parameters"]["name"] == name for name, entry in declared.items())
+def test_there_is_a_deployment_for_every_stage_that_a_configuration_has_and_for_every_pipeline_and_experiment():
+    titles = {deployment.title for deployment in declared(Project.open(PROJECT))}
+    assert {f"{stage}/{stage}" for stage in STAGES if stage != "pairs"} <= titles
+    assert "pairs/pairs" not in titles
+    assert {f"pipeline/{path.stem}" for path in (PROJECT / "configs").glob("*.yaml")} <= titles
+    assert {f"experiment/{name}" for name in NAMES_OF_EXPERIMENTS} <= titles
 
 
 def test_training_runs_from_the_gpu_queue_and_crawls_from_the_cpu_queue():
-    queue = {name: entry["work_pool"]["work_queue_name"] for name, entry in zip(NAMES, DEPLOYMENTS, strict=True)}
+    queue = {deployment.title: deployment.queue for deployment in declared(Project.open(PROJECT))}
     assert {name for name, at in queue.items() if at == "gpu"} == {
         "pipeline/demo", "pipeline/chimera", "pretrain/pretrain", "finetune/finetune",
         *(f"experiment/{name}" for name in NAMES_OF_EXPERIMENTS),
@@ -81,17 +86,72 @@ def test_training_runs_from_the_gpu_queue_and_crawls_from_the_cpu_queue():
     assert set(queue.values()) == {"cpu", "gpu"}
 
 
-def test_every_shipped_source_is_crawled_when_its_file_says():
-    crawls = of("scrape")
+def test_every_shipped_source_is_crawled_when_its_file_says_for_the_configuration_that_names_it():
+    crawls = {item.name: item for item in declared(Project.open(PROJECT)) if "scrape" in item.tags}
     assert crawls.keys() == {*shipped_sources(), "scrape"}
     for name in shipped_sources():
-        source, entry = load_source(name), crawls[name]
-        assert entry["parameters"]["sources"] == [name]
-        assert entry["description"] == source.description
-        declared = [(source.schedule.cron, source.schedule.timezone)] if source.schedule else []
-        schedules = entry.get("schedules", [])
-        assert [(schedule["cron"], schedule["timezone"]) for schedule in schedules] == declared
-        assert all(schedule["parameters"] == {"force": True} for schedule in schedules)
+        source, crawl = load_source(name), crawls[name]
+        config = "configs/demo.yaml" if name == "python-docs" else "configs/chimera.yaml"
+        assert crawl.parameters == {"config": config, "sources": [name], "force": True}
+        assert (crawl.description, crawl.schedule) == (source.description, source.schedule)
+
+
+SITE = "start: [http://example.org]\ncontact: a@example.org\nschedule: {cron: '0 4 * * *', timezone: Europe/Berlin}\n"
+
+
+@pytest.fixture
+def project(tmp_path) -> Callable[..., list[Deployment]]:
+    """What a project of these files declares."""
+
+    def write(**files: str) -> list[Deployment]:
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return declared(Project.open(tmp_path))
+
+    return write
+
+
+def test_a_project_s_own_sources_are_crawled_wherever_they_are_and_shipped_ones_wait_to_be_asked_for(project, tmp_path):
+    crawls = {
+        item.name: item
+        for item in project(
+            configs__a="scrape: {sources: [mine, ../elsewhere/other.yaml, umb]}\n",
+            configs__b="pairs: {}\nscrape: {sources: [python-docs]}\n",
+            sources__mine=SITE, sources__unused=SITE, elsewhere__other=SITE,
+        )
+        if item.flow == "scrape"
+    }  # fmt: skip
+    del crawls["scrape"]  # all sources of the main configuration
+    entries = {name: crawl.parameters["sources"] for name, crawl in crawls.items()}
+    assert entries == {
+        "mine": ["sources/mine.yaml"], "unused": ["sources/unused.yaml"], "other": ["elsewhere/other.yaml"],
+        "umb": ["umb"], "umb-courses": ["umb-courses"], "python-docs": ["python-docs"],
+    }  # fmt: skip
+    assert crawls["python-docs"].parameters["config"] == "configs/b.yaml"
+    assert all(crawls[name].schedule.active for name in ("mine", "unused", "other", "umb"))
+    assert not crawls["umb-courses"].schedule.active  # nobody here asked for it
+
+
+def test_a_stage_has_a_deployment_where_a_configuration_has_the_stage(project):
+    found = {item.title: item for item in project(configs__demo="finetune: null\n", configs__a="pairs: {}\n")}
+    assert found["pairs/pairs"].parameters == {"config": "configs/a.yaml"}
+    assert found["finetune/finetune"].parameters == {"config": "configs/a.yaml"}
+    assert found["pretrain/pretrain"].parameters == {"config": "configs/demo.yaml"}
+    assert "ingest/ingest" not in found
+
+
+def test_what_cannot_be_deployed_is_said(project, tmp_path):
+    with pytest.raises(UserError, match=rf"no configs/\*.yaml in {tmp_path}: run this in the folder of a project"):
+        project()
+    with pytest.raises(UserError, match=r"b.yaml:1: pretran: unknown key; did you mean pretrain\?"):
+        project(configs__b="pretran: {}\n")
+    with pytest.raises(UserError, match=r"two deployments would be called scrape/scrape: give the source another"):
+        project(configs__b="", sources__scrape=SITE)
+    (tmp_path / "sources" / "scrape.yaml").unlink()
+    with pytest.raises(UserError, match=r"sources/one.yaml and \S*sources/two.yaml are both called one"):
+        project(sources__one=SITE, sources__two=SITE + "name: one\n")
 
 
 @pytest.mark.parametrize("name", [*STAGES, "pipeline", "experiment"])

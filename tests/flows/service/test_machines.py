@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.engine.materialize import materialize
@@ -37,7 +36,7 @@ PROJECT = Path(__file__).parents[3]
 TEXTMILL = Path(sys.executable).parent / "textmill"
 STAGES = ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
 # Each machine has the project in a folder of its own, which its worker's environment names.
-PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $TEXTMILL_PROJECT }}"}}]
+FOLDER = "{{ $TEXTMILL_PROJECT }}"
 BUCKET = "shared"
 
 
@@ -147,11 +146,11 @@ def site(tmp_path_factory, small_config) -> Iterator[Site]:
 
 
 def deploy(folder: Path, environment: dict[str, str]) -> None:
-    document = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
-    document["deployments"] = [item for item in document["deployments"] if item["name"] in STAGES]
-    (folder / "prefect.yaml").write_text(yaml.safe_dump({**document, "pull": PULL}))
+    (folder / "configs").mkdir()
+    shutil.copy(folder / "small.yaml", folder / "configs" / "demo.yaml")
+    command = [TEXTMILL, "deploy", "--folder", FOLDER]
     done = subprocess.run(
-        [TEXTMILL, "deploy"], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
 

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.engine.devices import LIMIT
-from flows.service.deploying import POOL, ensure_server_objects
+from flows.pipeline.project import Project
+from flows.service.deploying import ensure_server_objects
+from flows.service.deployments import POOL, declared
 
 PROJECT = Path(__file__).parents[3]
-DECLARED = len(yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"])
 # A training that goes on until it is told to stop
 ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
 
@@ -74,14 +74,14 @@ def parent(pid: int) -> int:
 def test_up_makes_what_it_needs_on_a_fresh_server(service):
     with service.client() as client:
         deployments = client.read_deployments()
-        assert len(deployments) == DECLARED
+        assert {item.name for item in deployments} == {item.name for item in declared(Project.open(service.folder))}
         assert {deployment.work_queue_name for deployment in deployments} == {"cpu", "gpu"}
         umb = client.read_deployment_by_name("scrape/umb")
         assert umb.schedules[0].schedule.timezone == "America/New_York"
-        assert umb.schedules[0].parameters == {"force": True}
+        assert umb.parameters["force"] is True  # last week's snapshot would still count as fresh
         assert umb.concurrency_options.collision_strategy == "CANCEL_NEW"
         form = client.read_deployment_by_name("pretrain/pretrain").parameter_openapi_schema
-        assert form["definitions"]["PretrainConfig"]["properties"]["steps"]["description"]
+        assert "configs/demo.yaml: 12" in form["properties"]["steps"]["description"]
         assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 1
         assert [worker.status for worker in client.read_workers_for_work_pool(POOL)] == ["ONLINE"]
         assert client.read_automations_by_name("textmill-dead-runs")[0].enabled
@@ -104,7 +104,9 @@ def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(serv
     done = service.command("doctor")
     assert done.returncode == 0, done.stdout
     assert "problem" not in done.stdout
-    assert str(DECLARED) in next(line for line in done.stdout.splitlines() if "deployments" in line)
+    assert str(len(declared(Project.open(service.folder)))) in next(
+        line for line in done.stdout.splitlines() if "deployments" in line
+    )
     assert "export TEXTMILL_CONTACT=" in done.stdout
     out, _ = textmill("doctor").communicate(timeout=60)  # a server without pool and a folder without configuration
     assert "→ textmill deploy makes it" in out
@@ -115,13 +117,13 @@ def test_up_says_what_is_in_its_way(service, textmill):
     done = service.command("up", "--port", service.address.rpartition(":")[2])
     assert (done.returncode, "choose another --port" in done.stderr) == (2, True), done.stderr
     elsewhere = textmill("up")
-    assert "run this in the folder of the project" in elsewhere.communicate(timeout=60)[1]
+    assert "run this in the folder of a project" in elsewhere.communicate(timeout=60)[1]
     assert elsewhere.returncode == 2
 
 
 def test_parts_of_the_service_say_what_they_lack(service, textmill):
     assert "the server has no work pool" in textmill("worker").communicate(timeout=60)[1]
-    assert "run this in the folder of the project" in textmill("deploy").communicate(timeout=60)[1]
+    assert "run this in the folder of a project" in textmill("deploy").communicate(timeout=60)[1]
     for command in ("worker", "deploy"):
         done = service.command(command, address="http://127.0.0.1:9/api")
         assert (done.returncode, "no Prefect server answers" in done.stderr) == (2, True), done.stderr

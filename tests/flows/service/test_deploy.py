@@ -1,0 +1,156 @@
+"""`textmill deploy` on a real server: what it makes, leaves alone and removes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from flows.service import deploying
+from flows.service.deploying import AUTOMATIONS, DeployOptions, deploy, ensure_server_objects
+from flows.service.deployments import declared
+
+PROJECT = Path(__file__).parents[3]
+SITE = "start: [http://example.org]\ncontact: a@example.org\nschedule: {cron: '0 4 * * *', timezone: Europe/Berlin}\n"
+FEW = {"small", "mine", "pretrain"}
+PASSING = {"id", "created", "updated", "deployment_id", "created_by", "updated_by", "last_polled", "version_id"}
+
+
+@pytest.fixture
+def client(prefect_server):
+    with get_client(sync_client=True) as client:
+        clear(client)
+        yield client
+
+
+def clear(client: SyncPrefectClient) -> None:
+    for deployment in client.read_deployments():
+        client.delete_deployment(deployment.id)
+
+
+@pytest.fixture
+def few(monkeypatch) -> None:
+    """Deploy only what these tests look at: a tenth of a second each, many times."""
+    monkeypatch.setattr(deploying, "declared", lambda project: [item for item in declared(project) if item.name in FEW])
+
+
+@pytest.fixture
+def project(few, tmp_path, monkeypatch, small_config) -> Path:
+    """A project with a source, in the working directory."""
+    (tmp_path / "configs").mkdir()
+    small_config(tmp_path).rename(tmp_path / "configs" / "small.yaml")
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "mine.yaml").write_text(SITE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def deployed(**options: Any) -> dict[str, str]:
+    """What `textmill deploy` says, by the first word of its lines."""
+    lines: list[str] = []
+    deploy(DeployOptions(**options), lines.append)
+    return {line.split()[0]: line.partition(" ")[2].strip() for line in lines}
+
+
+def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
+    """All that the server knows of its deployments, but for times and identifiers, and for what only `textmill deploy`
+    can do: a form's descriptions show what the deployment's configuration says."""
+
+    def without(keys: set[str], value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(keys, below) for key, below in value.items() if key not in keys}
+        return [without(keys, item) for item in value] if isinstance(value, list) else value
+
+    found = {}
+    for item in client.read_deployments():
+        told = without(PASSING, item.model_dump(mode="json"))
+        form = without({"description"}, told["parameter_openapi_schema"])
+        told["parameter_openapi_schema"] = {"required": [], "definitions": {}, **form}
+        told["global_concurrency_limit"] = (told["global_concurrency_limit"] or {}).get("limit")
+        found[f"{client.read_flow(item.flow_id).name}/{item.name}"] = told
+    return found
+
+
+def test_a_source_of_the_project_comes_alive_and_goes_with_its_file(client, project):
+    said = deployed()
+    assert "scrape/mine" in said["created"]
+    [schedule] = client.read_deployment_by_name("scrape/mine").schedules
+    assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 4 * * *", "Europe/Berlin")
+    assert schedule.active
+    (project / "sources" / "mine.yaml").unlink()
+    asked: list[list[str]] = []
+    said = deployed(remove=lambda titles: bool(asked.append(titles)))
+    assert asked == [["scrape/mine"]]
+    assert said["left"].startswith("alone scrape/mine: not declared any more")
+    assert client.read_deployment_by_name("scrape/mine")
+    assert deployed(remove=lambda titles: True)["removed"] == "scrape/mine"
+    assert "scrape/mine" not in snapshot(client)
+
+
+def test_what_was_changed_in_the_ui_and_no_file_says_stays(client, project):
+    deployed()
+    before = client.read_deployment_by_name("scrape/mine")
+    [schedule] = before.schedules
+    client.request("PATCH", f"/deployments/{before.id}/schedules/{schedule.id}", json={"active": False})  # as the UI
+    assert "scrape/mine" in deployed()["unchanged"]
+    (project / "sources" / "mine.yaml").write_text(SITE.replace("0 4", "0 5"))
+    assert deployed()["updated"] == "scrape/mine"
+    [schedule] = client.read_deployment_by_name("scrape/mine").schedules
+    assert (schedule.schedule.cron, schedule.active) == ("0 5 * * *", False)
+
+
+def test_deployments_of_others_are_never_removed(client, project):
+    deployed()
+    mine = client.read_deployment_by_name("scrape/mine")
+    shared = {"entrypoint": mine.entrypoint, "work_pool_name": mine.work_pool_name}
+    elsewhere = [{"prefect.deployments.steps.set_working_directory": {"directory": "/elsewhere"}}]
+    for name, changed in {
+        "by-hand": {"pull_steps": mine.pull_steps},
+        "of-another-project": {"tags": mine.tags, "pull_steps": elsewhere},
+        "of-another-program": {"tags": mine.tags, "pull_steps": mine.pull_steps, "entrypoint": "flow.py:flow"},
+    }.items():
+        client.create_deployment(mine.flow_id, name, **(shared | changed))
+    assert "removed" not in deployed(remove=lambda titles: True)
+    assert {"scrape/by-hand", "scrape/of-another-project", "scrape/of-another-program"} <= snapshot(client).keys()
+
+
+def test_job_variables_and_folder_are_those_asked_for(client, project):
+    deployed(folder="{{ $TEXTMILL_PROJECT }}", gpu_variables={"env": {"A": "1"}})
+    pretrain = client.read_deployment_by_name("pretrain/pretrain")
+    assert pretrain.job_variables == {"env": {"A": "1"}}
+    assert client.read_deployment_by_name("scrape/mine").job_variables == {}
+    [step] = pretrain.pull_steps
+    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $TEXTMILL_PROJECT }}"}}
+
+
+def test_automations_of_the_project_take_the_place_of_the_shipped(client, project, monkeypatch):
+    AUTOMATIONS.write_text(
+        "automations:\n- name: of-this-test\n  trigger: {type: event, expect: [x], posture: Reactive}\n  actions: []\n"
+    )
+    ensure_server_objects(client)
+    (made,) = client.read_automations_by_name("of-this-test")
+    client.delete_automation(made.id)
+
+
+@pytest.mark.slow
+def test_prefect_deploy_makes_the_same(client, prefect_server, monkeypatch):
+    """Of `prefect.yaml`, all that the server knows of a deployment."""
+    monkeypatch.chdir(PROJECT)
+    deployed()
+    ours = snapshot(client)
+    clear(client)
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        env={**os.environ, "PREFECT_API_URL": prefect_server},
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    theirs = snapshot(client)
+    assert theirs.keys() == ours.keys()
+    for title, deployment in theirs.items():
+        assert deployment == ours[title]
