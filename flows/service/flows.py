@@ -77,7 +77,7 @@ def pipeline(
 @cache
 def stage_flow(stage: StageName) -> Flow[..., Any]:
     """The flow that runs one stage alone, on what the store holds of the stages before it. It is made when it is asked
-    for: working out the form takes Prefect a twentieth of a second a flow."""
+    for: working out the form takes Prefect some hundredths of a second a flow."""
 
     @flow(
         name=stage,

@@ -13,6 +13,7 @@ import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
 from flows.engine.assess import identify
@@ -24,7 +25,7 @@ from flows.pipeline.plan import plan
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from flows.service.building import Builder
-from flows.service.flows import pipeline, stage_flow
+from flows.service.flows import pipeline, stage_flow, start_run
 from flows.service.verify import verify
 from flows.service.watching.live import Watch
 from flows.service.watching.pages import RunPage
@@ -202,6 +203,20 @@ def test_one_stage_with_what_is_missing_builds_that_and_nothing_after(store, con
     outcomes = run(config, stage_flow("pretrain"), steps=7, build_missing=True)
     assert list(outcomes) == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
     assert rebuilt(outcomes) == ["pretokenize", "pretrain"]
+
+
+def test_a_run_from_the_terminal_has_the_parameters_that_its_form_would_send(store, config):
+    overrides = {"train_tokenizer": {"vocab_size": 500}, "name": "other"}
+    selection = Selection(only="train_tokenizer", build_missing=True, verify=True)
+    start_run(RunRequest.load(config, overrides, selection))
+    with get_client(sync_client=True) as client:
+        [latest] = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+    assert latest.parameters == {
+        "config": str(config), "vocab_size": 500, "overrides": {"name": "other"},
+        "force": False, "build_missing": True, "verify": True,
+    }  # fmt: skip
+    again = stage_flow("train_tokenizer")(**latest.parameters, return_state=True).result()
+    assert all(outcome.reused for outcome in again)
 
 
 def test_a_stage_with_what_is_missing_takes_a_snapshot_however_old(store, write_config, tmp_path):
