@@ -7,11 +7,11 @@ shows on the server's page of limits.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.concurrency._sync import concurrency  # the public one cannot be told to answer at once
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
@@ -24,7 +24,6 @@ from textmill.progress import Clock
 
 LEASE_SECONDS = 60.0  # so long a slot stays taken after its holder was killed outright
 LOOK_SECONDS = 2.0  # between two tries to get a slot; Prefect's own wait takes longer and cannot be interrupted
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -38,12 +37,20 @@ def slots(clock: Clock, names: Iterable[str], *, create: int | None = None) -> I
     known = _known(names, create) if served else []
     with ExitStack() as held:
         if known and not _taken(held, known):
-            reason = " and ".join(map(_full, known))
-            logger.info("Waiting for %s", reason)
-            with clock.waiting(reason):
-                while not _taken(held, known):
-                    clock.sleep(LOOK_SECONDS)
+            _wait(clock, held, known)
         yield
+
+
+def _wait(clock: Clock, held: ExitStack, names: list[str]) -> None:
+    """Take the slots when they are free, and say who has them until then: the server's events are a little late."""
+    logger, reason = get_run_logger(), " and ".join(map(_full, names))
+    with clock.waiting(reason):
+        logger.info("Waiting for %s", reason)
+        while not _taken(held, names):
+            clock.sleep(LOOK_SECONDS)
+            if (now := " and ".join(map(_full, names))) != reason:
+                clock.waits_for = reason = now
+                logger.info("Waiting for %s", reason)
 
 
 def _known(names: Iterable[str], create: int | None) -> list[str]:
@@ -63,6 +70,10 @@ def _known(names: Iterable[str], create: int | None) -> list[str]:
 
 def _taken(held: ExitStack, names: list[str]) -> bool:
     """Whether there was a slot of each, which are held now."""
+    with get_client(sync_client=True) as client:  # a look first: Prefect logs each try that fails as an error
+        limits = [client.read_global_concurrency_limit_by_name(name) for name in names]
+    if any(limit.active and limit.active_slots >= limit.limit for limit in limits):
+        return False
     try:
         held.enter_context(concurrency(names, lease_duration=LEASE_SECONDS, max_retries=0))
     except ConcurrencySlotAcquisitionError as error:

@@ -109,16 +109,18 @@ def _run_workers(state: CrawlState, progress: Progress) -> None:
                 finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)
                 for host in [host for host, worker in workers.items() if worker in finished]:
                     workers.pop(host).result()
-                _report(state, progress)
+                _report(state, progress, list(workers))
         finally:
             state.fetcher.interrupt()
-    _report(state, progress)
+    _report(state, progress, [])
 
 
-def _report(state: CrawlState, progress: Progress) -> None:
+def _report(state: CrawlState, progress: Progress, hosts: list[str]) -> None:
+    """Tell how far the crawl is, with the failures by reason and the hosts that are asked now."""
     queued = 0 if state.full else state.frontier.count_queued()
     done = state.answered
-    progress(done, min(done + queued, max(done, state.source.limits.pages)), unit="pages", waiting=queued)
+    total = min(done + queued, max(done, state.source.limits.pages))
+    progress(done, total, unit="pages", waiting=queued, errors=state.errors(), hosts=sorted(hosts))
 
 
 def _complete_snapshot(state: CrawlState, out: Path) -> None:

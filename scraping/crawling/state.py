@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 from scraping.crawling.fetch import Fetcher
@@ -44,6 +45,7 @@ class CrawlState:
             if not self.scope.skip_reason(url):
                 self._families.count(url)
         self.answered = frontier.count_answered()
+        self._errors: Counter[str] = Counter()
 
     @property
     def full(self) -> bool:
@@ -53,6 +55,16 @@ class CrawlState:
     def count_answer(self) -> None:
         with self._lock:
             self.answered += 1
+
+    def count_error(self, reason: str) -> None:
+        """A request came to nothing: a page that failed, or an answer after which it is tried again."""
+        with self._lock:
+            self._errors[reason] += 1
+
+    def errors(self) -> dict[str, int]:
+        """Requests of this process that came to nothing, by reason."""
+        with self._lock:
+            return dict(self._errors)
 
     def new_urls(self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = ()) -> list[FoundUrl]:
         """Those among the links of a page that the crawl has not met before.

@@ -67,6 +67,7 @@ class HostWorker:
         try:
             robots = self._robots_txt(item.url)
         except RobotsUnreachable as error:
+            self.state.count_error(str(error))
             self._count_failure(str(error), error.retry_after)
             return False
         if not robots.allows(item.url):
@@ -87,7 +88,7 @@ class HostWorker:
             self._count_failure(str(error))
             return self._retry(item, str(error))
         except FetchError as error:
-            self.frontier.fail(item, str(error))
+            self._fail(item, str(error))
             return True
         if response.status >= 500 or response.status == 429:
             return self._server_error(item, response)
@@ -105,7 +106,7 @@ class HostWorker:
         elif response.location is not None:
             self._redirect(item, status, resolve(item.url, response.location))
         elif status != 200:
-            self.frontier.fail(item, f"status {status}", status)
+            self._fail(item, f"status {status}", status)
         elif response.skip_reason or not is_html(response.body, response.content_type):
             self.frontier.skip(item, response.skip_reason or "not HTML", status)
         else:
@@ -129,11 +130,11 @@ class HostWorker:
     def _redirect(self, item: QueuedUrl, status: int, target: str | None) -> None:
         """Put the target into the queue, where it waits for its turn as any link does."""
         if target is None:
-            self.frontier.fail(item, "redirect to nowhere", status)
+            self._fail(item, "redirect to nowhere", status)
         elif target == item.url:
-            self.frontier.fail(item, "redirect to itself", status)
+            self._fail(item, "redirect to itself", status)
         elif item.hops >= MAX_REDIRECTS:
-            self.frontier.fail(item, "too many redirects", status)
+            self._fail(item, "too many redirects", status)
         else:
             self.frontier.redirect(item, status, target, self.state.new_urls([target], item.depth))
 
@@ -243,8 +244,14 @@ class HostWorker:
         logger.info("%s: %s; asking again in %g s", self.host, reason, pause)
         self.fetcher.gate(self.host).pause(pause)
 
+    def _fail(self, item: QueuedUrl, reason: str, status: int | None = None) -> None:
+        """Record that a URL came to nothing."""
+        self.state.count_error(reason)
+        self.frontier.fail(item, reason, status)
+
     def _retry(self, item: QueuedUrl, reason: str, status: int | None = None) -> bool:
         """False if the URL may be tried again; else keep the previous snapshot's page, or record the failure."""
+        self.state.count_error(reason)
         if item.attempts + 1 < self.source.limits.attempts:
             self.frontier.retry(item, status)
             return False

@@ -55,9 +55,16 @@ class Bars:
         grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for work in list(self._at_work):
             share = work.share
-            bar = Text() if share is None else ProgressBar(total=1.0, completed=share, width=BAR_WIDTH)
+            bar = Text() if share is None else _bar(share)
             grid.add_row(self._spinner, Text(work.title, style="bold"), bar, Text(work.now))
         return grid
+
+
+def _bar(share: float) -> ProgressBar:
+    """Its colors are named because the theme of Prefect's console has none for bars."""
+    return ProgressBar(
+        total=1.0, completed=share, width=BAR_WIDTH, style="grey37", complete_style="blue", finished_style="green"
+    )
 
 
 @contextmanager

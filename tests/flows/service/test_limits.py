@@ -8,14 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 
+from flows.service.flows import stage_flow
+from flows.service.limits import slots
 from flows.stages.scrape import host_limits
 from scraping.crawling.source import Source
+from textmill.progress import Clock
 
 
 @pytest.fixture
@@ -81,3 +86,48 @@ def test_a_site_that_textmill_serves_itself_needs_no_limit():
     served = {"name": "s", "start": ["http://python-docs.localhost/"], "contact": "me@example.org"}
     assert host_limits(Source(**served, serve="python-docs")) == []
     assert host_limits(Source(**served)) == ["crawl of python-docs.localhost"]
+
+
+def test_waiting_for_a_limit_is_told_and_is_not_work(prefect_server, write_config, site, tmp_path, caplog):
+    address, asked = site
+    source = tmp_path / "site.yaml"
+    declared = {"start": [address], "contact": "me@example.org", "private_addresses": True, "delay": 0}
+    source.write_text(yaml.safe_dump({**declared, "sitemaps": False}))
+    [limit] = host_limits(Source(**declared, name="site"))
+    taken, enough = threading.Event(), threading.Event()
+
+    @flow(flow_run_name="the other crawl")
+    def other():
+        @task
+        def hold():
+            with slots(Clock(), [limit], create=1):
+                taken.set()
+                enough.wait(120)
+
+        hold()
+
+    def crawl():
+        return stage_flow("scrape")(config=str(write_config(scrape={"sources": [str(source)]})))
+
+    def page() -> str:
+        with get_client(sync_client=True) as client:
+            return "".join(str(page.data) for page in client.read_latest_artifacts() if page.key == "crawl-of-site")
+
+    with ThreadPoolExecutor(2) as pool:
+        holder = pool.submit(other)
+        assert taken.wait(60)
+        crawler = pool.submit(crawl)
+        deadline = time.monotonic() + 60
+        while f"waiting for the limit \\`{limit}\\`, held by \\`the other crawl\\`" not in page():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        waited_since = time.monotonic()
+        assert asked == []
+        time.sleep(4)
+        enough.set()
+        [outcome] = crawler.result(120)
+        waited = time.monotonic() - waited_since
+        holder.result(60)
+    assert len(asked) == 13
+    assert outcome.artifact.manifest.seconds < waited - 3
+    assert f"Waiting for the limit `{limit}`, held by `the other crawl`" in caplog.messages

@@ -1,0 +1,164 @@
+"""Sources of one run are crawled at the same time: real sites on loopback that remember when they were asked."""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, TaskRunFilter, TaskRunFilterId
+
+from flows.service.flows import stage_flow
+from flows.store.local import Store
+from textmill.errors import UserError
+
+PAGES = 8
+
+
+@dataclass
+class Site:
+    """A site of eight pages; `asked` says what was asked for, and when."""
+
+    address: str
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    broken: bool = False
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.asked[0][0], self.asked[-1][0]
+
+
+@pytest.fixture
+def start_site() -> Iterator[Callable[[], Site]]:
+    servers = []
+
+    def start() -> Site:
+        class Pages(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                site.asked.append((time.monotonic(), self.path))
+                if self.path == "/robots.txt" or site.broken:
+                    self.send_error(404)
+                    return
+                links = "".join(f"<p>Page {n} <a href='/{n}'>is here</a>" for n in range(1, PAGES))
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(f"<title>{self.path}</title>{links}".encode())
+
+            def log_message(self, *arguments):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        servers.append(server)
+        site = Site(f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return site
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def declare(folder: Path, name: str, site: Site, delay: float) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        yaml.safe_dump({
+            "start": [site.address], "contact": "me@example.org", "private_addresses": True, "delay": delay,
+            "sitemaps": False, "backoff": 0.05,
+        })
+    )  # fmt: skip
+    return str(path)
+
+
+def crawl(config: Path):
+    return stage_flow("scrape")(config=str(config), return_state=True)
+
+
+def test_two_sites_are_crawled_at_the_same_time_each_politely(prefect_server, write_config, start_site, tmp_path):
+    first, second = start_site(), start_site()
+    sources = [declare(tmp_path, name, site, 0.3) for name, site in (("one", first), ("two", second))]
+    outcomes = crawl(write_config(scrape={"sources": sources})).result()
+    assert [outcome.artifact.manifest.label for outcome in outcomes] == ["one", "two"]
+    assert max(first.span[0], second.span[0]) < min(first.span[1], second.span[1])
+    for site in (first, second):
+        times = [moment for moment, _ in site.asked]
+        assert min(b - a for a, b in itertools.pairwise(times)) > 0.25
+
+    with get_client(sync_client=True) as client:  # each task's log is its own
+        run = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
+        building = {line.message.split()[2]: line.task_run_id for line in lines if line.message.startswith("Building")}
+        ids = list(building.values())
+        tasks = client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=ids)))
+    assert {task.name for task in tasks} == {"scrape one", "scrape two"}
+    assert len(set(ids)) == 2
+
+
+def test_only_so_many_at_once(prefect_server, write_config, start_site, tmp_path):
+    sites = [start_site(), start_site()]
+    sources = [declare(tmp_path, f"s{number}", site, 0.05) for number, site in enumerate(sites)]
+    crawl(write_config(scrape={"sources": sources, "at_once": 1})).result()
+    assert sites[0].span[1] < sites[1].span[0]
+
+
+@pytest.mark.slow
+def test_sources_of_one_host_take_turns(prefect_server, write_config, start_site, tmp_path):
+    site = start_site()
+    sources = [declare(tmp_path, name, site, 0.2) for name in ("one", "two")]
+    crawl(write_config(scrape={"sources": sources})).result()
+    times = [moment for moment, _ in site.asked]
+    assert len([path for _, path in site.asked if path != "/robots.txt"]) == 2 * PAGES
+    assert min(b - a for a, b in itertools.pairwise(times)) > 0.15
+
+
+def test_a_site_that_fails_costs_the_others_nothing_and_all_failures_are_named(
+    prefect_server, write_config, start_site, tmp_path
+):
+    good, bad, worse = start_site(), start_site(), start_site()
+    bad.broken = worse.broken = True
+    sources = [declare(tmp_path, name, site, 0.1) for name, site in (("bad", bad), ("good", good), ("worse", worse))]
+    state = crawl(write_config(scrape={"sources": sources}))
+    with pytest.raises(UserError, match=r"2 stages failed: source bad: .*; source worse: "):
+        state.result()
+    artifacts = list(Store(tmp_path / "store").artifacts("scrape"))
+    assert [(artifact.manifest.label, artifact.stats["pages"]) for artifact in artifacts] == [("good", PAGES)]
+    good.asked.clear()
+    bad.broken = worse.broken = False
+    crawl(write_config(scrape={"sources": sources})).result()
+    assert good.asked == []  # reused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_stops_all_its_crawls_and_the_next_goes_on(
+    textmill, write_config, start_site, tmp_path, number
+):
+    sites = [start_site(), start_site()]
+    sources = [declare(tmp_path, f"s{n}", site, 1.0) for n, site in enumerate(sites)]
+    config = write_config(scrape={"sources": sources})
+    process = textmill("run", config, "--only", "scrape")
+    deadline = time.monotonic() + 120
+    while not all(len(site.asked) > 3 for site in sites):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+    stopped = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - stopped < 25
+    assert process.returncode != 0, err
+    again = textmill("run", config, "--only", "scrape")
+    _, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    for site in sites:
+        pages = [path for _, path in site.asked if path != "/robots.txt"]
+        assert len(set(pages)) == PAGES
+        assert len(pages) <= PAGES + 1  # the request under way when it was stopped
