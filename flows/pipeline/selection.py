@@ -41,7 +41,6 @@ class Selection:
         for name in [*self.force, self.start]:
             if name and self.only and name != self.only:
                 raise UserError(f"{self.only} alone is run, so {name} cannot be built again: leave out one of the two")
-
         if self.build_missing and not self.only:
             raise UserError("a run builds what is missing anyway; --build-missing goes with --only STAGE")
 

@@ -35,8 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 LONGEST_VALUE = 120  # characters of a present value that a description shows
-BUILD_MISSING = "build what is missing"
-PLAIN = re.compile(r"[\w .,:/…+-]+")
+PLAIN = re.compile(r"[\w .,:/…+-]+")  # text that Markdown leaves as it is
 COMMON = {"force", "overrides", "build_missing", "verify", "config"}  # fields of a stage's form beside its settings
 REQUIRED = {"experiment": ["name"]}  # by flow: the fields that it cannot do without
 
@@ -103,7 +102,10 @@ def stage_form(stage: str, present: Present = Present()) -> Form:
         "force": _toggle("Build it again although the store has it"),
         **_fields(section_of(stage), present),
         "overrides": _overrides("other settings", example),
-        "build_missing": _toggle("Also build what the store lacks of the stages before it") | {"title": BUILD_MISSING},
+        "build_missing": {
+            **_toggle("Also build what the store lacks of the stages before it"),
+            "title": "build what is missing",
+        },
         "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
         "config": _config(),
     }
@@ -261,8 +263,8 @@ def _config() -> dict[str, Any]:
 
 def _sentences(*texts: str | None) -> str:
     """One after the other, each but the last with a full stop."""
-    *before, last = filter(None, texts)
-    return " ".join([*(text if text.endswith((".", "…")) else f"{text}." for text in before), last])
+    said = [text for text in texts if text]
+    return " ".join([*(text if text.endswith((".", "…")) else f"{text}." for text in said[:-1]), *said[-1:]])
 
 
 def _shown(value: Any) -> str:
