@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import runpy
 import signal
 import sys
+import threading
 
-__all__ = ["die_with_parent", "python_command", "python_environment"]
+__all__ = ["die_with_parent", "python_command", "python_environment", "tethered_command"]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -18,6 +20,14 @@ def python_command(module: str, *arguments: str) -> list[str]:
     With `-P`: a folder of the working directory that is called like one of our packages is not taken for it.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def tethered_command(module: str, *arguments: str) -> list[str]:
+    """Arguments that run a module in a child which ends when its standard input does.
+
+    Give it a pipe there (`stdin=subprocess.PIPE`): the kernel closes that when the parent is gone, kill -9 included.
+    """
+    return python_command(__name__, module, *arguments)
 
 
 def python_environment() -> dict[str, str]:
@@ -34,3 +44,15 @@ def die_with_parent() -> None:
     not go on writing where a successor continues. Linux only; elsewhere it does nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_with_input() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -49,12 +49,14 @@ def experiment(
             print_steps(run.request.steps, run.title)
         return
 
+    from flows.service.embedded import served
     from flows.service.experiment import experiment as flow
     from flows.service.form import checked
 
     checked(given)
-    state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
-    outcome: Outcome = state.result()  # that of the comparison
+    with served():
+        state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
+        outcome: Outcome = state.result()  # that of the comparison
     if as_json:
         print_document({"experiment": name, "location": outcome.artifact.location, **outcome.artifact.stats})
         return

@@ -70,9 +70,11 @@ def run(
         return
     request.check()  # a mistake should not have to wait for a Prefect server to start
 
+    from flows.service.embedded import served
     from flows.service.flows import start_run
 
-    outcomes = start_run(request)
+    with served():
+        outcomes = start_run(request)
     if as_json:
         print_document({"pipeline": request.config.name, "store": request.config.store, "result": results_of(outcomes)})
     else:

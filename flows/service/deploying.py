@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -29,6 +28,7 @@ from flows.pipeline.project import Project
 from flows.service import deployments
 from flows.service.deployments import MARK, MODULE, POOL, Deployment, declared
 from flows.service.form import run_form
+from flows.service.programs import answers
 from textmill.errors import UserError
 
 Echo = Callable[[str], None]  # prints a line on the terminal
@@ -249,13 +249,6 @@ def check_server() -> None:
         raise UserError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api")
     if not answers(address):
         raise UserError(f"no Prefect server answers at {address} (PREFECT_API_URL)")
-
-
-def answers(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=5).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def environment() -> dict[str, str]:

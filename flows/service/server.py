@@ -19,19 +19,23 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
+from sqlalchemy.engine import make_url
 
 from flows.pipeline.project import Project
 from flows.service.database import check as check_database
-from flows.service.deploying import DeployOptions, Echo, answers, check_server, deploy, environment
+from flows.service.deploying import DeployOptions, Echo, check_server, deploy, environment
 from flows.service.deployments import POOL
+from flows.service.programs import Program, answers, log_path, start_program, wait_until_it_answers
 from textmill.errors import UserError
-from textmill.processes import die_with_parent, python_command
 
 # Kept in memory, the slots of a limit would stay taken for ever after a restart of the server.
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 START_SECONDS = 180.0  # a new database takes a while on a slow disk
 CANCEL_SECONDS = 40.0  # Prefect gives a cancelled run 30
 STOP_SECONDS = 15.0
+WATCH_SECONDS = 1.0  # between looks at server and worker
+SILENT_SECONDS = 90.0  # a server that works hard may be silent for a while
+SAY_SECONDS = 10.0
 
 
 def up(host: str, port: int, database: str | None, echo: Echo) -> None:
@@ -39,44 +43,59 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
     are cancelled, so that trainings save their checkpoints, and worker and server are stopped.
 
     Raises:
-        UserError: the wrong folder, a port in use, a database that cannot be used, or a server that does not start.
+        UserError: the wrong folder, a port in use, a database that cannot be used, a server that does not start; later,
+            the server or the worker died. What starts services starts this one again.
     """
     Project.open()  # a mistake in its files should not have to wait for a server to start
     address = f"http://{host}:{port}"
     if answers(f"{address}/api"):
         raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
-    check_database(database or PREFECT_API_DATABASE_CONNECTION_URL.value())
-    with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database):
-        echo(f"Server ready at {address}")
+    database = database or PREFECT_API_DATABASE_CONNECTION_URL.value()
+    check_database(database)
+    with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database, echo) as server:
+        echo("Deploying what the project declares")
         deploy(DeployOptions(), echo)
-        work(socket.gethostname(), [], echo)
+        work(socket.gethostname(), [], echo, server)
 
 
-def work(name: str, queues: list[str], echo: Echo) -> None:
+def work(name: str, queues: list[str], echo: Echo, server: Program | None = None) -> None:
     """Keep a worker at work on these queues (none: all) until interrupted (KeyboardInterrupt): then its runs are
-    cancelled, so that trainings save their checkpoints. A worker that dies is replaced.
+    cancelled, so that trainings save their checkpoints.
 
     Raises:
-        UserError: no server, or a pool whose runs are not processes.
+        UserError: no server, or a pool whose runs are not processes; later, the worker or its `server` died.
     """
     check_server()
     _check_pool()
-    command = ["worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     command += [word for queue in queues for word in ("--work-queue", queue)]
+    echo("Starting the worker")
+    with _running(start_program("the worker", command, environment())) as worker:
+        try:
+            while name not in online():
+                worker.check()
+                time.sleep(0.5)
+            echo(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
+            _watch(worker, server)
+        except KeyboardInterrupt:
+            echo("Stopping: runs under way are told to save what they have")
+            _cancel_runs(name, echo)
+            raise
+
+
+def _watch(worker: Program, server: Program | None) -> None:
+    """Until one of them is gone, which is a UserError. A server of our own that has fallen silent is gone, too; one
+    elsewhere is waited for."""
+    heard = time.monotonic()
     while True:
-        with _prefect(command, environment()) as worker:
-            try:
-                while worker.poll() is None and name not in online():
-                    time.sleep(0.5)
-                if worker.poll() is None:
-                    echo(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
-                worker.wait()
-            except BaseException:  # an interruption
-                echo("Stopping: runs under way are told to save what they have")
-                _cancel_runs(name, echo)
-                raise
-        echo(f"The worker ended with exit status {worker.returncode}; starting another")
-        time.sleep(5)
+        worker.check()
+        if server:
+            server.check()
+            if answers(PREFECT_API_URL.value()):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENT_SECONDS:
+                raise UserError(f"{server.name} has not answered for {SILENT_SECONDS:.0f} s; its log: {server.log}")
+        time.sleep(WATCH_SECONDS)
 
 
 def online() -> list[str]:
@@ -103,19 +122,27 @@ def _check_pool() -> None:
 
 
 @contextmanager
-def _server(host: str, port: int, database: str | None) -> Iterator[None]:
-    variables = environment() | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE}
-    if database:
-        variables["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    with _prefect(["server", "start", "--host", host, "--port", str(port)], variables) as server:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(PREFECT_API_URL.value()):
-            if server.poll() is not None:
-                raise UserError(f"the Prefect server ended with exit status {server.returncode}; see its lines above")
-            if time.monotonic() > deadline:
-                raise UserError(f"the Prefect server did not answer within {START_SECONDS:.0f} s; see its lines above")
-            time.sleep(0.3)
-        yield
+def _server(host: str, port: int, database: str, echo: Echo) -> Iterator[Program]:
+    log = log_path(f"server-{port}")
+    shown = make_url(database).render_as_string(hide_password=True)
+    echo(f"Starting the server on the database {shown} (its log: {log})")
+    variables = environment() | {
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
+        "PREFECT_API_DATABASE_CONNECTION_URL": database,
+    }
+    command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+    started = said = time.monotonic()
+
+    def waiting(elapsed: float) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            echo(f"The server is not ready yet, after {elapsed:.0f} s; a new database takes longest")
+
+    with _running(start_program("the server", command, variables, log)) as server:
+        wait_until_it_answers(server, PREFECT_API_URL.value(), START_SECONDS, waiting)
+        echo(f"Server ready at http://{host}:{port} after {time.monotonic() - started:.0f} s")
+        yield server
 
 
 def _cancel_runs(worker: str, echo: Echo) -> None:
@@ -139,16 +166,11 @@ def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[Fl
 
 
 @contextmanager
-def _prefect(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Prefect program beside us, out of reach of the terminal's Ctrl-C: it is stopped when the context ends."""
-    with subprocess.Popen(
-        python_command("prefect", *arguments),
-        env=environment,
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-    ) as process:
+def _running(program: Program) -> Iterator[Program]:
+    """The program is stopped when the context ends."""
+    with program.process as process:
         try:
-            yield process
+            yield program
         finally:
             process.terminate()
             try:
