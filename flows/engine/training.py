@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
     Its progress lines go to the run's progress, what it logs to our log.
 
     Raises:
-        UserError: it wants more GPUs than there are, or the child said what the user has to put right.
+        UserError: it wants more GPUs than there are, the child said what the user has to put right, or was killed.
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
     mistake = None
@@ -64,10 +65,25 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
         process.wait()
     if mistake:
         raise UserError(mistake)
+    if process.returncode < 0:
+        raise UserError(killed(-process.returncode))
     if process.returncode:
         raise RuntimeError(
             f"training ended with exit status {process.returncode}; run again to continue from its checkpoint"
         )
+
+
+def killed(number: int) -> str:
+    """What to say of a training that this signal has ended."""
+    reason = (
+        "most likely the system, for lack of memory: set batch or micro_batch lower, or "
+        if number == signal.SIGKILL
+        else ""
+    )
+    return (
+        f"the training was killed on {socket.gethostname()} by {signal.Signals(number).name}, {reason}"
+        "run again to continue from its last checkpoint"
+    )
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from flows.service.watching.markdown import plain
 from flows.service.watching.pages import RunPage, key_of, stage_key, stage_page
 from flows.service.watching.progress import StageProgress, first_line
 from flows.store.local import Artifact
+from textmill.disk import one_line_of_disk
 from textmill.errors import Unavailable, UserError
 from textmill.progress import Clock
 from textmill.secrets import masked_errors
@@ -175,6 +176,7 @@ def stage_task(
     page = LivePage(stage_key(stage, label, context.pipeline), title, progress.page, logger)
     try:
         with (
+            one_line_of_disk(context.store.root),
             builder.page.at_work(title, progress, page),
             watch.showing(page, progress),
             open_executor(builder.request.config.runner) as executor,

@@ -37,6 +37,7 @@ from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.training.distributed import under_torchrun
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
+from textmill.disk import disk_complaint
 from textmill.errors import UserError
 from textmill.processes import die_with_parent, python_command
 
@@ -113,6 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         return report_mistake(
             f"the device's memory does not suffice ({str(error).splitlines()[0]}); set micro_batch lower"
         )
+    except Exception as error:
+        if complaint := disk_complaint(error, given.out):
+            return report_mistake(complaint)
+        raise
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from textmill.processes import die_with_parent, python_command, python_environment
+from textmill.processes import die_with_parent, python_command, python_environment, tethered_command
 
 
 def test_a_folder_of_the_working_directory_is_not_taken_for_a_package(tmp_path):
@@ -40,3 +40,16 @@ def test_a_child_ends_with_a_parent_that_is_killed_outright(tmp_path):
     while Path(f"/proc/{note.read_text()}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_tethered_module_ends_when_its_parent_lets_go(tmp_path):
+    child = subprocess.Popen(
+        tethered_command("http.server", "0", "--bind", "127.0.0.1"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, cwd=tmp_path, env={**python_environment(), "PYTHONUNBUFFERED": "1"}, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout.readline().startswith("Serving HTTP on 127.0.0.1")  # its arguments are its own
+        child.stdin.close()  # as the kernel does when the parent is gone
+        assert child.wait(20) == 1
+    finally:
+        child.kill()

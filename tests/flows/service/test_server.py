@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from flows.service.deploying import ensure_server_objects
 from flows.service.deployments import POOL, declared
 
 PROJECT = Path(__file__).parents[3]
+TEXTMILL = str(Path(sys.executable).parent / "textmill")
 # A training that goes on until it is told to stop
 ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
 
@@ -243,17 +245,58 @@ def test_two_flows_that_train_take_turns(service, corpus):
 
 @pytest.mark.slow
 def test_a_run_killed_together_with_its_worker_ends_as_crashed_and_a_retry_starts_it_again(service, endless):
-    run = endless(seed=3)
-    training = wait_for(lambda: next(iter(service.trainings()), None))
-    time.sleep(3)  # a beat has been sent
-    workers = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
-    for pid in [*workers, *ancestors(training, service.process.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not service.trainings(), seconds=10)
-    assert "No heartbeat" in service.wait(run, "Crashed", seconds=240).message
-    retry(service, run)  # the worker that `up` started in the other's place takes it
+    (own,) = [pid for pid in children(service.process.pid) if b"worker" in command_of(pid)]
+    os.kill(own, signal.SIGSTOP)
+    other = service.popen("worker", "--name", "other", "--queue", "gpu")
+    try:
+        wait_for(lambda: "Worker online" in other.stdout.readline())
+        run = endless(seed=3)
+        training = wait_for(lambda: next(iter(service.trainings()), None))
+        time.sleep(5)  # a beat has been sent
+        for pid in [other.pid, *ancestors(training, other.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not service.trainings(), seconds=10)
+        assert "No heartbeat" in service.wait(run, "Crashed", seconds=240).message
+    finally:
+        other.kill()
+        os.kill(own, signal.SIGCONT)
+    retry(service, run)
     wait_for(service.trainings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["server", "worker"])
+def test_up_ends_with_an_error_once_its_server_or_its_worker_has_died(part, service, tmp_path):
+    """systemd then starts it again."""
+    for name in ("prefect.yaml", "configs"):
+        (tmp_path / name).symlink_to(service.folder / name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    up = subprocess.Popen(
+        [TEXTMILL, "up", "--port", str(port)],
+        cwd=tmp_path, env=environment | {"PREFECT_HOME": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        told = []
+        while not (told and "Worker online" in told[-1]):
+            told.append(up.stdout.readline())
+            assert told[-1], up.stderr.read()
+        assert "Starting the server on the database sqlite" in told[0]
+        (pid,) = [
+            pid for pid in children(up.pid) if f"prefect {part} start".encode() in command_of(pid).replace(b"\0", b" ")
+        ]
+        os.kill(pid, signal.SIGKILL)
+        _, complaint = up.communicate(timeout=90)
+    finally:
+        up.kill()
+    assert up.returncode == 2
+    assert f"textmill: the {part} was killed by signal 9" in complaint.splitlines()[-1]
+    if part == "server":
+        assert complaint.endswith(f"its log: {tmp_path}/logs/server-{port}.log\n")
 
 
 def ancestors(pid: int, up_to: int) -> list[int]:

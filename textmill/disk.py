@@ -1,0 +1,66 @@
+"""What a full or a forbidden disk looks like in the libraries that write, and one line about it."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from textmill.errors import UserError
+
+__all__ = ["disk_complaint", "one_line_of_disk"]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# as those say it that keep the number to themselves: SQLite, safetensors, NumPy, and errors from another process
+FULL_TEXT = re.compile(
+    r"no space left on device|disk is full|disk quota exceeded|file too large|\d requested and \d+ written",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def one_line_of_disk(folder: Path) -> Iterator[None]:
+    """A disk that is full, or must not be written, is a mistake that its user can mend.
+
+    Args:
+        folder: where the block writes.
+
+    Raises:
+        UserError: in place of the error of the library that wrote.
+    """
+    try:
+        yield
+    except Exception as error:
+        if complaint := disk_complaint(error, folder):
+            raise UserError(complaint) from error
+        raise
+
+
+def disk_complaint(error: BaseException, folder: Path) -> str | None:
+    """What to say of an error that a disk caused, directly or by the errors behind it; None of any other."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, UserError):
+        number = seen.errno if isinstance(seen, OSError) else None
+        if number in FULL or FULL_TEXT.search(str(seen)):
+            where = _existing(folder)
+            free = shutil.disk_usage(where).free / 1e6
+            return (
+                f"the disk is full: {free:,.1f} MB free for {folder} (mounted at {_mount(where)}). What was finished "
+                "is kept: make room (`textmill gc --dry-run` shows what nothing needs) and run again"
+            )
+        if number in FORBIDDEN and isinstance(seen, OSError):
+            return f"{seen.filename or folder} may not be written or read ({seen.strerror}): correct its owner or mode"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _mount(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.is_mount())
