@@ -116,3 +116,9 @@ def test_a_trainings_process_sees_the_gpu_it_holds_and_no_other(monkeypatch, tmp
     context = Context(Store(tmp_path), progress=lambda done, total, **metrics: told.append(metrics["gpu"]))
     launch_training([sys.executable, "-c", SHOW_GPU], PretrainConfig(device=device), context)
     assert told == [seen]
+
+
+def test_a_training_that_is_killed_is_one_line(tmp_path):
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(UserError, match=r"killed on .* by SIGKILL, most likely .* memory.* from its last checkpoint$"):
+        launch_training([sys.executable, "-c", killed], PretrainConfig(device="cpu"), Context(Store(tmp_path)))
