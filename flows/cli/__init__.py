@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once.
 
+    project      init
     pipeline     run
     status       status
     artifacts    reproduce, fetch, verify, gc
@@ -23,7 +24,7 @@ import traceback
 
 import typer
 
-from flows.cli import artifacts, experiment, model, pipeline, service, source, status, tokenizer
+from flows.cli import artifacts, experiment, model, pipeline, project, service, source, status, tokenizer
 
 app = typer.Typer(
     name="textmill",
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Turn web text into language models: scrape, tokenize, pretrain and fine-tune as one Prefect pipeline.",
 )
+project.register(app)
 pipeline.register(app)
 status.register(app)
 experiment.register(app)

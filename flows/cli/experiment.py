@@ -24,8 +24,8 @@ def register(app: typer.Typer) -> None:
 def experiment(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; without, they are listed")] = None,
     config: Annotated[
-        Path, typer.Argument(metavar="[CONFIG]", help="The pipeline whose settings the variants change")
-    ] = Path("configs/demo.yaml"),
+        Path | None, typer.Argument(metavar="[CONFIG]", help="The pipeline whose settings the variants change")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(help="Train every variant so many times, each with another seed")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
@@ -37,8 +37,10 @@ def experiment(
         return
     from flows.pipeline.config import parse_overrides
     from flows.pipeline.experiment import plan_experiment
+    from flows.pipeline.project import Project
 
     given = parse_overrides(overrides)
+    config = config or Path(Project.open().main)
     runs = plan_experiment(name, config, given, seeds)
     if dry_run and as_json:
         plans = [{"variant": run.variant, "seed": run.seed, "plan": steps_of(run.request.steps)} for run in runs]

@@ -103,9 +103,9 @@ def _until_stopped(serve: Callable[[], None]) -> None:
 
 
 def doctor(
-    config: Annotated[Path, typer.Option(help="The configuration whose store and sources are looked at")] = Path(
-        "configs/demo.yaml"
-    ),
+    config: Annotated[
+        Path | None, typer.Option(help="The configuration whose store is looked at; the project's first if left out")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check what Textmill needs on this machine, and say what to do about what is missing."""

@@ -23,19 +23,20 @@ Private = Annotated[bool, typer.Option("--private", help="Also connect to addres
 
 @app.command("list")
 def list_sources(as_json: AsJson = False) -> None:
-    """List the sources that come with Textmill."""
+    """List the sources of the project in the working directory, and those that come with Textmill."""
     from rich.console import Console
     from rich.markup import escape
 
-    from scraping.crawling.source import load_source, shipped_sources
+    from scraping.crawling.source import OWN, load_source, shipped_sources
 
-    sources = {name: load_source(name) for name in shipped_sources()}
+    own = sorted(path.stem for path in OWN.glob("*.yaml"))
+    sources = {name: load_source(name) for name in dict.fromkeys([*own, *shipped_sources()])}
     if as_json:
         print_document([source.model_dump(mode="json") for source in sources.values()])
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, source in sources.items():
-        schedule = f"crawled at {source.schedule.cron} {source.schedule.timezone}" if source.schedule else "no schedule"
+        schedule = f"crawled at {source.schedule}" if source.schedule else "no schedule"
         console.print(f"[bold]{name}[/bold]  {escape(source.description)}")
         console.print(
             f"    {', '.join(source.hosts)}; extractor {source.extractor.kind}; {source.delay:g} s between requests; "
@@ -53,6 +54,7 @@ def check(
 ) -> None:
     """Fetch a handful of pages politely and show what a crawl would make of them; nothing is kept."""
     from rich.console import Console
+    from rich.markup import escape
 
     from scraping.crawling.preview import Preview
     from scraping.crawling.source import load_source, source_of_url
@@ -64,6 +66,8 @@ def check(
         _show_site(console, declared, preview.site())
         for page in preview.pages(pages):
             _show_page(console, page, chars)
+    if not is_url:
+        console.print(f"\n  schedule  {escape(_schedule(declared))}")
 
 
 @app.command()
@@ -75,18 +79,40 @@ def new(
 ) -> None:
     """Look at a site and print a commented source for it."""
     from scraping.crawling.declare import declare
+    from scraping.crawling.source import OWN, load_source
     from textmill.errors import UserError
 
     if output and output.exists():
         raise UserError(f"{output} exists already: choose another file.")
-    if output and not output.parent.is_dir():
+    if output and output.parent != OWN and not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent}: create it, or choose another file.")
     text = declare(url, contact, str(output or "FILE.yaml"), private_addresses=private)
     if output:
+        output.parent.mkdir(exist_ok=True)  # sources/, if it is not there yet
         output.write_text(text)
         typer.echo(f"Wrote {output}. Read it, then try it: textmill source check {output}", err=True)
+        typer.echo(f"Schedule: {_schedule(load_source(output))}", err=True)
     else:
         typer.echo(text, nl=False)
+
+
+def _schedule(source: Source) -> str:
+    """How a source comes to be crawled by itself, from the working directory."""
+    from flows.pipeline.project import Project
+    from textmill.errors import UserError
+
+    if source.schedule is None:
+        return f"none; write `schedule: {{cron: '0 3 * * 0'}}` into the file to have scrape/{source.name} run by itself"
+    try:
+        crawls = {crawl.source.name: crawl for crawl in Project.open().crawls()}
+    except UserError as error:
+        return f"{source.schedule}, once it is part of a project ({error})"
+    crawl = crawls.get(source.name)
+    if crawl is None or crawl.source != source:
+        return f"{source.schedule}, once the file lies in sources/ or a file of configs/ names it"
+    if not crawl.wanted:
+        return f"{source.schedule}, once a file of configs/ names it; until then scrape/{source.name} is switched off"
+    return f"textmill deploy (or up), then it is crawled at {source.schedule} by scrape/{source.name}"
 
 
 def _show_site(console: Console, source: Source, site: SitePreview) -> None:

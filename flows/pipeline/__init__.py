@@ -2,6 +2,7 @@
 
     request     a run that was asked for: loaded once, planned once
     config      one section a stage, read from YAML, overridable key by key
+    project     what the files of a folder declare: pipelines and sources
     chain       the order of the stages and what each is given, written once
     selection   which stages are run, and which of them again
     plan        what a run would do, and why

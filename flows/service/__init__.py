@@ -4,7 +4,7 @@
     flows         the pipeline and each stage as flows
     experiment    the flow of an experiment
     verify        the flow that reads every file of a store
-    deployments   the flows under the names that prefect.yaml deploys
+    deployments   the flows under names of their own, and the deployments that a project's files ask for
     form          the run forms of the UI, made from the configuration's models
     watching/     what people see of a run: live pages, log lines, bars on a terminal
     events        what automations can react to

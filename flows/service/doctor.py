@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.engine.devices import gpus
 from flows.pipeline.config import load_config
+from flows.pipeline.project import Project
 from flows.service.deployments import POOL
 from flows.service.server import online
 from flows.store.open import open_store
@@ -39,8 +40,8 @@ class Finding:
     remedy: str = ""
 
 
-def examine(config: Path) -> Iterator[Finding]:
-    """Every check in turn; `config` names the store and the sources."""
+def examine(config: Path | None) -> Iterator[Finding]:
+    """Every check in turn; `config` names the store, or else the project in the working directory does."""
     yield _python()
     yield from _packages()
     yield _device()
@@ -90,9 +91,9 @@ def _device() -> Finding:
     return Finding("ok", "device", f"{len(gpus())} × {name} in {precision}")
 
 
-def _store(config: Path) -> Iterator[Finding]:
+def _store(config: Path | None) -> Iterator[Finding]:
     try:
-        store = open_store(load_config(config).store)
+        store = open_store(load_config(config or Path(Project.open().main)).store)
         store.check_writable()
     except UserError as error:
         yield Finding("problem", "store", str(error), "mend it, or name another configuration with --config")

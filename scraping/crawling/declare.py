@@ -36,9 +36,8 @@ _DECLARATION = """\
 #
 # robots.txt: {robots}; {start} is {allowed} for {agent}{crawl_delay}.
 # Sitemaps: {sitemaps}.
-# Try it out with `textmill source check {file}`, crawl it with `textmill run CONFIG` where CONFIG has
-#   scrape:
-#     sources: [{file}]
+# Try it out with `textmill source check {file}`, crawl it with `textmill run CONFIG` where CONFIG names it:
+#   scrape: {{sources: [NAME]}}    # NAME of sources/NAME.yaml, or the path of this file
 description: {description}
 start:
   - {start}
@@ -56,7 +55,9 @@ limits:
 # How to read a page. {why}
 extractor:
 {extractor}
-# Crawl again by itself (cron, with a time zone), and how long a crawl counts as fresh.
+# When to crawl again by itself (cron, with a time zone): a file in the folder sources/ of a project, or one that a file
+# of its configs/ names, is scheduled by `textmill deploy`, and by `textmill up` when it starts. And how long a crawl
+# counts as fresh for runs that do not ask for a new one.
 # schedule: {{cron: "0 3 * * 0", timezone: UTC}}
 max_age: 7d
 """

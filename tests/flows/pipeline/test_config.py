@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.engine.assess import fingerprint_of, identify
 from flows.pipeline.config import load_config, parse_overrides
+from flows.stages.ingest import ingest
 from flows.stages.prepare import PrepareSettings, prepare
+from flows.stages.scrape import scrape
+from flows.store.local import Store
 from textmill.errors import UserError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -82,6 +86,54 @@ def test_two_sources_of_one_name_are_refused(write, tmp_path):
         load_config(write(""), {"scrape": {"sources": entries}})
     (tmp_path / "b/docs.yaml").write_text("name: others\nstart: [http://example.org]\ncontact: me@example.org\n")
     assert load_config(write(""), {"scrape": {"sources": entries}}).scrape.sources == entries
+
+
+def project_in(folder: Path) -> Path:
+    """A project whose configuration names everything by relative paths; the configuration."""
+    for name, text in {
+        "configs/mine.yaml": "store: ../store\ningest: {path: ../texts.txt}\n"
+        "scrape: {sources: [docs, ../other.yaml]}\n",
+        "sources/docs.yaml": "start: [http://example.org]\ncontact: me@example.org\n",
+        "other.yaml": "start: [http://example.com]\ncontact: me@example.org\n",
+        "texts.txt": "one<|endoftext|>two",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "configs/mine.yaml"
+
+
+def test_paths_are_relative_to_the_file_that_names_them_and_those_of_a_command_line_to_where_one_is(
+    tmp_path, monkeypatch
+):
+    path = project_in(tmp_path / "project")
+    project = path.parents[1]
+    loaded = load_config(path)
+    assert (Path(loaded.store), Path(loaded.ingest.path)) == (project / "store", project / "texts.txt")
+    assert [Path(source) for source in loaded.scrape.sources] == [project / "sources/docs.yaml", project / "other.yaml"]
+    monkeypatch.chdir(project)
+    loaded = load_config(Path("configs/mine.yaml"))
+    assert (loaded.store, loaded.scrape.sources) == ("store", ["sources/docs.yaml", "other.yaml"])
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    given = {"store": "here", "scrape": {"sources": ["../other.yaml", "docs"]}, "ingest": {"path": "../texts.txt"}}
+    loaded = load_config(Path("../configs/mine.yaml"), given)
+    assert Path(loaded.store) == project / "elsewhere/here"
+    assert Path(loaded.ingest.path).samefile(project / "texts.txt")
+    assert [source.name for source in loaded.scrape.load()] == ["docs", "other"]
+    for place in ("s3://bucket/prefix", "${TEXTMILL_STORE}", "/store"):
+        assert load_config(path, {"store": place}).store == place
+    with pytest.raises(UserError, match=rf"no source dogs: did you mean docs\? \(looked in {project}/sources"):
+        load_config(path, {"scrape": {"sources": ["dogs"]}})
+
+
+def test_where_a_project_lies_is_in_no_fingerprint(tmp_path):
+    def fingerprints(folder: Path) -> list[str]:
+        config = load_config(project_in(folder))
+        store = Store(Path(config.store))
+        identities = [identify(scrape, source, {}, store) for source in config.scrape.load()]
+        return [fingerprint_of(identity) for identity in (*identities, identify(ingest, config.ingest, {}, store))]
+
+    assert fingerprints(tmp_path / "a") == fingerprints(tmp_path / "b")
 
 
 def test_the_code_of_a_record_reader_decides_what_is_prepared(write, tmp_path, monkeypatch):
