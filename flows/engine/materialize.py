@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.engine.assess import Assessment, assess, check_available
 from flows.engine.stage import Config, Context, Inputs, Job, Outcome, Stage, each_of, listed
-from flows.store.local import Artifact, now
+from flows.store.local import Artifact, Damaged, now
 from flows.store.manifest import Manifest, describe_files
 from textmill.errors import UserError
 from textmill.files import remove_temporary
@@ -28,6 +28,7 @@ def materialize(stage: Stage[Config], config: Config, inputs: Inputs, context: C
     Raises:
         NotThere: the stage is optional, and what it reads from outside is not there. A build that fails half-way is no
             reason to leave it out: what follows would silently be another.
+        Damaged: an input's files are not what was sealed: it is to be built again first.
         UserError: another run rebuilt or removed an input while this one read it.
     """
     store = context.store
@@ -57,7 +58,7 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
     job.out.mkdir(exist_ok=True)
     remove_temporary(job.out)
     started, worked = now(), context.clock.seconds
-    with _inputs_that_stay(inputs, job.out):
+    with _inputs_that_stay(job):
         stage.build(job)
     manifest = Manifest(
         stage=stage.name,
@@ -78,28 +79,33 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
 
 
 @contextmanager
-def _inputs_that_stay(inputs: Inputs, out: Path) -> Iterator[None]:
-    """Accept what was built in `out`, or why it could not be, only if every input is still the one that was given.
+def _inputs_that_stay(job: Job[Config]) -> Iterator[None]:
+    """Accept what was built, or why it could not be, only if every input is still the one that was given, and the files
+    that were read are as they were when the build asked for them.
 
     Raises:
+        Damaged: the files of an input are not what was sealed.
         UserError: another run rebuilt or removed an input. What was made of a mix must not be continued, so it goes.
     """
     try:
         yield
     except Exception as error:
-        _check_inputs(inputs, out, error)
+        _check_inputs(job, error)
         raise
-    _check_inputs(inputs, out)
+    _check_inputs(job)
 
 
-def _check_inputs(inputs: Inputs, out: Path, cause: Exception | None = None) -> None:
-    for artifact in each_of(inputs):
+def _check_inputs(job: Job[Config], cause: Exception | None = None) -> None:
+    for artifact in each_of(job.inputs):
         found = artifact.store.in_place_of(artifact)
         if found is None:
             raise UserError(f"{artifact.location} was removed while it was read; run again") from cause
         if found.digest != artifact.digest:
-            shutil.rmtree(out)
+            shutil.rmtree(job.out)
             raise UserError(f"{artifact.location} was rebuilt by another run while it was read; run again") from cause
+        if artifact in job.read and (damage := found.damage_here()):
+            shutil.rmtree(job.out)
+            raise Damaged(artifact, damage) from cause
 
 
 @cache

@@ -109,6 +109,7 @@ class Job(Generic[Config]):
         out: an absolute path, private to this build; it may hold what a killed build left: continue from it.
         previous: the artifact that this one replaces, if it is whole (a forced or an expired build).
         context: the run.
+        read: the inputs whose files `build` was given.
     """
 
     config: Config
@@ -116,6 +117,7 @@ class Job(Generic[Config]):
     out: Path
     previous: Artifact | None
     context: Context
+    read: list[Artifact] = field(default_factory=list)
 
     @property
     def progress(self) -> Progress:
@@ -131,8 +133,17 @@ class Job(Generic[Config]):
         return given if isinstance(given, list) else [given] if given else []
 
     def paths(self, name: str) -> list[Path]:
-        """The absolute folders of an input, their files brought to this machine where they are not."""
-        return [artifact.fetch(self.progress).absolute() for artifact in self.given(name)]
+        """The absolute folders of an input, their files brought to this machine where they are not, each compared with
+        its SHA-256.
+
+        Raises:
+            Damaged: one differs.
+        """
+        folders = []
+        for artifact in self.given(name):
+            folders.append(artifact.fetch(self.progress).absolute())
+            self.read.append(artifact)
+        return folders
 
     def path(self, name: str) -> Path:
         """The folder of an input that is one artifact."""

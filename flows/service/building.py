@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 from flows.engine.assess import NotThere, assess
 from flows.engine.executors import open_executor
 from flows.engine.materialize import materialize
-from flows.engine.stage import Context, Inputs, Outcome, Stage
+from flows.engine.stage import Context, Inputs, Options, Outcome, Stage
 from flows.pipeline.chain import chain
 from flows.pipeline.request import RunRequest
 from flows.service.beats import beating
@@ -30,12 +31,15 @@ from flows.service.watching.live import BestEffort, LivePage, Watch
 from flows.service.watching.markdown import plain
 from flows.service.watching.pages import RunPage, key_of, stage_key, stage_page
 from flows.service.watching.progress import StageProgress, first_line
-from flows.store.local import Artifact
+from flows.store.local import Artifact, Damaged
+from flows.store.manifest import Name
 from textmill.disk import one_line_of_disk
 from textmill.errors import Unavailable, UserError
 from textmill.progress import Clock
 from textmill.secrets import masked_errors
 
+Result = Outcome | Damaged | None  # of a stage's task
+Built = TypeVar("Built")
 RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at random
 
 
@@ -43,15 +47,22 @@ RETRY_SECONDS = 10.0  # doubles with each retry, plus or minus half of it at ran
 class Visit:
     """A stage that the chain has visited: its task has ended, or goes on in a thread."""
 
-    state: State[Outcome | None] | PrefectFuture[State[Outcome | None]]
+    state: State[Result] | PrefectFuture[State[Result]]
 
     @property
     def outcome(self) -> Outcome | None:
-        """What became of it, waited for if need be; None if the stage is left out."""
+        """What became of it, waited for if need be; None if the stage is left out.
+
+        Raises:
+            Damaged: a file that it was to read is not what was sealed.
+        """
         if isinstance(self.state, PrefectFuture):
             self.state.wait()
             self.state = self.state.state
-        return self.state.result()
+        result: Result = self.state.result()
+        if isinstance(result, Damaged):
+            raise result
+        return result
 
     @property
     def artifact(self) -> Artifact | None:
@@ -64,10 +75,25 @@ class Builder:
 
     Stages that mostly wait on the outside world run beside each other, and beside what does not need them. A later
     stage that is given one of them waits for all. Use it as a context: at its end all have ended.
+
+    Args:
+        request: the run.
+        watch: shows how it goes.
+        page: of the run.
+        suspects: artifacts that were found damaged; their contents are compared before they are reused.
+        built: titles of what was built in this run already, which is not forced again; what is built is added.
     """
 
-    def __init__(self, request: RunRequest, watch: Watch, page: RunPage) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        watch: Watch,
+        page: RunPage,
+        suspects: Collection[Name] = (),
+        built: set[str] | None = None,
+    ) -> None:
         self.request, self.watch, self.page = request, watch, page
+        self.suspects, self.built = suspects, set() if built is None else built
         self.left_out = request.selection.leaves_out(request.config)
         self.forced = request.selection.forced(request.config)
         self.visits: list[Visit] = []
@@ -84,6 +110,8 @@ class Builder:
         try:
             if error is None or isinstance(error, Exception):
                 self._settle([error] if error else [])
+        except Exception:  # all have ended
+            raise
         except BaseException:
             self.watch.interrupted.set()
             raise
@@ -97,7 +125,7 @@ class Builder:
             return None
         selection, pipeline = self.request.selection, self.request.config
         taken = {name: self._taken(value) for name, value in inputs.items()}
-        context = Context(self.request.store, pipeline.name, selection.options(stage, self.forced))
+        context = Context(self.request.store, pipeline.name, self._options(stage, config))
         if selection.takes_from_store(stage):
             return self._from_store(stage, config, taken, context)
         task = stage_task.with_options(
@@ -124,6 +152,12 @@ class Builder:
         """What became of each stage that was not left out, in the order of the chain."""
         return [visit.outcome for visit in self.visits if visit.outcome]
 
+    def _options(self, stage: Stage[Any], config: BaseModel) -> Options:
+        forced = self.forced if stage.title(config) not in self.built else frozenset()
+        options = self.request.selection.options(stage, forced)
+        suspected = any(stage.name == name for name, _ in self.suspects)
+        return replace(options, verify=True) if suspected else options
+
     def _taken(self, given: Any) -> Any:
         """An input with its artifacts in place of visits."""
         if isinstance(given, list):
@@ -140,6 +174,7 @@ class Builder:
             errors: what has failed before.
 
         Raises:
+            Damaged: nothing else has failed; what more is damaged shows when this is built again.
             Exception: what failed; if it was more than one, all of them in one message.
         """
         failed = {id(error) for error in errors}
@@ -150,7 +185,7 @@ class Builder:
                 if id(error) not in failed:
                     failed.add(id(error))
                     errors.append(error)
-        if len(errors) == 1:
+        if len(errors) == 1 or (errors and all(isinstance(error, Damaged) for error in errors)):
             raise errors[0]
         if errors:
             kind = UserError if all(isinstance(error, UserError) for error in errors) else RuntimeError
@@ -167,9 +202,9 @@ class Builder:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(
     stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context, builder: Builder
-) -> State[Outcome | None]:
+) -> State[Result]:
     """One stage as Prefect sees it: ends as Completed, as Cached on a hit, as Skipped where an optional input is not
-    there; a user's mistake fails with its one line."""
+    there, as Damaged where a file that it was to read is; a user's mistake fails with its one line."""
     logger = get_run_logger()
     title, label, watch = stage.title(config), stage.label(config), builder.watch
     progress = StageProgress(title, logger, Clock(watch.interrupted), logs=watch.bars is None)
@@ -187,16 +222,24 @@ def stage_task(
                 slots=partial(slots, progress.clock),
             )  # fmt: skip
             outcome = materialize(stage, config, inputs, running)
+            artifact, headline = outcome.artifact, outcome.headline
     except NotThere as missing:
         logger.warning("%s is left out: %s", title, missing)
         builder.page.ended(title, "left out", str(missing))
         return Completed(name="Skipped", message=str(missing), data=None)
+    except Damaged as damaged:
+        what = f"{damaged.artifact.location} is damaged: {damaged.damage}"
+        logger.warning("%s stops: %s", title, what)
+        page.close_if_shown(what, title)
+        builder.page.ended(title, "**stopped**", what)
+        return Completed(name="Damaged", message=what, data=damaged)
     except BaseException as error:
         page.close_if_shown(progress.ended_page(error), title)
         builder.page.ended(title, "**stopped**", first_line(error))
         raise
-    artifact, headline = outcome.artifact, outcome.headline
-    builder.page.ended(title, "reused it" if outcome.reused else "**built it**", headline, artifact)
+    if not outcome.reused:
+        builder.built.add(title)
+    builder.page.ended(title, "**built it**" if title in builder.built else "reused it", headline, artifact)
     best_effort = BestEffort(logger)
     if outcome.reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
@@ -214,11 +257,50 @@ def outside_world_failed(task: Task[..., Any], task_run: TaskRun, state: State[A
     return isinstance(error, Unavailable) or not isinstance(error, UserError)
 
 
-def build_chain(request: RunRequest, watch: Watch, page: RunPage) -> list[Outcome]:
-    """Visit every stage that was asked for, inside a flow; what became of each, in order."""
-    with Builder(request, watch, page) as builder:
-        chain(request.config, builder)
-    return builder.outcomes
+def build_chain(request: RunRequest, watch: Watch, page: RunPage, suspects: Collection[Name] = ()) -> list[Outcome]:
+    """Visit every stage that was asked for, inside a flow; what became of each, in order. Where a build finds an input
+    damaged, the chain is visited again from its start: that input is built, and whatever follows from it.
+
+    Raises:
+        UserError: a stage that runs alone would have to read something damaged.
+    """
+    built: set[str] = set()
+
+    def visit(suspects: Collection[Name]) -> list[Outcome]:
+        try:
+            with Builder(request, watch, page, suspects, built) as builder:
+                chain(request.config, builder)
+        except Damaged as damaged:
+            raise _needed_whole(request, damaged) from damaged
+        return [replace(outcome, reused=outcome.artifact.title not in built) for outcome in builder.outcomes]
+
+    return mending(visit, suspects)
+
+
+def mending(build: Callable[[Collection[Name]], Built], suspects: Collection[Name] = ()) -> Built:
+    """What `build` returns. When it finds an artifact damaged, it is called again with that one among the suspects.
+
+    Raises:
+        Damaged: a suspect is damaged again, although it was built anew.
+    """
+    while True:
+        try:
+            return build(suspects)
+        except Damaged as damaged:
+            if damaged.artifact.name in suspects:
+                raise
+            suspects = {*suspects, damaged.artifact.name}
+
+
+def _needed_whole(request: RunRequest, damaged: Damaged) -> UserError:
+    """The damage itself where the run can mend it; where it may not build that stage, what the user can do."""
+    manifest, only = damaged.artifact.manifest, request.selection.only
+    if only is None or only == manifest.stage:
+        return damaged
+    return UserError(
+        f"{only} alone needs {manifest.title}, which is damaged ({damaged.damage}); "
+        f"build it again: textmill run {request.path} --only {manifest.stage} --verify"
+    )
 
 
 @beating()

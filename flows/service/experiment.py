@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from experiments import load
 from flows.engine.stage import Outcome
 from flows.pipeline.experiment import Run, comparison_of, plan_experiment
 from flows.service.beats import beating
-from flows.service.building import Builder, build_chain
+from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
 from flows.service.watching.live import Watch
 from flows.service.watching.pages import RunPage
 from flows.stages.comparison import comparison
+from flows.store.manifest import Name
 from textmill.secrets import masked_errors
 
 
@@ -44,13 +45,18 @@ def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
     stage = load(name).stage
     for run in runs:
         run.request.check()
-    results = []
-    with Watch() as watch:
+
+    def compare(suspects: Collection[Name]) -> Outcome:
+        results = []
         for number, run in enumerate(runs, 1):
             logger.info("Run %d of %d: %s", number, len(runs), run.title)
-            outcomes = build_chain(run.request, watch, RunPage(run.request.steps))
+            outcomes = build_chain(run.request, watch, RunPage(run.request.steps), suspects)
             results.append(next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage))
-        with Builder(runs[0].request, watch, RunPage([])) as builder:
+        with Builder(runs[0].request, watch, RunPage([]), suspects) as builder:
             builder(comparison, comparison_of(name, runs), results=results)
-    [outcome] = builder.outcomes
+        [outcome] = builder.outcomes
+        return outcome
+
+    with Watch() as watch:
+        outcome = mending(compare)
     return Completed(message=outcome.headline, data=outcome)

@@ -29,9 +29,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flows.store.contents import content_digest
 from flows.store.manifest import MANIFEST, InputEntry, Manifest, Name
 from textmill.errors import UserError
-from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, sha256, sha256_of
+from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, sha256
 from textmill.progress import Clock, Progress, quiet
 
 logger = logging.getLogger(__name__)
@@ -63,12 +64,20 @@ class Artifact:
         return self.store.folder(self.manifest)
 
     def fetch(self, progress: Progress = quiet) -> Path:
-        """`path`, with every file in it."""
+        """`path`, with every file in it, each compared with its SHA-256.
+
+        Raises:
+            Damaged: one differs.
+        """
         self.store.fetch(self, progress)
         return self.path
 
     def open(self, name: str) -> BufferedIOBase:
-        """One file, on this machine or in the bucket, for reading."""
+        """One file, on this machine or in the bucket, for reading; one on this machine is compared with its SHA-256.
+
+        Raises:
+            Damaged: it differs.
+        """
         return self.store.open(self, name)
 
     @property
@@ -87,17 +96,20 @@ class Artifact:
 
     def damage(self, verify: bool = False) -> str | None:
         """What is wrong with the files, in words, or None. Sizes are always compared, contents only with `verify`."""
-        sizes = self.store.sizes(self)
-        for name, entry in self.manifest.files.items():
-            if name not in sizes:
-                return f"{name} is missing"
-            if sizes[name] != entry.size:
-                return f"{name} has {sizes[name]:,} bytes instead of {entry.size:,}"
-            if verify:
-                with self.open(name) as file:
-                    if sha256_of(file) != entry.sha256:
-                        return f"{name} has been altered (SHA-256 differs)"
-        return None
+        sha256 = functools.partial(self.store.content_digest, self) if verify else None
+        return self.manifest.damage(self.store.sizes(self), sha256)
+
+    def damage_here(self) -> str | None:
+        """The same of the files on this machine, contents included: of what a build reads."""
+        return self.manifest.damage(sizes_below(self.path), lambda name: content_digest(self.path / name))
+
+
+class Damaged(UserError):
+    """The files of an artifact are not what was sealed; `damage` says how they differ."""
+
+    def __init__(self, artifact: Artifact, damage: str) -> None:
+        super().__init__(f"{artifact.location} is damaged: {damage}; a run with --verify builds it again")
+        self.artifact, self.damage = artifact, damage
 
 
 @dataclass(frozen=True)
@@ -172,10 +184,26 @@ class Store:
         return self.root / manifest.stage / manifest.fingerprint
 
     def fetch(self, artifact: Artifact, progress: Progress) -> None:
-        """Have the files of an artifact on this machine; here they always are."""
+        """Have the files of an artifact on this machine, each with the SHA-256 that was sealed; here they always are.
+
+        Raises:
+            Damaged: one differs.
+        """
+        there = self.in_place_of(artifact) or artifact  # a rebuild that came out the same has records of its own
+        if damage := there.damage_here():
+            raise Damaged(artifact, damage)
 
     def open(self, artifact: Artifact, name: str) -> BufferedIOBase:
-        return (artifact.path / name).open("rb")
+        path = artifact.path / name
+        if content_digest(path) != artifact.manifest.files[name].sha256:
+            there = self.in_place_of(artifact)  # a rebuild that came out the same has records of its own
+            if there is None or content_digest(path) != there.manifest.files[name].sha256:
+                raise Damaged(artifact, f"{name} has been altered (SHA-256 differs)")
+        return path.open("rb")
+
+    def content_digest(self, artifact: Artifact, name: str) -> str:
+        """SHA-256 of a file as it is now."""
+        return content_digest(artifact.path / name)
 
     def in_place_of(self, artifact: Artifact) -> Artifact | None:
         """What is where its files were: itself, what a rebuild put there, or nothing."""
@@ -183,7 +211,7 @@ class Store:
 
     def sizes(self, artifact: Artifact) -> dict[str, int]:
         """Bytes of the files that are there, by name."""
-        return {name: (artifact.path / name).stat().st_size for name in files_below(artifact.path)}
+        return sizes_below(artifact.path)
 
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large
@@ -277,6 +305,11 @@ def check_folder(folder: Path, what: str, remedy: str) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"{what} cannot be written ({error.strerror}); {remedy}") from error
+
+
+def sizes_below(folder: Path) -> dict[str, int]:
+    """Bytes of all files below `folder`, by name."""
+    return {name: (folder / name).stat().st_size for name in files_below(folder)}
 
 
 def now() -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from flows.store.contents import content_digest
 from flows.store.fingerprint import digest
-from textmill.files import files_below, sha256
+from textmill.files import files_below
 
 MANIFEST = "manifest.json"
 Name = tuple[str, str]  # stage and fingerprint
@@ -74,6 +75,17 @@ class Manifest(BaseModel):
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
 
+    def damage(self, sizes: Mapping[str, int], sha256: Callable[[str], str] | None = None) -> str | None:
+        """How files of these sizes, and hashes if they are to be compared, differ from what was sealed; None if not."""
+        for name, entry in self.files.items():
+            if name not in sizes:
+                return f"{name} is missing"
+            if sizes[name] != entry.size:
+                return f"{name} has {sizes[name]:,} bytes instead of {entry.size:,}"
+            if sha256 and sha256(name) != entry.sha256:
+                return f"{name} has been altered (SHA-256 differs)"
+        return None
+
     @property
     def title(self) -> str:
         return title_of(self.stage, self.label)
@@ -94,7 +106,7 @@ def describe_files(folder: Path, records: tuple[str, ...], count: Callable[[Path
     return {
         name: FileEntry(
             size=(folder / name).stat().st_size,
-            sha256=sha256(folder / name),
+            sha256=content_digest(folder / name),
             count=count(folder / name),
             record=any(fnmatch(name, pattern) for pattern in records),
         )

@@ -36,12 +36,13 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 from pydantic import Field
 
+from flows.store.contents import content_digest
 from flows.store.fingerprint import digest
-from flows.store.local import Artifact, Garbage, Store, check_folder, now
+from flows.store.local import Artifact, Damaged, Garbage, Store, check_folder, now
 from flows.store.manifest import MANIFEST, Manifest, Name
 from textmill.addresses import without_secrets
 from textmill.errors import UserError
-from textmill.files import folder_size, fsync, seal_folder, sha256
+from textmill.files import folder_size, fsync, seal_folder, sha256_of
 from textmill.progress import Progress
 
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -162,17 +163,23 @@ class RemoteStore(Store):
         found = self.fs.find(base, detail=True)
         return {path.removeprefix(f"{base}/"): entry["size"] for path, entry in found.items()}
 
+    def content_digest(self, artifact: Artifact, name: str) -> str:
+        with self.open(artifact, name) as file:
+            return sha256_of(file)
+
     def fetch(self, artifact: Artifact, progress: Progress) -> None:
-        """Have the files of an artifact on this machine, each compared with its SHA-256, all of them or none.
+        """Have the files of an artifact on this machine, each compared with its SHA-256, all of them or none. A copy
+        that differs is downloaded again.
 
         Raises:
-            UserError: a file in the bucket is not what was sealed, or has gone.
+            Damaged: a file in the bucket is not what was sealed.
+            UserError: one has gone.
         """
-        if _is_local(artifact):
+        if not artifact.damage_here():
             return
         stage, fingerprint = artifact.name
         with self.lock(stage, f"fetch-{fingerprint}"):
-            if not _is_local(artifact):
+            if artifact.damage_here():
                 self._download(artifact, progress)
 
     def _download(self, artifact: Artifact, progress: Progress) -> None:
@@ -186,11 +193,8 @@ class RemoteStore(Store):
             if not file.exists():  # else a download that was killed had come so far
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self._download_file(artifact, name, part, meter)
-                if sha256(part) != entry.sha256:
-                    raise UserError(
-                        f"{artifact.location} is damaged: {name} has been altered (SHA-256 differs); "
-                        "a run with --verify builds it again"
-                    )
+                if content_digest(part) != entry.sha256:
+                    raise Damaged(artifact, f"{name} has been altered (SHA-256 differs)")
                 fsync(part)  # before its name says that it is whole
                 part.rename(file)
             meter.finish(entry.size)
@@ -280,11 +284,3 @@ def cache_folder(location: str) -> Path:
     base = os.environ.get("TEXTMILL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "textmill"
     readable = re.sub(r"[^\w.]+", "-", location).strip("-")
     return Path(base).expanduser() / f"{readable}-{digest(location)[:8]}"
-
-
-def _is_local(artifact: Artifact) -> bool:
-    """Whether every file is on this machine, in its size."""
-    return all(
-        (file := artifact.path / name).is_file() and file.stat().st_size == entry.size
-        for name, entry in artifact.manifest.files.items()
-    )

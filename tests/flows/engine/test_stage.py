@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from flows.engine.assess import assess, what_changed
 from flows.engine.materialize import materialize
 from flows.engine.stage import Context, Options, Stage
-from flows.store.local import Store
+from flows.store.local import Damaged, Store
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.settings import execution_only
 
 
@@ -300,6 +301,59 @@ def test_an_input_that_is_removed_while_it_is_read_is_an_error_and_the_work_is_k
     with pytest.raises(UserError, match=r"was removed while it was read; run again"):
         materialize(stage_of("reader", build), CountConfig(), {"words": source}, context)
     assert [file.name for file in store.root.glob("reader/.work-*/*")] == ["half.txt"]
+
+
+def alter(artifact, name: str) -> None:
+    """Other bytes, the same size, the same time of change."""
+    file = artifact.path / name
+    times = file.stat()
+    file.write_bytes(file.read_bytes()[::-1])
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_nothing_is_built_on_a_damaged_input(context):
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    alter(source, "words.txt")
+    with pytest.raises(Damaged, match=rf"{source.location} is damaged: words.txt has been altered .*--verify") as found:
+        materialize(count, CountConfig(), {"words": source}, context)
+    assert found.value.artifact == source
+    assert list(context.store.artifacts("count")) == []
+    mended = materialize(words, WordsConfig(), {}, replace(context, options=Options(verify=True)))
+    assert not mended.reused and mended.artifact.digest == source.digest
+    assert not materialize(count, CountConfig(), {"words": mended.artifact}, context).reused
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_built_while_an_input_was_damaged_is_thrown_away(context, fails):
+    source = materialize(words, WordsConfig(), {}, context).artifact
+
+    def build(job):
+        folder = job.path("words")
+        alter(source, "words.txt")
+        (job.out / "copy.txt").write_text((folder / "words.txt").read_text())
+        if fails:
+            raise ValueError("bytes that make no sense")
+
+    with pytest.raises(Damaged, match=r"words\.txt has been altered"):
+        materialize(stage_of("reader", build), CountConfig(), {"words": source}, context)
+    assert list(context.store.artifacts("reader")) == []
+    assert not list(context.store.root.glob("reader/.work-*"))
+
+
+def test_a_file_is_hashed_once_for_all_that_read_it(context, monkeypatch):
+    hashed = []
+
+    def counted(file):
+        hashed.append(file.name)
+        return sha256(file)
+
+    monkeypatch.setattr("flows.store.contents.sha256", counted)
+    monkeypatch.setattr("flows.store.contents._digests", {})
+    source = materialize(words, WordsConfig(), {}, context).artifact
+    monkeypatch.setattr("flows.store.contents._digests", {})  # as in another process
+    for ignore_case in (True, False):
+        materialize(count, CountConfig(ignore_case=ignore_case), {"words": source}, Context(Store(context.store.root)))
+    assert hashed.count("words.txt") == 2  # when it was sealed, and once for both that read it
 
 
 def test_a_kill_between_sealing_and_renaming_loses_nothing(context):

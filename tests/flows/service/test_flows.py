@@ -17,14 +17,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
 from flows.engine.assess import identify
-from flows.engine.stage import Stage
+from flows.engine.stage import Outcome, Stage
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
 from flows.pipeline.gc import garbage
 from flows.pipeline.plan import plan
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
-from flows.service.building import Builder
+from flows.service.building import Builder, build_chain
 from flows.service.flows import pipeline, stage_flow, start_run
 from flows.service.verify import verify
 from flows.service.watching.live import Watch
@@ -187,6 +187,44 @@ def test_a_run_is_named_after_its_configuration_and_a_stage_alone_with_its_sites
     with get_client(sync_client=True) as client:
         names = [flow_run.name for flow_run in client.read_flow_runs(limit=3, sort="START_TIME_DESC")]
     assert names == ["scrape of small", "prepare of small", "scrape python-docs of small"]
+
+
+@flow
+def in_a_flow(request: RunRequest) -> list[Outcome]:
+    with Watch() as watch:
+        return build_chain(request, watch, RunPage(request.steps))
+
+
+def alter(artifact) -> None:
+    """Other bytes of the same size in the largest file."""
+    victim = artifact.path / max(artifact.manifest.files, key=lambda name: artifact.manifest.files[name].size)
+    victim.write_bytes(victim.read_bytes()[::-1])
+
+
+@pytest.mark.parametrize("damaged", ["scrape", "prepare", "train_tokenizer"])
+def test_altered_bytes_are_built_again_before_anything_is_made_of_them(store, config, damaged):
+    before = {stage: artifact_of(store, stage).digest for stage in ("scrape", "prepare", "pretokenize")}
+    alter(artifact_of(store, damaged))
+    reader = {"scrape": "prepare"}.get(damaged, "pretokenize")
+    request = RunRequest.load(config, selection=Selection(force=frozenset([reader]), until="pretokenize"))
+    outcomes = {outcome.stage.name: outcome for outcome in in_a_flow(request)}
+    assert [stage for stage, outcome in outcomes.items() if not outcome.reused] == [damaged, reader]
+    assert list(outcomes) == ["scrape", "prepare", "train_tokenizer", "pretokenize"]
+    assert {stage: artifact_of(store, stage).digest for stage in before} == before
+    assert artifact_of(store, damaged).damage(verify=True) is None
+
+
+def test_a_stage_alone_names_its_damaged_input_and_how_to_build_it(store, config):
+    alter(artifact_of(store, "prepare"))
+    state = stage_flow("train_tokenizer")(config=str(config), force=True, return_state=True)
+    with pytest.raises(UserError) as error:
+        state.result()
+    told = str(error.value)
+    assert "train_tokenizer alone needs prepare python-docs, which is damaged (" in told
+    assert ".parquet has been altered" in told
+    assert f"textmill run {config} --only prepare --verify" in told
+    assert rebuilt(run(config, stage_flow("prepare"), verify=True)) == ["prepare"]
+    assert rebuilt(run(config, stage_flow("train_tokenizer"), force=True)) == ["train_tokenizer"]
 
 
 def test_one_stage_alone_uses_what_is_in_the_store(store, config):
