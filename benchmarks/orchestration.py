@@ -1,6 +1,8 @@
 """What orchestration costs, on a Prefect server of the benchmark's own with an empty database.
 
-A run in which every stage is reused, against a Prefect flow that does nothing: whole processes in turn. Inside of one
+A run in which every stage is reused, against a Prefect flow that does nothing: whole processes in turn. What a person
+types to look: `--help`, `status` and a dry run, and `deploy`, with the CPU's seconds beside the clock's, as another
+program on the machine prolongs only the second. Inside of one
 flow run, the cost of a reused stage, and of a built one over the plain function that builds it. The rows that a run
 leaves in the server's database. Then the executors: 10,000 shards of next to no work, and pretokenization on one and
 two Dask workers; their start is not counted.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import sqlite3
@@ -23,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 from benchmarks.support.corpora import size_of, source_code
 from benchmarks.support.report import Row, compare
@@ -41,6 +45,7 @@ SMALL = {
     },
     "finetune": {"steps": 4, "batch": 4, "evaluate_every": 4, "evaluate_tokens": 512},
 }  # fmt: skip
+TEXTMILL = [sys.executable, "-c", "from flows.cli import main; main()"]
 EMPTY = "import prefect; prefect.flow(lambda: None, name='empty')()"
 
 
@@ -53,6 +58,7 @@ def run(quick: bool) -> list[Row]:
             pipeline = {**SMALL, "store": str(folder / "store"), **({"finetune": None} if quick else {})}
             _config(folder).write_text(json.dumps(pipeline))  # which is YAML, too
             rows = _runs(folder, database, repetitions)
+            rows += _commands(folder, repetitions)
             rows += _stages(child("benchmarks.orchestration", "stages", _config(folder), repetitions))
         shards = 1_000 if quick else 10_000
         for kind, package in EXECUTORS.items():
@@ -130,7 +136,7 @@ def _config(folder: Path) -> Path:
 
 
 def _runs(folder: Path, database: Database, repetitions: int) -> list[Row]:
-    run = [Path(sys.executable).with_name("textmill"), "run", _config(folder)]
+    run = [*TEXTMILL, "run", _config(folder)]
     before = database.settled()
     _process(run)
     built = database.settled()
@@ -150,6 +156,34 @@ def _runs(folder: Path, database: Database, repetitions: int) -> list[Row]:
         *_growth("run with every stage built", before, built),
         *_growth("run with every stage reused", built, reused),
     ]  # fmt: skip
+
+
+def _commands(folder: Path, repetitions: int) -> list[Row]:
+    """On the store of the run before, whole processes."""
+    looks = {
+        "textmill --help": (["--help"], "≤ 0.4"),
+        "textmill status": (["status", _config(folder)], "≤ 1.2"),
+        "textmill run --dry-run": (["run", _config(folder), "--dry-run"], "≤ 1.2"),
+    }
+    rows = []
+    for name, (arguments, goal) in looks.items():
+        _timed([*TEXTMILL, *arguments])  # what it reads is in the page cache then
+        rows += _medians(name, [_timed([*TEXTMILL, *arguments]) for _ in range(2 * repetitions)], goal)
+    deploys = [_timed([*TEXTMILL, "deploy"]) for _ in range(max(1, repetitions // 2))]
+    return rows + _medians("textmill deploy", deploys, "≤ 10")
+
+
+def _medians(name: str, times: list[tuple[float, float]], goal: str) -> list[Row]:
+    walls, cpus = zip(*times, strict=True)
+    return [Row(name, "s", median(walls), goal=goal), Row(f"{name}, of the CPU", "s", median(cpus))]
+
+
+def _timed(command: list[str | Path]) -> tuple[float, float]:
+    """Seconds that a process takes by the clock, and of the CPU, its own children's included."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    _process(command)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _process(command: list[str | Path]) -> None:
