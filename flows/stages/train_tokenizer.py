@@ -69,12 +69,13 @@ def _sentence(tokenizer: Tokenizer, text: str) -> Tokens:
 
 def _bytes_a_token(tokenizer: Tokenizer, text: str) -> Iterator[tuple[int, float]]:
     """Sizes of the vocabulary, doubling, and what its first so many tokens make of a text: a smaller vocabulary is the
-    beginning of a larger one."""
+    beginning of a larger one, once it has the bytes."""
     from tokenization.tokenizer import Tokenizer
 
     size = len(text.encode())
+    ordered = sorted(tokenizer.tokens.items(), key=lambda token: len(token[0]) > 1)
     for power in range(BYTES_POWER, len(tokenizer.tokens).bit_length() + 1):
-        tokens = dict(islice(tokenizer.tokens.items(), 1 << power))
+        tokens = dict(islice(ordered, 1 << power))
         smaller = Tokenizer(tokens, tokenizer.pattern.regex, {})
         yield len(tokens), size / len(smaller.encode_ordinary(text))
 
