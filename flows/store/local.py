@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedIOBase
@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from flows.store.contents import content_digest
 from flows.store.manifest import MANIFEST, InputEntry, Manifest, Name
 from textmill.errors import UserError
-from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, sha256
+from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder
 from textmill.progress import Clock, Progress, quiet
 
 logger = logging.getLogger(__name__)
@@ -215,14 +215,15 @@ class Store:
 
     def file_digest(self, file: Path) -> str:
         """SHA-256 of a file outside the store. Remembered while its size and time of change stay, so that a large
-        archive is read once and not on every run."""
+        archive is read once and not on every run; in a store that cannot be written, for this process."""
         stat, cache = file.stat(), self.root / ".file-digests.json"
         key = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
         known = json.loads(cache.read_bytes()) if cache.exists() else {}
         if key not in known:
-            known[key] = sha256(file)
-            self.check_writable()
-            atomic_write(cache, json.dumps(known, indent=1))
+            known[key] = content_digest(file)
+            with suppress(OSError):
+                self.root.mkdir(parents=True, exist_ok=True)
+                atomic_write(cache, json.dumps(known, indent=1))
         return str(known[key])
 
     def workdir(self, stage: str, fingerprint: str) -> Path:

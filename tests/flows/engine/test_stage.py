@@ -364,6 +364,13 @@ def test_a_kill_between_sealing_and_renaming_loses_nothing(context):
     assert again.artifact == artifact
 
 
+def test_an_input_from_outside_is_known_although_the_store_cannot_be_written(tmp_path):
+    file = tmp_path / "archive.tar"
+    file.write_bytes(b"many documents")
+    assert Store(Path("/proc/store")).file_digest(file) == sha256(file) == Store(tmp_path / "store").file_digest(file)
+    assert (tmp_path / "store" / ".file-digests.json").exists()
+
+
 def test_an_unwritable_store_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--set store="):
