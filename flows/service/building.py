@@ -29,6 +29,7 @@ from flows.service.events import emit_events
 from flows.service.limits import slots
 from flows.service.watching.live import BestEffort, LivePage, Watch
 from flows.service.watching.markdown import plain
+from flows.service.watching.metrics import Gauges
 from flows.service.watching.pages import RunPage, key_of, stage_key, stage_page
 from flows.service.watching.progress import StageProgress, first_line
 from flows.store.local import Artifact, Damaged
@@ -207,11 +208,13 @@ def stage_task(
     there, as Damaged where a file that it was to read is; a user's mistake fails with its one line."""
     logger = get_run_logger()
     title, label, watch = stage.title(config), stage.label(config), builder.watch
-    progress = StageProgress(title, logger, Clock(watch.interrupted), logs=watch.bars is None)
+    gauges = Gauges(stage.name, label, context.pipeline)
+    progress = StageProgress(title, logger, Clock(watch.interrupted), logs=watch.bars is None, figures=gauges)
     page = LivePage(stage_key(stage, label, context.pipeline), title, progress.page, logger)
     try:
         with (
             one_line_of_disk(context.store.root),
+            gauges,
             builder.page.at_work(title, progress, page),
             watch.showing(page, progress),
             open_executor(builder.request.config.runner) as executor,
@@ -230,7 +233,7 @@ def stage_task(
     except Damaged as damaged:
         what = f"{damaged.artifact.location} is damaged: {damaged.damage}"
         logger.warning("%s stops: %s", title, what)
-        page.close_if_shown(what, title)
+        page.close_if_shown(plain(what), title)
         builder.page.ended(title, "**stopped**", what)
         return Completed(name="Damaged", message=what, data=damaged)
     except BaseException as error:
@@ -243,9 +246,9 @@ def stage_task(
     best_effort = BestEffort(logger)
     if outcome.reused:
         message = f"Reused {artifact.location}, built {artifact.manifest.finished:%Y-%m-%d %H:%M} UTC: {headline}"
-        page.close_if_shown(message, headline)
+        page.close_if_shown(plain(message), headline)
         return Completed(name="Cached", message=message, data=outcome)
-    best_effort(lambda: page.close(stage_page(outcome), plain(headline)))
+    best_effort(lambda: page.close(stage_page(outcome), headline))
     best_effort(emit_events, outcome)
     message = f"Built {artifact.location} in {artifact.manifest.seconds:,.1f} s: {headline}"
     return Completed(message=message, data=outcome)

@@ -5,6 +5,7 @@
     pages       what a stage and a run leave in the Prefect UI
     markdown    what comes from outside stays text
     terminal    bars below the log
+    metrics     Prometheus gauges
 
 In reading order.
 """

@@ -22,6 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_UI_URL
 
+from flows.service.watching.markdown import plain
 from flows.service.watching.terminal import Bars, Shown, bars_on_terminal
 
 FIRST_SECONDS = 1.5  # what takes less leaves its final page alone
@@ -90,6 +91,7 @@ class LivePage:
                 self.close(text, description)
 
     def _show(self, text: str, description: str) -> None:
+        description = plain(description)  # the UI draws it as Markdown
         if self.id is None:
             self.id = cast(UUID, self._context.run(create_markdown_artifact, text, self.key, description))
             if not self._closed and (address := PREFECT_UI_URL.value()):

@@ -117,7 +117,7 @@ def _page(outcome: Outcome) -> Iterator[str]:
     manifest = artifact.manifest
     yield f"{code(artifact.location)} · {manifest.size / 1e6:,.1f} MB · {manifest.seconds:,.1f} s\n"
     for block in outcome.stage.page(artifact):
-        yield from _markdown(block)
+        yield from markdown_of(block)
     metrics = flat_metrics(artifact.stats)
     yield from table(("metric", "value"), [(plain(name), plain(number(value))) for name, value in metrics.items()])
     origins = [
@@ -135,7 +135,8 @@ def _page(outcome: Outcome) -> Iterator[str]:
         yield from table(("made from", "stage", "artifact"), rows)
 
 
-def _markdown(block: Block) -> Iterator[str]:
+def markdown_of(block: Block) -> Iterator[str]:
+    """A block as lines of Markdown; its texts stay text."""
     match block:
         case Table(head, rows):
             yield from table(list(map(plain, head)), [[plain(number(cell)) for cell in row] for row in rows])
@@ -148,7 +149,7 @@ def _markdown(block: Block) -> Iterator[str]:
             shown = text[:SAMPLE_CHARACTERS] + ("…" if len(text) > SAMPLE_CHARACTERS else "")
             yield f"\n{plain(title)}:\n{fenced(shown)}"
         case Tokens(title, tokens):
-            yield from _markdown(Sample(title, "│".join(token for token, _ in tokens)))
+            yield from markdown_of(Sample(title, "│".join(token for token, _ in tokens)))
         case Picture(title, svg):
             yield picture(title, svg)
 

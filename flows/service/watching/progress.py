@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -72,11 +72,21 @@ class StageProgress:
     Args:
         title: of the stage.
         logger: of its run.
+        clock: which the work waits by.
         logs: whether the log is told every 15 seconds; a terminal with bars needs no such lines.
+        figures: called with every figure that the stage tells.
     """
 
-    def __init__(self, title: str, logger: Logger, clock: Clock | None = None, *, logs: bool = True) -> None:
-        self.title, self.logger, self.logs = title, logger, logs
+    def __init__(
+        self,
+        title: str,
+        logger: Logger,
+        clock: Clock | None = None,
+        *,
+        logs: bool = True,
+        figures: Callable[[Mapping[str, object]], None] | None = None,
+    ) -> None:
+        self.title, self.logger, self.logs, self.figures = title, logger, logs, figures
         self.clock = clock or Clock()
         self.started = datetime.now(UTC)
         self.standing = Standing()
@@ -90,6 +100,8 @@ class StageProgress:
         self.clock.check()
         self.standing = Standing(done, total, unit, phase, metrics, self._rate(done, phase))
         self._keep_losses(done, metrics)
+        if self.figures:
+            self.figures({"done": done, "total": total, **metrics})
         now = time.monotonic()
         if now - self._logged >= LOG_SECONDS:
             self._logged = now

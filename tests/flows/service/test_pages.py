@@ -11,6 +11,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.actions import ArtifactCreate
+
+from flows.engine.page import Bars, Picture, Sample, Table, Text
+from flows.service.watching.markdown import code, link, plain
+from flows.service.watching.pages import markdown_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -255,3 +260,48 @@ def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, servi
     page.get_by_role("button", name="Confirm").click()
     service.wait(run, "Cancelled", seconds=40)
     assert not service.trainings()
+
+
+HOSTILE = [
+    "<script>document.title = 'owned'</script>",
+    "<img src=http://evil.invalid/a.png onerror=\"document.title = 'owned'\">",
+    "![picture](http://evil.invalid/b.png)",
+    "[press me](http://evil.invalid/c) [x]: http://evil.invalid/d",
+    "http://evil.invalid/e www.evil.invalid/f <http://evil.invalid/g> me@evil.invalid",
+    "| a | [b](http://evil.invalid/h) | `|` ``c",
+    "~~~~\n~~~~~~~\n<img src=http://evil.invalid/i.png>\n![](http://evil.invalid/j.png)\n~~~~",
+    "````\n# A heading\n* a list\n1. another\n\n    code\n---",
+    "\\[press](http://evil.invalid/k) \\\\<b>bold</b> &lt;i&gt; *emphasis* __strong__",
+    'a" onload="document.title=1" [" x](javascript:alert(1))',
+]
+
+
+def test_text_from_outside_stays_text(page, service):
+    """No script runs, no picture is asked for and no link is made, wherever a page shows text of a site or a model."""
+    blocks = [
+        *(Sample(text, text, url=text) for text in HOSTILE),
+        *(Text(text) for text in HOSTILE),
+        Table(HOSTILE, [HOSTILE, HOSTILE]),
+        Bars(HOSTILE[0], {text: number for number, text in enumerate(HOSTILE, 1)}),
+        *(Picture(text, "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>") for text in HOSTILE),
+    ]
+    lines = [line for block in blocks for line in markdown_of(block)]
+    lines += [link(text, "/artifacts/key/ours") + " " + code(text) + "\n" for text in HOSTILE]
+    with service.client() as client:
+        made = client.create_artifact(
+            ArtifactCreate(
+                key="hostile", type="markdown", data="\n".join(lines), description=" ".join(map(plain, HOSTILE))
+            )
+        )
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for ui in ("/artifacts/artifact", "/artifacts/key"):
+        page.goto(f"{ui}/{made.id if ui.endswith('artifact') else 'hostile'}")
+        expect_text(page, "press me")
+        page.wait_for_timeout(1 * SECONDS)
+        keep(page, f"hostile-{ui.rpartition('/')[2]}")
+        assert "owned" not in page.title()
+        assert not [url for url in asked if "evil" in url]
+        targets = page.eval_on_selector_all("a", "links => links.map(link => link.href)")
+        assert not [url for url in targets if "evil" in url or "javascript" in url]
+        assert page.locator("main img[src*=evil], script:has-text('owned'), b:has-text('bold')").count() == 0

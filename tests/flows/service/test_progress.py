@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+import socket
 import sqlite3
 import threading
 import time
@@ -18,9 +19,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
 from prefect.client.schemas.objects import Artifact
 from prefect.context import TaskRunContext
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_CLIENT_METRICS_ENABLED,
+    PREFECT_CLIENT_METRICS_PORT,
+    temporary_settings,
+)
+from prefect.utilities.services import stop_client_metrics_server
 
 from flows.service.watching.live import LivePage, Watch
+from flows.service.watching.metrics import Gauges
 from flows.service.watching.progress import StageProgress, curve_svg
 from textmill.progress import Clock, Interrupted
 
@@ -226,3 +235,28 @@ def test_a_curve_of_any_length_stays_small_and_keeps_its_ends():
     assert "loss 0.001" in svg
     picture = re.search(r"base64,([A-Za-z0-9+/=]+)\)", progress.page())
     assert base64.b64decode(picture[1]).decode() == svg
+
+
+def test_figures_are_gauges_where_prefects_metrics_are_on(prefect_server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def served() -> list[str]:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+
+    def train(progress, page):
+        with Gauges("pretrain", 'a "label"', "small") as gauges:
+            watched = StageProgress("pretrain small", logging.getLogger("here"), figures=gauges)
+            watched(3, 9, unit="steps", loss=2.5, hosts=["a"])
+            during = served()
+        return during, served()
+
+    try:
+        with temporary_settings({PREFECT_CLIENT_METRICS_ENABLED: True, PREFECT_CLIENT_METRICS_PORT: port}):
+            during, after = in_a_task(train)
+    finally:
+        stop_client_metrics_server()
+    labels = r'{label="a \"label\"",pipeline="small",stage="pretrain"}'
+    assert {f"textmill_loss{labels} 2.5", f"textmill_done{labels} 3.0", f"textmill_total{labels} 9.0"} <= set(during)
+    assert not [line for line in after if line.startswith("textmill_")]
