@@ -244,11 +244,13 @@ def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
 def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
     endless = {"steps": 1_000_000, "evaluate_every": 1_000_000, "checkpoint_every": 500_000}
     run = run_from_form(page, "pretrain", endless)
-    wanted = re.compile(r"pretrain 1 x 32, 1,000,000 steps: ([\d,]+)/1,000,000 steps")
+    wanted = re.compile(r"([\d,]+)/1,000,000 steps")
+    expect_text(page, "Watch: ")  # the log's first line of ours
+    address = re.search(r"Watch: (http\S+)", page.locator("body").inner_text())[1]
 
     def steps_done() -> int:
-        page.goto(f"/runs/flow-run/{run}")
-        open_tab(page, "Artifacts")
+        page.goto(address)
+        follow(page, "pretrain 1 x 32, 1,000,000 steps")
         expect_text(page, wanted)
         return int(wanted.search(page.locator("body").inner_text())[1].replace(",", ""))
 
@@ -256,6 +258,7 @@ def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, servi
     keep(page, "progress")
     page.wait_for_timeout(6 * SECONDS)
     assert steps_done() > first
+    page.goto(f"/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel").first.click()
     page.get_by_role("button", name="Confirm").click()
     service.wait(run, "Cancelled", seconds=40)
