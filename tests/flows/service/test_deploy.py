@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from flows.service import deploying
@@ -154,3 +155,48 @@ def test_prefect_deploy_makes_the_same(client, prefect_server, monkeypatch):
     assert theirs.keys() == ours.keys()
     for title, deployment in theirs.items():
         assert deployment == ours[title]
+
+
+@pytest.fixture
+def grown(service):
+    """The service's project, with a source of its own, and a pipeline that has what the other lacks."""
+    folder = service.folder
+    docs = yaml.safe_load((PROJECT / "scraping/sources/python-docs.yaml").read_text())
+    mine = {**docs, "limits": {"pages": 8}, "schedule": {"cron": "0 4 1 1 *"}}
+    small = yaml.safe_load((folder / "configs/demo.yaml").read_text())
+    texts = {**small, "name": "texts", "ingest": {"path": "../texts.txt"}, "pairs": {}}
+    (folder / "sources").mkdir()
+    files = {"sources/mine.yaml": yaml.safe_dump(mine), "configs/texts.yaml": yaml.safe_dump(texts)}
+    files["texts.txt"] = "<|endoftext|>".join(f"Text {n} says that {n} and {n} are {2 * n}. " * 30 for n in range(40))
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    done = service.command("deploy")
+    assert "ingest/ingest" in done.stdout, done.stderr
+    yield service
+    for name in files:
+        (folder / name).unlink()
+    done = service.command("deploy", "--prune")
+    assert "removed" in done.stdout, done.stderr
+
+
+WITHOUT_CONTACT = {"scrape/umb", "scrape/umb-courses"}  # nobody has said who crawls
+
+
+@pytest.mark.slow
+def test_every_deployment_but_the_experiments_runs(grown):
+    """The pipelines first: what they build is what a stage alone takes as given. Experiments, which train many models,
+    have tests of their own (test_experiment.py)."""
+    with grown.client() as client:
+        titles = [title for title in snapshot(client) if not title.startswith("experiment/")]
+        [schedule] = client.read_deployment_by_name("scrape/mine").schedules
+        assert schedule.active and schedule.schedule.cron == "0 4 1 1 *"
+    assert {"pipeline/demo", "pipeline/texts", "scrape/mine", "pairs/pairs", "verify/verify"} <= set(titles)
+    pipelines = sorted(title for title in titles if title.startswith("pipeline/"))
+    alone = sorted(set(titles) - set(pipelines))
+    for together in (pipelines[:1], pipelines[1:], *(alone[place : place + 3] for place in range(0, len(alone), 3))):
+        runs = {title: grown.start(title) for title in together}
+        for title, run in runs.items():
+            if title in WITHOUT_CONTACT:
+                assert "set TEXTMILL_CONTACT to" in grown.wait(run, "Failed").message
+            else:
+                grown.wait(run, "Completed")
