@@ -5,6 +5,7 @@
     materialize   the artifact of a stage: reused, or built in a work folder that survives crashes, and sealed
     page          what a stage shows of its result, whatever draws it
     executors     where shards are worked on: here, in processes, on Dask or Ray
+    clusters      Dask workers as jobs of a batch system
     devices       one training a GPU
     training      a training as a child of its stage
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from flows.engine.clusters import BatchSystem, JobConfig, check_batch_system, job_cluster, jobs_of, watching_jobs
 from textmill.addresses import expand, not_masked
 from textmill.errors import UserError
 from textmill.files import atomic_path
@@ -64,11 +65,16 @@ class ExecutorConfig(BaseModel, extra="forbid"):
         "many shards at once, one a worker",
     )
     workers: int | None = Field(
-        None, gt=0, description="Worker processes to start here, at first one for each processor"
+        None, gt=0, description="Worker processes to start here, at first one for each processor; or by a batch system"
     )
     address: str | None = Field(
         None, description="A running cluster to work on instead: Dask's scheduler (tcp://HOST:8786), Ray's (HOST:6379)"
     )
+
+    cluster: BatchSystem | None = Field(
+        None, description="A batch system whose jobs are Dask's workers: slurm, pbs, sge, lsf or oar"
+    )
+    job: JobConfig = Field(default_factory=JobConfig)
 
     @field_validator("address")
     @classmethod
@@ -83,6 +89,12 @@ class ExecutorConfig(BaseModel, extra="forbid"):
             raise ValueError(f"{self.kind} run on this machine and take no address: set kind to dask or ray")
         if self.workers and self.address:
             raise ValueError("give workers to start some here, or the address of a running cluster, not both")
+        if self.cluster and (self.kind != "dask" or self.address):
+            raise ValueError("cluster submits Dask's workers as jobs: set kind to dask, and no address")
+        if self.cluster and not self.workers:
+            raise ValueError("cluster needs workers: how many the jobs are to have together")
+        if self.job != JobConfig() and not self.cluster:
+            raise ValueError("job describes the jobs of a batch system: name it by cluster, such as slurm")
         return self
 
     def local_workers(self) -> int:
@@ -191,9 +203,11 @@ def check_executor(config: ExecutorConfig) -> None:
     """Make sure, before any work, that the executor can be used.
 
     Raises:
-        UserError: its package is not installed, or no cluster answers at its address.
+        UserError: its package is not installed, no cluster answers at its address, or no job can be submitted.
     """
     _check_installed(config)
+    if config.cluster:
+        check_batch_system(config.cluster)
     if config.address:
         with _OPEN[config.kind](config):
             pass
@@ -288,6 +302,12 @@ def _open_dask(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]
     with ExitStack() as stack:
         if config.address:
             client = _join_dask(expand(config.address))
+        elif config.cluster:
+            check_batch_system(config.cluster)
+            client = Client(
+                stack.enter_context(job_cluster(config.cluster, config.job, config.local_workers())),
+                set_as_default=False,
+            )
         else:
             cluster = LocalCluster(
                 n_workers=config.local_workers(),
@@ -299,15 +319,22 @@ def _open_dask(config: ExecutorConfig) -> Iterator[tuple[Submit[Any, Any], int]]
             )
             client = Client(stack.enter_context(cluster), set_as_default=False)
         stack.enter_context(client)
+        workers = sum(client.nthreads().values())
+        if config.cluster:
+            workers = config.local_workers()
+            jobs = jobs_of(config.job, workers)
+            logger.info("Submitted %d jobs; shards are worked on as they start; logs in %s", jobs, config.job.folder)
+            stack.enter_context(watching_jobs(client, client.close))
         try:
-            yield partial(client.submit, pure=False), sum(client.nthreads().values())
+            yield partial(client.submit, pure=False), workers
         except KilledWorker as error:
             if not config.address:  # a worker cannot be stopped while it is being started again
                 with suppress(TimeoutError):
                     client.wait_for_workers(config.local_workers(), timeout=WORKER_SECONDS)
             raise _lost(config) from error
         except FutureCancelledError as error:
-            raise UserError("the Dask scheduler is gone; what was finished is kept: run again to continue") from error
+            gone = "all jobs of the cluster have ended" if config.cluster else "the Dask scheduler is gone"
+            raise UserError(f"{gone}; what was finished is kept: run again to continue") from error
 
 
 def _join_dask(address: str) -> Any:
