@@ -3,6 +3,7 @@
 sniff       whether a body is a page at all
 charset     bytes to characters
 extract     the page's own text, by one of three extractors
+imports     the files that a record reader of the user's runs on
 normalize   the normal form of a text
 sandbox     child processes in which hostile pages may do all this
 """

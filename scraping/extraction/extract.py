@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +27,11 @@ from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from scraping.extraction.charset import decode
+from scraping.extraction.imports import own_files
 from scraping.extraction.normalize import normalize
 from scraping.extraction.sniff import is_binary, is_html, mime_type
 from textmill.errors import UserError
+from textmill.files import sha256
 
 
 def _checked_selector(selector: str) -> str:
@@ -270,16 +273,23 @@ def load_reader(extractor: RecordsExtractor) -> RecordReader:
     try:
         return getattr(importlib.import_module(module), name)()
     except Exception as error:  # whatever a user's own code may raise
+        place = " Python looks in installed packages and in the folders of PYTHONPATH."
         raise UserError(
             f"no record reader {extractor.reader} ({type(error).__name__}: {error}): correct `reader` in the source, or"
-            " the class."
+            f" the class.{place if isinstance(error, ModuleNotFoundError) else ''}"
         ) from error
 
 
 def reader_digest(extractor: RecordsExtractor) -> str:
-    """SHA-256 of the file that the reader's class is in."""
-    file = inspect.getfile(type(load_reader(extractor)))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """SHA-256 of the code that reads: of the file that the reader's class is in, or, where that imports other files of
+    the user's, of the names and contents of all of them (`own_files` says which)."""
+    reader = type(load_reader(extractor))
+    files = own_files(extractor.reader.partition(":")[0], reader.__module__)
+    files[reader.__module__] = Path(inspect.getfile(reader))
+    digests = {name: sha256(file) for name, file in files.items()}
+    if len(digests) == 1:
+        return digests[reader.__module__]
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _records(html: str, url: str, reader: RecordReader) -> Iterable[Extracted]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from flows.engine.materialize import materialize
@@ -73,17 +74,17 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def run(site: Site, tmp_path: Path):
-    """Crawl again and prepare; what became of both."""
-    source = Source(
-        name="small-site", start=[f"http://127.0.0.1:{site.server_port}/"], contact="me@example.org", delay=0,
-        private_addresses=True, extractor={"kind": "main"},
-    )  # fmt: skip
+    """Crawl again and prepare, the pages read by an extractor; what became of both."""
     store = Store(tmp_path / "store")
-    settings = PrepareSettings.model_validate(
-        {"corpus": {"validation_fraction": 0}, "extractors": {source.name: source.extractor.model_dump()}}
-    )
 
-    def again() -> tuple[Outcome, Outcome]:
+    def again(**extractor: str) -> tuple[Outcome, Outcome]:
+        source = Source(
+            name="small-site", start=[f"http://127.0.0.1:{site.server_port}/"], contact="me@example.org", delay=0,
+            private_addresses=True, extractor=extractor or {"kind": "main"},
+        )  # fmt: skip
+        settings = PrepareSettings.model_validate(
+            {"corpus": {"validation_fraction": 0}, "extractors": {source.name: source.extractor.model_dump()}}
+        )
         pages = materialize(scrape, source, {}, Context(store, options=Options(force=True)))
         corpus = materialize(prepare, settings, {"pages": [pages.artifact], "documents": None}, Context(store))
         return pages, corpus
@@ -114,3 +115,49 @@ def test_a_recrawl_rebuilds_what_follows_only_if_a_page_says_something_else(site
     assert fourth.artifact.stats["changes"]["changed"] == 1
     assert fourth.artifact.digest != first.artifact.digest
     assert not again.reused and again.artifact.digest != corpus.artifact.digest
+
+
+READER = """
+from project_words.prefix import say
+
+class Reader:
+    def records(self, html, url):
+        yield {"id": "page", "text": html}
+
+    def title(self, record):
+        return "A record"
+
+    def text(self, record):
+        return say(record["text"])
+"""
+PREFIX = """
+def say(text):
+    import project_word
+    return project_word.WORD + " " + text
+"""
+
+
+def test_a_reader_works_with_the_user_s_modules_it_imports_and_another_of_them_reads_again(run, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "project_words").mkdir(parents=True)
+    (project / "project_reader.py").write_text(READER)
+    (project / "project_words/prefix.py").write_text(PREFIX)
+    (project / "project_word.py").write_text("WORD = 'Before'")
+    monkeypatch.syspath_prepend(project)
+    reader = {"kind": "records", "reader": "project_reader:Reader"}
+
+    def first_words(corpus: Outcome) -> set[str]:
+        shards = corpus.artifact.path.glob("train-*.parquet")
+        return {text.split()[0] for shard in shards for text in pq.read_table(shard)["text"].to_pylist()}
+
+    _, corpus = run(**reader)
+    assert first_words(corpus) == {"Before"}
+
+    (project / "unrelated.py").write_text("")
+    _, corpus = run(**reader)
+    assert corpus.reused
+
+    (project / "project_word.py").write_text("WORD = 'After'")
+    _, corpus = run(**reader)
+    assert not corpus.reused
+    assert first_words(corpus) == {"After"}

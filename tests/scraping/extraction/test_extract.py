@@ -224,6 +224,8 @@ def test_records(monkeypatch):
     for reader in ("records_of_this_test:Missing", "no.such.module:Reader"):
         with pytest.raises(UserError, match="no record reader"):
             load_reader(RecordsExtractor(reader=reader))
+    with pytest.raises(UserError, match="looks in installed packages and in the folders of PYTHONPATH"):
+        load_reader(RecordsExtractor(reader="no.such.module:Reader"))
 
 
 def test_a_reader_that_does_not_come_up_is_an_error_of_the_source(tmp_path, monkeypatch):
