@@ -132,6 +132,7 @@ def gc(
     from flows.pipeline.config import load_config
     from flows.pipeline.gc import garbage
     from flows.store.open import open_store
+    from textmill.disk import one_line_of_disk
     from textmill.errors import UserError
 
     paths = configs or sorted(Path("configs").glob("*.yaml"))
@@ -146,11 +147,12 @@ def gc(
         stores.setdefault(store.root.resolve(), (store, []))[1].append(config)
     for store, keeping in stores.values():
         for item in list(garbage(store, keeping)):
+            if not dry_run:
+                with one_line_of_disk(store.root):
+                    item.remove()
             removed.append({"location": item.location, "bytes": item.size, "why": item.why})
             if not as_json:
                 console.print(f"{escape(str(item.location))}  {item.size / 1e6:,.1f} MB  [dim]{escape(item.why)}[/]")
-            if not dry_run:
-                item.remove()
     freed = sum(item["bytes"] for item in removed)
     if as_json:
         print_document({"dry_run": dry_run, "bytes": freed, "removed": removed, "kept_for": paths})

@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import json
 import logging
+import os
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -51,6 +54,23 @@ def store(finished, config, tmp_path):
     """A copy of the finished store, at the place that `config` names."""
     shutil.copytree(finished, tmp_path / "store")
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def read_only_store(store) -> Iterator[Store]:
+    """The same on a read-only mount, where root may not write either."""
+    if os.geteuid() == 0:
+        if subprocess.run(["mount", "-o", "bind,ro", store.root, store.root], check=False).returncode:
+            pytest.skip("this root may not mount, and modes of files do not stop it")
+        yield store
+        subprocess.run(["umount", "--lazy", store.root], check=True)
+    else:
+        paths = [store.root, *store.root.rglob("*")]
+        for path in paths:
+            path.chmod(path.stat().st_mode & ~0o222)
+        yield store
+        for path in paths:
+            path.chmod(path.stat().st_mode | 0o200)
 
 
 def run(config, flow=pipeline, overrides=None, **parameters) -> dict[str, str]:
@@ -123,6 +143,48 @@ def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
     assert flow_run.name == "small"
     assert {task_run.state_name for task_run in task_runs} == {"Cached"}
     assert "scrape python-docs" in {task_run.name for task_run in task_runs}
+
+
+def test_a_store_that_cannot_be_written_serves_what_builds_nothing(read_only_store, config):
+    before = sorted(read_only_store.root.rglob("*"))
+    assert run(config) == dict.fromkeys(BUILT, "reused")
+    assert run(config, stage_flow("pretrain")) == {"pretrain": "reused"}
+    assert read_only_store.file_digest(config) == read_only_store.file_digest(config)
+    with pytest.raises(UserError, match=rf"^the store {read_only_store.root} cannot be written \("):
+        run(config, overrides={"pretrain": {"steps": 13}})
+    assert sorted(read_only_store.root.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_commands_on_a_store_that_cannot_be_written(read_only_store, config, write_config, textmill):
+    model = artifact_of(read_only_store, "pretrain").path
+
+    def told(*arguments) -> tuple[int, str]:
+        process = textmill(*arguments)
+        out, err = process.communicate(timeout=240)
+        assert "Traceback" not in err
+        return process.returncode, out or err
+
+    for arguments, expected in [
+        (["run", config], "reused"),
+        (["run", config, "--verify"], "reused"),
+        (["run", config, "--dry-run"], "reuse"),
+        (["status", config], "would reuse"),
+        (["verify", config], "every file is what was sealed"),
+        (["gc", config, "--dry-run"], "would be freed"),
+        (["generate", model, "Hello"], "Hello"),
+    ]:
+        code, said = told(*arguments)
+        assert (code, expected in said) == (0, True), (arguments, said)
+    for arguments in (["--set", "pretrain.steps=13"], ["--force", "report"]):
+        code, said = told("run", config, *arguments)
+        assert code == 2
+        assert said.startswith(f"textmill: the store {read_only_store.root} cannot be written (")
+        assert said.count("\n") == 1
+    code, said = told("gc", write_config(pretrain={"steps": 13}))
+    assert code == 2
+    assert said.startswith(f"textmill: {read_only_store.root}/")
+    assert "may not be written" in said and said.count("\n") == 1
 
 
 def test_a_changed_pretrain_setting_rebuilds_pretrain_and_what_follows(store, config):
