@@ -18,7 +18,7 @@ from pathlib import Path
 
 __all__ = ["own_files"]
 
-TEXTMILL = {"benchmarks", "experiments", "flows", "modeling", "scraping", "textmill", "tokenization"}
+TEXTMILL = {"flows", "modeling", "scraping", "textmill", "tokenization"}  # a `benchmarks` may well be the user's
 READERS = "scraping.sources."  # the readers that come with Textmill, each with what lies beside it
 INSTALLED = {"site-packages", "dist-packages"}
 
