@@ -101,7 +101,7 @@ class Planner:
             return Step(stage.name, title, "skip", str(error))
         if self.selection.takes_from_store(stage):
             if stage.optional(config):
-                return Step(stage.name, title, "skip", assessment.reason)
+                return Step(stage.name, title, "skip", "not in the store, and not required")
             raise UserError(
                 f"{self.selection.only} alone needs {title}, which is not in the store ({assessment.reason}); build it "
                 f"first (textmill run CONFIG --only {stage.name}, or the deployment {stage.name}/{stage.name}), or let "

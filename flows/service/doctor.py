@@ -111,10 +111,14 @@ def _store(config: Path | None) -> Iterator[Finding]:
 
 
 def _sources() -> Iterator[Finding]:
-    for name in shipped_sources():
+    try:
+        sources = [crawl.source for crawl in Project.open().crawls()]
+    except UserError:  # not a project's folder, which the store's line says, or a file with a mistake
+        sources = [load_source(name) for name in shipped_sources()]
+    for source in sources:
         try:
-            load_source(name).user_agent_header()
-            yield Finding("ok", "source", name)
+            source.user_agent_header()
+            yield Finding("ok", "source", source.name)
         except UserError as error:
             # Without a contact only this source's crawls fail, and they say so.
             variable = re.search(r"set (\w+) to", str(error))

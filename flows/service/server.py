@@ -46,7 +46,8 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
         UserError: the wrong folder, a port in use, a database that cannot be used, a server that does not start; later,
             the server or the worker died. What starts services starts this one again.
     """
-    Project.open()  # a mistake in its files should not have to wait for a server to start
+    # A mistake in the project's files should not have to wait for a server to start.
+    _say_what_cannot_be_crawled(Project.open(), echo)
     address = f"http://{host}:{port}"
     if answers(f"{address}/api"):
         raise UserError(f"a server answers at {address} already: stop it, or choose another --port")
@@ -56,6 +57,16 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
         echo("Deploying what the project declares")
         deploy(DeployOptions(), echo)
         work(socket.gethostname(), [], echo, server)
+
+
+def _say_what_cannot_be_crawled(project: Project, echo: Echo) -> None:
+    """The runs of a service have its environment: a contact that is missing now is missing in every crawl."""
+    for crawl in project.crawls():
+        try:
+            crawl.source.user_agent_header()
+        except UserError as error:
+            if crawl.wanted:
+                echo(f"Crawls of {crawl.source.name} will fail until this is started anew: {error}")
 
 
 def work(name: str, queues: list[str], echo: Echo, server: Program | None = None) -> None:

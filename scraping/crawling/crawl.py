@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
+from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def _run_workers(state: CrawlState, progress: Progress) -> None:
             while True:
                 for host in state.frontier.queued_hosts() if not state.full else ():
                     if host not in workers and host not in state.given_up:
-                        workers[host] = pool.submit(HostWorker(state, host).run)
+                        # The context says which run a worker's log lines belong to.
+                        workers[host] = pool.submit(copy_context().run, HostWorker(state, host).run)
                 if not workers:
                     break
                 finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)

@@ -343,6 +343,9 @@ def test_a_stage_alone_asks_for_what_it_is_made_from_and_nothing_else(store, wri
     assert asked == ["scrape", "prepare", "train_tokenizer", "pretokenize", "pretrain"]
     with pytest.raises(UserError, match="the configuration has no pairs: give it a section `pairs`"):
         plan(load_config(write_config()), Selection(only="pairs"))
+    optional = load_config(write_config(ingest=pairs["ingest"]))
+    [ingest] = [step for step in plan(optional, Selection(only="prepare")) if step.stage == "ingest"]
+    assert (ingest.action, ingest.reason) == ("skip", "not in the store, and not required")
 
 
 def test_the_first_crawl_of_a_source_and_what_follows_are_not_built_yet_whatever_other_sources_there_are(

@@ -115,6 +115,19 @@ def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(serv
     assert "problem  store" in out
 
 
+def test_up_and_doctor_say_which_crawls_lack_a_contact(service, textmill, small_config, tmp_path, monkeypatch):
+    """The runs have the environment of `textmill up`, so it is the last moment to give them one."""
+    monkeypatch.delenv("TEXTMILL_CONTACT", raising=False)
+    for name in ("configs", "sources"):
+        (tmp_path / name).mkdir()
+    small_config(tmp_path).rename(tmp_path / "configs" / "demo.yaml")
+    (tmp_path / "sources" / "mine.yaml").write_text("start: [http://example.org/]\ncontact: $TEXTMILL_CONTACT\n")
+    out, _ = textmill("up", "--port", service.address.rpartition(":")[2]).communicate(timeout=60)  # in use: up ends
+    assert "Crawls of mine will fail until this is started anew: source mine: set TEXTMILL_CONTACT" in out
+    assert "umb" not in out  # comes with Textmill, and nobody asked for it
+    assert "source mine: set TEXTMILL_CONTACT" in textmill("doctor").communicate(timeout=60)[0]
+
+
 def test_up_says_what_is_in_its_way(service, textmill):
     done = service.command("up", "--port", service.address.rpartition(":")[2])
     assert (done.returncode, "choose another --port" in done.stderr) == (2, True), done.stderr

@@ -1,5 +1,6 @@
 import gzip
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import nullcontext
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,6 +81,28 @@ def test_robots_directives_of_pages_are_obeyed(site, page, answer, make_source, 
     stored = {url.removeprefix(site.url("")) for url in run_crawl(make_source())}
     assert stored == {"/", "/nofollow", "/other", "/from-noindex", "/from-other"}
     assert stats(tmp_path)["skipped"] == {"noindex": 2, "nofollow": 3}
+
+
+def test_log_lines_of_a_host_know_whose_crawl_they_are_of(site, page, make_source, run_crawl):
+    run: ContextVar[str | None] = ContextVar("run", default=None)
+    said = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append((record.getMessage(), run.get()))
+
+    logger, listener = logging.getLogger("scraping.crawling.sitemap"), Listener()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(listener)
+    site.routes["/"] = page()
+    run.set("mine")
+    try:
+        run_crawl(make_source(sitemaps=True))
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+    assert (f"sitemap {site.url('/sitemap.xml')}: status 404", "mine") in said
 
 
 def test_a_link_that_one_page_recommends_is_followed_although_another_does_not(site, page, make_source, run_crawl):
