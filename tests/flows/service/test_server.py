@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.engine.devices import LIMIT
@@ -39,6 +41,13 @@ def wait_for(condition, seconds: float = 90):
 def corpus(service) -> None:
     """Everything that training needs is in the service's store."""
     service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+
+
+@pytest.fixture
+def bare_server(prefect_server) -> None:
+    """The server that tests share has no work pool, whatever was deployed there before."""
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        client.delete_work_pool(POOL)
 
 
 @pytest.fixture
@@ -102,7 +111,7 @@ def test_making_them_again_changes_nothing_not_even_what_was_switched_on_in_the_
         assert after == before | {example.id: True}
 
 
-def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(service, textmill):
+def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(service, bare_server, textmill):
     done = service.command("doctor")
     assert done.returncode == 0, done.stdout
     assert "problem" not in done.stdout
@@ -136,7 +145,7 @@ def test_up_says_what_is_in_its_way(service, textmill):
     assert elsewhere.returncode == 2
 
 
-def test_parts_of_the_service_say_what_they_lack(service, textmill):
+def test_parts_of_the_service_say_what_they_lack(service, bare_server, textmill):
     assert "the server has no work pool" in textmill("worker").communicate(timeout=60)[1]
     assert "run this in the folder of a project" in textmill("deploy").communicate(timeout=60)[1]
     for command in ("worker", "deploy"):
