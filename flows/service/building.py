@@ -195,9 +195,12 @@ class Builder:
     def _from_store(self, stage: Stage[Any], config: BaseModel, inputs: Inputs, context: Context) -> Artifact | None:
         """What a stage that runs alone takes as given; the plan has made sure that it is there."""
         try:
-            return assess(stage, config, inputs, context).artifact
+            artifact = assess(stage, config, inputs, context).artifact
         except NotThere:
             return None
+        if artifact:
+            self.page.ended(stage.title(config), "taken from the store", stage.headline(artifact.stats), artifact)
+        return artifact
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -112,9 +112,15 @@ def _store(config: Path | None) -> Iterator[Finding]:
 
 def _sources() -> Iterator[Finding]:
     try:
-        sources = [crawl.source for crawl in Project.open().crawls()]
-    except UserError:  # not a project's folder, which the store's line says, or a file with a mistake
+        project = Project.open()
+    except UserError:  # not a project's folder, which the store's line says
         sources = [load_source(name) for name in shipped_sources()]
+    else:
+        try:
+            sources = [crawl.source for crawl in project.crawls()]
+        except UserError as error:
+            yield Finding("problem", "source", str(error), "mend the file")
+            return
     for source in sources:
         try:
             source.user_agent_header()
