@@ -156,7 +156,7 @@ class StageProgress:
         if len(self.curves.get("loss", ())) > 1:
             lines.append(picture("Loss so far", curve_svg(self.curves)))
         rows = [
-            ("done", plain(standing.count)),
+            ("done", plain(standing.count) if standing.unit else ""),
             ("rate", plain(standing.speed)),
             ("time left", standing.left.removesuffix(" left")),
             *((plain(name.replace("_", " ")), plain(text)) for name, text in standing.texts().items()),
