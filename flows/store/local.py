@@ -17,7 +17,6 @@ import fcntl
 import functools
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from pydantic import ValidationError
 from flows.store.contents import content_digest
 from flows.store.manifest import MANIFEST, InputEntry, Manifest, Name
 from textmill.errors import UserError
-from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder
+from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, temporary_path
 from textmill.progress import Clock, Progress, quiet
 
 logger = logging.getLogger(__name__)
@@ -299,7 +298,7 @@ def check_folder(folder: Path, what: str, remedy: str) -> None:
     Raises:
         UserError: it cannot be made or written; the message says what it is for (`what`) and the `remedy`.
     """
-    probe = folder / f".probe-{os.getpid()}"
+    probe = temporary_path(folder / "probe")  # of this call alone: crawls beside each other look at the same time
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()

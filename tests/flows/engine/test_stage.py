@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -461,3 +462,10 @@ def test_after_kill_9_the_lock_is_free_and_the_work_continues(store):
     assert out.startswith(("step 5", "step 6"))  # never from the start, whatever the moment of the kill
     artifact = next(store.artifacts())
     assert (artifact.path / "steps.txt").read_text().split() == [str(step) for step in range(12)]
+
+
+def test_threads_of_one_run_may_look_at_the_same_time_whether_a_store_can_be_written(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for look in [pool.submit(Store(tmp_path).check_writable) for _ in range(2000)]:
+            look.result()
+    assert list(tmp_path.iterdir()) == []
