@@ -81,7 +81,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
     name: str = Field("pipeline", description="Names the runs of this configuration")
     description: str = Field("", description="What it is, in one line, for its deployment's page")
     schedule: Schedule | None = Field(None, description="When the service runs the whole pipeline by itself")
-    store: str = Field("store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix")
+    store: str = Field(
+        "store", description="Folder of the finished artifacts, or a URL: s3://bucket/prefix; the project's if left out"
+    )
     runner: ExecutorConfig = Field(default_factory=ExecutorConfig)
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
     ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
@@ -106,7 +108,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
         if not (info.context and isinstance(document, Mapping)):
             return document
         folder: Path = info.context["folder"]
-        return _with_paths({"store": "store", **document}, lambda place: str(_within(folder, place)))
+        written = _with_paths(document, lambda place: str(_within(folder, place)))
+        return {"store": str(_within(project_folder(folder), "store")), **written}
 
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
