@@ -72,9 +72,11 @@ class LivePage:
     def refresh(self) -> None:
         """Show how it stands now."""
         with self._lock:
-            if not self._closed:
-                self._best_effort(self._show, self.render(), self.title)
-            self.due = time.monotonic() + PAGE_SECONDS  # counted from the end: a server that is away takes its time
+            try:
+                if not self._closed:
+                    self._best_effort(self._show, self.render(), self.title)
+            finally:  # counted from the end: a server that is away takes its time
+                self.due = time.monotonic() + PAGE_SECONDS
 
     def close(self, text: str, description: str) -> None:
         """Show this, and nothing after it."""
@@ -141,7 +143,14 @@ class Watch:
         return self.bars.showing(work) if self.bars else nullcontext()
 
     def _run(self, ended: threading.Event) -> None:
+        failed: set[LivePage] = set()
         while not ended.wait(TICK_SECONDS):
             for page in list(self._pages):
-                if time.monotonic() >= page.due:
+                if time.monotonic() < page.due:
+                    continue
+                try:
                     page.refresh()
+                except Exception as error:  # the page is wrong about the work; the other pages and the work go on
+                    if page not in failed:
+                        page.logger.warning("The page of %s cannot be drawn (%r)", page.title, error)
+                    failed.add(page)

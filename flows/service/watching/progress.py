@@ -90,7 +90,8 @@ class StageProgress:
         self.clock = clock or Clock()
         self.started = datetime.now(UTC)
         self.standing = Standing()
-        self.curves: dict[str, list[tuple[float, float]]] = {}
+        # Both are there from the start: the watch draws them while the work adds to them.
+        self.curves: dict[str, list[tuple[float, float]]] = {"loss": [], "validation_loss": []}
         self._logged = time.monotonic()
         self._phase_began = (0.0, 0.0)  # what was done then, and seconds on the clock
 
@@ -117,9 +118,8 @@ class StageProgress:
         return (done - before) / (seconds - since) if seconds - since > 0.5 else 0.0
 
     def _keep_losses(self, done: float, metrics: Mapping[str, object]) -> None:
-        for name in ("loss", "validation_loss"):
+        for name, curve in self.curves.items():
             if isinstance(value := metrics.get(name), int | float):
-                curve = self.curves.setdefault(name, [])
                 if not curve or done > curve[-1][0]:
                     curve.append((done, float(value)))
                 if len(curve) > CURVE_POINTS:
@@ -153,7 +153,7 @@ class StageProgress:
         if share is not None:
             filled = round(BAR_CHARACTERS * share)
             lines.append(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)} {100 * share:.0f} %\n")
-        if len(self.curves.get("loss", ())) > 1:
+        if len(self.curves["loss"]) > 1:
             lines.append(picture("Loss so far", curve_svg(self.curves)))
         rows = [
             ("done", plain(standing.count) if standing.unit else ""),
@@ -173,7 +173,8 @@ def first_line(error: BaseException) -> str:
 
 
 def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Curves over the steps as a small SVG element, each with its name and its last value."""
+    """Curves over the steps as a small SVG element, each with its name and its last value; empty ones are left out."""
+    curves = {name: list(curve) for name, curve in curves.items() if curve}  # as of now: the work goes on
     width, height, right, margin = 640, 200, 170, 24
     points = [point for curve in curves.values() for point in curve]
     first, last = min(x for x, _ in points), max(x for x, _ in points)

@@ -137,6 +137,45 @@ def test_the_watch_shows_work_soon_and_goes_on_while_the_work_says_nothing(prefe
     assert "3/9 steps" in second[0].data
 
 
+def test_a_page_that_cannot_be_drawn_is_told_once_and_the_other_pages_go_on(prefect_server, caplog, monkeypatch):
+    monkeypatch.setattr("flows.service.watching.live.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("flows.service.watching.live.PAGE_SECONDS", 0.0)
+    tries = []
+
+    def broken() -> str:
+        tries.append(1)
+        raise KeyError("a row that is not there")
+
+    def train(progress, page):
+        bad = LivePage("broken", "the broken one", broken, page.logger)
+        with Watch() as watch, watch.showing(bad), watch.showing(page):
+            deadline = time.monotonic() + 60
+            while len(tries) < 3 or not shown():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        return shown()
+
+    [page] = in_a_task(train)
+    assert page.key == "pretraining-of-small"
+    assert caplog.text.count("The page of the broken one cannot be drawn") == 1
+
+
+def test_a_curve_that_begins_while_the_page_is_drawn_does_no_harm():
+    progress = StageProgress("pretrain small", logging.getLogger("here"))
+    for step in (1, 2):
+        progress(step, 4, unit="steps", loss=4 / step)
+
+    class Meanwhile(list):
+        """A curve in whose midst the work tells its first validation loss."""
+
+        def __iter__(self):
+            progress(3, 4, unit="steps", loss=1.5, validation_loss=2.0)
+            return super().__iter__()
+
+    progress.curves["loss"] = Meanwhile(progress.curves["loss"])
+    assert "![Loss so far]" in progress.page()
+
+
 def test_work_that_is_over_in_a_moment_leaves_no_live_page(prefect_server):
     def train(progress, page):
         with Watch() as watch, watch.showing(page, progress):
