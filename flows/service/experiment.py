@@ -30,6 +30,8 @@ from textmill.secrets import masked_errors
     validate_parameters=False,
 )
 @takes(experiment_form(), REQUIRED["experiment"])
+@beating()
+@masked_errors()
 def experiment(
     *, name: str, seeds: int = 1, overrides: Mapping[str, Any] | None = None, config: str = DEFAULT_CONFIG
 ) -> State[Outcome]:
@@ -37,8 +39,6 @@ def experiment(
     return put_to_the_test(plan_experiment(name, Path(config), checked(overrides), seeds), name)
 
 
-@beating()
-@masked_errors()
 def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
     """Build every variant and compare them, inside a flow."""
     logger = get_run_logger()

@@ -14,10 +14,12 @@ from flows.pipeline.config import load_config
 from flows.pipeline.gc import needed
 from flows.pipeline.verify import Verification
 from flows.pipeline.verify import verify as verify_artifacts
+from flows.service.beats import beating
 from flows.service.watching.live import BestEffort, Watch
 from flows.service.watching.progress import StageProgress
 from flows.store.open import open_store
 from textmill.errors import UserError
+from textmill.secrets import masked_errors
 
 DEFAULT_STORE = "store"
 
@@ -29,6 +31,8 @@ def run_name() -> str:
 
 
 @flow(name="verify", flow_run_name=run_name, persist_result=False)
+@beating()
+@masked_errors()
 def verify(config: str = "", store: str = DEFAULT_STORE) -> State[Verification]:
     """Compare the SHA-256 of every file with what was sealed; damage makes the run fail, with the list of it.
 
