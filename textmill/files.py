@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedIOBase
 from pathlib import Path
 from secrets import token_hex
@@ -95,8 +95,13 @@ def files_below(folder: Path) -> list[str]:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
-    return sum((folder / name).stat().st_size for name in files_below(folder))
+    """Bytes of all files below `folder`. Somebody may be at work there: what is gone when it is looked at is 0."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(place, name).stat().st_size
+    return size
 
 
 def sha256(path: Path) -> str:

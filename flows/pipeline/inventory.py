@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,8 +82,12 @@ def _sealed(artifact: Artifact, step: Step | None) -> Item:
 
 
 def _under_way(store: Store, steps: dict[Name, Step]) -> Iterator[Item]:
-    """The work folders of this machine."""
+    """The work folders of this machine. Builds are at work in them: files come and go, and a folder that is sealed
+    between two looks is left out."""
     for folder in sorted(store.root.glob("*/.work-*/")):
+        changed = _last_change(folder)
+        if changed is None:
+            continue
         name = (folder.parent.name, folder.name.removeprefix(".work-"))
         step = steps.get(name)
         yield Item(
@@ -91,10 +96,19 @@ def _under_way(store: Store, steps: dict[Name, Step]) -> Iterator[Item]:
             fingerprint=name[1],
             state="building" if store.is_locked(*name) else "interrupted",
             size=folder_size(folder),
-            changed=_last_change(folder),
+            changed=changed,
             step=step,
         )
 
 
-def _last_change(folder: Path) -> datetime:
-    return datetime.fromtimestamp(max(path.stat().st_mtime for path in (folder, *folder.iterdir())), UTC)
+def _last_change(folder: Path) -> datetime | None:
+    """None if the folder is gone."""
+    try:
+        paths = [folder, *folder.iterdir()]
+    except FileNotFoundError:
+        return None
+    times = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC) if times else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from flows.pipeline.inventory import inventory
 from flows.pipeline.plan import Step
 from flows.stages.report import ReportConfig
 from flows.store.local import Artifact, Store
+from textmill.files import folder_size
 
 
 class Counted(Stage[ReportConfig]):
@@ -73,6 +76,34 @@ def test_a_work_folder_is_building_while_a_process_holds_its_lock_and_else_inter
     with (work.parent / ".lock-0123456789abcdef").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert [item.state for item in inventory(store, [step])] == ["building"]
+
+
+def test_files_and_folders_that_vanish_while_they_are_looked_at_do_no_harm(store, monkeypatch):
+    """A build at work renames and removes files at any moment."""
+    works = [store.workdir("pretrain", name) for name in ("0123456789abcdef", "fedcba9876543210")]
+    for work in works:
+        work.mkdir(parents=True)
+        (work / "half").write_bytes(b"12345")
+        (work / ".half.1a2b.tmp").write_bytes(b"123")
+    going, sealed = works
+    stat, iterdir = Path.stat, Path.iterdir
+
+    def gone_by_now(path: Path, **options):
+        if path.suffix == ".tmp":
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    def sealed_by_now(path: Path):
+        if path == sealed:
+            shutil.rmtree(path)
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "stat", gone_by_now)
+    monkeypatch.setattr(Path, "iterdir", sealed_by_now)
+    assert [(item.fingerprint, item.size) for item in inventory(store)] == [("0123456789abcdef", 5)]
+    (going / ".other.3c4d.tmp").write_bytes(b"123")
+    assert folder_size(going) == 5
+    assert folder_size(sealed) == 0
 
 
 def test_what_a_run_would_make_is_missing_and_stands_in_the_order_of_the_chain(store):
