@@ -14,12 +14,18 @@ import re
 from urllib.parse import quote
 
 from textmill.errors import UserError
-from textmill.secrets import MASK, mask_addresses, remember
+from textmill.secrets import MASK, is_secret_parameter, mask_addresses, remember
 
 __all__ = ["expand", "is_resolvable", "not_masked", "shown", "without_secrets"]
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}|\A\$(\w+)\Z")
 _USERINFO = re.compile(r"://([^/?#]*)@")
+# what is signed, of Amazon, Google, Alibaba and Microsoft, and changes with the signature
+_SIGNED = re.compile(
+    r"(?:x-(?:amz|goog|oss|ms)-[\w-]+|expires|policy|key-pair-id|googleaccessid|se|st|sv|sr|sp|ss|srt|spr|sip"
+    r"|sk(?:oid|tid|t|e|s|v))=",
+    re.I,
+)
 
 
 def not_masked(address: str) -> str:
@@ -72,13 +78,19 @@ def shown(address: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """What a URL is known by: without user and password, and without its query if that holds a token or a signature,
-    so that a fresh one names the same thing. Any other query may say which file is meant, and counts.
+    """What a URL is known by: without user and password, and without tokens, signatures and what is signed with them
+    (when it expires, who may use it), so that a fresh signature names the same thing. Any other part of a query may say
+    which file is meant, and counts.
 
     Example:
         >>> without_secrets("https://me:secret@example.org/a.parquet?sig=ab12&se=2026-01-01")
         'https://example.org/a.parquet'
-        >>> without_secrets("https://example.org/get?file=a.parquet")
+        >>> without_secrets("https://example.org/get?file=a.parquet&token=ab12")
         'https://example.org/get?file=a.parquet'
     """
-    return mask_addresses(url).replace(f"{MASK}@", "").replace(f"?{MASK}", "")
+    place, _, query = url.partition("?")
+    place = mask_addresses(place).replace(f"{MASK}@", "")
+    parameters = query.split("&") if query else []
+    if any(map(is_secret_parameter, parameters)):
+        parameters = [one for one in parameters if not (is_secret_parameter(one) or _SIGNED.match(one))]
+    return f"{place}?{'&'.join(parameters)}" if parameters else place

@@ -46,14 +46,16 @@ def disk_complaint(error: BaseException, folder: Path) -> str | None:
     while seen is not None and not isinstance(seen, UserError):
         number = seen.errno if isinstance(seen, OSError) else None
         if number in FULL or FULL_TEXT.search(str(seen)):
-            where = _existing(folder)
+            named = getattr(seen, "filename", None)
+            full = Path(named).parent if isinstance(named, str) else folder  # which need not be on the same disk
+            where = _existing(full)
             free = shutil.disk_usage(where).free / 1e6
             return (
-                f"the disk is full: {free:,.1f} MB free for {folder} (mounted at {_mount(where)}). What was finished "
+                f"the disk is full: {free:,.1f} MB free for {full} (mounted at {_mount(where)}). What was finished "
                 "is kept: make room (`textmill gc --dry-run` shows what nothing needs) and run again"
             )
-        if number in FORBIDDEN and isinstance(seen, OSError):
-            return f"{seen.filename or folder} may not be written or read ({seen.strerror}): correct its owner or mode"
+        if number in FORBIDDEN and isinstance(seen, OSError) and seen.filename:  # a socket may be forbidden, too
+            return f"{seen.filename} may not be written or read ({seen.strerror}): correct its owner or mode"
         seen = seen.__cause__ or seen.__context__
     return None
 

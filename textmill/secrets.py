@@ -22,7 +22,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 __all__ = [
-    "MASK", "hashed", "holds_secret", "mask", "mask_addresses", "mask_logs", "masked", "masked_errors", "remember",
+    "MASK", "hashed", "holds_secret", "is_secret_parameter", "mask", "mask_addresses", "mask_logs", "masked",
+    "masked_errors", "remember",
 ]  # fmt: skip
 
 MASK = "***"
@@ -45,7 +46,11 @@ _PARAMETER = re.compile(
     re.I,
 )
 _HEADER = re.compile(r"(authorization['\"]?\s*[:=]\s*b?['\"]?(?:basic|bearer)\s+)[^\s'\"]+", re.I)
-_VARIABLE = re.compile(r"(?:\A|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|KEY|KEY_ID|AUTH_STRING)\Z", re.I)
+_VARIABLE = re.compile(
+    r"(?:\A|_|PG)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASS|(?<=_)PWD|PAT|CREDENTIALS?|API_?KEY|KEY|KEY_ID|AUTH_STRING"
+    r"|CONNECTION_STRING)\Z",
+    re.I,
+)
 
 _known: set[str] = set()
 
@@ -64,6 +69,11 @@ def mask_addresses(text: str) -> str:
     """
     text = _USERINFO.sub(f"{MASK}@", text)
     return _QUERY.sub(lambda query: f"?{MASK}" if _PARAMETER.search(query[0]) else query[0], text)
+
+
+def is_secret_parameter(parameter: str) -> bool:
+    """Whether one `name=value` of a query is a token, a signature or a key."""
+    return _PARAMETER.match(f"&{parameter}") is not None
 
 
 def masked(value: Any, hide: Callable[[str], str] = mask_addresses) -> Any:

@@ -91,6 +91,8 @@ def _inputs_that_stay(job: Job[Config]) -> Iterator[None]:
         yield
     except Exception as error:
         _check_inputs(job, error)
+        if isinstance(error, Damaged):  # what an interrupted build made of these files may be wrong, too
+            shutil.rmtree(job.out)
         raise
     _check_inputs(job)
 

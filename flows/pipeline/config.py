@@ -163,7 +163,10 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     result = dict(document)
     if "store" in result:
         result["store"] = placed(result["store"])
-    ingest, scrape = result.get("ingest"), result.get("scrape")
+    ingest, scrape, runner = result.get("ingest"), result.get("scrape"), result.get("runner")
+    job = runner.get("job") if isinstance(runner, Mapping) else None
+    if isinstance(runner, Mapping) and isinstance(job, Mapping) and "folder" in job:
+        result["runner"] = {**runner, "job": {**job, "folder": placed(job["folder"])}}
     if isinstance(ingest, Mapping) and "path" in ingest:
         path = placed(ingest["path"])  # whole, because manifests keep it
         result["ingest"] = {**ingest, "path": path if path is ingest["path"] else str(Path(path).absolute())}

@@ -10,8 +10,8 @@ along the lineage: they are shown, but a recrawl that changed nothing does not m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -20,7 +20,7 @@ from flows.engine.page import Bars, Block, Picture
 from flows.engine.stage import Job, Stage, each_of
 from flows.stages import stage_named
 from flows.store.lineage import lineage
-from flows.store.local import Artifact
+from flows.store.local import Artifact, Damaged
 from flows.store.manifest import Name
 
 
@@ -50,12 +50,12 @@ class Section:
     level: int
     origins: list[Section]
     headline: str
-    number: str
-    unit: str
-    blocks: list[Block]
-    metrics: Mapping[str, object]
-    work: str
-    rate: str
+    number: str = ""
+    unit: str = ""
+    blocks: list[Block] = field(default_factory=list)
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    work: str = ""
+    rate: str = ""
 
     @property
     def anchor(self) -> str:
@@ -74,8 +74,9 @@ class Report(Stage[ReportConfig]):
         from flows.stages.html import template
 
         sections: dict[Name, Section] = {}
+        given = {artifact.name for artifact in each_of(job.inputs)}
         for artifact in lineage(each_of(job.inputs), job.context.store):
-            sections[artifact.name] = _section(artifact, sections)
+            sections[artifact.name] = _section(artifact, sections, given)
         shown = list(sections.values())
         page = template("report.html").render(
             title=job.config.title,
@@ -97,17 +98,28 @@ def _levels(sections: list[Section]) -> list[int]:
     return sorted({section.level for section in sections})
 
 
-def _section(artifact: Artifact, earlier: Mapping[Name, Section]) -> Section:
+def _section(artifact: Artifact, earlier: Mapping[Name, Section], given: Set[Name]) -> Section:
+    """One artifact's. A damaged one that the report is not made from, which its run may not build again, is named."""
+    origins = [earlier[entry.name] for entry in artifact.manifest.origins if entry.name in earlier]
+    level = max((origin.level + 1 for origin in origins), default=0)
+    try:
+        return _drawn(artifact, level, origins)
+    except Damaged as damaged:
+        if damaged.artifact.name in given:
+            raise
+        return Section(artifact, level, origins, f"not shown, because it is damaged: {damaged.damage}")
+
+
+def _drawn(artifact: Artifact, level: int, origins: list[Section]) -> Section:
     from flows.stages.html import flat_metrics
 
     stage, stats = stage_named(artifact.manifest.stage), artifact.stats
     amount, unit = stage.work(stats) if stage else (0, "")
     rate = amount / artifact.manifest.seconds if artifact.manifest.seconds else 0
-    origins = [earlier[entry.name] for entry in artifact.manifest.origins if entry.name in earlier]
     number, counted = stage.highlight(stats) if stage else ("", "")
     return Section(
         artifact,
-        level=max((origin.level + 1 for origin in origins), default=0),
+        level=level,
         origins=origins,
         headline=stage.headline(stats) if stage else "",
         number=number,

@@ -194,6 +194,8 @@ class Store:
 
     def open(self, artifact: Artifact, name: str) -> BufferedIOBase:
         path = artifact.path / name
+        if not path.exists():
+            raise Damaged(artifact, f"{name} is missing")
         if content_digest(path) != artifact.manifest.files[name].sha256:
             there = self.in_place_of(artifact)  # a rebuild that came out the same has records of its own
             if there is None or content_digest(path) != there.manifest.files[name].sha256:

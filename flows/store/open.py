@@ -20,7 +20,7 @@ def open_store(location: str) -> Store:
         from flows.store.remote import RemoteStore
 
         return RemoteStore(address, shown(location))
-    return Store(Path(address))
+    return Store(Path(address).expanduser())
 
 
 def open_artifact(location: str) -> Artifact:
@@ -30,7 +30,7 @@ def open_artifact(location: str) -> Artifact:
         UserError: there is no such artifact, or its store cannot be opened.
     """
     place = location if is_remote(location) else expand(location)
-    full = place.rstrip("/") if is_remote(place) else str(Path(place).resolve())
+    full = place.rstrip("/") if is_remote(place) else str(Path(place).expanduser().resolve())
     root, stage, fingerprint = ["", "", *full.rsplit("/", 2)][-3:]
     artifact = open_store(root or "/").find(stage, fingerprint)
     if artifact is None:

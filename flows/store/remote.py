@@ -28,7 +28,7 @@ import shutil
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
 
 from fsspec import AbstractFileSystem, Callback
@@ -49,6 +49,7 @@ STAMP = "%Y%m%dT%H%M%SZ"
 UPLOAD = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{8}")  # when it began, and a random part
 UPLOAD_TIME = timedelta(days=1)  # one that began longer ago is not under way any more
 READERS = 16
+COMPARED_BYTES = 16_000_000
 OPTIONS = {"s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"mode": "standard"}}}}  # else minutes of silence
 REMEDIES = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the profile) and, if it is not Amazon's, AWS_ENDPOINT_URL"
@@ -151,6 +152,23 @@ class RemoteStore(Store):
         return super().folder(manifest) / upload_of(manifest)
 
     def open(self, artifact: Artifact, name: str) -> BufferedIOBase:
+        """One file of the bucket. A small one, such as metrics, is compared with its SHA-256; of a large one a reader
+        takes parts.
+
+        Raises:
+            Damaged: it differs.
+        """
+        entry = artifact.manifest.files[name]
+        if entry.size > COMPARED_BYTES:
+            return self._open(artifact, name)
+        with self._open(artifact, name) as file:
+            contents = BytesIO(file.read())
+        if sha256_of(contents) != entry.sha256:
+            raise Damaged(artifact, f"{name} has been altered (SHA-256 differs)")
+        contents.seek(0)
+        return contents
+
+    def _open(self, artifact: Artifact, name: str) -> BufferedIOBase:
         file: BufferedIOBase = self.fs.open(f"{self._files_path(artifact.manifest)}/{name}", "rb")
         return file
 
@@ -164,7 +182,7 @@ class RemoteStore(Store):
         return {path.removeprefix(f"{base}/"): entry["size"] for path, entry in found.items()}
 
     def content_digest(self, artifact: Artifact, name: str) -> str:
-        with self.open(artifact, name) as file:
+        with self._open(artifact, name) as file:
             return sha256_of(file)
 
     def fetch(self, artifact: Artifact, progress: Progress) -> None:

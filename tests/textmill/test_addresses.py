@@ -55,3 +55,5 @@ def test_a_signed_url_is_known_without_its_query_and_any_other_with_it():
     signed = "https://me:pw@e.org/a.parquet?X-Amz-Date=20260101T000000Z&X-Amz-Signature={}"
     assert {without_secrets(signed.format(sign)) for sign in ("0f", "1e")} == {"https://e.org/a.parquet"}
     assert without_secrets("https://e.org/get?file=a.parquet") == "https://e.org/get?file=a.parquet"
+    files = {without_secrets(f"https://e.org/get?file={name}&access_token=0f1e2d") for name in "ab"}
+    assert files == {"https://e.org/get?file=a", "https://e.org/get?file=b"}

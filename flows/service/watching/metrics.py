@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from threading import Lock
 
 from prefect.settings import PREFECT_CLIENT_METRICS_ENABLED
 from prometheus_client import Gauge
 
 LABELS = ("stage", "label", "pipeline")
+_making = Lock()
 
 
 class Gauges:
@@ -40,7 +42,12 @@ class Gauges:
                 _gauge(name).labels(*self._values).set(value)
 
 
-@cache
 def _gauge(name: str) -> Gauge:
+    with _making:  # stages beside each other may be the first to report a figure
+        return _made(name)
+
+
+@cache
+def _made(name: str) -> Gauge:
     metric = "textmill_" + re.sub(r"[^a-z0-9_]", "_", name.lower())
     return Gauge(metric, f"{name.replace('_', ' ')} of the stages at work", LABELS)

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.long
 
 KEEP = 'cp "$1" "$SCRIPTS/job-$$"; echo "Submitted batch job $$, OAR_JOB_ID=$$"'
 # A script is deleted as soon as it was submitted: a batch system has its own copy by then.
-START = 'cp "$1" "$SCRIPTS/job-$$"; setsid bash "$SCRIPTS/job-$$" >"$SCRIPTS/log-$$" 2>&1 & echo "Submitted batch job $!"'
+START = (
+    'cp "$1" "$SCRIPTS/job-$$"; setsid bash "$SCRIPTS/job-$$" >"$SCRIPTS/log-$$" 2>&1 & echo "Submitted batch job $!"'
+)
 ACCOUNT_PROBLEM = "echo 'sbatch: error: Invalid account or partition' >&2; exit 1"
 
 
