@@ -55,7 +55,8 @@ def up(host: str, port: int, database: str | None, echo: Echo) -> None:
     check_database(database)
     with temporary_settings({PREFECT_API_URL: f"{address}/api"}), _server(host, port, database, echo) as server:
         echo("Deploying what the project declares")
-        deploy(DeployOptions(), echo)
+        with _reaching(server):
+            deploy(DeployOptions(), echo)
         work(socket.gethostname(), [], echo, server)
 
 
@@ -74,7 +75,8 @@ def work(name: str, queues: list[str], echo: Echo, server: Program | None = None
     cancelled, so that trainings save their checkpoints.
 
     Raises:
-        UserError: no server, or a pool whose runs are not processes; later, the worker or its `server` died.
+        UserError: no server, or a pool whose runs are not processes; the server cannot be reached any more before the
+            worker is online; later, the worker or its `server` died.
     """
     check_server()
     _check_pool()
@@ -83,15 +85,43 @@ def work(name: str, queues: list[str], echo: Echo, server: Program | None = None
     echo("Starting the worker")
     with _running(start_program("the worker", command, environment())) as worker:
         try:
-            while name not in online():
-                worker.check()
-                time.sleep(0.5)
+            with _reaching(server):
+                _wait_until_online(name, worker, server, echo)
             echo(f"Worker online; watch at {PREFECT_API_URL.value().removesuffix('/api')}; Ctrl-C stops it")
             _watch(worker, server)
         except KeyboardInterrupt:
             echo("Stopping: runs under way are told to save what they have")
             _cancel_runs(name, echo)
             raise
+
+
+def _wait_until_online(name: str, worker: Program, server: Program | None, echo: Echo) -> None:
+    """Until the server has heard from the worker; one of them gone is a UserError."""
+    started = said = time.monotonic()
+    while name not in online():
+        worker.check()
+        if server:
+            server.check()
+        now = time.monotonic()
+        if now - said > SAY_SECONDS:
+            said = now
+            echo(f"The worker is not online yet, after {now - started:.0f} s")
+        time.sleep(0.5)
+
+
+@contextmanager
+def _reaching(server: Program | None) -> Iterator[None]:
+    """In the block, a server that cannot be reached any more is a UserError: ours has ended, or it does not answer."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        if server:
+            server.check()
+        where = PREFECT_API_URL.value()
+        raise UserError(
+            f"the Prefect server at {where} does not answer any more ({str(error) or type(error).__name__})"
+            f"{f'; its log: {server.log}' if server else ''}"
+        ) from None
 
 
 def _watch(worker: Program, server: Program | None) -> None:

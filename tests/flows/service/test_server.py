@@ -10,18 +10,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.engine.devices import LIMIT
 from flows.pipeline.project import Project
 from flows.service.deploying import ensure_server_objects
 from flows.service.deployments import POOL, declared
+from flows.service.programs import Program
+from flows.service.server import _reaching, _wait_until_online
+from textmill.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 TEXTMILL = str(Path(sys.executable).parent / "textmill")
@@ -318,6 +323,58 @@ def test_up_ends_with_an_error_once_its_server_or_its_worker_has_died(part, serv
     assert f"textmill: the {part} was killed by signal 9" in complaint.splitlines()[-1]
     if part == "server":
         assert complaint.endswith(f"its log: {tmp_path}/logs/server-{port}.log\n")
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The address of a server that is no more."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield address
+
+
+@pytest.fixture
+def programs() -> Iterator[tuple[Program, Program]]:
+    """Stand for a worker and a server: processes that only live."""
+    command = [sys.executable, "-c", "import time; time.sleep(300)"]
+    with subprocess.Popen(command) as worker, subprocess.Popen(command) as server:
+        yield Program("the worker", worker, None), Program("the server", server, Path("server.log"))
+        worker.kill()
+        server.kill()
+
+
+def test_a_server_that_dies_before_the_worker_is_online_is_one_line(nobody, programs):
+    worker, server = programs
+    silent = f"the Prefect server at {nobody} does not answer any more"
+    for ours, told in ((server, f"{silent} .*; its log: server.log"), (None, silent)):
+        with pytest.raises(UserError, match=told), _reaching(ours):
+            _wait_until_online("here", worker, ours, print)
+    server.process.kill()
+    server.process.wait(60)
+    with pytest.raises(UserError, match=r"the server was killed by signal 9; its log: server.log"), _reaching(server):
+        _wait_until_online("here", worker, server, print)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_wait_for_a_worker_watches_both_programs_and_says_that_it_waits(victim, programs, monkeypatch):
+    looks = []
+
+    def online() -> list[str]:
+        looks.append(1)
+        if len(looks) == 3:
+            programs[victim].process.kill()
+            programs[victim].process.wait(60)
+        return ["another"]
+
+    monkeypatch.setattr("flows.service.server.online", online)
+    monkeypatch.setattr("flows.service.server.SAY_SECONDS", 0.0)
+    told = []
+    with pytest.raises(UserError, match=f"{programs[victim].name} was killed by signal 9"):
+        _wait_until_online("here", *programs, told.append)
+    assert [line.partition(", after ")[0] for line in told] == ["The worker is not online yet"] * 2
 
 
 def ancestors(pid: int, up_to: int) -> list[int]:
