@@ -26,7 +26,7 @@ from prefect.workers.process import ProcessWorker
 from flows.engine.devices import LIMIT, gpus
 from flows.pipeline.project import Project
 from flows.service import deployments
-from flows.service.deployments import MARK, MODULE, POOL, Deployment, declared
+from flows.service.deployments import MARK, MODULE, POOL, SLUGS, Deployment, declared
 from flows.service.form import run_form
 from flows.service.programs import answers
 from textmill.errors import UserError
@@ -137,18 +137,7 @@ class _Deployments:
         self, deployment: Deployment, flow: Flow[..., Any], before: DeploymentResponse | None
     ) -> dict[str, Any]:
         """What Prefect's own `prefect deploy` sends for the entry; what a person changed in the UI and no file says
-        (whether a schedule is on, job variables) as it is."""
-        schedules = []
-        if declared_schedule := deployment.schedule:
-            [slug] = [schedule["slug"] for schedule in deployment.entry()["schedules"]]
-            switched = {schedule.slug: schedule.active for schedule in before.schedules} if before else {}
-            schedules.append(
-                DeploymentScheduleCreate(
-                    schedule=CronSchedule(cron=declared_schedule.cron, timezone=declared_schedule.timezone),
-                    active=switched.get(slug, declared_schedule.active),
-                    slug=slug,
-                )
-            )
+        (whether a schedule is on, schedules of the person's own, job variables) as it is."""
         entry = deployment.entry()
         variables = self.options.gpu_variables if deployment.queue == "gpu" else {}
         return {
@@ -164,7 +153,7 @@ class _Deployments:
             "work_queue_name": deployment.queue,
             "concurrency_limit": entry["concurrency_limit"]["limit"],
             "concurrency_options": ConcurrencyOptions(collision_strategy=deployment.collision),
-            "schedules": schedules,
+            "schedules": _schedules(deployment, before),
             "pull_steps": self.pull_steps,
             "job_variables": (before.job_variables if before else {}) | variables,
         }
@@ -173,7 +162,7 @@ class _Deployments:
         """When what is declared runs by itself."""
         for deployment in wanted:
             if deployment.schedule:
-                [schedule] = self.known[deployment.title].schedules
+                [schedule] = _of_files(self.known[deployment.title].schedules)
                 yield deployment.title, f"at {deployment.schedule}" if schedule.active else "is switched off"
 
     def gone(self, wanted: Iterable[Deployment]) -> dict[str, DeploymentResponse]:
@@ -187,6 +176,33 @@ class _Deployments:
             and (deployment.entrypoint or "").startswith(f"{MODULE}.")
             and deployment.pull_steps == self.pull_steps
         }
+
+
+def _schedules(deployment: Deployment, before: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
+    """All that a deployment is to have: the server drops those that are not sent."""
+    there = before.schedules if before else []
+    own = _of_files(there)
+    schedules = [
+        DeploymentScheduleCreate.model_validate(one.model_dump(include=set(DeploymentScheduleCreate.model_fields)))
+        for one in there
+        if one not in own
+    ]
+    if declared_schedule := deployment.schedule:
+        slug = SLUGS[declared_schedule.active]
+        switched = {one.slug: one.active for one in own}
+        schedules.append(
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=declared_schedule.cron, timezone=declared_schedule.timezone),
+                active=switched.get(slug, declared_schedule.active),
+                slug=slug,
+            )
+        )
+    return schedules
+
+
+def _of_files(schedules: Iterable[Any]) -> list[Any]:
+    """Those that a file asks for; a person added the others in the UI."""
+    return [one for one in schedules if one.slug in SLUGS.values()]
 
 
 def _form(deployment: Deployment, flow: Flow[..., Any]) -> dict[str, Any]:
@@ -214,7 +230,7 @@ def _is_like(before: DeploymentResponse, payload: dict[str, Any]) -> bool:
     }
     return (
         has == {name: payload[name] for name in has}
-        and told(before.schedules) == told(payload["schedules"])
+        and told(_of_files(before.schedules)) == told(_of_files(payload["schedules"]))
         and (limit.limit if limit else None) == payload["concurrency_limit"]
         and before.concurrency_options == payload["concurrency_options"]
     )

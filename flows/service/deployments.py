@@ -21,12 +21,14 @@ from flows.service.verify import verify
 from scraping.crawling.source import Schedule
 from textmill.errors import UserError
 
-__all__ = ["MARK", "MODULE", "POOL", "Deployment", "declared", "experiment", "pipeline", "verify"]
+__all__ = ["MARK", "MODULE", "POOL", "SLUGS", "Deployment", "declared", "experiment", "pipeline", "verify"]
 
 POOL = "textmill"  # the work pool
 MARK = "textmill"  # a tag of all that `textmill deploy` makes, by which it knows what it may remove
 MODULE = "flows.service.deployments"  # this one, in entrypoints
-SLUG = "declared"  # of the schedule that a file asks for
+# Slugs of the schedule that a file asks for, by whether it asks for it to be on: a person's switch holds for as long as
+# the files say the same.
+SLUGS = {True: "declared", False: "declared-off"}
 TRAINING = ("pretrain", "finetune")
 
 
@@ -81,7 +83,9 @@ class Deployment:
         if self.description:
             entry["description"] = self.description
         if schedule := self.schedule:
-            entry["schedules"] = [{"cron": schedule.cron, "timezone": schedule.timezone, "slug": SLUG}]
+            entry["schedules"] = [
+                {"cron": schedule.cron, "timezone": schedule.timezone, "slug": SLUGS[schedule.active]}
+            ]
             entry["schedules"][0] |= {} if schedule.active else {"active": False}
         if self.triggers:
             entry["triggers"] = list(self.triggers)

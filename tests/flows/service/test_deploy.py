@@ -18,7 +18,7 @@ from flows.service.deployments import declared
 
 PROJECT = Path(__file__).parents[3]
 SITE = "start: [http://example.org]\ncontact: a@example.org\nschedule: {cron: '0 4 * * *', timezone: Europe/Berlin}\n"
-FEW = {"small", "mine", "pretrain"}
+FEW = {"small", "mine", "pretrain", "umb"}
 PASSING = {"id", "created", "updated", "deployment_id", "created_by", "updated_by", "last_polled", "version_id"}
 
 
@@ -103,6 +103,48 @@ def test_what_was_changed_in_the_ui_and_no_file_says_stays(client, project):
     assert deployed()["updated"] == "scrape/mine"
     [schedule] = client.read_deployment_by_name("scrape/mine").schedules
     assert (schedule.schedule.cron, schedule.active) == ("0 5 * * *", False)
+
+
+def test_a_schedule_is_on_as_long_as_the_files_ask_for_it(client, project):
+    """The source umb comes with Textmill: a crawl of it is due once a configuration names it."""
+
+    def active() -> bool:
+        [schedule] = client.read_deployment_by_name("scrape/umb").schedules
+        return schedule.active
+
+    config = project / "configs" / "small.yaml"
+    unasked = config.read_text()
+    deployed()
+    assert not active()
+    config.write_text(unasked.replace("python-docs", "umb"))
+    assert "scrape/umb" in deployed()["updated"]
+    assert active()
+    config.write_text(unasked)
+    assert "scrape/umb" in deployed()["updated"]
+    assert not active()
+
+
+def test_a_schedule_that_a_person_added_in_the_ui_stays(client, project):
+    deployed()
+    weekly = {"cron": "0 6 * * 0", "timezone": "Europe/Berlin"}
+    added = {"schedule": weekly, "active": True, "parameters": {"force": False}}
+    for title in ("scrape/mine", "pretrain/pretrain"):  # with a schedule of a file, and without
+        at = f"/deployments/{client.read_deployment_by_name(title).id}/schedules"
+        client.request("POST", at, json=[added])  # as the UI
+    assert {"scrape/mine", "pretrain/pretrain"} <= set(deployed()["unchanged"].split(", "))
+    (project / "sources" / "mine.yaml").write_text(SITE.replace("0 4", "0 5"))
+    (project / "configs" / "small.yaml").rename(project / "configs" / "mine.yaml")
+    assert {"scrape/mine", "pretrain/pretrain"} <= set(deployed()["updated"].split(", "))
+    declared_one, persons = sorted(
+        client.read_deployment_by_name("scrape/mine").schedules, key=lambda one: not one.slug
+    )
+    assert declared_one.schedule.cron == "0 5 * * *"
+    [alone] = client.read_deployment_by_name("pretrain/pretrain").schedules
+    for schedule in (persons, alone):
+        told = schedule.model_dump(
+            mode="json", include={"schedule": {"cron", "timezone"}, "active": True, "parameters": True}
+        )
+        assert told == added
 
 
 def test_deployments_of_others_are_never_removed(client, project):
