@@ -42,7 +42,7 @@ def up(
 def deploy(
     trainings: Annotated[
         int | None,
-        typer.Option(min=1, help="Trainings at once on all machines; as many as this one has GPUs, or 1, if left out"),
+        typer.Option(min=1, help="Trainings at once on all machines; at first as many as this one has GPUs, or 1"),
     ] = None,
     prune: Annotated[
         bool | None,

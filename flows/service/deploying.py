@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate, WorkPoolCreate
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
@@ -47,7 +48,8 @@ class DeployOptions:
     """How to deploy.
 
     Attributes:
-        trainings: how many at once on all machines; as many as this one has GPUs, or 1, if None.
+        trainings: how many at once on all machines; if None, what the server has, or at first as many as this machine
+            has GPUs, or 1.
         remove: asked with the names of deployments whose declaration is gone: whether to remove them.
         folder: where workers find the project; the working directory if None.
         gpu_variables: job variables of the runs on the queue `gpu`; others stay as the server has them.
@@ -84,7 +86,7 @@ def deploy(options: DeployOptions, echo: Echo) -> None:
             titles = sorted(gone)
             if options.remove(titles):
                 for deployment in gone.values():
-                    client.delete_deployment(deployment.id)
+                    put.remove(deployment.id)
                 echo(f"removed    {', '.join(titles)}")
             else:
                 echo(f"left alone {', '.join(titles)}: not declared any more; `textmill deploy --prune` removes them")
@@ -120,18 +122,38 @@ class _Deployments:
             before = self.known.get(deployment.title)
             payload = self._payload(deployment, flow, before)
             if before and _is_like(before, payload):
-                done["unchanged"].append(deployment.title)
-                continue
-            flow_id = before.flow_id if before else self.client.create_flow_from_name(flow.name)
-            made = self.client.create_deployment(flow_id=flow_id, **payload)
-            for trigger in deployment.triggers:
-                described = DeploymentEventTrigger.model_validate(trigger)
-                described.set_deployment_id(made)
-                _put_automation(self.client, described.as_automation())
-            done["updated" if before else "created"].append(deployment.title)
+                action, there = "unchanged", before.id
+            else:
+                flow_id = before.flow_id if before else self.client.create_flow_from_name(flow.name)
+                action, there = "updated" if before else "created", self.client.create_deployment(flow_id, **payload)
+            self._put_triggers(there, deployment.triggers)
+            done[action].append(deployment.title)
         if any(done[action] for action in ("created", "updated")):
             self.known = self._read()
         return done
+
+    def _put_triggers(self, deployment: UUID, triggers: Iterable[dict[str, Any]]) -> None:
+        """Make the automations that a deployment owns; whether one is enabled stays. They are made anew, because the
+        server refuses to update an automation that has an owner."""
+        automations = []
+        for trigger in triggers:
+            described = DeploymentEventTrigger.model_validate(trigger)
+            described.set_deployment_id(deployment)
+            automations.append(automation := described.as_automation())
+            for known in self.client.read_automations_by_name(automation.name):
+                automation.enabled = known.enabled
+                self.client.delete_automation(known.id)
+        self._remove_triggers(deployment)
+        for automation in automations:
+            self.client.create_automation(automation)
+
+    def _remove_triggers(self, deployment: UUID) -> None:
+        self.client.delete_resource_owned_automations(f"prefect.deployment.{deployment}")
+
+    def remove(self, deployment: UUID) -> None:
+        """Remove a deployment and the automations that it owns."""
+        self._remove_triggers(deployment)
+        self.client.delete_deployment(deployment)
 
     def _payload(
         self, deployment: Deployment, flow: Flow[..., Any], before: DeploymentResponse | None
@@ -238,11 +260,16 @@ def _is_like(before: DeploymentResponse, payload: dict[str, Any]) -> bool:
 
 def ensure_server_objects(client: SyncPrefectClient, trainings: int | None = None) -> None:
     """Make the work pool, the limit of trainings (as many as this machine has GPUs, or else one) and the automations,
-    or bring them up to date. A pool that is there stays as it is; the deployments make its queues."""
+    or bring them up to date. A pool that is there stays as it is, and so does a limit unless `trainings` says another;
+    the deployments make the pool's queues."""
     template = ProcessWorker.get_default_base_job_template()
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-    client.upsert_global_concurrency_limit_by_name(LIMIT, trainings or max(1, len(gpus())))
+    if trainings is None:
+        with suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=max(1, len(gpus()))))
+    else:
+        client.upsert_global_concurrency_limit_by_name(LIMIT, trainings)
     automations = AUTOMATIONS if AUTOMATIONS.is_file() else SHIPPED_AUTOMATIONS
     for document in yaml.safe_load(automations.read_text())["automations"]:
         _put_automation(client, AutomationCore.model_validate(document))

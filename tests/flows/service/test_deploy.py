@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
+from flows.engine.devices import LIMIT
 from flows.service import deploying
 from flows.service.deploying import AUTOMATIONS, DeployOptions, deploy, ensure_server_objects
 from flows.service.deployments import declared
@@ -160,6 +161,50 @@ def test_deployments_of_others_are_never_removed(client, project):
         client.create_deployment(mine.flow_id, name, **(shared | changed))
     assert "removed" not in deployed(remove=lambda titles: True)
     assert {"scrape/by-hand", "scrape/of-another-project", "scrape/of-another-program"} <= snapshot(client).keys()
+
+
+def test_automations_follow_the_triggers_of_their_deployment(client, project):
+    def write(**schedules: str | None) -> None:
+        """Sources of the pipeline, with a schedule or without."""
+        for name, schedule in schedules.items():
+            lines = SITE.splitlines()[:2] + ([f"schedule: {{cron: '{schedule}'}}"] if schedule else [])
+            (project / "sources" / f"{name}.yaml").write_text("\n".join(lines))
+
+    def made() -> list[tuple[bool, set[str]]]:
+        found = client.read_automations_by_name("textmill-small-sources-changed")
+        return [(one.enabled, set(one.trigger.match["textmill.label"])) for one in found]
+
+    config = project / "configs" / "small.yaml"
+    config.write_text(config.read_text().replace("- python-docs", "- mine\n  - other"))
+    write(mine="0 4 * * *", other=None)
+    deployed()
+    assert made() == [(False, {"mine"})]
+    [automation] = client.read_automations_by_name("textmill-small-sources-changed")
+    client.request("PATCH", f"/automations/{automation.id}", json={"enabled": True})  # as the UI
+    write(other="0 5 * * *")
+    assert "pipeline/small" in deployed()["unchanged"]
+    assert made() == [(True, {"mine", "other"})]
+    write(mine=None, other=None)
+    deployed()
+    assert made() == []
+    write(mine="0 4 * * *")
+    deployed()
+    assert made() == [(False, {"mine"})]
+    config.rename(project / "configs" / "mine.yaml")
+    assert "pipeline/small" in deployed(remove=lambda titles: True)["removed"]
+    assert made() == []
+
+
+def test_the_limit_of_trainings_stays_until_another_is_asked_for(client, project):
+    def limit() -> int:
+        return client.read_global_concurrency_limit_by_name(LIMIT).limit
+
+    ensure_server_objects(client, 3)
+    assert limit() == 3
+    ensure_server_objects(client)
+    assert limit() == 3
+    ensure_server_objects(client, 1)
+    assert limit() == 1
 
 
 def test_job_variables_and_folder_are_those_asked_for(client, project):
