@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """The installed versions against what Textmill's own metadata asks for."""
-    wrong = []
+    wrong: dict[Requirement, str] = {}
     for line in importlib.metadata.requires("textmill") or []:
         wanted = Requirement(line)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
@@ -64,12 +65,13 @@ def _packages() -> Iterator[Finding]:
         try:
             found = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{wanted.name} is missing")
+            wrong[wanted] = f"{wanted.name} is missing"
             continue
         if not wanted.specifier.contains(found.partition("+")[0], prereleases=True):
-            wrong.append(f"{wanted.name} is {found}, not {wanted.specifier}")
+            wrong[wanted] = f"{wanted.name} is {found}, not {wanted.specifier}"
     if wrong:
-        yield Finding("problem", "packages", "; ".join(wrong), "pip install -c constraints.txt -e .")
+        remedy = f"pip install {shlex.join(map(str, wrong))}"
+        yield Finding("problem", "packages", "; ".join(wrong.values()), remedy)
     else:
         yield Finding("ok", "packages", f"as required; Prefect {importlib.metadata.version('prefect')}")
 

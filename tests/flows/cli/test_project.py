@@ -47,6 +47,17 @@ def test_what_is_missing_is_said_where_nobody_can_be_asked(tmp_path):
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    taken = tmp_path / "README.md"
+    taken.write_text("")
+    with pytest.raises(UserError, match=r"README.md is a file: choose another folder"):
+        init(taken, "--demo")
+    with pytest.raises(UserError, match=r"cannot write \S*README.md/mine/configs: Not a directory; choose another"):
+        init(taken / "mine", "--demo")
+    with pytest.raises(UserError, match=r"cannot write /proc/mine\S*: No such file or directory; choose another"):
+        init("/proc/mine", "--demo")
+
+
 @pytest.fixture
 def site(tmp_path):
     """The URL of a small site."""
