@@ -134,17 +134,26 @@ def jobs_of(job: JobConfig, workers: int) -> int:
 @contextmanager
 def watching_jobs(client: Any, ended: Callable[[], None]) -> Iterator[None]:
     """Call `ended` once there have been workers and for some minutes none is left: no job comes back by itself."""
-    stop = threading.Event()
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    stop, joined = threading.Event(), threading.Event()
+
+    class Joined(SchedulerPlugin):  # type: ignore[misc]
+        """Notes that a worker has joined, however shortly it stayed."""
+
+        def add_worker(self, *_: Any, **__: Any) -> None:
+            joined.set()
+
+    client.cluster.scheduler.add_plugin(Joined(), name="textmill-joined")
 
     def watch() -> None:
-        without = 0
-        seen = False
+        without, said = 0, False
         while not stop.wait(LOOK_SECONDS) and without < LOOKS:
             there = bool(client.nthreads())
-            if there and not seen:
+            if there and not said:
                 logger.info("The first job's workers are at work")
-            seen |= there
-            without = 0 if there or not seen else without + 1
+                said = True
+            without = 0 if there or not joined.is_set() else without + 1
         if not stop.is_set():
             ended()
 
