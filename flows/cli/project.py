@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -40,30 +42,34 @@ def init(
         if not sys.stdin.isatty():
             raise UserError("what is to be crawled? Say --site URL, or --demo for the Python documentation")
         site = typer.prompt("The site to crawl (empty: the Python documentation, as a demo)", default="").strip()
-    if os.path.isfile(folder):  # False as well where nobody may look
-        raise UserError(f"{folder} is a file: choose another folder")
+    with _refusals():
+        if folder.is_file():
+            raise UserError(f"{folder} is a file: choose another folder")
     if site and "$" in contact and os.path.expandvars(contact) == contact and sys.stdin.isatty():
         contact = typer.prompt("Where its owner can reach you: an e-mail address or a URL")
     files = _demo() if not site else _of_site(site, folder, contact, private=private)
-    try:
-        _write(files, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}; choose another folder") from error
+    with _refusals():
+        taken = [name for name in files if (folder / name).exists()]
+        if taken:
+            raise UserError(f"{folder} has a {taken[0]} already: choose another folder")
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     config = next(name for name in files if name.startswith("configs/"))
     typer.echo(f"Wrote {', '.join(str(folder / name) for name in files)}")
     typer.echo(f"Now: cd {folder} && textmill run {config}, or textmill up for schedules and pages to watch")
 
 
-def _write(files: dict[str, str], folder: Path) -> None:
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in one line what the file system refuses."""
     from textmill.errors import UserError
 
-    taken = [name for name in files if (folder / name).exists()]
-    if taken:
-        raise UserError(f"{folder} has a {taken[0]} already: choose another folder")
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot use {error.filename}: {error.strerror}; choose another folder") from error
 
 
 def _demo() -> dict[str, str]:

@@ -52,9 +52,9 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     taken.write_text("")
     with pytest.raises(UserError, match=r"README.md is a file: choose another folder"):
         init(taken, "--demo")
-    with pytest.raises(UserError, match=r"cannot write \S*README.md/mine/configs: Not a directory; choose another"):
+    with pytest.raises(UserError, match=r"cannot use \S*README.md/mine/configs: Not a directory; choose another"):
         init(taken / "mine", "--demo")
-    with pytest.raises(UserError, match=r"cannot write /proc/mine\S*: No such file or directory; choose another"):
+    with pytest.raises(UserError, match=r"cannot use /proc/mine\S*: No such file or directory; choose another"):
         init("/proc/mine", "--demo")
 
 
