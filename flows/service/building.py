@@ -334,6 +334,9 @@ def run_chain(request: RunRequest) -> State[list[Outcome]]:
 
 
 def _subject(request: RunRequest) -> str:
-    """What a run is about: a configuration, or one stage of it."""
-    only = request.selection.only
-    return f"{only} of {request.config.name}" if only else request.config.name
+    """What a run is about: a configuration, or one stage of it; a crawl of given sites, these."""
+    only, name = request.selection.only, request.config.name
+    if only == "scrape" and "sources" in (request.overrides.get("scrape") or {}):
+        sites = ", ".join(source.name for source in request.config.scrape.load())
+        return f"scrape {sites} of {name}"
+    return f"{only} of {name}" if only else name

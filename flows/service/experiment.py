@@ -16,8 +16,8 @@ from flows.pipeline.experiment import Run, comparison_of, plan_experiment
 from flows.service.beats import beating
 from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
-from flows.service.watching.live import Watch
-from flows.service.watching.pages import RunPage
+from flows.service.watching.live import BestEffort, LivePage, Watch
+from flows.service.watching.pages import RunPage, chapters, key_of
 from flows.stages.comparison import comparison
 from flows.store.manifest import Name
 from textmill.secrets import masked_errors
@@ -40,23 +40,31 @@ def experiment(
 
 
 def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
-    """Build every variant and compare them, inside a flow."""
+    """Build every variant and compare them, inside a flow. Its log begins with where to watch it."""
     logger = get_run_logger()
     stage = load(name).stage
-    for run in runs:
-        run.request.check()
+    pages = {run.title: RunPage(run.request.steps) for run in runs}
+    pages["comparison"] = RunPage([])
+    title = f"{name} of {runs[0].request.config.name}"
+    live = LivePage(key_of(f"experiment {title}"), title, lambda: chapters(pages, RunPage.live), logger)
+    live.refresh()
 
     def compare(suspects: Collection[Name]) -> Outcome:
         results = []
         for number, run in enumerate(runs, 1):
             logger.info("Run %d of %d: %s", number, len(runs), run.title)
-            outcomes = build_chain(run.request, watch, RunPage(run.request.steps), suspects)
+            outcomes = build_chain(run.request, watch, pages[run.title], suspects)
             results.append(next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage))
-        with Builder(runs[0].request, watch, RunPage([]), suspects) as builder:
+        with Builder(runs[0].request, watch, pages["comparison"], suspects) as builder:
             builder(comparison, comparison_of(name, runs), results=results)
         [outcome] = builder.outcomes
         return outcome
 
-    with Watch() as watch:
-        outcome = mending(compare)
+    try:
+        for run in runs:
+            run.request.check()
+        with Watch() as watch, watch.showing(live):
+            outcome = mending(compare)
+    finally:
+        BestEffort(logger)(lambda: live.close(chapters(pages, RunPage.final), title))
     return Completed(message=outcome.headline, data=outcome)

@@ -7,7 +7,7 @@ reused, is linked to the page it got when it was built, if this server has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +110,11 @@ class RunPage:
             state, about = ("**at work**", progress.now) if progress else (row.state, row.about)
             lines.append((title, state, plain(about), code(row.artifact.location) if row.artifact else ""))
         return "\n".join(table(("stage", "this run", "what came out", "artifact"), lines))
+
+
+def chapters(pages: Mapping[str, RunPage], show: Callable[[RunPage], str]) -> str:
+    """The pages of several runs as one, each below its title; `show` says how they stand, `RunPage.live` or `final`."""
+    return "\n".join(f"### {plain(title)}\n{show(page)}" for title, page in pages.items())
 
 
 def _page(outcome: Outcome) -> Iterator[str]:

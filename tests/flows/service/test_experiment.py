@@ -48,7 +48,6 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
         [shown] = client.read_latest_artifacts(artifact_filter=wanted)
     assert "classic" in shown.data
     assert "data:image/svg+xml" in shown.data
-
     again = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
     assert again.reused
     assert again.artifact.path == first.path
@@ -58,6 +57,27 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     latest = experiment(name="architecture", config=str(config), seeds=1, return_state=True).result().artifact
     assert latest.path != first.path
     assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
+
+
+def test_an_experiment_has_a_page_of_all_its_runs_from_its_first_line_on(prefect_server, config, monkeypatch, caplog):
+    def build(request, watch, page, suspects):
+        page.ended("scrape python-docs", "**built it**", "16 pages")
+        raise UserError("that is enough")
+
+    monkeypatch.setattr("flows.service.experiment.build_chain", build)
+    with pytest.raises(UserError, match="that is enough"):
+        experiment(name="optimizer", config=str(config))
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-optimizer-of-small"]))
+        [page] = client.read_artifacts(artifact_filter=wanted)
+    [watch] = [line for line in caplog.messages if line.startswith("Watch: ")]
+    assert watch.endswith(f"/artifacts/artifact/{page.id}")
+    runs = page.data.split("### ")[1:]
+    assert [run.partition("\n")[0] for run in runs] == [
+        *(f"{variant}, seed 0" for variant in load("optimizer").variants), "comparison",
+    ]  # fmt: skip
+    assert "| scrape python-docs | **built it** | 16 pages |" in runs[0]
+    assert all("| scrape python-docs | to be built |" in run for run in runs[1:-1])
 
 
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])

@@ -15,7 +15,14 @@ import pytest
 import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
@@ -249,6 +256,17 @@ def test_a_run_is_named_after_its_configuration_and_a_stage_alone_with_its_sites
     with get_client(sync_client=True) as client:
         names = [flow_run.name for flow_run in client.read_flow_runs(limit=3, sort="START_TIME_DESC")]
     assert names == ["scrape of small", "prepare of small", "scrape python-docs of small"]
+
+
+def test_crawls_of_different_sites_have_timelines_of_their_own(prefect_server, config, monkeypatch):
+    monkeypatch.setenv("TEXTMILL_CONTACT", "https://example.org")
+    monkeypatch.setattr("flows.service.building.build_chain", lambda *_: [])
+    for sources in (["python-docs"], ["umb"]):
+        stage_flow("scrape")(config=str(config), sources=sources)
+    keys = ["run-of-scrape-python-docs-of-small", "run-of-scrape-umb-of-small"]
+    with get_client(sync_client=True) as client:
+        pages = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=keys)))
+    assert {page.key for page in pages} == set(keys)
 
 
 @flow
