@@ -44,10 +44,18 @@ def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server
     assert first.stats["conclusion"] in page
     assert "<svg" in page
     with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-architecture"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-of-architecture"]))
         [shown] = client.read_latest_artifacts(artifact_filter=wanted)
     assert "classic" in shown.data
     assert "data:image/svg+xml" in shown.data
+    with get_client(sync_client=True) as client:
+        of_all = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-architecture-of-small"]))
+        [page] = client.read_latest_artifacts(artifact_filter=of_all)
+    *runs, compared = str(page.data).split("### ")[1:]
+    assert all("pretrain/" in run and "/artifacts/" in run for run in runs)
+    assert len(runs) == 8
+    assert first.location in compared
+
     again = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
     assert again.reused
     assert again.artifact.path == first.path
