@@ -33,7 +33,8 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 class BestEffort:
-    """Calls a function that reports to the Prefect server; a failure is logged once per outage, not raised."""
+    """Calls a function that reports to the Prefect server. A failure is logged, that of the server once per outage, and
+    not raised: what is reported has been done."""
 
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
@@ -48,6 +49,8 @@ class BestEffort:
                 reason = (str(error).splitlines() or [""])[0] or type(error).__name__
                 self.logger.warning("The Prefect server cannot be told how it stands (%s); the work goes on", reason)
             self.away = True
+        except Exception as error:
+            self.logger.warning("What was done cannot be shown (%r); the work goes on", error)
 
 
 class LivePage:

@@ -28,7 +28,7 @@ from prefect.settings import (
 )
 from prefect.utilities.services import stop_client_metrics_server
 
-from flows.service.watching.live import LivePage, Watch
+from flows.service.watching.live import BestEffort, LivePage, Watch
 from flows.service.watching.metrics import Gauges
 from flows.service.watching.progress import StageProgress, curve_svg
 from textmill.progress import Clock, Interrupted
@@ -299,3 +299,9 @@ def test_figures_are_gauges_where_prefects_metrics_are_on(prefect_server):
     labels = r'{label="a \"label\"",pipeline="small",stage="pretrain"}'
     assert {f"textmill_loss{labels} 2.5", f"textmill_done{labels} 3.0", f"textmill_total{labels} 9.0"} <= set(during)
     assert not [line for line in after if line.startswith("textmill_")]
+
+
+def test_what_cannot_be_shown_does_not_fail_what_was_done(caplog):
+    BestEffort(logging.getLogger("flows"))(lambda: {}["no such figure"])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "What was done cannot be shown (KeyError('no such figure')); the work goes on" in caplog.text
