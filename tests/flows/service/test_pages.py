@@ -137,7 +137,7 @@ def reload_until(page, locator, count: int = 1, tab: str = "") -> None:
 
 def test_deployments_are_listed_with_their_schedules(page):
     page.goto("/deployments")
-    sync_api.expect(page.get_by_role("link", name="chimera", exact=True).first).to_be_visible()
+    sync_api.expect(page.get_by_role("link", name="architecture", exact=True).first).to_be_visible()
     keep(page, "deployments")
     for name in ("demo", "pretrain", "python-docs", "umb"):  # not all are on the first page
         page.get_by_placeholder("Search deployments").fill(name)
