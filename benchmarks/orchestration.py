@@ -248,10 +248,11 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
     from prefect import flow
 
     from flows.engine.stage import Context, Job
-    from flows.pipeline.chain import chain
     from flows.pipeline.request import RunRequest
     from flows.pipeline.selection import Selection
-    from flows.service.building import Builder
+    from flows.service.building import Builder, build_chain
+    from flows.service.watching.live import Watch
+    from flows.service.watching.pages import RunPage
     from flows.stages.pretokenize import pretokenize
 
     request = RunRequest.load(Path(config))
@@ -260,23 +261,23 @@ def measure_stages(config: str, repetitions: str) -> dict[str, float]:
 
     @flow(persist_result=False)
     def measured() -> dict[str, float]:
-        reuse = Builder(request)
-        chain(loaded, reuse)
-        made = {outcome.stage.name: outcome.artifact for outcome in reuse.outcomes}
-        inputs = {"corpus": made["prepare"], "tokenizer": made["train_tokenizer"]}
-        build = Builder(replace(request, selection=Selection(force=frozenset(["pretokenize"]))))
+        page = RunPage(request.steps)
+        with Watch() as watch:
+            made = {outcome.stage.name: outcome.artifact for outcome in build_chain(request, watch, page)}
+            inputs = {"corpus": made["prepare"], "tokenizer": made["train_tokenizer"]}
+            forced = replace(request, selection=Selection(force=frozenset(["pretokenize"])))
 
-        def plain():
-            out = Path(tempfile.mkdtemp(dir=plainly))
-            job = Job(loaded.pretokenize, inputs, out, None, Context(request.store))
-            return lambda: pretokenize.build(job)
+            def built():
+                build = Builder(forced, watch, page)  # of one run, which builds a stage once
+                return lambda: build(pretokenize, loaded.pretokenize, **inputs)
 
-        contestants = {
-            "chain": lambda: lambda: chain(loaded, reuse),
-            "built": lambda: lambda: build(pretokenize, loaded.pretokenize, **inputs),
-            "plain": plain,
-        }
-        return in_turn(contestants, int(repetitions)) | {"stages": len(made)}
+            def plain():
+                out = Path(tempfile.mkdtemp(dir=plainly))
+                job = Job(loaded.pretokenize, inputs, out, None, Context(request.store))
+                return lambda: pretokenize.build(job)
+
+            contestants = {"chain": lambda: lambda: build_chain(request, watch, page), "built": built, "plain": plain}
+            return in_turn(contestants, int(repetitions)) | {"stages": len(made)}
 
     seconds = measured()
     shutil.rmtree(plainly)
