@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -102,6 +104,61 @@ def textmill(prefect_server, tmp_path) -> Callable[..., subprocess.Popen]:
         )
 
     return start
+
+
+@dataclass
+class Site:
+    """A site on loopback whose pages link to each other.
+
+    Attributes:
+        asked: when each request came, and for which path.
+        agents: the user agents that asked for a page, in order.
+        broken: whether it answers 404 to everything.
+    """
+
+    address: str
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    agents: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the first request came, and the last."""
+        return self.asked[0][0], self.asked[-1][0]
+
+
+@pytest.fixture
+def start_site() -> Iterator[Callable[[int], Site]]:
+    """Serve a site of so many pages."""
+    servers = []
+
+    def start(pages: int) -> Site:
+        class Pages(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                site.asked.append((time.monotonic(), self.path))
+                if self.path == "/robots.txt" or site.broken:
+                    self.send_error(404)
+                    return
+                site.agents.append(self.headers["User-Agent"])
+                links = "".join(f"<p>Page {n} <a href='/{n}'>is here</a>" for n in range(1, pages))
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(f"<title>{self.path}</title>{links}".encode())
+
+            def log_message(self, *arguments):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        servers.append(server)
+        site = Site(f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return site
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @dataclass

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,52 +19,7 @@ from textmill.errors import UserError
 PAGES = 8
 
 
-@dataclass
-class Site:
-    """A site of eight pages; `asked` says what was asked for, and when."""
-
-    address: str
-    asked: list[tuple[float, str]] = field(default_factory=list)
-    broken: bool = False
-
-    @property
-    def span(self) -> tuple[float, float]:
-        return self.asked[0][0], self.asked[-1][0]
-
-
-@pytest.fixture
-def start_site() -> Iterator[Callable[[], Site]]:
-    servers = []
-
-    def start() -> Site:
-        class Pages(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                site.asked.append((time.monotonic(), self.path))
-                if self.path == "/robots.txt" or site.broken:
-                    self.send_error(404)
-                    return
-                links = "".join(f"<p>Page {n} <a href='/{n}'>is here</a>" for n in range(1, PAGES))
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.end_headers()
-                self.wfile.write(f"<title>{self.path}</title>{links}".encode())
-
-            def log_message(self, *arguments):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-        servers.append(server)
-        site = Site(f"http://127.0.0.1:{server.server_port}/")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return site
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def declare(folder: Path, name: str, site: Site, delay: float) -> str:
+def declare(folder: Path, name: str, site, delay: float) -> str:
     path = folder / f"{name}.yaml"
     path.write_text(
         yaml.safe_dump({
@@ -84,7 +35,7 @@ def crawl(config: Path):
 
 
 def test_two_sites_are_crawled_at_the_same_time_each_politely(prefect_server, write_config, start_site, tmp_path):
-    first, second = start_site(), start_site()
+    first, second = start_site(PAGES), start_site(PAGES)
     sources = [declare(tmp_path, name, site, 0.3) for name, site in (("one", first), ("two", second))]
     outcomes = crawl(write_config(scrape={"sources": sources})).result()
     assert [outcome.artifact.manifest.label for outcome in outcomes] == ["one", "two"]
@@ -104,7 +55,7 @@ def test_two_sites_are_crawled_at_the_same_time_each_politely(prefect_server, wr
 
 
 def test_only_so_many_at_once(prefect_server, write_config, start_site, tmp_path):
-    sites = [start_site(), start_site()]
+    sites = [start_site(PAGES), start_site(PAGES)]
     sources = [declare(tmp_path, f"s{number}", site, 0.05) for number, site in enumerate(sites)]
     crawl(write_config(scrape={"sources": sources, "at_once": 1})).result()
     assert sites[0].span[1] < sites[1].span[0]
@@ -112,7 +63,7 @@ def test_only_so_many_at_once(prefect_server, write_config, start_site, tmp_path
 
 @pytest.mark.slow
 def test_sources_of_one_host_take_turns(prefect_server, write_config, start_site, tmp_path):
-    site = start_site()
+    site = start_site(PAGES)
     sources = [declare(tmp_path, name, site, 0.2) for name in ("one", "two")]
     crawl(write_config(scrape={"sources": sources})).result()
     times = [moment for moment, _ in site.asked]
@@ -123,7 +74,7 @@ def test_sources_of_one_host_take_turns(prefect_server, write_config, start_site
 def test_a_site_that_fails_costs_the_others_nothing_and_all_failures_are_named(
     prefect_server, write_config, start_site, tmp_path
 ):
-    good, bad, worse = start_site(), start_site(), start_site()
+    good, bad, worse = start_site(PAGES), start_site(PAGES), start_site(PAGES)
     bad.broken = worse.broken = True
     sources = [declare(tmp_path, name, site, 0.1) for name, site in (("bad", bad), ("good", good), ("worse", worse))]
     state = crawl(write_config(scrape={"sources": sources}))
@@ -142,7 +93,7 @@ def test_a_site_that_fails_costs_the_others_nothing_and_all_failures_are_named(
 def test_a_run_that_is_stopped_stops_all_its_crawls_and_the_next_goes_on(
     textmill, write_config, start_site, tmp_path, number
 ):
-    sites = [start_site(), start_site()]
+    sites = [start_site(PAGES), start_site(PAGES)]
     sources = [declare(tmp_path, f"s{n}", site, 1.0) for n, site in enumerate(sites)]
     config = write_config(scrape={"sources": sources})
     process = textmill("run", config, "--only", "scrape")

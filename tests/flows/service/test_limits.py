@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import subprocess
 import sys
@@ -24,30 +23,10 @@ from textmill.progress import Clock
 
 
 @pytest.fixture
-def site():
-    """A site of twelve pages that remembers who asked: its address, and the user agents in order."""
-    asked: list[str] = []
-
-    class Pages(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/robots.txt":
-                self.send_error(404)
-                return
-            asked.append(self.headers["User-Agent"])
-            links = "".join(f"<p>Page {n} <a href='/{n}'>is here</a>" for n in range(12))
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(f"<title>{self.path}</title>{links}".encode())
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", asked
-    server.shutdown()
-    server.server_close()
+def site(start_site):
+    """A site of thirteen pages: its address, and the user agents that asked for them, in order."""
+    served = start_site(13)
+    return served.address, served.agents
 
 
 @pytest.mark.slow
