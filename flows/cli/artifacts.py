@@ -85,14 +85,10 @@ def verify(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from flows.pipeline.config import load_config
-    from flows.pipeline.gc import needed
+    from flows.pipeline.verify import to_read
     from flows.pipeline.verify import verify as verify_artifacts
-    from flows.store.open import open_store
 
-    loaded = load_config(config) if config else None
-    opened = open_store(loaded.store if loaded else store)
-    names = needed(opened, loaded) if loaded else opened.names()
+    opened, names = to_read(config, store)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+from flows.pipeline.config import load_config
+from flows.pipeline.gc import needed
 from flows.store.local import Store
 from flows.store.manifest import MANIFEST, Name, title_of
+from flows.store.open import open_store
 from textmill.progress import Progress, quiet
 
 
@@ -45,12 +49,26 @@ class Verification:
         return f"{command}{whose} builds what is damaged again"
 
 
+def to_read(config: Path | None, store: str) -> tuple[Store, list[Name]]:
+    """What a configuration uses in its own store, or else everything in the store of that location.
+
+    Raises:
+        UserError: a mistake in the configuration, or a store that cannot be opened.
+    """
+    if config is None:
+        opened = open_store(store)
+        return opened, opened.names()
+    loaded = load_config(config)
+    opened = open_store(loaded.store)
+    return opened, needed(opened, loaded)
+
+
 def verify(store: Store, names: Collection[Name], progress: Progress = quiet) -> Verification:
     """Read every file of these artifacts and compare its SHA-256 with the manifest's.
 
     Args:
         store: where they are.
-        names: the artifacts, as `Store.names` or `flows.pipeline.gc.needed` give them.
+        names: the artifacts, as `to_read` gives them.
         progress: counts MB.
     """
     found = {name: store.find(*name) for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from prefect import State, flow, get_run_logger
@@ -10,14 +9,12 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.pipeline.config import load_config
-from flows.pipeline.gc import needed
-from flows.pipeline.verify import Verification
+from flows.pipeline.verify import Verification, to_read
 from flows.pipeline.verify import verify as verify_artifacts
 from flows.service.beats import beating
 from flows.service.watching.live import BestEffort, Watch
+from flows.service.watching.pages import key_of
 from flows.service.watching.progress import StageProgress
-from flows.store.open import open_store
 from textmill.errors import UserError
 from textmill.secrets import masked_errors
 
@@ -42,9 +39,7 @@ def verify(config: str = "", store: str = DEFAULT_STORE) -> State[Verification]:
         store: folder or URL of the store, where no configuration is given.
     """
     logger = get_run_logger()
-    loaded = load_config(Path(config)) if config else None
-    opened = open_store(loaded.store if loaded else store)
-    names = needed(opened, loaded) if loaded else opened.names()
+    opened, names = to_read(Path(config) if config else None, store)
     with Watch() as watch:
         progress = StageProgress("verify", logger, logs=watch.bars is None)
         with watch.bar(progress):
@@ -62,5 +57,5 @@ def _publish(verification: Verification) -> None:
         {"artifact": found.location, "stage": found.title, "made for": found.pipeline, "damage": found.damage}
         for found in verification.damaged
     ]
-    key = re.sub(r"[^a-z0-9]+", "-", f"verify-{verification.store}".lower()).strip("-")
+    key = key_of(f"verify {verification.store}")
     create_table_artifact(rows or [{"damaged": "nothing"}], key=key, description=verification.summary)
