@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,12 +83,13 @@ def _demo() -> dict[str, str]:
 
 def _of_site(site: str, folder: Path, contact: str, *, private: bool) -> dict[str, str]:
     from scraping.crawling.declare import declare
+    from scraping.crawling.source import name_from
 
     host = urlsplit(site if "://" in site else f"https://{site}").hostname or ""
-    source = _name(host.removeprefix("www.")) or "site"
+    source = name_from(host.removeprefix("www.")) or "site"
     declaration = declare(site, contact, f"sources/{source}.yaml", private_addresses=private)
     described = {
-        "name": _name(folder.absolute().name) or source,
+        "name": name_from(folder.absolute().name) or source,
         "description": f"{host}, from web pages to a small language model",
         "source": source,
         "blank": "This page is about the [MASK].",
@@ -110,7 +110,3 @@ def _rendered(described: dict[str, str], *, demo: bool) -> dict[str, str]:
     return {
         place: environment.get_template(template).render(**described, demo=demo) for place, template in places.items()
     }
-
-
-def _name(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -23,7 +23,9 @@ from scraping.extraction.extract import ArticleExtractor, Extractor
 from textmill.errors import UserError
 from textmill.settings import execution_only, read_settings
 
-__all__ = ["Limits", "Schedule", "Source", "find_source", "load_source", "shipped_sources", "source_of_url"]
+__all__ = [
+    "Limits", "Schedule", "Source", "find_source", "load_source", "name_from", "shipped_sources", "source_of_url",
+]  # fmt: skip
 
 VERSION = "0.1"  # in the User-Agent
 SHIPPED = Path(__file__).parent.parent / "sources"
@@ -235,7 +237,17 @@ def load_source(name_or_path: str | Path, own: Path = OWN) -> Source:
         ['http://python-docs.localhost/']
     """
     path = find_source(name_or_path, own)
-    return read_settings(path, Source, name=re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))
+    return read_settings(path, Source, name=name_from(path.stem))
+
+
+def name_from(text: str) -> str:
+    """What a text gives as a name.
+
+    Example:
+        >>> name_from("My Site (old)")
+        'my-site-old'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def source_of_url(url: str, contact: str, *, private_addresses: bool = False, delay: float = 1.0) -> Source:
