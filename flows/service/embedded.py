@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,16 +75,8 @@ def _start_own() -> None:
         {**os.environ, **ENVIRONMENT, **settings},
         log_path("run-server"),
     )
-    atexit.register(_stop, program.process)  # after Prefect has sent what is left, because that is registered later
+    atexit.register(program.stop, STOP_SECONDS)  # after Prefect has sent what is left, because that is registered later
     server = SubprocessASGIServer()
     server.port, server.server_process, server.running = port, program.process, True
     seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
     wait_until_it_answers(program, server.api_url, seconds)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()

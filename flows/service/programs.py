@@ -34,6 +34,14 @@ class Program:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
             raise UserError(f"{self.name} {how}{f'; its log: {self.log}' if self.log else ''}")
 
+    def stop(self, seconds: float) -> None:
+        """Ask it to end, and kill it if it has not after so long."""
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
 
 def start_program(name: str, command: list[str], environment: Mapping[str, str], log: Path | None = None) -> Program:
     """Start a Python module with arguments: out of reach of the terminal's Ctrl-C, and ended when this process is gone,

@@ -7,7 +7,6 @@ can be repeated: they create objects on the server or bring them up to date.
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,16 +96,27 @@ def work(name: str, queues: list[str], echo: Echo, server: Program | None = None
 
 def _wait_until_online(name: str, worker: Program, server: Program | None, echo: Echo) -> None:
     """Until the server has heard from the worker; one of them gone is a UserError."""
-    started = said = time.monotonic()
+    say = _now_and_then(echo)
+    started = time.monotonic()
     while name not in online():
         worker.check()
         if server:
             server.check()
-        now = time.monotonic()
-        if now - said > SAY_SECONDS:
-            said = now
-            echo(f"The worker is not online yet, after {now - started:.0f} s")
+        say(f"The worker is not online yet, after {time.monotonic() - started:.0f} s")
         time.sleep(0.5)
+
+
+def _now_and_then(echo: Echo) -> Echo:
+    """Prints a line only if the one before is some seconds old, the first after so long."""
+    said = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            echo(line)
+
+    return say
 
 
 @contextmanager
@@ -172,13 +182,11 @@ def _server(host: str, port: int, database: str, echo: Echo) -> Iterator[Program
         "PREFECT_API_DATABASE_CONNECTION_URL": database,
     }
     command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-    started = said = time.monotonic()
+    say = _now_and_then(echo)
+    started = time.monotonic()
 
     def waiting(elapsed: float) -> None:
-        nonlocal said
-        if time.monotonic() - said > SAY_SECONDS:
-            said = time.monotonic()
-            echo(f"The server is not ready yet, after {elapsed:.0f} s; a new database takes longest")
+        say(f"The server is not ready yet, after {elapsed:.0f} s; a new database takes longest")
 
     with _running(start_program("the server", command, variables, log)) as server:
         wait_until_it_answers(server, PREFECT_API_URL.value(), START_SECONDS, waiting)
@@ -209,12 +217,8 @@ def _runs(client: SyncPrefectClient, worker: str, *states: StateType) -> list[Fl
 @contextmanager
 def _running(program: Program) -> Iterator[Program]:
     """The program is stopped when the context ends."""
-    with program.process as process:
+    with program.process:
         try:
             yield program
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            program.stop(STOP_SECONDS)
