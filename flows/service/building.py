@@ -111,14 +111,14 @@ class Builder:
         try:
             if error is None or isinstance(error, Exception):
                 self._settle([error] if error else [])
+            else:
+                self.watch.interrupted.set()
         except Exception:  # all have ended
             raise
         except BaseException:
             self.watch.interrupted.set()
             raise
         finally:
-            if error is not None and not isinstance(error, Exception):
-                self.watch.interrupted.set()
             self._runner.__exit__(None, None, None)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Visit | Artifact | None:
@@ -323,12 +323,10 @@ def run_chain(request: RunRequest) -> State[list[Outcome]]:
     live.refresh()
     for step in request.steps:
         logger.info("%s: %s (%s)", step.title, step.action, step.reason)
-    try:
+    with live.closed_with(page.final):
         request.check()
         with Watch() as watch, watch.showing(live):
             outcomes = build_chain(request, watch, page)
-    finally:
-        BestEffort(logger)(lambda: live.close(page.final(), request.config.name))
     reused = sum(outcome.reused for outcome in outcomes)
     return Completed(message=f"{len(outcomes) - reused} built, {reused} reused", data=outcomes)
 

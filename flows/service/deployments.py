@@ -83,10 +83,9 @@ class Deployment:
         if self.description:
             entry["description"] = self.description
         if schedule := self.schedule:
-            entry["schedules"] = [
-                {"cron": schedule.cron, "timezone": schedule.timezone, "slug": SLUGS[schedule.active]}
-            ]
-            entry["schedules"][0] |= {} if schedule.active else {"active": False}
+            off = {} if schedule.active else {"active": False}
+            when = {"cron": schedule.cron, "timezone": schedule.timezone}
+            entry["schedules"] = [{**when, "slug": SLUGS[schedule.active], **off}]
         if self.triggers:
             entry["triggers"] = list(self.triggers)
         return entry

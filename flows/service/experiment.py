@@ -16,7 +16,7 @@ from flows.pipeline.experiment import Run, comparison_of, plan_experiment
 from flows.service.beats import beating
 from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
-from flows.service.watching.live import BestEffort, LivePage, Watch
+from flows.service.watching.live import LivePage, Watch
 from flows.service.watching.pages import RunPage, chapters, key_of
 from flows.stages.comparison import comparison
 from flows.store.manifest import Name
@@ -60,11 +60,9 @@ def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
         [outcome] = builder.outcomes
         return outcome
 
-    try:
+    with live.closed_with(lambda: chapters(pages, RunPage.final)):
         for run in runs:
             run.request.check()
         with Watch() as watch, watch.showing(live):
             outcome = mending(compare)
-    finally:
-        BestEffort(logger)(lambda: live.close(chapters(pages, RunPage.final), title))
     return Completed(message=outcome.headline, data=outcome)

@@ -7,7 +7,6 @@ server keeps for a week; the request alone does not.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +22,12 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_UI_URL
 
 from flows.service.watching.markdown import plain
+from flows.service.watching.progress import Logger
 from flows.service.watching.terminal import Bars, Shown, bars_on_terminal
 
 FIRST_SECONDS = 1.5  # what takes less leaves its final page alone
 PAGE_SECONDS = 5.0
 TICK_SECONDS = 0.5
-
-Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 class BestEffort:
@@ -86,6 +84,14 @@ class LivePage:
         with self._lock:
             self._closed = True
             self._best_effort(self._show, text, description)
+
+    @contextmanager
+    def closed_with(self, render: Callable[[], str]) -> Iterator[None]:
+        """However the block ends, this is what the page shows from then on."""
+        try:
+            yield
+        finally:
+            BestEffort(self.logger)(lambda: self.close(render(), self.title))
 
     def close_if_shown(self, text: str, description: str) -> None:
         """The same for a page that people may be looking at; one that was never shown is not made for this."""
