@@ -50,7 +50,8 @@ delay: {delay}                       # seconds between requests to a host
 limits:
   pages: 10000                 # stop after so many pages
   depth: 20                    # links between a start URL and a page
-  # bytes: 10000000            # of one page; more: urls, seconds, url_length, path_segments, variants, similar
+  # variants: 500              # query strings of one path; raise it where /topic.php?id=1, ?id=2, … are the pages
+  # bytes: 10000000            # of one page; more: urls, seconds, url_length, path_segments, repeats, similar
 
 # How to read a page. {why}
 extractor:

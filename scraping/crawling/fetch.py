@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
 
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import DecodeError
 
+from scraping.crawling.answers.cookies import Cookies
 from scraping.crawling.connections import (
     CONNECTION_ERRORS,
     Connections,
@@ -33,7 +35,13 @@ from scraping.crawling.urls import host_of, origin_of
 __all__ = ["FetchError", "Fetcher", "ForbiddenAddressError", "Request", "Response", "Stopped", "TransientHostError"]
 
 _CHUNK = 1 << 16  # bytes
-_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+_COMPRESSED = ("gzip", "x-gzip", "deflate")
+# Content encodings that exist (IANA's list and what browsers know) but are not asked for. Any other name, as `none` or
+# `UTF-8`, is a mistake of the server's, and the body is as it is: browsers pass over it, too.
+_NOT_READ = {
+    "aes128gcm", "br", "bzip2", "compress", "dcb", "dcz", "exi", "lzma", "pack200-gzip", "sdch", "x-bzip2",
+    "x-compress", "xz", "zstd",
+}  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _NOT_ASCII = re.compile(r"[\x80-\xff]")
 
@@ -47,6 +55,7 @@ class Response:
     headers: HTTPHeaderDict
     body: bytes = b""
     skip_reason: str | None = None  # why the body was not read
+    cookies: int = 0  # how many cookies the host had set before this request
 
     @property
     def content_type(self) -> str:
@@ -109,6 +118,7 @@ class Fetcher:
             "Accept-Encoding": "gzip, deflate",
         }
         self._connections = Connections(private_addresses=private_addresses, resolver=resolver)
+        self._cookies = Cookies()
         self._stop = threading.Event()
         self._gates: dict[str, HostGate] = {}
         self._lock = threading.Lock()
@@ -141,6 +151,10 @@ class Fetcher:
             if host not in self._gates:
                 self._gates[host] = HostGate(host, self._stop)
             return self._gates[host]
+
+    def count_cookies(self, host: str) -> int:
+        """How many different cookies `host` has set so far; requests to it bring them back."""
+        return self._cookies.count(host)
 
     def leave(self, host: str) -> None:
         """Close the connection to `host`, unless another thread is using it."""
@@ -178,28 +192,43 @@ class Fetcher:
 
     def _exchange(self, connection: HTTPConnection, request: Request, deadline: float) -> Response:
         """Send the request and read its answer."""
-        url = request.url
-        headers = {"Host": host_of(url), **self._headers, **request.headers}
+        url, host = request.url, host_of(request.url)
+        headers = {"Host": host, **self._headers, **request.headers}
+        if cookie := self._cookies.header(host, url):
+            headers["Cookie"] = cookie
         with self._connections.limit(connection, deadline - time.monotonic(), deadline):
             try:
+                connection.response_class = _FinalResponse
                 connection.request("GET", url[len(origin_of(url)) :], headers=headers, preload_content=False)
                 _acknowledge_at_once(connection)
                 answer = connection.getresponse()
             except CONNECTION_ERRORS as error:
                 raise _NoStatusLine(describe(error, deadline)) from error
-            response = Response(url, answer.status, answer.headers)
+            response = Response(url, answer.status, answer.headers, cookies=self._cookies.count(host))
+            if set_cookie := answer.headers.getlist("Set-Cookie"):
+                self._cookies.keep(host, url, set_cookie)
             response.skip_reason = request.skip_body(response) if request.skip_body else None
             if not response.skip_reason:
                 response.body = _read_body(answer, deadline, request.max_bytes)
             elif answer.status == 304 or (_declared_length(answer) or _CHUNK) < _CHUNK:
                 answer.drain_conn()  # so that the connection can be used again
             else:
-                self._connections.hang_up(host_of(url))  # the rest of a skipped body is not worth the traffic
+                self._connections.hang_up(host)  # the rest of a skipped body is not worth the traffic
             return response
 
 
 class _NoStatusLine(TransientHostError):
     """The exchange broke before a status line came."""
+
+
+class _FinalResponse(HTTPResponse):
+    """The answer itself: the informational ones before it (1xx, as 103 Early Hints) are passed over, RFC 9110 15.2."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200 and self.status != 101:  # 101 ends HTTP on this connection
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
 
 
 def _acknowledge_at_once(connection: HTTPConnection) -> None:
@@ -214,9 +243,12 @@ def _declared_length(answer: BaseHTTPResponse) -> int | None:
 
 
 def _read_body(answer: BaseHTTPResponse, deadline: float, max_bytes: int) -> bytes:
-    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise FetchError(f"content encoding {encoding}")
+    if encoding := answer.headers.get("Content-Encoding", "").strip().lower():
+        names = [name.strip() for name in encoding.split(",")]
+        if not _NOT_READ.isdisjoint(names):
+            raise FetchError(f"content encoding {encoding}")
+        # urllib3 would take the other names for compressions.
+        answer.headers["Content-Encoding"] = ", ".join(name for name in names if name in _COMPRESSED)
     if (_declared_length(answer) or 0) > max_bytes:
         raise FetchError(f"larger than {max_bytes:,} bytes")
     chunks, size = [], 0

@@ -203,11 +203,21 @@ class Frontier:
             self._finish(item, "skipped", reason, status)
             self._add(links, item.id, item.depth + 1, 0)
 
-    def redirect(self, item: QueuedUrl, status: int, target: str, found: Iterable[FoundUrl]) -> None:
-        """The URL leads to `target`, which is fetched in its own turn, once; `found` holds it if it is new."""
+    def redirect(
+        self, item: QueuedUrl, status: int, target: str, found: Iterable[FoundUrl], *, again: bool = False
+    ) -> None:
+        """The URL leads to `target`, which is fetched in its own turn, once; `found` holds it if it is new.
+
+        With `again` a target that was redirected itself gets another turn: the crawl has cookies for it now.
+        """
         with self._transaction():
             self._finish(item, "redirected", target, status)
             self._add(found, item.id, item.depth, item.hops + 1)
+            if again:
+                self._db.execute(
+                    "UPDATE urls SET outcome = NULL, reason = NULL, hops = ? WHERE url = ? AND outcome = 'redirected'",
+                    (item.hops + 1, target),
+                )
 
     def fail(self, item: QueuedUrl, reason: str, status: int | None = None) -> None:
         """There is no page to be had."""

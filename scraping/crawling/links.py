@@ -16,19 +16,21 @@ from selectolax.lexbor import LexborHTMLParser
 
 from scraping.crawling.fetch import Response
 from scraping.crawling.urls import resolve
-from scraping.extraction.extract import decode
+from scraping.extraction.charset import decode_as, encoding_of
 from scraping.extraction.sniff import HTML_TYPES, VAGUE_TYPES, mime_type
 
 __all__ = ["MAX_LINKS", "ParsedPage", "RobotsDirectives", "parse_page", "skip_reason"]
 
 MAX_LINKS = 10_000  # of one page; a site's largest index has fewer, a trap has more
 _MAX_NESTING = 20_000  # as `_nesting` counts, which also counts what old pages leave open: cells, paragraphs, breaks
-_TAG = re.compile(r"<(a|area|base|link|meta)\s([^<>]{0,4000})>", re.I)
+_TAG = re.compile(r"<(a|area|base|frame|iframe|link|meta)\s([^<>]{0,4000})>", re.I)
+_SELECTOR = "a[href], area[href], base[href], frame[src], iframe[src], link[rel], meta[content]"
 _ATTRIBUTE = re.compile(r"""([\w-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 _LINK_HEADER = re.compile(r'<([^>]*)>\s*((?:;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^;,\s]*)\s*)*)')
 _MAX_LINK_HEADER = 4_000  # characters; the patterns' time grows with the square
-_REFRESH = re.compile(r"\burl\s*=\s*['\"]?([^'\"]+)", re.I)
+_REFRESH = re.compile(r"\s*(?:[\d.]+\s*[;,\s]\s*(?:url\s*=\s*)?|url\s*=\s*)['\"]?([^'\"]+)", re.I)
+_MAX_REFRESH = 2_500  # characters
 _REL_CANONICAL = re.compile(r'rel\s*=\s*"?[^"]*\bcanonical\b', re.I)
 _VALUED_DIRECTIVES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 
@@ -88,26 +90,30 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
         agent: our product token, which directives may name.
     """
     page = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
-    page.canonical = _header_canonical(response)
-    base, has_base = response.url, False
+    encoding = encoding_of(response.body, response.content_type)
+    tags = list(_tags(decode_as(response.body, encoding).replace("\0", "")))
+    # The first `<base>` holds for the whole page, also for what stands before it.
+    bases = (attributes["href"] for tag, attributes in tags if tag == "base" and "href" in attributes)
+    base = resolve(response.url, next(bases, None) or "", encoding) or response.url
     followed: dict[str, None] = {}
     nofollow: dict[str, None] = {}
-    for tag, attributes in _tags(decode(response.body, response.content_type)):
+    page.canonical = _header_canonical(response)
+    if target := _refresh_target(response.headers.get("Refresh"), response.url, encoding):
+        followed[target] = None
+    for tag, attributes in tags:
         match tag:
-            case "a" | "area":
-                if target := resolve(base, attributes.get("href") or ""):
+            case "a" | "area" | "frame" | "iframe":
+                if target := resolve(base, attributes.get("href" if tag[0] == "a" else "src") or "", encoding):
                     (nofollow if "nofollow" in _words(attributes.get("rel")) else followed)[target] = None
                     if len(followed) + len(nofollow) >= MAX_LINKS:
                         break
             case "link" if not page.canonical and "canonical" in _words(attributes.get("rel")):
-                page.canonical = resolve(base, attributes.get("href") or "")
+                page.canonical = resolve(base, attributes.get("href") or "", encoding)
             case "meta" if _word(attributes.get("http-equiv")) == "refresh":
-                if (match := _REFRESH.search(attributes.get("content") or "")) and (target := resolve(base, match[1])):
+                if target := _refresh_target(attributes.get("content"), base, encoding):
                     followed[target] = None
             case "meta" if _word(attributes.get("name")) in ("robots", agent.lower()):
                 page.directives.add(attributes.get("content") or "")
-            case "base" if not has_base and (href := attributes.get("href")):
-                base, has_base = resolve(base, href) or base, True
     page.links, page.nofollow_links = list(followed), [url for url in nofollow if url not in followed]
     return page
 
@@ -135,7 +141,7 @@ def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     page is searched with a pattern instead.
     """
     if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
-        for node in LexborHTMLParser(html).css("a[href], area[href], base[href], link[rel], meta[content]"):
+        for node in LexborHTMLParser(html).css(_SELECTOR):
             yield node.tag or "", node.attributes
     else:
         for tag in _TAG.finditer(html):
@@ -148,6 +154,12 @@ def _nesting(html: str) -> int:
     data = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
     tags = np.flatnonzero(data[:-1] == ord("<"))
     return int(np.cumsum(np.where(data[tags + 1] == ord("/"), -1, 1)).max(initial=0))
+
+
+def _refresh_target(value: str | None, base: str, encoding: str) -> str | None:
+    """Where a `Refresh` header, or the element that stands for it, leads."""
+    match = _REFRESH.match((value or "")[:_MAX_REFRESH])
+    return resolve(base, match[1], encoding) if match else None
 
 
 def _header_canonical(response: Response) -> str | None:

@@ -135,6 +135,8 @@ class Preview:
                 skip_body=skip_reason,
             )
             response = self._fetcher.fetch(request)
+            if response.location and resolve(url, response.location) == url:  # it may only try us for cookies
+                response = self._fetcher.fetch(request)
         except FetchError as error:
             return PagePreview(url, str(error))
         if response.location and (target := resolve(url, response.location)):

@@ -6,18 +6,29 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from scraping.crawling.urls import host_of
 
-__all__ = ["FamilyLimits", "Scope"]
+__all__ = ["FamilyLimits", "Scope", "UrlBounds"]
 
+# Suffixes of what is never a page. Others (.js, .css, .json, .csv, .exe, .ai, …) end the names of pages, too: those are
+# asked for, and their content type decides. So is a page about a file, as /wiki/File:Map.png.
 _FILES = re.compile(
-    r"\.(?:7z|aac|ai|apk|avi|bin|bmp|bz2|css|csv|dmg|docx?|dtd|eot|epub|exe|flv|gif|gz|ico|ics|iso|jar|jpe?g|js|json"
-    r"|m4[av]|mid|mobi|mov|mp[34]|mpe?g|msi|odp|ods|odt|og[agv]|otf|pdf|png|pptx?|ps|rar|rpm|rss|svg|swf|tar|tgz|tiff?"
+    r"/(?:(?!:|%3A)[^/])*\.(?:7z|aac|apk|avi|bmp|bz2|dmg|docx?|eot|epub|flv|gif|gz|ico|iso|jpe?g"
+    r"|m4[av]|mid|mobi|mov|mp[34]|mpe?g|msi|odp|ods|odt|og[agv]|otf|pdf|png|pptx?|rar|rpm|svg|swf|tar|tgz|tiff?"
     r"|ttf|wav|web[mp]|wma|wmv|woff2?|xlsx?|xz|zip|zst)\Z",
     re.I,
 )
 _NUMBER = re.compile(r"[0-9a-f]{8,}|\d+")
+
+
+class UrlBounds(NamedTuple):
+    """Bounds of a URL; one beyond them is a trap rather than a page."""
+
+    length: int  # characters
+    segments: int  # of the path
+    repeats: int  # occurrences of one segment of the path, or of one parameter with its value
 
 
 class Scope:
@@ -27,17 +38,14 @@ class Scope:
         hosts: as `urls.host_of` gives them, or `*.example.org` for all subdomains.
         allow: paths to fetch, in the patterns of robots.txt; all if empty.
         deny: paths not to fetch, likewise; they win over `allow`.
-        url_length: how many characters a URL may have.
-        path_segments: how many segments a path may have.
+        bounds: of a URL.
     """
 
-    def __init__(
-        self, hosts: Sequence[str], allow: Sequence[str], deny: Sequence[str], *, url_length: int, path_segments: int
-    ):
+    def __init__(self, hosts: Sequence[str], allow: Sequence[str], deny: Sequence[str], bounds: UrlBounds):
         self._hosts = hosts
         self._allow = _pattern(allow) if allow else None
         self._deny = _pattern(deny) if deny else None
-        self._url_length, self._path_segments = url_length, path_segments
+        self._bounds = bounds
         self.skip_reason = lru_cache(maxsize=1 << 16)(self._skip_reason)  # a site's pages repeat their links
 
     def has_host(self, host: str) -> bool:
@@ -56,16 +64,21 @@ class Scope:
         path, _, query = target.partition("?")
         if _FILES.search(path):
             return "file type"
-        if len(url) > self._url_length:
+        if len(url) > self._bounds.length:
             return "URL too long"
         segments = [segment for segment in path.split("/") if segment]
-        if len(segments) > self._path_segments:
+        if len(segments) > self._bounds.segments:
             return "path too deep"
-        if _repeats(segments):
+        if self._repeats(segments):
             return "repeating path"
-        if _repeats([parameter for parameter in query.split("&") if parameter]):
+        if self._repeats([parameter for parameter in query.split("&") if parameter]):
             return "repeating query"
         return None
+
+    def _repeats(self, parts: list[str]) -> bool:
+        """Whether a part occurs too often, as where relative links pile up."""
+        allowed = self._bounds.repeats
+        return len(parts) > allowed and max(Counter(parts).values()) > allowed
 
 
 class FamilyLimits:
@@ -99,11 +112,6 @@ class FamilyLimits:
 def _matches(host: str, allowed: str) -> bool:
     name = host.rpartition(":")[0] if ":" in host and ":" not in allowed else host
     return name == allowed or (allowed.startswith("*.") and name.endswith(allowed[1:]))
-
-
-def _repeats(parts: list[str]) -> bool:
-    """Whether a part occurs three times, as where relative links pile up."""
-    return len(parts) >= 3 and max(Counter(parts).values()) >= 3
 
 
 def _pattern(patterns: Sequence[str]) -> re.Pattern[str]:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from scraping.crawling.scope import FamilyLimits, Scope
+from scraping.crawling.scope import FamilyLimits, Scope, UrlBounds
 from scraping.crawling.urls import host_of, normalize
 from scraping.extraction.extract import ArticleExtractor, Extractor
 from textmill.errors import UserError
@@ -57,7 +57,8 @@ class Limits(BaseModel, extra="forbid"):
     seconds: float = Field(60.0, gt=0, description="Seconds that one page may take, from connecting to its last byte")
     url_length: int = Field(2_000, gt=0, description="Characters of a URL at most")
     path_segments: int = Field(16, gt=0, description="Segments of a path at most")
-    variants: int = Field(500, gt=0, description="Query strings of one path at most")
+    repeats: int = Field(2, gt=0, description="Times that a URL may repeat a segment of its path or a parameter")
+    variants: int = Field(500, gt=0, description="Query strings of one path at most (/topic.php?id=1, ?id=2, …)")
     similar: int = Field(20_000, gt=0, description="URLs at most that differ only in their numbers")
     attempts: int = Field(3, gt=0, description="Times to ask for a page whose host is in trouble")
     failures: int = Field(5, gt=0, description="Failures in a row after which a host is given up")
@@ -169,9 +170,8 @@ class Source(BaseModel, extra="forbid"):
     def scope(self) -> Scope:
         """Which URLs belong to this source."""
         limits = self.limits
-        return Scope(
-            self.hosts, self.allow, self.deny, url_length=limits.url_length, path_segments=limits.path_segments
-        )
+        bounds = UrlBounds(limits.url_length, limits.path_segments, limits.repeats)
+        return Scope(self.hosts, self.allow, self.deny, bounds)
 
     def family_limits(self) -> FamilyLimits:
         """How many URLs of a family a crawl may fetch; a counter for one crawl."""

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 300.0  # seconds
 _BUSY_STATUSES = (429, 502, 503, 504)  # they are about the host; any other 5xx is about the page
+_MAX_REMEMBERED = 10_000  # redirected URLs
 _SITEMAP_ENTRIES_PER_PAGE = 10  # read for each page that the crawl may fetch: enough to choose from
 
 
@@ -43,6 +44,7 @@ class HostWorker:
         self._robots: dict[str, RobotsTxt] = {}  # by origin
         self._failures = 0  # in a row
         self._ever_answered = False
+        self._redirected: dict[str, int] = {}  # URL -> how many cookies there were when it was asked for
 
     def run(self) -> None:
         """Work until there is nothing left to do for this host, and close its connection."""
@@ -104,7 +106,7 @@ class HostWorker:
         if status == 304 and previous:
             self._store(item, response, self.state.previous.body(previous), previous)
         elif response.location is not None:
-            self._redirect(item, status, resolve(item.url, response.location))
+            self._redirect(item, response, resolve(item.url, response.location))
         elif status != 200:
             self._fail(item, f"status {status}", status)
         elif response.skip_reason or not is_html(response.body, response.content_type):
@@ -127,16 +129,27 @@ class HostWorker:
         change = "new" if previous is None else "unchanged" if previous.sha256 == body.sha256 else "changed"
         self.frontier.store(item, response.status, change, body, links)
 
-    def _redirect(self, item: QueuedUrl, status: int, target: str | None) -> None:
-        """Put the target into the queue, where it waits for its turn as any link does."""
+    def _redirect(self, item: QueuedUrl, response: Response, target: str | None) -> None:
+        """Put the target into the queue, where it waits for its turn as any link does.
+
+        A site that tries its visitors for cookies redirects them in a circle: the target is asked for again if the host
+        has set cookies since it was asked for last.
+        """
+        self._redirected[item.url] = response.cookies
+        if len(self._redirected) > _MAX_REMEMBERED:
+            self._redirected.pop(next(iter(self._redirected)))
+        cookies = self.fetcher.count_cookies(self.host)
         if target is None:
-            self._fail(item, "redirect to nowhere", status)
-        elif target == item.url:
-            self._fail(item, "redirect to itself", status)
+            self._fail(item, "redirect to nowhere", response.status)
         elif item.hops >= MAX_REDIRECTS:
-            self._fail(item, "too many redirects", status)
+            self._fail(item, "too many redirects", response.status)
         else:
-            self.frontier.redirect(item, status, target, self.state.new_urls([target], item.depth))
+            again = self._redirected.get(target, cookies) < cookies
+            if target == item.url and not again:
+                self._fail(item, "redirect to itself", response.status)
+                return
+            found = self.state.new_urls([target], item.depth)
+            self.frontier.redirect(item, response.status, target, found, again=again)
 
     def _links(self, page: ParsedPage, item: QueuedUrl) -> list[FoundUrl]:
         depth = item.depth + 1

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
-VAGUE_TYPES = ("", "text/plain", "application/octet-stream", "application/xml", "text/xml")
+VAGUE_TYPES = (
+    "", "text/plain", "application/octet-stream", "application/xml", "text/xml",
+    "*/*", "unknown/unknown", "application/unknown", "content/unknown",
+)  # fmt: skip
 
 _HEAD = 1024  # bytes that are looked at
+_MAX_NULS = 0.1  # of them; pages have NULs where a program wrote too much, which browsers pass over
 # The group is atomic (`?>`): comments in a row could otherwise be told apart in 2^n ways.
 _LOOKS_LIKE_HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?>(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*)<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
@@ -15,23 +19,24 @@ _LOOKS_LIKE_HTML = re.compile(
 _BINARY = re.compile(
     rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
 )
-_WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_WIDE = re.compile(rb"\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|<\x00[!-~]\x00|\x00<\x00[!-~]")  # UTF-16, UTF-32
 
 
 def mime_type(content_type: str | None) -> str:
-    """The type without its parameters, in small letters; empty if there is none.
+    """The type without its parameters, in small letters; empty if there is none that can be read.
 
     Example:
         >>> mime_type("Text/HTML; charset=utf-8")
         'text/html'
     """
-    return (content_type or "").partition(";")[0].strip().lower()
+    mime = (content_type or "").partition(";")[0].partition(",")[0].strip().lower()
+    return mime.split(None, 1)[0] if "/" in mime else ""
 
 
 def is_binary(body: bytes) -> bool:
     """Whether a body is not text in any encoding."""
     head = body[:_HEAD]
-    return bool(_BINARY.match(head)) or (b"\0" in head and not head.startswith(_WIDE_BYTE_ORDER_MARKS))
+    return bool(_BINARY.match(head)) or (head.count(0) > _MAX_NULS * len(head) and not _WIDE.match(head))
 
 
 def is_html(body: bytes, content_type: str | None) -> bool:

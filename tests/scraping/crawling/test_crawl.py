@@ -130,6 +130,40 @@ def test_redirects_give_one_document(site, page, answer, make_source, run_crawl,
     assert result["skipped"] == {"other host": 1}
 
 
+@pytest.mark.parametrize("way", ["itself", "a page that sets it", "a page that looks for it"])
+def test_a_page_that_tries_its_visitors_for_a_cookie_is_a_page(site, page, answer, make_source, run_crawl, way):
+    setting, check = {"Set-Cookie": "seen=1; Path=/"}, "/page" if way == "itself" else "/check"
+
+    def tried(handler):
+        if "seen=1" in handler.headers.get("Cookie", ""):
+            return page()
+        return answer(status=302, headers={"Location": check} | (setting if way != "a page that sets it" else {}))
+
+    site.routes["/"], site.routes["/page"] = page("/page", "/other"), tried
+    site.routes["/check"] = answer(status=302, headers={"Location": "/page", **setting})
+    site.routes["/other"] = page()
+    assert set(run_crawl(make_source())) == {site.url(path) for path in ("/", "/page", "/other")}
+
+
+def test_circles_end_although_each_answer_sets_a_cookie(site, page, answer, make_source, run_crawl, tmp_path):
+    def turn(handler):
+        return answer(status=302, headers={"Location": "/turn", "Set-Cookie": f"c{time.time_ns()}=1"})
+
+    site.routes["/"], site.routes["/turn"] = page("/turn"), turn
+    assert set(run_crawl(make_source())) == {site.url()}
+    assert stats(tmp_path)["failed"] == {"too many redirects": 1}
+    assert site.paths().count("/turn") == 11
+
+
+def test_the_content_type_decides_and_not_what_a_name_ends_in(site, page, answer, make_source, run_crawl, tmp_path):
+    pages = ["/wiki/Node.js", "/wiki/File:Map.png", "/wiki/File%3AMap.svg", "/cmd.exe", "/blob/data.csv"]
+    site.routes["/"] = page(*pages, "/app.js", "/photo.png")
+    site.routes["/app.js"] = answer("let x = 1", content_type="text/javascript")
+    site.fallback = lambda path: page()
+    assert set(run_crawl(make_source())) == {site.url(path) for path in ("/", *pages)}
+    assert stats(tmp_path)["skipped"] == {"content type text/javascript": 1, "file type": 1}
+
+
 def test_a_redirect_spelled_in_raw_bytes(site, page, make_source, run_crawl):
     def moved(handler):
         handler.wfile.write("HTTP/1.1 301 Moved\r\nLocation: /café\r\nContent-Length: 0\r\n\r\n".encode())

@@ -63,6 +63,46 @@ def test_content_encodings(site, fetcher, answer, encoding, compress):
     assert get(fetcher, site.url()).body == b"text " * 100
 
 
+@pytest.mark.parametrize("encoding", ["none", "UTF-8", "identity", "text/html", "binary", "8bit", ""])
+def test_names_that_are_no_content_encoding_are_passed_over(site, fetcher, answer, encoding):
+    site.routes["/"] = answer("<p>hello", headers={"Content-Encoding": encoding})
+    site.routes["/gzip"] = answer(gzip.compress(b"<p>hello"), headers={"Content-Encoding": f"{encoding}, gzip"})
+    assert get(fetcher, site.url()).body == b"<p>hello"
+    assert get(fetcher, site.url("/gzip")).body == b"<p>hello"
+
+
+def test_informational_answers_are_not_the_answer(site, fetcher):
+    hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n"
+
+    def hinted(handler):
+        handler.wfile.write(hints + b"HTTP/1.1 102 Processing\r\n\r\n" + final + b"hello")
+        handler.close_connection = False
+
+    site.routes["/"] = hinted
+    for _ in range(2):  # over one connection: no answer is taken for the next one's
+        response = get(fetcher, site.url())
+        assert (response.status, response.body, response.headers.get("Link")) == (200, b"hello", None)
+
+
+def test_endless_informational_answers_are_cut_at_the_deadline(site, fetcher):
+    site.routes["/"] = lambda handler: drip(handler, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    with pytest.raises(TransientHostError, match="in time"):
+        get(fetcher, site.url(), timeout=0.5)
+
+
+def test_cookies_are_brought_back_to_their_host_alone(site, other_site, fetcher, answer):
+    site.routes["/"] = answer("x", headers={"Set-Cookie": "id=1; Path=/; HttpOnly"})
+    site.routes["/next"] = other_site.routes["/"] = "y"
+    assert [get(fetcher, site.url(path)).cookies for path in ("/", "/next")] == [0, 1]
+    get(fetcher, other_site.url())
+    assert [hit.headers.get("Cookie") for hit in site.log + other_site.log] == [None, "id=1", None]
+    another = Fetcher("textmill/test", private_addresses=True)
+    get(another, site.url("/next"))
+    another.close()
+    assert "Cookie" not in site.log[-1].headers, "a cookie lives as long as its crawl"
+
+
 def test_a_bomb_is_cut_after_the_limit(site, fetcher, answer):
     site.routes["/"] = answer(gzip.compress(bytes(200_000_000)), headers={"Content-Encoding": "gzip"})
     with pytest.raises(FetchError, match="larger than"):

@@ -29,12 +29,23 @@ def test_base_changes_where_links_lead():
     assert links('<base href="/other/"><a href="z">') == ["http://a.org/other/z"]
     assert links('<base href="http://b.org/p/q"><a href="z">') == ["http://b.org/p/z"]
     assert links('<base href="::"><a href="z">') == ["http://a.org/x/z"]
+    assert links('<a href="z"><p><base target="_top"><base href="/late/"><base href="/later/">') == [
+        "http://a.org/late/z"
+    ]
 
 
 def test_a_refresh_is_a_link():
     assert links('<meta http-equiv="Refresh" content="0; URL=/new">') == ["http://a.org/new"]
     assert links("<meta http-equiv=refresh content=\"5;url='z'\">") == ["http://a.org/x/z"]
     assert links('<meta http-equiv="refresh" content="30">') == []
+    assert links('<meta http-equiv="refresh" content="0; /bare">') == ["http://a.org/bare"]
+    assert links("", Refresh="0; url=/header") == ["http://a.org/header"]
+
+
+def test_frames_are_links():
+    body = '<frameset cols="20%,*"><frame src="menu.html"><frame src="/start.html#top"></frameset>'
+    assert links(body) == ["http://a.org/x/menu.html", "http://a.org/start.html"]
+    assert links('<iframe src="/inside"></iframe><iframe srcdoc="x"></iframe>') == ["http://a.org/inside"]
 
 
 def test_nofollow_links_are_set_aside():
@@ -111,6 +122,21 @@ def test_hrefs_in_the_pages_encoding():
     assert links("<a href='/café'>".encode(), content_type="text/html") == expected
 
 
+def test_queries_in_the_pages_encoding():
+    html = '<meta charset="windows-1251"><a href="/s?q=привет">'
+    assert links(html.encode("cp1251"), content_type="text/html") == ["http://a.org/s?q=%EF%F0%E8%E2%E5%F2"]
+    html = '<base href="/b/"><a href="?q=検索">'
+    expected = ["http://a.org/b/?q=%8C%9F%8D%F5"]
+    assert links(html.encode("cp932"), content_type="text/html; charset=x-sjis") == expected
+    for encoding in ("utf-8-sig", "utf-16"):  # a browser spells the queries of both in UTF-8
+        expected = ["http://a.org/b/?q=%E6%A4%9C%E7%B4%A2"]
+        assert links(html.encode(encoding), content_type="text/html; charset=x-sjis") == expected
+
+
+def test_a_stray_nul_is_passed_over():
+    assert links(b'<!doctype html><title>a\0b</title><a href="/\0z">') == ["http://a.org/z"]
+
+
 @pytest.mark.long
 def test_hostile_pages_are_read_quickly():
     start = time.monotonic()
@@ -135,7 +161,8 @@ def test_hostile_pages_are_read_quickly():
     ("status", "content_type", "reason"),
     [
         (200, "text/html", None), (200, "TEXT/HTML; charset=x", None), (200, "application/xhtml+xml", None),
-        (200, "", None), (200, "text/plain", None), (200, "application/octet-stream", None),
+        (200, "", None), (200, "text/plain", None), (200, "html", None), (200, "text/html,text/html", None),
+        (200, "application/octet-stream", None),
         (200, "application/pdf", "content type application/pdf"), (200, "image/png", "content type image/png"),
         (404, "text/html", "status 404"), (304, "", "status 304"),
     ],
@@ -157,6 +184,8 @@ def test_answers_that_are_skipped_by_their_headers(status, content_type, reason)
         (b"\x89PNG\r\n\x1a\n", "text/html", False),
         (b"PK\x03\x04abc", "text/html", False),
         (b"<html>\0\0\0", "text/html", False),
+        (b"<!doctype html><title>a\0b</title><p>text", "text/html", True),
+        ("<html>é".encode("utf-16-le"), "text/html; charset=utf-16le", True),
         ("<html>é".encode("utf-16"), "text/html", True),
     ],
 )

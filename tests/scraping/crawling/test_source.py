@@ -121,6 +121,8 @@ def make(**settings) -> Source:
         ("http://a.org/x.html?y", "outside the allowed paths"),
         ("http://a.org/news/a.PDF", "file type"),
         ("http://a.org/news/a.pdf?x", "file type"),
+        ("http://a.org/news/Node.js", None),
+        ("http://a.org/news/File:a.pdf", None),
         ("http://a.org/news/" + "x" * 100, "URL too long"),
         ("http://a.org/news/1/2/3/4/5/6", "path too deep"),
         ("http://a.org/news/a/b/a/b/a", "repeating path"),
@@ -157,6 +159,12 @@ def test_a_host_with_a_port_means_that_port():
 def test_any_spelling_of_a_host_means_it(host, url):
     source = make(start=[url], hosts=[host])
     assert source.scope().skip_reason(source.start[0]) is None
+
+
+def test_how_often_a_url_may_repeat_itself_can_be_set():
+    assert make().scope().skip_reason("http://a.org/11/11/11/") == "repeating path"
+    scope = make(limits={"repeats": 3}).scope()
+    assert [scope.skip_reason(f"http://a.org/11/11/11/{rest}") for rest in ("", "11/")] == [None, "repeating path"]
 
 
 def test_families_have_limits():

@@ -1,0 +1,4 @@
+"""What a server's answer says to a crawler besides its text.
+
+cookies       what a host wants to be told again, within one crawl
+"""
