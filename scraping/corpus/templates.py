@@ -12,7 +12,7 @@ import numpy as np
 
 from scraping.corpus.boilerplate import Sampler, Template, TemplateLearner
 from scraping.corpus.config import TemplateConfig
-from scraping.extraction.normalize import normalize
+from scraping.corpus.kernels.plain import normalized
 from scraping.shards import read_at, read_rows
 from textmill.files import atomic_path
 from textmill.progress import Progress
@@ -46,7 +46,7 @@ def learn_templates(shards: list[DocumentShard], config: TemplateConfig, path: P
     for number, places in groupby(chosen, key=itemgetter(0)):
         _, rows, sites = zip(*places, strict=True)
         for site, document in zip(sites, read_at(shards[number].path, rows, ["text"]), strict=True):
-            learners[site].add(normalize(document["text"]))
+            learners[site].add(normalized(document["text"]))
     templates = {_key(site): learner.template(config.share, config.min_pages) for site, learner in learners.items()}
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **templates)  # type: ignore[arg-type]  # no key is a parameter's name

@@ -10,11 +10,9 @@ from ftfy.badness import is_bad
 
 # How UTF-8 looks when read as Latin-1 or Windows-1252: a lead byte's character, then a continuation byte's. This finds
 # candidates at a hundred times the speed of ftfy's own test, which then decides.
-_MISREAD_UTF8 = re.compile(
-    "[\u00c2-\u00f4]"
-    "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
-    "|[\x80-\x84\x86-\x9f]"
-)
+_LEADS = "[\u00c2-\u00f4]"
+_CONTINUATIONS = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+_MISREAD_UTF8 = re.compile(f"{_LEADS}{_CONTINUATIONS}|[\x80-\x84\x86-\x9f]")
 _NEWLINES = re.compile("[\r\x85\u2028\u2029]")
 # Controls, and marks without width that only break words apart. The joiners U+200C/D stay: Persian, emoji need them.
 _INVISIBLE = re.compile(
@@ -23,6 +21,10 @@ _INVISIBLE = re.compile(
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _SPACE_BEFORE_NEWLINE = re.compile("(?<![ \t])[ \t]++(?=\n)")  # in linear time: each run of spaces is looked at once
 _BLANK_LINES = re.compile("\n{3,}")
+
+# By these `scraping.corpus.kernels.plain` tells texts that are in normal form already.
+REPLACED = (_NEWLINES, _INVISIBLE, _SPACES)
+MISREAD_PAIRS = (re.compile(_LEADS), re.compile(_CONTINUATIONS))
 
 
 def normalize(text: str) -> str:

@@ -1,9 +1,8 @@
-"""The kernels: byte pair encoding compiled by Numba. No other folder of the package imports Numba.
+"""The kernels: byte pair encoding compiled by Numba. `textmill/kernels/jit.py` tells how.
 
 What to read, in this order:
 
 - `reference.py`, first: the algorithms in plain Python, which the tests compare with the kernels.
-- `jit.py`: how kernels are compiled and kept, and the machine operations that Numba lacks.
 
 From text to words:
 - `scanner.py`: documents to words, by the split patterns; its fast level is `windows.py`.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenization.kernels.jit import address, inlined, kernel, leading_zeros, prefetch
+from textmill.kernels.jit import address, inlined, kernel, leading_zeros, prefetch
 from tokenization.kernels.word_table import M0
 
 KEY, COUNT, FIRST, LENGTH, NEXT = range(5)  # columns of the pairs

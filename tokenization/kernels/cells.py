@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from textmill.kernels.jit import inlined, kernel
 from tokenization.kernels.candidates import COUNT, FIRST, KEY, LENGTH, NONE, key_of
-from tokenization.kernels.jit import inlined, kernel
 
 EDGE = 0
 LINE = 8

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenization.kernels.jit import kernel
+from textmill.kernels.jit import kernel
 
 
 @kernel

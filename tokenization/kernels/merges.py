@@ -33,6 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from textmill.errors import UserError
+from textmill.kernels.jit import AHEAD, address, inlined, kernel, prefetch
 from tokenization.kernels.candidates import (
     COUNT,
     NONE,
@@ -47,7 +48,6 @@ from tokenization.kernels.candidates import (
     with_room,
 )
 from tokenization.kernels.cells import CELL, EDGE, LINE, WEIGHT, cells_of, count_pairs, pack
-from tokenization.kernels.jit import AHEAD, address, inlined, kernel, prefetch
 from tokenization.kernels.word_counts import CountedWords
 
 BEFORE, AFTER = 0, 1  # sides of a merged pair

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import regex
 
-from tokenization.kernels.jit import address, inlined, kernel, load8, trailing_zeros
+from textmill.kernels.jit import address, inlined, kernel, load8, trailing_zeros
 from tokenization.kernels.unicode_classes import (
     LOWER,
     MARK,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenization.kernels.jit import inlined, kernel, leading_zeros, load32, load64, store32, store64
+from textmill.kernels.jit import inlined, kernel, leading_zeros, load32, load64, store32, store64
 from tokenization.kernels.word_table import (
     ALL,
     INLINE,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenization.kernels.jit import bytes_between, inlined, load8, trailing_zeros
+from textmill.kernels.jit import bytes_between, inlined, load8, trailing_zeros
 
 GPT2, CL100K, CL100K_END, O200K = range(4)  # the patterns that have a scanner; `patterns.Kind` tells what they are
 WINDOW = 64

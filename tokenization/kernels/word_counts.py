@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenization.kernels.jit import AHEAD, inlined, kernel, load8, load64, prefetch, store8, store64
+from textmill.kernels.jit import AHEAD, inlined, kernel, load8, load64, prefetch, store8, store64
 from tokenization.kernels.word_table import (
     FIFTY_SIX,
     HASH,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenization.kernels.jit import (
+from textmill.kernels.jit import (
     address,
     copy_row,
     inlined,

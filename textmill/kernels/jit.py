@@ -1,7 +1,7 @@
 """How kernels are compiled, kept and called, and the few machine operations that Numba lacks.
 
 Numba (Lam, Pitrou and Seibert, "Numba: A LLVM-based Python JIT Compiler", LLVM-HPC 2015) compiles a function for the
-types of its arguments when it is first called. All kernels together take 20 s, so the machine code is kept.
+types of its arguments when it is first called. The kernels of a tokenizer take 20 s, so the machine code is kept.
 
 A kernel takes at most five arguments, each a thing that has a name:
 
@@ -20,6 +20,7 @@ are optimized away. So a kernel unpacks its NamedTuples before its long loops, a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from pathlib import Path
@@ -37,23 +38,22 @@ logger = logging.getLogger(__name__)
 AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
 
 
-def _room_digest() -> str:
-    """Digest of all that machine code is made of.
+@functools.cache
+def _room_digest(room: Path) -> str:
+    """Digest of all that the machine code of a room's kernels is made of.
 
-    Kernels call functions, and take constants, from files of this folder alone; what is elsewhere is an argument.
+    Kernels call functions, and take constants, from files of their own folder and of this one alone; what is elsewhere
+    is an argument.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [source for folder in (Path(__file__).parent, room) for source in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
-
-
-ROOM_DIGEST = _room_digest()
 
 
 class _KernelCache(FunctionCache):
     """Numba's cache of machine code, with three differences.
 
     - A kernel contains the code of the kernels that it calls, in other files too, while Numba looks only at the file of
-      the kernel itself. Here a change of any file of this folder discards the machine code of all kernels.
+      the kernel itself. Here a change of any file of its folder, or of this one, discards the machine code.
     - Numba unpickles machine code before it discards it, which fails if a NamedTuple that the kernel takes has another
       name now. Here the digest is part of the version, which is compared first.
     - Numba loads its whole compiler before it loads machine code, for half a second in every process. Here the cache
@@ -62,8 +62,8 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        file = self._cache_file
-        file._version, file._source_stamp = f"{file._version} {ROOM_DIGEST}", ROOM_DIGEST
+        file, digest = self._cache_file, _room_digest(Path(function.__code__.co_filename).parent)
+        file._version, file._source_stamp = f"{file._version} {digest}", digest
 
     def load_overload(self, sig, target_context):
         rtsys.initialize(target_context)

