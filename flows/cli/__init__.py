@@ -3,6 +3,7 @@
     project      init
     pipeline     run
     status       status
+    corpus       what is in a corpus, and why the rest is not
     artifacts    reproduce, fetch, verify, gc
     model        generate, fill, next-sentence, evaluate, export, cost
     experiment   the project's claims put to the test
@@ -10,6 +11,7 @@
     source       declared web sites: list, check, new
     tokenizer    train, use, compare and convert tokenizers
     document     --json
+    blocks       what a stage's page or the corpus shows, in a terminal
     places       folders that may also be artifacts of a remote store
 
 Each file registers its commands; `main` is the entry point.
@@ -24,7 +26,7 @@ import traceback
 
 import typer
 
-from flows.cli import artifacts, experiment, model, pipeline, project, service, source, status, tokenizer
+from flows.cli import artifacts, corpus, experiment, model, pipeline, project, service, source, status, tokenizer
 
 app = typer.Typer(
     name="textmill",
@@ -37,6 +39,7 @@ app = typer.Typer(
 project.register(app)
 pipeline.register(app)
 status.register(app)
+corpus.register(app)
 experiment.register(app)
 artifacts.register(app)
 service.register(app)

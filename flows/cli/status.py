@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import HORIZONTALS
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.blocks import wide_console
 from flows.cli.document import AsJson, print_document, steps_of
 from flows.cli.pipeline import COLORS, Overrides
 
@@ -27,7 +26,6 @@ STATES = {
     "building": "[cyan]▶[/] building", "interrupted": "[yellow]‖[/] interrupted", "missing": "[dim]·[/] missing",
 }  # fmt: skip
 WIDE, NARROW = 110, 72  # columns of a terminal with room for everything, and for the sizes
-UNFOLDED = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +57,7 @@ def status(
     if as_json:
         print_document(_document(opened, items) | ({"plan": steps_of(steps)} if request else {}))
         return
-    console = _console()
+    console = wide_console()
     if items:
         console.print(_table(items, console.width, title=f"Store {opened.location}", planned=request is not None))
         console.print(_totals(items), style="dim")
@@ -68,12 +66,6 @@ def status(
     console.print(
         *(_next_run(config, steps) if config else _hints(bool(items))), soft_wrap=True, markup=False, sep="\n"
     )
-
-
-def _console() -> Console:
-    """Lines are folded where there is a terminal; a pipe, or a file, has no width."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNFOLDED)
 
 
 def _document(store: Store, items: Sequence[Item]) -> dict[str, Any]:

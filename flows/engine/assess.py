@@ -105,29 +105,29 @@ def _difference(
 ) -> str:
     """How this identity differs from the nearest one of the same thing in the store, e.g. "steps: 300 → 400"."""
 
-    def comparable(identity: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in _leaves(identity) if not (leave_out and key.startswith(leave_out))}
-
-    wanted = comparable(identity)
     label = stage.label(config)
     others = [
-        comparable(artifact.manifest.identity)
+        changes(artifact.manifest.identity, identity, leave_out)
         for artifact in store.artifacts(stage.name)
         if artifact.manifest.label == label or not stage.label_is_subject
     ]
     if not others:
         return NOT_BUILT
-    changes = [
-        {
-            key: (other.get(key), wanted.get(key))
-            for key in sorted(wanted.keys() | other.keys())
-            if other.get(key) != wanted.get(key)
-        }
-        for other in others
-    ]
-    nearest = min(reversed(changes), key=len)  # reversed: the newest of equally near ones
-    shown = [_describe_change(key, *values) for key, values in nearest.items()]
+    shown = min(reversed(others), key=len)  # reversed: the newest of equally near ones
     return ", ".join(dict.fromkeys(shown[:4])) + (f" and {len(shown) - 4} more changes" if len(shown) > 4 else "")
+
+
+def changes(before: dict[str, Any], after: dict[str, Any], leave_out: str | None = None) -> list[str]:
+    """How two identities differ, one change an entry; keys that begin with `leave_out` are not compared."""
+    old, new = (
+        {key: value for key, value in _leaves(identity) if not (leave_out and key.startswith(leave_out))}
+        for identity in (before, after)
+    )
+    return [
+        _describe_change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

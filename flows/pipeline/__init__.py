@@ -7,6 +7,8 @@
     selection   which stages are run, and which of them again
     plan        what a run would do, and why
     inventory   what a store holds, and in which state
+    corpus      the corpus that a configuration or an artifact stands for, and the records behind it
+    exploration questions to it, and what is shown of the answers
     experiment  the runs of an experiment
     gc          what a store holds that no configuration refers to
     verify      whether the files of a store still are what was sealed

@@ -71,7 +71,7 @@ class References:
 def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage]:
     """What no configuration needs: artifacts outside the lineage of a run, or of the last comparison of an experiment,
     and abandoned work folders. Builds in progress on this machine are left out."""
-    referred = {name for config in configs for name in _references(store, config)}
+    referred = {name for config in configs for name in references(store, config)}
     artifacts = list(store.artifacts())  # of a bucket that is a request for each
     wanted = referred | _last_comparisons(artifacts)
     kept = wanted | {artifact.name for artifact in _with_origins(store, wanted)}
@@ -84,10 +84,10 @@ def garbage(store: Store, configs: Iterable[PipelineConfig]) -> Iterator[Garbage
 
 def needed(store: Store, config: PipelineConfig) -> list[Name]:
     """What a run of the configuration would work with, and everything that it was made from, as far as it is there."""
-    return [artifact.name for artifact in _with_origins(store, sorted(_references(store, config)))]
+    return [artifact.name for artifact in _with_origins(store, sorted(references(store, config)))]
 
 
-def _references(store: Store, config: PipelineConfig) -> set[Name]:
+def references(store: Store, config: PipelineConfig) -> set[Name]:
     """What a run of the configuration would work with, whatever its optional stages come to."""
     names: set[Name] = set()
     likeliest = References(store, names)

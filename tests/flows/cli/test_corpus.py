@@ -1,0 +1,184 @@
+"""`textmill corpus`: a corpus that was crawled, ingested and prepared is asked by its configuration, name or folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.engine.materialize import materialize
+from flows.engine.stage import Context
+from flows.pipeline.chain import chain
+from flows.pipeline.config import load_config, parse_overrides
+from flows.store.open import open_store
+from scraping.shards import read_rows
+from textmill.errors import UserError
+
+pytestmark = pytest.mark.long
+
+WORDS = ["river", "stone", "window", "letter", "garden", "morning", "winter", "captain", "market", "signal", "paper"]
+STRICT = "prepare.filters.length.min_characters=900"
+UNBUILT = "prepare.validation_fraction=0.5"
+
+
+def prose(seed: int, sentences: int) -> str:
+    word = random.Random(seed)
+    return " ".join(
+        "The " + " ".join(word.choice(WORDS) for _ in range(word.randrange(6, 14))) + "." for _ in range(sentences)
+    )
+
+
+def build(config, *overrides: str):
+    """Everything up to the corpus, without a server."""
+    loaded = load_config(config, parse_overrides(overrides))
+    context = Context(open_store(loaded.store), loaded.name)
+
+    def visit(stage, settings, /, **inputs):
+        built = stage.name in ("scrape", "ingest", "prepare")
+        return materialize(stage, settings, inputs, context).artifact if built else None
+
+    chain(loaded, visit)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with a configuration of the Python documentation and a collection, and its corpora by two rules."""
+    folder = tmp_path_factory.mktemp("project")
+    texts = [prose(seed, 12) for seed in range(8)]
+    (folder / "texts").mkdir()
+    lines = [*texts, texts[0], "Short.", "", f"{prose(99, 12)} The secret of the island."]
+    (folder / "texts" / "all.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
+    document = {
+        "name": "mine",
+        "store": "store",
+        "scrape": {"sources": ["python-docs"], "max_pages": 12},
+        "ingest": {"path": "texts", "name": "stories"},
+        "prepare": {"validation_fraction": 0.2, "workers": 1},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(document))
+    build(folder / "mine.yaml")
+    build(folder / "mine.yaml", STRICT)
+    return folder
+
+
+@pytest.fixture
+def config(project, monkeypatch):
+    monkeypatch.chdir(project)
+    return "mine.yaml"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["corpus", *map(str, arguments)], env={"COLUMNS": "200"})
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def document(*arguments: object):
+    return json.loads(run(*arguments, "--json"))
+
+
+def test_the_whole_way_from_urls_and_records_to_documents_adds_up(config):
+    steps = document(config)["counts"]
+    assert [(step["source"], step["name"]) for step in steps] == [
+        ("python-docs", "crawl"), ("python-docs", "prepare"), ("stories", "ingest"), ("stories", "prepare"),
+    ]  # fmt: skip
+    for step in steps:
+        assert step["read"] + step["gained"] == step["written"] + sum(step["left_out"].values())
+        assert "not accounted for" not in step["left_out"] and not step["note"]
+    crawl, of_pages, collection, of_texts = steps
+    assert crawl["written"] == of_pages["read"] == 12 and crawl["read"] > 12
+    assert collection["left_out"] == {"empty": 1} and collection["written"] == of_texts["read"] == 11
+    assert of_texts["left_out"] == {"duplicate": 1, "too short": 1}
+
+
+def test_a_configuration_its_artifact_its_fingerprint_and_its_folder_are_the_same_corpus(config, tmp_path):
+    location = document(config)["corpus"]
+    fingerprint = location.rsplit("/", 1)[-1]
+    copy = shutil.copytree(location, tmp_path / "copy")
+    (copy / "manifest.json").unlink()
+    asked = [document(place, "--sample", "-n", 3)["sample"] for place in (config, location, fingerprint, copy)]
+    assert len(asked[0]) == 3 and all(sample == asked[0] for sample in asked)
+    [only] = [step for step in document(copy)["counts"] if step["source"] == "stories"]
+    assert (only["name"], only["read"]) == ("prepare", 11)  # a mere folder leads to no records
+
+
+def test_a_changed_filter_shows_what_went_and_why(config):
+    told = document(config, "--set", STRICT, "--against", config, "-n", 2)["difference"]
+    assert told["changes"] == ["corpus.filters.length.min_characters: 200 → 900"]
+    went = sum(number for reasons in told["went"].values() for number in reasons.values())
+    assert went and told["came"] == {} and told["before"] - went == told["after"]
+    assert {row["reason"] for row in told["went_examples"]} == {"too short"} == set(told["went"]["python-docs"])
+    shown = run(config, "--set", STRICT, "--against", config)
+    assert "min_characters: 200 → 900" in shown and f"{went} went, 0 came" in shown
+    back = document(config, "--against", document(config, "--set", STRICT)["corpus"])["difference"]
+    assert back["came"] == told["went"] and back["went"] == {}
+
+
+def test_questions_are_answered_together(config):
+    told = document(config, "--search", "secret of  THE island", "--duplicates", "--dropped", "too short", "-n", 1)
+    assert told.keys() == {"corpus", "search", "duplicates", "dropped"}
+    assert sum(told["search"]["documents"]["stories"].values()) == 1
+    assert "The secret of the island." in told["search"]["found"][0]["text"]
+    assert told["dropped"][0]["reason"] == "too short"
+    assert told["duplicates"]["dropped"] >= 1
+
+
+def test_a_url_is_traced_through_crawl_and_filters(config, project):
+    [page, *_] = document(config, "--sample", "--source", "python-docs")["sample"]
+    assert document(config, "--url", page["url"])["url"]["conclusion"] == f"in the corpus ({page['split']})"
+    found = list(read_rows((project / "store" / "scrape").glob("*/urls.parquet")))
+    left = next(row for row in found if row["outcome"] == "skipped")
+    traced = document(config, "--url", left["url"].removeprefix("http://") + "#part")["url"]
+    assert traced["conclusion"].startswith(f"never a page of the corpus; skipped: {left['reason']}")
+    assert [row["url"] for row in traced["crawled"]] == [left["url"]]
+
+
+def test_the_page_needs_nothing_but_itself_and_texts_stay_text(config, project, tmp_path):
+    page = tmp_path / "corpus.html"
+    assert run(config, "--html", page).strip() == f"Wrote {page}"
+    html = page.read_text()
+    for told in ("Documents of python-docs", "Documents of stories", "Dropped: too short", "Duplicates", "crawl of URLs"):
+        assert told in html
+    assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
+    assert not any(fetched in html for fetched in ("<script", "src=", "@import", "url("))
+    run(config, "--search", "<b>river", "--html", page)
+    assert "&lt;b&gt;river" in page.read_text() and "<b>river" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["mine.yaml", "--set", UNBUILT], "textmill run mine.yaml --only prepare --build-missing"),
+        (["mine.yaml", "--set", UNBUILT], "the last one of mine, of other settings"),
+        (["mine.yaml", "--dropped", "spam"], "duplicate, "),
+        (["mine.yaml", "--source", "web"], "its sources are python-docs, stories"),
+        (["0123456789abcdef"], "is not a corpus: give a configuration"),
+        (["texts"], "holds no corpus"),
+        (["mine.yaml", "--html", "nowhere/page.html"], "choose another place for --html"),
+        (["texts", "--set", "name=x"], "--set goes with a configuration"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(config, arguments, told):
+    with pytest.raises(UserError) as error:
+        run(*arguments)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_artifact_of_another_stage_is_refused_and_a_damaged_one_named(config, project):
+    [snapshot] = (project / "store" / "scrape").glob("[!.]*")
+    with pytest.raises(UserError, match="is not a corpus and was not made from one"):
+        run(snapshot)
+    location = document(config)["corpus"]
+    shard = project / location / "train-00000.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    with pytest.raises(UserError, match=r"is damaged: train-00000\.parquet has 100 bytes"):
+        run(config)
+    shard.write_bytes(whole)
