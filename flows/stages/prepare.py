@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from flows.engine.page import Bars, Block, Sample, Table
+from flows.engine.page import Bars, Block, Sample, Table, Text
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
 from scraping.corpus.config import PrepareConfig
@@ -32,7 +32,7 @@ class Prepare(Stage[PrepareSettings]):
 
     name = "prepare"
     noun = "corpus"
-    version = 1
+    version = 2
     inputs = ("pages", "documents")
     label_is_subject = True
 
@@ -78,9 +78,10 @@ class Prepare(Stage[PrepareSettings]):
             yield Sample(f"A document of {document['source']}", document["text"][:EXCERPT], document["url"] or "")
         yield Bars("dropped", artifact.stats["dropped"])
         for row in _dropped_examples(artifact):
-            yield Sample(
-                f"Dropped: {row['reason']} ({row['detail']})", row["excerpt"][:DROPPED_EXCERPT], row["url"] or ""
-            )
+            detail = f" ({row['detail']})" if row["detail"] else ""
+            text = row["excerpt"] or "(no text was read)"
+            yield Sample(f"Dropped: {row['reason']}{detail}", text[:DROPPED_EXCERPT], row["url"] or "")
+        yield Text(f"More of it, by source and reason, and a search: textmill corpus {artifact.manifest.fingerprint}")
 
 
 def sample_documents(artifact: Artifact) -> list[dict[str, Any]]:

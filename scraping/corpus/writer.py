@@ -25,7 +25,7 @@ from scraping.shards import (
 from textmill.errors import UserError
 from textmill.progress import Progress
 
-EXCERPT = 200  # characters of a dropped document that are kept to judge by
+EXCERPT = 2_000  # characters of a dropped document that are kept, to search it and to judge the rule by
 
 
 class Candidates(NamedTuple):
@@ -62,7 +62,8 @@ def write_corpus(
     shutil.rmtree(scratch, ignore_errors=True)
     train = _SortedShards(out, "train", DOCUMENTS, scratch, characters)
     validation = _SortedShards(out, "validation", DOCUMENTS, scratch, int(characters * validation_fraction))
-    dropped = _SortedShards(out / "dropped", "part", DROPPED, scratch, 500 * (total + count_rows(drops)))
+    left_out = len(duplicates) + count_rows(drops)
+    dropped = _SortedShards(out / "dropped", "part", DROPPED, scratch, (EXCERPT + 300) * left_out)
     tally = _Tally()
     for row in read_rows(drops):
         dropped.add(row)

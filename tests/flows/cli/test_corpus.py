@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +16,8 @@ from flows.engine.materialize import materialize
 from flows.engine.stage import Context
 from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config, parse_overrides
+from flows.store.local import Store
+from flows.store.manifest import MANIFEST
 from flows.store.open import open_store
 from scraping.shards import read_rows
 from textmill.errors import UserError
@@ -144,12 +147,29 @@ def test_the_page_needs_nothing_but_itself_and_texts_stay_text(config, project, 
     page = tmp_path / "corpus.html"
     assert run(config, "--html", page).strip() == f"Wrote {page}"
     html = page.read_text()
-    for told in ("Documents of python-docs", "Documents of stories", "Dropped: too short", "Duplicates", "crawl of URLs"):
+    for told in ("Documents of python-docs", "Documents of stories", "Dropped: too short", "crawl of URLs"):
         assert told in html
     assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
     assert not any(fetched in html for fetched in ("<script", "src=", "@import", "url("))
     run(config, "--search", "<b>river", "--html", page)
     assert "&lt;b&gt;river" in page.read_text() and "<b>river" not in page.read_text()
+
+
+def test_a_corpus_in_a_bucket_answers_alike(config, tmp_path, monkeypatch):
+    bucket = f"file://{tmp_path}/bucket"
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "first"))
+    store = open_store(bucket)
+    for artifact in Store(Path("store")).artifacts():
+        work = shutil.copytree(artifact.path, store.workdir(*artifact.name))
+        (work / MANIFEST).unlink()
+        store.seal(work, artifact.manifest)
+    monkeypatch.setenv("TEXTMILL_CACHE", str(tmp_path / "second"))
+    asked = ("--sample", "--duplicates", "--url", "https://elsewhere.example/")
+    here, there = document(config), document(config, "--set", f"store={bucket}")
+    assert there["counts"] == here["counts"] and there["corpus"].startswith(bucket)
+    assert document(there["corpus"], *asked) == {**document(config, *asked), "corpus": there["corpus"]}
+    against = document(there["corpus"], "--against", here["corpus"])["difference"]
+    assert against["same"] == against["before"] == against["after"]
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ HOSTILE = "</blockquote></style><script src='http://evil.example/x.js'></script>
 
 @pytest.fixture
 def corpus(tmp_path) -> Corpus:
-    """Two documents of one source among many of another, and what was dropped for two reasons."""
+    """Two documents of one source among many of another, and what was dropped for three reasons."""
     sources = ["news"] * 40 + ["docs"] * 2
     rows = [
         {"source": name, "url": f"http://{name}/{i}", "text": f"{name} {i} {HOSTILE}"} for i, name in enumerate(sources)
@@ -188,10 +188,12 @@ def corpus(tmp_path) -> Corpus:
         {"reason": reason, "detail": str(i), "excerpt": HOSTILE, "url": "javascript:x()"}
         for i, reason in enumerate(reasons)
     ]
+    dropped.append({"reason": "no text", "detail": "", "excerpt": None, "url": "http://news/empty"})
     (tmp_path / "dropped").mkdir()
     pq.write_table(pa.Table.from_pylist(dropped), tmp_path / "dropped" / "part-00000.parquet")
+    counts = {"spam": 30, "too short": 1, "no text": 1}
     files = dict.fromkeys(["train-00000.parquet", "dropped/part-00000.parquet"])
-    return Corpus(SimpleNamespace(files=files), {"sources": {}, "dropped": {"spam": 30, "too short": 1}}, tmp_path)
+    return Corpus(SimpleNamespace(files=files, fingerprint="0123abcd"), {"sources": {}, "dropped": counts}, tmp_path)
 
 
 def test_documents_of_every_source_and_examples_of_every_reason_are_shown(corpus):
@@ -200,11 +202,13 @@ def test_documents_of_every_source_and_examples_of_every_reason_are_shown(corpus
     assert "A document of docs" in titles
     assert "A document of news" in titles
     assert [title for title in titles if title.startswith("Dropped")] == [
+        "Dropped: no text",
         "Dropped: spam (0)",
         "Dropped: spam (1)",
         "Dropped: too short (30)",
     ]
     assert list(prepare.page(corpus)) == list(prepare.page(corpus))
+    assert any("textmill corpus 0123abcd" in block.text for block in prepare.page(corpus) if isinstance(block, Text))
 
 
 def test_a_report_loads_nothing_and_runs_nothing_whatever_pages_hold(context, monkeypatch, corpus):
@@ -212,8 +216,8 @@ def test_a_report_loads_nothing_and_runs_nothing_whatever_pages_hold(context, mo
     monkeypatch.setattr("flows.stages.report.stage_named", lambda name: Trained())
     outcome = materialize(report, ReportConfig(title=HOSTILE), {"corpus": trained(context, "1.5")}, context)
     page = (outcome.artifact.path / "index.html").read_text()
-    samples = [block for block in prepare.page(corpus) if isinstance(block, Sample)]
-    assert page.count("&lt;script src=") == len(samples) + 2  # and the title, twice
+    hostile = [block for block in prepare.page(corpus) if isinstance(block, Sample) and HOSTILE in block.text]
+    assert page.count("&lt;script src=") == len(hostile) + 2  # and the title, twice
 
     parsed = LexborHTMLParser(page)
     assert {node.tag for node in parsed.css("script, img, iframe, object, link, base, form, video")} == set()
