@@ -126,6 +126,8 @@ def _show_site(console: Console, source: Source, site: SitePreview) -> None:
     console.print(f"  delay       {site.delay:g} s between requests{asked}")
     listed = f"{len(site.listed)} URLs in the first files" if site.listed else "none found"
     console.print(f"  sitemaps    {', '.join(map(escape, site.sitemaps)) or 'no mention in robots.txt'}; {listed}")
+    for sitemap, problem in site.unread.items():
+        console.print(f"              [yellow]{escape(sitemap)}: {escape(problem)}[/yellow]")
 
 
 def _show_page(console: Console, page: PagePreview, chars: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flows.engine.page import Bars, Block
+from flows.engine.page import Bars, Block, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, now
 from flows.store.manifest import Manifest
@@ -56,6 +56,8 @@ class Scrape(Stage[Source]):
     def page(self, artifact: Artifact) -> Iterator[Block]:
         yield Bars("change since the last crawl", artifact.stats["changes"])
         yield Bars("left out", artifact.stats["skipped"])
+        if unread := artifact.stats.get("unread_sitemaps"):
+            yield Table(["sitemap that could not be read in full", "why"], list(unread.items()))
 
 
 def host_limits(source: Source) -> list[str]:

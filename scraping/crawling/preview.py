@@ -39,6 +39,7 @@ class SitePreview:
     delay: float  # seconds between requests that a crawl would keep
     sitemaps: list[str]  # that robots.txt names
     listed: list[SitemapEntry]  # in the first sitemap files
+    unread: dict[str, str]  # sitemap -> what could not be read of it
 
 
 @dataclass
@@ -96,6 +97,10 @@ class Preview:
             ) from error
         named = robots.sitemaps(origin)
         places = named or [f"{origin}/sitemap.xml"]
+        unread: dict[str, str] = {}
+        listed = list(
+            read_sitemaps(places, self._fetcher, self._sitemap_delay, _SITEMAP_FILES, report=unread.__setitem__)
+        )
         return SitePreview(
             origin=origin,
             robots=robots.summary,
@@ -103,7 +108,8 @@ class Preview:
             crawl_delay=robots.crawl_delay,
             delay=self.source.request_delay(robots.crawl_delay),
             sitemaps=named,
-            listed=list(read_sitemaps(places, self._fetcher, self._sitemap_delay, _SITEMAP_FILES)),
+            listed=listed,
+            unread=unread if named else {},
         )
 
     def pages(self, count: int) -> Iterator[PagePreview]:

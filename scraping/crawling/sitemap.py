@@ -1,15 +1,27 @@
-"""Sitemaps by the protocol of sitemaps.org (0.9, 2008): XML, gzipped, plain text, and indexes, read with limits."""
+"""Sitemaps as sites serve them, read as far as they can be, with limits; what could not be read is reported.
+
+The protocol is that of sitemaps.org (0.9, 2008): XML, gzipped, plain text, indexes, and the feeds that it allows (RSS,
+Atom). Sites leave blank lines or a warning before the XML, forget to escape `&`, send UTF-16 or several gzip members.
+So the text is decoded as a page's is, its ampersands are mended, and libxml2 reads it in its recovering mode: without
+entities, without the network, and no further than a number of errors.
+"""
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from xml.parsers import expat
+from email.utils import parsedate_to_datetime
+
+from lxml import etree
 
 from scraping.crawling.fetch import Fetcher, FetchError, Request
-from scraping.crawling.urls import normalize, resolve
+from scraping.crawling.urls import host_of, normalize, resolve
+from scraping.extraction.charset import decode
 
 __all__ = ["MAX_ENTRIES", "SitemapEntry", "parse_sitemap", "read_sitemaps"]
 
@@ -19,6 +31,20 @@ MAX_BYTES = 50 << 20  # of a file, uncompressed, by the protocol
 MAX_ENTRIES = 50_000  # of a file, by the protocol
 MAX_FILES = 200  # of a host
 _TIMEOUT = 60.0  # seconds
+_MAX_ERRORS = 1_000  # of a file; after that it is something else
+_MAX_AMPERSANDS = 1_000_000  # of a file, that are looked at
+_CHUNK = 1 << 16  # characters that are parsed at once
+
+_ROOT = re.compile(r"<(?:[\w.-]{1,30}:)?(?:urlset|sitemapindex|sitemap|url|rss|feed|rdf)[\s>]", re.I)
+_ENTRIES = ("{*}url", "{*}sitemap", "{*}item", "{*}entry")
+# Declarations go, because the text is decoded already and because two files may be one after the other.
+_DECLARATION = re.compile(
+    r"<\?xml[^<>]{0,1000}>|<!DOCTYPE[^<>\[]{0,1000}>|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", re.I
+)
+_AMPERSAND = re.compile(
+    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-f]{1,6});)(?:[a-z][a-z0-9]{1,30};)?",
+    re.S | re.I,
+)
 
 
 @dataclass(slots=True)
@@ -31,9 +57,13 @@ class SitemapEntry:
 
 
 def read_sitemaps(
-    urls: list[str], fetcher: Fetcher, delay_of: Callable[[str], float | None], max_files: int = MAX_FILES
+    urls: list[str],
+    fetcher: Fetcher,
+    delay_of: Callable[[str], float | None],
+    max_files: int = MAX_FILES,
+    report: Callable[[str, str], None] = lambda url, problem: None,
 ) -> Iterator[SitemapEntry]:
-    """Fetch sitemaps, and those that they index or redirect to; a broken one gives the entries before the break.
+    """Fetch sitemaps, and those that they index or redirect to; a broken one gives the entries that can be read.
 
     Args:
         urls: where the sitemaps are.
@@ -41,11 +71,18 @@ def read_sitemaps(
         delay_of: asked before each file, because scope and robots.txt hold for sitemaps too: the delay that its host
             wants between requests, or None if the file may not be fetched.
         max_files: how many files are read at most.
+        report: told the URL of each file that could not be read in full, and why.
     """
-    queue, seen = list(urls), set(urls)
+
+    def tell(url: str, problem: str) -> None:
+        level = logging.INFO if problem == "status 404" else logging.WARNING  # many sites have none
+        logger.log(level, "sitemap %s: %s", url, problem)
+        report(url, problem)
+
+    queue, seen = deque(urls), set(urls)
     files = 0
     while queue and files < max_files:
-        url = queue.pop(0)
+        url = queue.popleft()
         delay = delay_of(url)
         if delay is None:
             continue
@@ -53,81 +90,154 @@ def read_sitemaps(
         try:
             response = fetcher.fetch(Request(url, delay=delay, timeout=_TIMEOUT, max_bytes=MAX_BYTES))
         except FetchError as error:
-            logger.warning("sitemap %s: %s", url, error)
+            tell(url, str(error))
             continue
         if response.location is not None:
             target = resolve(url, response.location)
-            if target and target not in seen:
+            is_tried = fetcher.count_cookies(host_of(url)) > response.cookies  # for cookies: then it may be a circle
+            if target and (target not in seen or is_tried):
                 seen.add(target)
-                queue.insert(0, target)
+                queue.appendleft(target)
             continue
         if response.status != 200:
-            level = logging.INFO if response.status == 404 else logging.WARNING  # many sites have none
-            logger.log(level, "sitemap %s: status %d", url, response.status)
+            tell(url, f"status {response.status}")
             continue
-        entries, index = parse_sitemap(response.body)
+        problems: list[str] = []
+        entries, index = parse_sitemap(response.body, url, problems.append)
+        if problems:
+            tell(url, "; ".join(problems))
         yield from entries
         fresh = [entry.url for entry in index if entry.url not in seen]
         seen.update(fresh)
         queue += fresh
+    if queue and max_files == MAX_FILES:
+        tell(queue[0], f"not read, nor {len(queue) - 1} more: {MAX_FILES} sitemaps were")
 
 
-def parse_sitemap(body: bytes) -> tuple[list[SitemapEntry], list[SitemapEntry]]:
-    """(pages, further sitemaps) that one sitemap file lists, as far as it can be read."""
-    body = _gunzip(body)
-    if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        lines = body.decode("utf-8", "replace").split()
-        return [SitemapEntry(url) for line in lines[:MAX_ENTRIES] if (url := normalize(line))], []
-    parser = _SitemapParser()
-    try:
-        parser.expat.Parse(body, True)
-    except (expat.ExpatError, _SitemapError) as error:
-        logger.warning("a sitemap is broken after %d entries: %s", len(parser.pages) + len(parser.index), error)
-    return parser.pages, parser.index
+def parse_sitemap(
+    body: bytes, base: str = "", report: Callable[[str], None] = logger.warning
+) -> tuple[list[SitemapEntry], list[SitemapEntry]]:
+    """(pages, further sitemaps) that one sitemap file lists, as far as it can be read.
+
+    Args:
+        body: the file, perhaps gzipped.
+        base: its normalized URL, for entries without scheme and host.
+        report: told what could not be read; several things, or nothing.
+    """
+    text = decode(_gunzip(body, report)).lstrip("\ufeff\0 \t\r\n")
+    entries = _Entries(base)
+    if _ROOT.search(text):
+        _parse_xml(text, entries, report)
+    elif text.startswith("<"):
+        report("neither a sitemap nor a feed")
+    else:
+        for line in text.splitlines():
+            if entries.full:
+                break
+            if line.strip("\0 \t"):
+                entries.add(entries.pages, line)
+    if entries.full:
+        report(f"more than {MAX_ENTRIES:,} entries, which are not read")
+        del entries.pages[MAX_ENTRIES:], entries.index[MAX_ENTRIES:]
+    if entries.strange:
+        first = f"{entries.strange[0][:100]!r}"
+        report(f"{len(entries.strange)} entries without the URL of a page, the first of them {first}")
+    return entries.pages, entries.index
 
 
-class _SitemapError(Exception):
-    """The file has more entries than the protocol allows, or content that may be an attack on the parser."""
+class _Entries:
+    """What one file lists."""
 
-
-class _SitemapParser:
-    """Collects `<url>` and `<sitemap>` elements; those of other vocabularies (images, news) are ignored."""
-
-    def __init__(self) -> None:
+    def __init__(self, base: str):
         self.pages: list[SitemapEntry] = []
         self.index: list[SitemapEntry] = []
-        self._fields: dict[str, str] = {}
-        self._text: list[str] = []
-        self.expat = expat.ParserCreate(namespace_separator=" ")
-        self.expat.buffer_text = True
-        self.expat.StartElementHandler = self._start
-        self.expat.EndElementHandler = self._end
-        self.expat.CharacterDataHandler = self._text.append
-        self.expat.EntityDeclHandler = self._entity
+        self.strange: list[str] = []  # what stands where a URL should
+        self._base = base
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._text.clear()
-        if _local(name) in ("url", "sitemap"):
-            self._fields.clear()
+    @property
+    def full(self) -> bool:
+        return len(self.pages) + len(self.index) + len(self.strange) > MAX_ENTRIES
 
-    def _end(self, name: str) -> None:
-        match _local(name):
-            case "url" | "sitemap" as kind if url := normalize(self._fields.get("loc", "")):
-                fields, entries = self._fields, self.pages if kind == "url" else self.index
-                entries.append(SitemapEntry(url, _priority(fields.get("priority", "")), fields.get("lastmod", "")))
-                if len(entries) >= MAX_ENTRIES:
-                    raise _SitemapError(f"more than {MAX_ENTRIES} entries")
-            case "loc" | "priority" | "lastmod" as field:
-                self._fields[field] = "".join(self._text).strip()
-
-    def _entity(self, *_: object) -> None:
-        raise _SitemapError("it declares entities")
+    def add(self, entries: list[SitemapEntry], location: str, priority: str = "", lastmod: str = "") -> None:
+        """Add an entry, if its location is a URL."""
+        location = location.strip()
+        url = normalize(location)
+        if not url and self._base and location.startswith("/"):
+            url = resolve(self._base, location)
+        if url and "\ufffd" not in location:
+            entries.append(SitemapEntry(url, _priority(priority), lastmod))
+        else:
+            self.strange.append(location)
 
 
-def _local(name: str) -> str:
-    """An element's name; empty if its namespace is not the sitemaps' one (of any version), nor missing."""
-    namespace, _, local = name.rpartition(" ")
-    return local if not namespace or "schemas/sitemap/" in namespace else ""
+def _parse_xml(text: str, entries: _Entries, report: Callable[[str], None]) -> None:
+    if "<!ENTITY" in text:
+        report("it declares entities")
+        return
+    text = _AMPERSAND.sub(_mend_ampersand, _DECLARATION.sub("", text), _MAX_AMPERSANDS)
+    parser = etree.XMLPullParser(
+        ("end",), tag=_ENTRIES, recover=True, resolve_entities=False, no_network=True, load_dtd=False,
+        remove_comments=True, remove_pis=True, collect_ids=False, encoding="utf-8",
+    )  # fmt: skip
+    parser.feed(b"<file>")
+    # The parser looks ahead, so a comment pushes the last entry out; what only the end closes is cut off.
+    pieces = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)] + ["<!-- -->"]
+    try:
+        for piece in pieces:
+            parser.feed(piece.encode("utf-8", "replace"))
+            _take(parser, entries)
+            if entries.full or len(parser.feed_error_log) > _MAX_ERRORS:
+                break
+        else:
+            parser.feed(b"</file>")
+            parser.close()
+    except etree.XMLSyntaxError:
+        pass  # the log has it
+    # A prefix without a namespace does no harm.
+    if log := [error for error in parser.feed_error_log if error.domain != etree.ErrorDomains.NAMESPACE]:
+        report(f"{len(log)} errors in its XML, the first of them: {log[0].message.strip()}")
+
+
+def _take(parser: etree.XMLPullParser, entries: _Entries) -> None:
+    """Take the entries that the parser has read to their end, and free them."""
+    for _, element in parser.read_events():
+        _add(element, entries)
+        element.clear()
+        while element.getprevious() is not None:
+            del element.getparent()[0]
+        if entries.full:
+            return
+
+
+def _add(element: etree._Element, entries: _Entries) -> None:
+    namespace, _, kind = element.tag.rpartition("}")
+    fields = {
+        name: child
+        for child in element
+        if (name := _field(child, namespace)) and (name != "link" or child.get("rel", "alternate") == "alternate")
+    }
+    texts = {name: "".join(child.itertext()).strip() for name, child in fields.items()}
+    if "loc" in texts and kind in ("url", "sitemap"):
+        pages_or_index = entries.pages if kind == "url" else entries.index
+        entries.add(pages_or_index, texts["loc"], texts.get("priority", ""), texts.get("lastmod", ""))
+    elif "link" in texts and kind in ("item", "entry"):
+        date = texts.get("updated") or texts.get("published") or _w3c_date(texts.get("pubDate", ""))
+        entries.add(entries.pages, fields["link"].get("href") or texts["link"], lastmod=date)
+
+
+def _field(child: etree._Element, namespace: str) -> str:
+    """A child's name without its namespace; empty if that is not its parent's, as that of images and news."""
+    its_namespace, _, name = child.tag.rpartition("}")
+    return name if its_namespace == namespace else ""
+
+
+def _mend_ampersand(match: re.Match[str]) -> str:
+    found = match[0]
+    if found.startswith("<"):
+        return found
+    # An entity of HTML means its character; XML does not know it.
+    character = html.unescape(found) if found.endswith(";") else found
+    return html.escape(character, quote=False)
 
 
 def _priority(value: str) -> float:
@@ -137,13 +247,28 @@ def _priority(value: str) -> float:
         return 0.5
 
 
-def _gunzip(body: bytes) -> bytes:
-    """Undo gzip where the file itself is a .gz, up to the size limit; a broken end is left off."""
+def _w3c_date(date: str) -> str:
+    try:
+        return parsedate_to_datetime(date).isoformat()
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _gunzip(body: bytes, report: Callable[[str], None]) -> bytes:
+    """Undo gzip where the file itself is a .gz, of one member or several, up to the size limit."""
     if not body.startswith(b"\x1f\x8b"):
         return body
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        return decompressor.decompress(body, MAX_BYTES)
-    except zlib.error as error:
-        logger.warning("a sitemap cannot be decompressed: %s", error)
-        return b""
+    members, size = [], 0
+    while body.startswith(b"\x1f\x8b") and size < MAX_BYTES:
+        decompressor = zlib.decompressobj(wbits=31)
+        try:
+            members.append(decompressor.decompress(body, MAX_BYTES - size))
+        except zlib.error as error:
+            report(f"cannot be decompressed after {size:,} bytes ({error})")
+            return b"".join(members)
+        size += len(members[-1])
+        if not decompressor.eof:
+            report(f"larger than {MAX_BYTES:,} bytes" if size >= MAX_BYTES else "the compressed file is cut off")
+            break
+        body = decompressor.unused_data
+    return b"".join(members)

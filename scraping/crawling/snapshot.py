@@ -31,7 +31,16 @@ from scraping.crawling.urls import host_of
 from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parquet, read_rows, shards, write_shard
 from textmill.files import atomic_write
 
-__all__ = ["GIVEN_UP", "LINKS_DROPPED", "URLS", "PreviousPage", "PreviousSnapshot", "write_pages", "write_reports"]
+__all__ = [
+    "GIVEN_UP",
+    "LINKS_DROPPED",
+    "UNREAD_SITEMAP",
+    "URLS",
+    "PreviousPage",
+    "PreviousSnapshot",
+    "write_pages",
+    "write_reports",
+]
 
 URLS = pa.schema(
     [
@@ -48,6 +57,7 @@ URLS = pa.schema(
 # Notes of the frontier
 GIVEN_UP = "given up: "  # this and a host -> the reason
 LINKS_DROPPED = "urls passed over"  # limits.urls was met
+UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read of it
 
 FETCHES_FILE = "fetches.parquet"
 _MAX_LISTED = 100  # failed URLs in stats.json; all of them are in urls.parquet
@@ -183,10 +193,8 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
             )
         ],
         "hosts": _counts(frontier, "SELECT host, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
-        "given_up": {
-            key.removeprefix(GIVEN_UP): reason
-            for key, reason in frontier.query("SELECT key, value FROM notes WHERE key LIKE ? || '%'", GIVEN_UP)
-        },
+        "given_up": _noted(frontier, GIVEN_UP),
+        "unread_sitemaps": _noted(frontier, UNREAD_SITEMAP),
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
             **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
@@ -210,6 +218,12 @@ def _url_rows(frontier: Frontier, vanished: dict[str, None]) -> Iterator[dict[st
         yield row
     for url in not_found:
         yield {"url": url, "change": "vanished"}
+
+
+def _noted(frontier: Frontier, prefix: str) -> dict[str, str]:
+    """Notes that begin with `prefix`, by the rest of their keys."""
+    rows = frontier.query("SELECT key, value FROM notes WHERE key LIKE ? || '%' ORDER BY key", prefix)
+    return {key.removeprefix(prefix): value for key, value in rows}
 
 
 def _count(frontier: Frontier, sql: str) -> int:

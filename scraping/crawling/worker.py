@@ -20,7 +20,7 @@ from scraping.crawling.links import ParsedPage, RobotsDirectives, parse_page, sk
 from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.sitemap import read_sitemaps
-from scraping.crawling.snapshot import PreviousPage
+from scraping.crawling.snapshot import UNREAD_SITEMAP, PreviousPage
 from scraping.crawling.state import CrawlState, HostGivenUp
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import is_html
@@ -190,7 +190,8 @@ class HostWorker:
         note = f"sitemaps of {origin}"
         if not self.source.sitemaps or self.frontier.get_note(note) is not None:
             return
-        urls = robots.sitemaps(origin) or [f"{origin}/sitemap.xml"]
+        named = robots.sitemaps(origin)
+        urls = named or [f"{origin}/sitemap.xml"]
         rules: dict[str, RobotsTxt | None] = {origin: robots}
 
         def delay_of(sitemap: str) -> float | None:
@@ -204,8 +205,12 @@ class HostWorker:
             its_rules = rules[its_origin]
             return self._delay(its_rules, host_of(sitemap)) if its_rules and its_rules.allows(sitemap) else None
 
+        def report(sitemap: str, problem: str) -> None:
+            if named or not problem.startswith("status 4"):  # where none is named, none need be there
+                self.frontier.set_note(f"{UNREAD_SITEMAP}{sitemap}", problem)
+
         max_entries = _SITEMAP_ENTRIES_PER_PAGE * self.source.limits.pages
-        entries = islice(read_sitemaps(urls, self.fetcher, delay_of), max_entries)
+        entries = islice(read_sitemaps(urls, self.fetcher, delay_of, report=report), max_entries)
         ordered = sorted(entries, key=lambda entry: (entry.priority, entry.lastmod), reverse=True)
         found = self.state.new_urls((entry.url for entry in ordered), depth=1)
         self.frontier.seed(found, depth=1, note=(note, str(len(ordered))))

@@ -16,6 +16,8 @@ _CHARACTER_SET = re.compile(
     r"(?:utf-(?:8|16|32)|ascii|iso8859|iso2022|cp\d|koi8|mac|gb|big5|euc|shift_jis|hz|johab|tis)", re.I
 )
 
+_UTF_16 = re.compile(rb"<\0[!-~]\0|\0<\0[!-~]")  # how markup without a byte order mark begins
+
 # Labels of the Encoding standard that Python does not know -> its codec; w3lib asks Python by these names.
 _LABELS = {
     "unicode_1_1_utf_8": "utf-8", "unicode11utf8": "utf-8", "unicode20utf8": "utf-8", "x_unicode20utf8": "utf-8",
@@ -64,6 +66,8 @@ def encoding_of(body: bytes, content_type: str | None) -> str:
     meta = html_body_declared_encoding(body)
     if meta and _CHARACTER_SET.match(meta) and not meta.startswith(("utf-16", "utf-32")):  # for `<meta>` was readable
         return meta
+    if wide := _UTF_16.match(body):
+        return "utf-16-le" if wide[0][:1] == b"<" else "utf-16-be"
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:

@@ -130,6 +130,22 @@ def test_redirects_give_one_document(site, page, answer, make_source, run_crawl,
     assert result["skipped"] == {"other host": 1}
 
 
+def test_sitemaps_that_cannot_be_read_are_reported(site, page, answer, make_source, run_crawl, tmp_path):
+    named = "".join(f"Sitemap: /{name}\n" for name in ("cut.xml", "gone.xml", "good.txt"))
+    site.routes["/robots.txt"] = answer(named, content_type="text/plain")
+    site.routes["/cut.xml"] = f"<urlset><url><loc>{site.url('/one')}</loc></url><url><loc>http://a.or"
+    site.routes["/good.txt"] = answer(f"{site.url('/two')}\n".encode("utf-16"), content_type="text/plain")
+    site.routes["/"] = site.routes["/one"] = site.routes["/two"] = page()
+    assert set(run_crawl(make_source())) == {site.url(path) for path in ("/", "/one", "/two")}
+    unread = stats(tmp_path)["unread_sitemaps"]
+    assert set(unread) == {site.url("/cut.xml"), site.url("/gone.xml")}
+    assert "errors in its XML" in unread[site.url("/cut.xml")]
+    assert unread[site.url("/gone.xml")] == "status 404"
+    site.routes.pop("/robots.txt")
+    run_crawl(make_source(), "unnamed")
+    assert stats(tmp_path, "unnamed")["unread_sitemaps"] == {}, "where none is named, none need be there"
+
+
 @pytest.mark.parametrize("way", ["itself", "a page that sets it", "a page that looks for it"])
 def test_a_page_that_tries_its_visitors_for_a_cookie_is_a_page(site, page, answer, make_source, run_crawl, way):
     setting, check = {"Set-Cookie": "seen=1; Path=/"}, "/page" if way == "itself" else "/check"

@@ -1,4 +1,5 @@
 import gzip
+import time
 
 import pytest
 
@@ -52,14 +53,106 @@ def test_forms(body):
     assert [entry.url for entry in parse_sitemap(body)[0]] == ["http://a.org/1"]
 
 
+def read(text: str | bytes, base: str = "") -> tuple[list[str], list[str]]:
+    """(URLs of the pages, what could not be read)."""
+    problems: list[str] = []
+    pages, _ = parse_sitemap(text if isinstance(text, bytes) else text.encode(), base, problems.append)
+    return [page.url for page in pages], problems
+
+
+ONE = "http://a.org/1"
+TWO = "http://a.org/x?a=1&b=2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "\n\n  " + urlset(entry(ONE), entry(TWO.replace("&", "&amp;"))),
+        urlset(entry(ONE), entry(TWO)),
+        urlset(entry(ONE), entry(f"<![CDATA[{TWO}]]>")),
+        urlset(entry(ONE), entry(TWO)).encode("utf-16"),
+        urlset(entry(ONE), entry(TWO)).encode("utf-16-be"),
+        "<br />\n<b>Warning</b>: date() in x.php\n" + urlset(entry(ONE), entry(TWO)),
+        "Warning: date() in x.php\n" + urlset(entry(ONE), entry(TWO)),
+        urlset(entry(ONE)) + "\n" + urlset(entry(TWO)),
+        urlset(entry(ONE, "<image:image><image:loc>http://a.org/i.png</image:loc></image:image>"), entry(TWO)),
+        urlset(entry(ONE), entry(TWO)).replace(NS, 'xmlns="http://example.org/another"'),
+        urlset(entry(ONE), entry(TWO)).replace("</", "</s:").replace("<u", "<s:u").replace("<l", "<s:l")
+        .replace("xmlns=", "xmlns:s="),
+        urlset(entry(ONE), entry(TWO)).replace("http://a.org", "<!-- here -->http://a.org\x0b"),
+        b"".join(gzip.compress(part) for part in (urlset(entry(ONE)).encode()[:90], urlset(entry(ONE)).encode()[90:],
+                                                  urlset(entry(TWO)).encode())),
+        gzip.compress(urlset(entry(ONE), entry(TWO)).encode()) + bytes(512),
+        b"\xef\xbb\xbf" + f"{ONE}\r\n\r\n{TWO}\r\n".encode(),
+        f"{ONE}\n{TWO}".encode("utf-16"),
+        f'<rss version="2.0"><channel><link>http://a.org/</link><image><url>http://a.org/i.png</url></image><item><link>'
+        f"{ONE}</link></item><item><title>x</title><link>{TWO}</link></item></channel></rss>",
+        f'<feed xmlns="http://www.w3.org/2005/Atom"><link href="http://a.org/"/><entry><link rel="edit" href="/e"/>'
+        f'<link href="{ONE}"/></entry><entry><link rel="alternate" href="{TWO}"/></entry></feed>',
+        f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/"><channel>'
+        f"<link>http://a.org/</link></channel><item><link>{ONE}</link></item><item><link>{TWO}</link></item></rdf:RDF>",
+    ],
+    ids=["blank lines", "raw ampersand", "CDATA", "UTF-16", "UTF-16 without a mark", "warning", "warning in plain text",
+         "two files", "undeclared prefix", "another namespace", "prefix", "comment and control character",
+         "gzip members", "gzip with padding", "text with a mark", "text in UTF-16", "RSS", "Atom", "RSS 1.0"],
+)  # fmt: skip
+def test_what_real_sites_serve_is_read_without_loss(body):
+    assert read(body) == ([ONE, TWO], [])
+
+
+@pytest.mark.parametrize(
+    ("body", "pages", "problem"),
+    [
+        (urlset(entry(ONE))[:-9] + "<url><loc>http://a.org/bro", [ONE], "errors in its XML"),
+        (
+            urlset(entry(ONE), entry("www.a.org/2")),
+            [ONE],
+            "1 entries without the URL of a page, the first of them 'www",
+        ),
+        (urlset(entry(ONE), entry("http://a.org/<3")), None, "errors in its XML"),
+        (
+            urlset(entry(ONE), entry("http://a.org/\udcff")).encode("utf-8", "surrogateescape"),
+            [ONE],
+            "1 entries without",
+        ),
+        (gzip.compress(urlset(entry(ONE), *map(entry, map(str, range(5000)))).encode())[:2000], None, "cut off"),
+        (gzip.compress(urlset(entry(ONE)).encode()) + b"\x1f\x8bbroken", [ONE], "cannot be decompressed"),
+        ("<!DOCTYPE html><html><body>Not found</body></html>", [], "neither a sitemap nor a feed"),
+        ("Not found", [], "1 entries without the URL of a page, the first of them 'Not found'"),
+        ("", [], None),
+        (urlset(), [], None),
+    ],
+)
+def test_what_cannot_be_read_is_reported(body, pages, problem):
+    found, problems = read(body)
+    assert pages is None or found == pages
+    assert (problem in "; ".join(problems)) if problem else problems == []
+
+
+def test_entries_and_feeds_have_dates_and_may_be_relative():
+    feed = "<rss><item><link>/1</link><pubDate>Mon, 06 Sep 2021 00:01:00 +0000</pubDate></item></rss>"
+    assert parse_sitemap(feed.encode(), "http://a.org/feed.xml")[0] == [
+        SitemapEntry(ONE, lastmod="2021-09-06T00:01:00+00:00")
+    ]
+    assert read(urlset(entry("/1"), entry("//b.org/2")), "http://a.org/s.xml") == ([ONE, "http://b.org/2"], [])
+
+
 @pytest.mark.long
-def test_bombs():
+def test_bombs(tmp_path):
     lol = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + urlset(entry("http://a.org/&b;"))
     assert parse_sitemap(lol.replace('<?xml version="1.0" encoding="UTF-8"?>', "").encode()) == ([], [])
+    (tmp_path / "secret").write_text("http://a.org/secret")
+    outside = f'<!DOCTYPE x [<!ENTITY f SYSTEM "file://{tmp_path}/secret">]>' + urlset(entry("&f;"))
+    assert read(outside) == ([], ["it declares entities"])
     assert parse_sitemap(gzip.compress(bytes(200_000_000)))[0] == []
     assert parse_sitemap(b"\x1f\x8bbroken") == ([], [])
     many = urlset(*(entry(f"http://a.org/{n}") for n in range(sitemap.MAX_ENTRIES + 10)))
-    assert len(parse_sitemap(many.encode())[0]) == sitemap.MAX_ENTRIES
+    found, problems = read(many)
+    assert (len(found), problems) == (sitemap.MAX_ENTRIES, ["more than 50,000 entries, which are not read"])
+    start = time.monotonic()
+    for piece in ("<", "&", "</x>", "<url>", "<![CDATA[", "<!DOCTYPE ", "<?xml ", "<url>&</url>", "<url><x:y/></url>"):
+        read("<urlset>" + piece * (400_000 // len(piece)))
+    assert time.monotonic() - start < 30
 
 
 def test_an_index_leads_to_its_sitemaps_once(site, answer):
@@ -86,9 +179,12 @@ def test_a_sitemap_may_have_moved_within_the_scope(site, answer, caplog):
     site.routes["/broken.xml"] = answer(status=500)
     starts = [site.url(path) for path in ("/old.xml", "/away.xml", "/round.xml", "/broken.xml")]
     fetcher = Fetcher("textmill/test", private_addresses=True)
-    found = list(read_sitemaps(starts, fetcher, lambda url: None if "/no/" in url else 0))
+    reported: dict[str, str] = {}
+    delay_of = lambda url: None if "/no/" in url else 0  # noqa: E731
+    found = list(read_sitemaps(starts, fetcher, delay_of, report=reported.__setitem__))
     fetcher.close()
     assert [entry.url for entry in found] == [site.url("/a")]
+    assert reported == {site.url("/broken.xml"): "status 500"}
     assert [hit.path for hit in site.log] == ["/old.xml", "/new.xml", "/away.xml", "/round.xml", "/broken.xml"]
     assert "/broken.xml: status 500" in caplog.text
 
