@@ -1,23 +1,33 @@
-"""ingest: OpenWebText, or a data set laid out like it -> documents."""
+"""ingest: OpenWebText, or another collection of texts -> documents."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from flows.engine.page import Bars, Block, Table
 from flows.engine.stage import Job, Stage
-from flows.store.local import Store
+from flows.store.local import Artifact, Store
 from scraping.collections.config import IngestConfig
-from scraping.collections.files import ingest_files
+from scraping.collections.files import check_contents, ingest_files
+from scraping.collections.names import named_layout
 from scraping.collections.remote import is_remote
+from scraping.collections.skipped import SKIPPED, by_reason
 from textmill.addresses import expand, is_resolvable, shown, without_secrets
+
+LISTED = 20  # of what was not read, on the page
 
 
 class Ingest(Stage[IngestConfig]):
-    """Documents of a collection. Where it is not required and not there, the chain goes on without it."""
+    """Documents of a collection. Where it is not required and not there, the chain goes on without it; where it is
+    there but not what its name says, that is an error all the same."""
 
     name = "ingest"
     noun = "ingestion"
-    version = 1
+    version = 2
+    records = (SKIPPED, "stats.json")  # what was not read; the digest is of the documents alone
     retries = 2
     label_is_subject = True
 
@@ -27,15 +37,19 @@ class Ingest(Stage[IngestConfig]):
         ingest_documents(job.config, job.out, job.progress, job.executor)
 
     def identity(self, config: IngestConfig, store: Store) -> Any:
-        """Local files count by what is in them, wherever they lie; a remote data set counts by its address, but for the
-        secrets in that: a fresh signature is no other data set."""
+        """Local files count by what is in them, wherever they lie, and whether that is to be read as CSV, which their
+        names tell; a remote data set counts by its address, but for the secrets in that: a fresh signature is no other
+        data set."""
         address = expand(config.path)
         if is_remote(address):
             return {"settings": config, "address": without_secrets(address)}
-        return {"settings": config, "files": [store.file_digest(file) for file in ingest_files(config)]}
+        files = _files(config)
+        tables = [number for number, file in enumerate(files) if named_layout(file.name) == "csv"]
+        identity = {"settings": config, "files": [store.file_digest(file) for file in files]}
+        return identity | ({"csv": tables} if tables else {})
 
     def check_available(self, config: IngestConfig) -> None:
-        ingest_files(config)
+        _files(config)
 
     def optional(self, config: IngestConfig) -> bool:
         """An address that cannot be known here is not a collection that is away."""
@@ -46,10 +60,34 @@ class Ingest(Stage[IngestConfig]):
         return (address.partition("?")[0] if is_remote(address) else address).rsplit("/", 1)[-1]
 
     def headline(self, stats: dict[str, Any]) -> str:
-        return f"{stats['documents']:,} documents"
+        parts = [f"{stats['documents']:,} documents"]
+        if stats["empty"]:
+            parts.append(f"{stats['empty']:,} without text")
+        if stats["skipped"]:
+            parts.append(f"{sum(stats['skipped'].values()):,} skipped ({by_reason(stats['skipped'])})")
+        if stats["unread"]:
+            parts.append(f"not read: {by_reason(stats['unread'])}")
+        return ", ".join(parts)
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["documents"], "documents"
+
+    def page(self, artifact: Artifact) -> Iterator[Block]:
+        yield Bars("skipped records", artifact.stats["skipped"])
+        yield Bars("files and members that were not read", artifact.stats["unread"])
+        if SKIPPED in artifact.manifest.files:
+            with artifact.open(SKIPPED) as file:
+                found = [json.loads(line) for line, _ in zip(file, range(LISTED), strict=False)]
+            rows = [[item[key] for key in ("file", "place", "reason", "detail")] for item in found]
+            yield Table(("file", "place", "not read, because", "detail"), rows)
+
+
+def _files(config: IngestConfig) -> list[Path]:
+    """The local files, looked into unless the chain may go on without them: the build looks into them in any case."""
+    files = ingest_files(config)
+    if config.required:
+        check_contents(files, config.text_column)
+    return files
 
 
 ingest = Ingest()

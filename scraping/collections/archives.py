@@ -1,7 +1,7 @@
 """Compressed streams and tar archives, read with suspicion.
 
 Compression (xz, gzip, bzip2, zstd) and tar are recognized by content. Nothing is unpacked to disk by the names in an
-archive, memory is bounded whatever the input, and what ends early says so: `Damaged` names it.
+archive, memory is bounded whatever the input, and what is damaged raises one of `DECODER_ERRORS`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import logging
 import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
 import zstandard
 
-logger = logging.getLogger(__name__)
+from scraping.collections.skipped import Skipped, unread
+from textmill.errors import Unavailable
 
+_XZ, _GZIP, _BZIP2, _ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW = 2 << 30  # the largest that `zstd --long=31` makes; as much memory is taken as the content fills
 _ZSTD_INPUT = 2 << 10  # a few bytes may stand for 128 KiB of zeros
 _MEMBER_BYTES = 16 << 30
 _HEADER_BYTES = 1 << 20  # longest name or attribute list of a tar member
@@ -33,39 +34,45 @@ DECODER_ERRORS = (
 )  # fmt: skip
 
 
-class Damaged(Exception):
-    """`name` ends early or is not what it claims to be; everything before the damage was handed out."""
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(name, detail)
-        self.name, self.detail = name, detail
-
-    def __str__(self) -> str:
-        return f"{self.name} is damaged ({self.detail})"
+def first_line(error: BaseException) -> str:
+    """What a decoder says of its input, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-@contextmanager
-def naming_damage(name: str) -> Iterator[None]:
-    """Turn what a decoder raises in the block into `Damaged`, which names the file."""
-    try:
-        yield
-    except DECODER_ERRORS as error:
-        raise Damaged(name, (str(error).splitlines() or [type(error).__name__])[0]) from error
+def reraise_failure(name: str, error: BaseException) -> None:
+    """Where the disk or the network failed, and not the bytes of `name`, say so: nothing is damaged then.
+
+    Raises:
+        Unavailable: the operating system refused to read or write.
+    """
+    if isinstance(error, OSError) and error.errno:
+        reason = error.strerror or first_line(error)
+        raise Unavailable(f"cannot go on with {name} ({reason}): mend that and run again.") from error
+
+
+def is_compressed(start: bytes) -> bool:
+    """Whether a file with these first bytes is compressed in a way that is read here."""
+    return start.startswith((_XZ, _GZIP, _BZIP2, _ZSTD)) or _is_skippable(start)
 
 
 def decompressed(file: IO[bytes]) -> io.BufferedReader[Any]:
     """The content of a stream, decompressed if it is compressed."""
     stream: io.BufferedReader[Any] = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
     start = stream.peek(6)[:6]
-    if start.startswith(b"\xfd7zXZ\0"):
+    if start.startswith(_XZ):
         return io.BufferedReader(lzma.LZMAFile(stream))
-    if start.startswith(b"\x1f\x8b"):
+    if start.startswith(_GZIP):
         return io.BufferedReader(gzip.GzipFile(fileobj=stream))
-    if start.startswith(b"BZh"):
+    if start.startswith(_BZIP2):
         return io.BufferedReader(bz2.BZ2File(stream))
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
+    if start.startswith(_ZSTD) or _is_skippable(start):
         return io.BufferedReader(_ZstdStream(stream))
     return stream
+
+
+def _is_skippable(start: bytes) -> bool:
+    """Whether a zstd frame begins here that holds no data (RFC 8878, section 3.1.2)."""
+    return len(start) >= 4 and 0x50 <= start[0] <= 0x5F and start[1:4] == b"\x2a\x4d\x18"
 
 
 class _ZstdStream(io.RawIOBase):
@@ -89,16 +96,22 @@ class _ZstdStream(io.RawIOBase):
             if not data:
                 return 0
             if not within:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
+                self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
             self._ready = self._frame.decompress(data)
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
 
 
-def is_tar(stream: io.BufferedReader[Any]) -> bool:
-    """Whether a stream, at its start, is a tar archive."""
-    return stream.peek(512)[257:262] == b"ustar"
+def is_tar(head: bytes) -> bool:
+    """Whether content that begins with `head` is a tar archive: of any kind, so also without `ustar` in its header."""
+    if head[257:262] == b"ustar":
+        return True
+    try:
+        tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")  # compares the header's checksum
+    except tarfile.TarError:
+        return False
+    return True
 
 
 class _Member(tarfile.TarInfo):
@@ -106,12 +119,21 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        assert isinstance(archive, _Archive)
         try:
-            return super().fromtarfile(archive)
+            member = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the block of zeros that ends every archive
+            archive.ended = True
             raise
-        except tarfile.HeaderError as error:
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            if archive.ended:
+                raise tarfile.EmptyHeaderError("end") from error  # type: ignore[attr-defined]
             raise tarfile.ReadError(f"broken off: {error}") from error
+        except tarfile.HeaderError as error:  # the archive goes on at the next block that is a header
+            archive.lost = archive.lost or not archive.ended
+            raise tarfile.InvalidHeaderError(str(error)) from error  # type: ignore[attr-defined]
+        archive.ended = False
+        return member
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         extra = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -120,22 +142,43 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def safe_members(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+class _Archive(tarfile.TarFile):
+    """A tar archive read once, from its start; one that is appended to another is read too.
+
+    Attributes:
+        ended: whether the end mark was the last thing read.
+        lost: whether something was read, since that was last asked, that is neither a member nor an end mark.
+    """
+
+    tarinfo = _Member
+    ignore_zeros = True
+    ended = False
+    lost = False
+
+
+def members_of(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]] | Skipped]:
     """The regular files of a tar stream, each with its content, to be read before the next is asked for.
 
-    What does not belong in an archive of texts (links, devices, paths outside) is refused and logged.
+    What does not belong in an archive of texts (links, devices, paths outside) is skipped.
     """
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+    last = "the start"
+    with _Archive.open(fileobj=stream, mode="r|", tarinfo=_Member, ignore_zeros=True) as archive:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every header
+            if archive.lost:
+                archive.lost = False
+                yield Skipped(name, f"after {last}", "damaged", "broken headers")
+            last = member.name
             path = PurePosixPath(member.name)
             if member.size > _MEMBER_BYTES:  # not to be skipped: tarfile would read on for hours past the end
                 raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                logger.warning("%s: refused %s, which is not a regular file", name, member.name)
+                yield unread(name, member.name, "not a regular file")
             elif path.is_absolute() or ".." in path.parts:
-                logger.warning("%s: refused %s, a path outside the archive", name, member.name)
+                yield unread(name, member.name, "a path outside the archive")
             elif content := archive.extractfile(member):
                 yield member, content
+        if archive.lost:
+            yield Skipped(name, f"after {last}", "damaged", "broken headers")

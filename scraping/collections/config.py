@@ -21,10 +21,17 @@ class IngestConfig(BaseModel, extra="forbid"):
     required: bool = execution_only(
         True, description="Whether a missing collection is an error; otherwise the run goes on without it"
     )
-    text_column: str = Field("text", description="Column or JSON key that holds the text")
+    text_column: str = Field("text", description="Column of Parquet or CSV, or JSON key, that holds the text")
     limit: int | None = Field(None, gt=0, description="Stop after this many documents")
     sample: float | None = Field(
         None, gt=0, le=1, description="Keep this share of the documents, by a hash of the text"
+    )
+    max_skipped: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest share of the records that may be unreadable; more is an error. One unreadable place alone "
+        "(a line, a row group, the rest of a file that breaks off) never is",
     )
     workers: int = execution_only(
         default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, description="Threads that read ahead"

@@ -7,6 +7,7 @@ encoding and copying them would take longer than hashing and compressing.
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
 import re
 from collections.abc import Iterator
@@ -15,21 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scraping.collections.layouts import Batch, Unit
+from scraping.collections.skipped import Skipped
 from scraping.shards import DOCUMENTS
 
 _BLANK_LINES = re.compile(b"\n\n\n+")
 
 
 def read_unit(unit: Unit, source: str, sample: float | None) -> Iterator[pa.Table]:
-    """The documents of a unit, a table for each batch, with `counts_of` it in the metadata of its schema.
+    """The documents of a unit, a table for each batch, with `counts_of` and `skipped_of` it in its schema's metadata.
 
     Args:
         unit: what to read.
         source: name of the collection.
         sample: share of the documents to keep, by a hash of the text; None keeps all.
-
-    Raises:
-        Damaged: after the tables of what was whole.
     """
     for batch in unit.read():
         yield _documents(batch, source, sample)
@@ -38,7 +37,13 @@ def read_unit(unit: Unit, source: str, sample: float | None) -> Iterator[pa.Tabl
 def counts_of(table: pa.Table) -> dict[str, int]:
     """What `read_unit` counted of a table: its `bytes` in memory where it was made, and the texts that are left out,
     `empty` and `sampled_out`."""
-    return {name.decode(): int(count) for name, count in table.schema.metadata.items()}
+    counts: dict[str, int] = json.loads(table.schema.metadata[b"counts"])
+    return counts
+
+
+def skipped_of(table: pa.Table) -> list[Skipped]:
+    """What `read_unit` skipped where it made a table."""
+    return [Skipped(*fields) for fields in json.loads(table.schema.metadata[b"skipped"])]
 
 
 def document_id(text: bytes) -> str:
@@ -77,8 +82,7 @@ def _documents(batch: Batch, source: str, sample: float | None) -> pa.Table:
     as_read = batch.texts if isinstance(batch.texts, pa.Array) else pa.array(batch.texts, pa.binary())
     raw = as_read.cast(pa.binary()).to_pylist()
     canonical = [canonical_whitespace(text or b"") for text in raw]
-    if any(map(operator.is_not, raw, canonical)) or not _is_utf8(as_read):
-        canonical = [text.decode("utf-8", "replace").encode() for text in canonical]
+    if any(map(operator.is_not, raw, canonical)):
         texts = pa.array(canonical, pa.binary()).cast(pa.string())
     else:
         texts = as_read.cast(pa.string())
@@ -105,12 +109,4 @@ def _documents(batch: Batch, source: str, sample: float | None) -> pa.Table:
     table = pa.Table.from_pydict(columns, schema=DOCUMENTS)
     kept = table if len(keep) == len(ids) else table.take(keep)
     counts["bytes"] = kept.nbytes
-    return kept.replace_schema_metadata({name: str(count) for name, count in counts.items()})
-
-
-def _is_utf8(texts: pa.Array) -> bool:
-    try:
-        texts.cast(pa.string()).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+    return kept.replace_schema_metadata({"counts": json.dumps(counts), "skipped": json.dumps(batch.skipped)})

@@ -23,12 +23,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scraping.collections.archives import Damaged
 from scraping.collections.config import IngestConfig
-from scraping.collections.documents import counts_of, read_unit
-from scraping.collections.files import ingest_files
-from scraping.collections.layouts import Unit, units
+from scraping.collections.documents import counts_of, read_unit, skipped_of
+from scraping.collections.files import check_contents, local_files
+from scraping.collections.layouts import Unit, unit_of, units
+from scraping.collections.names import named_layout
 from scraping.collections.remote import fetch_files, is_remote
+from scraping.collections.skipped import SKIPPED, Skipped, Tally, by_reason, unread
+from scraping.collections.sniff import NotCollection
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
 from textmill.addresses import expand
 from textmill.errors import UserError
@@ -40,45 +42,45 @@ logger = logging.getLogger(__name__)
 
 
 def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor: Executor = HERE) -> None:
-    """Write the documents to `out/part-*.parquet` and their counts to `out/stats.json`.
-
-    Damaged files give what was whole, and are named in the log and in the counts.
+    """Write the documents to `out/part-*.parquet`, their counts to `out/stats.json`, and what gave no document to
+    `out/skipped.jsonl`, if anything did not.
 
     Raises:
-        UserError: nothing was whole, or there is nothing to read.
-        Unavailable: a remote collection cannot be had now.
+        UserError: there is no document, or too much is unreadable, or not what its name says.
+        Unavailable: a remote collection cannot be had now, or the disk failed.
     """
     journal, downloads, spool = _Journal(out / ".journal.json"), out / ".downloads", out / ".spool"
     if (out / "stats.json").exists():  # written last: only the tidying up was cut short
         _tidy_up(journal, downloads, spool)
         return
     address = expand(config.path)
-    files = fetch_files(address, downloads, progress) if is_remote(address) else ingest_files(config)
+    files: Iterable[Path]
+    beside: list[Path] = []
+    if is_remote(address):
+        files = fetch_files(address, downloads, progress)
+    else:
+        files, beside = local_files(config.path)
+        check_contents(files, config.text_column)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     shutil.rmtree(spool, ignore_errors=True)  # of a killed run
     for shard in shards(out)[journal.shards :]:
         shard.unlink()  # finished, but what it holds was not recorded
+    tally = Tally(out / SKIPPED, journal.skipped)
     with ShardWriter(out, "part", DOCUMENTS, first=journal.shards, shard_bytes=1 << 62) as writer:
-        documents = _Documents(writer, journal.counts, config.limit, progress)
-        source = _Source(files, config, spool)
+        documents = _Documents(writer, journal.counts, tally, config.limit, progress)
+        source = _Source(files, beside, config, spool)
         reader = HERE if config.limit else executor  # of a limit's units, most of what is read ahead would be left over
         with closing(source.read(reader, skip=journal.units)) as read:
             for position, tables in enumerate(read, start=journal.units + 1):
-                try:
-                    documents.write(tables)
-                except Damaged as error:
-                    source.damaged.append(error)
+                documents.write(tables)
                 if documents.reached_limit:
                     break
                 if documents.cut_if_full():
-                    journal.record(writer.number, position, documents.counts, source.damaged)
-    damaged = {error.name: error.detail for error in source.damaged} | journal.damaged
-    for name, detail in sorted(damaged.items()):
-        logger.warning("%s is damaged (%s): what was whole is kept", name, detail)
-    if not documents.counts["documents"]:
-        raise UserError(_nothing(config, damaged))
-    stats = {"source": config.name, "damaged": damaged, **documents.counts}
+                    journal.record(writer.number, position, documents.counts, tally.recorded())
+    tally.finish()
+    _check_share(config, documents.counts, tally, out / SKIPPED)
+    stats = {"source": config.name, **documents.counts, "skipped": tally.skipped, "unread": tally.unread}
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False))
     _tidy_up(journal, downloads, spool)
 
@@ -89,20 +91,38 @@ def _tidy_up(journal: _Journal, *folders: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _nothing(config: IngestConfig, damaged: dict[str, str]) -> str:
-    if damaged:
-        listed = "; ".join(f"{name}: {detail}" for name, detail in sorted(damaged.items()))
-        return f"no whole document in {config.path} ({listed}): fetch the files again."
-    return f"no document with text in {config.path}: check the path, text_column and sample."
+def _check_share(config: IngestConfig, counts: Counter[str], tally: Tally, where: Path) -> None:
+    """Log what was skipped.
+
+    Raises:
+        UserError: it is too much, or all.
+    """
+    lost = tally.skipped.total()
+    said = []
+    if lost:
+        said.append(f"skipped: {by_reason(tally.skipped)}; the first is {tally.first}")
+    if tally.unread:
+        said.append(f"not read: {by_reason(tally.unread)}")
+    if not counts["documents"]:
+        remedy = "fetch the files again, or check text_column" if lost else "check the path, text_column and sample"
+        raise UserError(f"no document with text in {config.path} ({'; '.join(said) or 'all are empty'}): {remedy}.")
+    records = lost + counts["documents"] + counts["empty"] + counts["sampled_out"]
+    if tally.places > 1 and lost > config.max_skipped * records:
+        raise UserError(
+            f"{lost:,} of {records:,} records of {config.path} cannot be read ({lost / records:.1%}, more than "
+            f"max_skipped, {config.max_skipped:.1%}; {said[0]}; all are listed in {where}): mend them, or set "
+            f"max_skipped to go on without them."
+        )
+    for line in said:
+        logger.warning("%s, %s (all are listed in %s)", config.name, line, SKIPPED)
 
 
 class _Source:
-    """The units of a collection; `damaged` names the files that broke off."""
+    """The units of a collection."""
 
-    def __init__(self, files: Iterable[Path], config: IngestConfig, spool: Path) -> None:
-        self._files, self._config = files, config
+    def __init__(self, files: Iterable[Path], beside: list[Path], config: IngestConfig, spool: Path) -> None:
+        self._files, self._beside, self._config = files, beside, config
         self._archives, self._tables = spool / "archives", spool / "tables"
-        self.damaged: list[Damaged] = []
 
     def read(self, executor: Executor, skip: int) -> Generator[Iterator[pa.Table], None, None]:
         """The tables of each unit (`read_unit`), in order, without those of the first `skip` units."""
@@ -124,18 +144,32 @@ class _Source:
             waiting.popleft().discard()  # not by its reader: a cluster may read a unit twice
 
     def _units(self) -> Iterator[Unit]:
+        if self._beside:
+            yield unit_of([unread(file.name, "", _why_unread(file)) for file in self._beside])
         for file in self._files:
             try:
                 yield from units(file, self._config.text_column, self._archives)
-            except Damaged as error:
-                self.damaged.append(error)
+            except NotCollection as error:
+                if named_layout(file.name) != "text":
+                    if is_remote(self._config.path):
+                        file.unlink()  # the next run fetches it again
+                    raise UserError(f"{file.name} is {error.seems}, not a text collection: {error.advice}.") from error
+                yield unit_of([Skipped(file.name, "", "not a text", error.seems)])
+
+
+def _why_unread(file: Path) -> str:
+    if file.is_dir():
+        return "linked folder"
+    return "another layout" if named_layout(file.name) else file.suffix.lower() or "without a suffix"
 
 
 class _Documents:
     """Writes tables of documents and counts them."""
 
-    def __init__(self, writer: ShardWriter, counts: Counter[str], limit: int | None, progress: Progress) -> None:
-        self._writer, self.counts, self._limit, self._progress = writer, counts, limit, progress
+    def __init__(
+        self, writer: ShardWriter, counts: Counter[str], tally: Tally, limit: int | None, progress: Progress
+    ) -> None:
+        self._writer, self.counts, self._tally, self._limit, self._progress = writer, counts, tally, limit, progress
         self._size = 0  # of the unfinished shard
 
     @property
@@ -146,6 +180,7 @@ class _Documents:
         """Write the tables of a unit, up to the limit."""
         for table in tables:
             found = counts_of(table)
+            self._tally.add(skipped_of(table))
             table = table.replace_schema_metadata(None)
             if self._limit:
                 table = table.slice(0, self._limit - self.counts["documents"])
@@ -175,14 +210,12 @@ class _Journal:
         state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         self.shards: int = state.get("parts", 0)
         self.units: int = state.get("units", 0)
-        self.damaged: dict[str, str] = state.get("damaged", {})
         self.counts = Counter(state.get("counts", {"documents": 0, "characters": 0, "empty": 0, "sampled_out": 0}))
+        self.skipped: dict[str, Any] = state.get("skipped", {})
 
-    def record(self, shards: int, units: int, counts: Counter[str], damaged: list[Damaged]) -> None:
+    def record(self, shards: int, units: int, counts: Counter[str], skipped: dict[str, Any]) -> None:
         """Note what is finished and on the disk."""
-        self.damaged |= {error.name: error.detail for error in damaged}
-        state = {"parts": shards, "units": units, "counts": counts, "damaged": self.damaged}
-        atomic_write(self._path, json.dumps(state))
+        atomic_write(self._path, json.dumps({"parts": shards, "units": units, "counts": counts, "skipped": skipped}))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

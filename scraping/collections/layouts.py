@@ -3,36 +3,33 @@
 - the original `openwebtext.tar.xz`, a tar of `urlsf_subsetNN-M_data.xz`, each a tar of one text file a document; the
   hub's `subsets/urlsf_subsetNN.tar`; the inner archives by themselves; the small `openwebtext-10k.tar.xz`;
 - Parquet with a text column, as the hub serves OpenWebText and FineWeb;
-- JSON lines (OpenWebText2, C4), and plain text with `<|endoftext|>` between documents.
+- JSON lines (OpenWebText2, C4), CSV, and plain text with `<|endoftext|>` between documents.
 
 A file is cut into *units*: inner archives, runs of row groups, files. Units are what is read in parallel and what a
-resumed job skips. What is damaged raises `Damaged` after all that was whole has been handed out.
+resumed job skips. What cannot be read comes as `Skipped` in its place; the rest of the file is read where that is
+possible.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scraping.collections.archives import DECODER_ERRORS, decompressed, is_tar, naming_damage, safe_members
-from scraping.collections.names import is_data
+from scraping.collections import records
+from scraping.collections.archives import DECODER_ERRORS, decompressed, first_line, members_of, reraise_failure
+from scraping.collections.names import is_data, is_document, is_hidden
+from scraping.collections.records import Document, NotUtf8, Record, csv_rows, json_lines, separated_texts, utf8
+from scraping.collections.skipped import Skipped, unread
+from scraping.collections.sniff import NotCollection, layout_of, not_text
 from textmill.errors import UserError
 
-logger = logging.getLogger(__name__)
-
-SEPARATOR = b"<|endoftext|>"
-DOCUMENT_BYTES = 64 << 20  # more than this is not a document
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 << 20
 _UNIT_BYTES = 32 << 20  # row groups are read together up to this size
@@ -40,18 +37,18 @@ _OPTIONAL_COLUMNS = {"url": ("url",), "title": ("title",), "lang": ("language", 
 
 
 class Batch(NamedTuple):
-    """Some documents, column by column; None where the layout lacks a column."""
+    """Some documents, column by column, None where the layout lacks a column; and what was skipped among them."""
 
-    texts: list[bytes] | pa.Array  # UTF-8
+    texts: list[bytes] | pa.Array  # valid UTF-8
     urls: list[str | None] | None = None
     titles: list[str | None] | None = None
     langs: list[str | None] | None = None
+    skipped: Sequence[Skipped] = ()
 
 
 class Unit(NamedTuple):
     """A piece of a file that can be read by itself: in another thread, or, pickled, in another process."""
 
-    name: str
     read: Callable[[], Iterator[Batch]]
     spooled: Path | None = None  # the file of an inner archive
 
@@ -59,15 +56,6 @@ class Unit(NamedTuple):
         """Remove what the unit holds on disk, when it has been read."""
         if self.spooled:
             self.spooled.unlink()
-
-
-class Document(NamedTuple):
-    """One document; None where the layout lacks a value."""
-
-    text: bytes  # UTF-8
-    url: str | None = None
-    title: str | None = None
-    lang: str | None = None
 
 
 # --- files and their units --------------------------------------------------------------------------------------------
@@ -82,43 +70,71 @@ def units(path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
         spool: a folder for inner archives; each stays until its unit is discarded.
 
     Raises:
-        Damaged: the file itself breaks off.
+        NotCollection: it holds something else than its name promises.
         UserError: it has no such column.
+        Unavailable: the disk failed.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_units(path, text_column)
-        return
-    with path.open("rb") as file, naming_damage(path.name):
-        stream = decompressed(file)
-        if is_tar(stream):
-            yield from _tar_units(path.name, stream, text_column, spool)
+    name = path.name
+    try:
+        layout = layout_of(path, name)
+        if layout == "parquet":
+            yield from _parquet_units(name, path, text_column)
+        elif layout == "tar":
+            yield from _tar_units(name, path, text_column, spool)
+        elif layout == "empty":
+            yield unit_of([unread(name, "", "empty")])
         else:
-            yield Unit(path.name, partial(_read_file, path.name, path, text_column))
+            yield Unit(partial(_read_file, name, path, text_column))
+    except DECODER_ERRORS as error:
+        reraise_failure(name, error)
+        yield unit_of([Skipped(name, "", "damaged", first_line(error))])
 
 
-def _tar_units(name: str, stream: IO[bytes], text_column: str, spool: Path) -> Iterator[Unit]:
+def unit_of(skipped: list[Skipped]) -> Unit:
+    """A unit without a document: something that was skipped, in its place among the others."""
+    return Unit(partial(iter, [Batch([], skipped=skipped)]))
+
+
+def _tar_units(name: str, path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
     """Inner archives one by one; documents that lie in the outer archive in batches."""
     batcher = _Batcher()
     try:
-        for member, content in safe_members(name, stream):
-            if _is_document(member.name):
-                if batch := batcher.add(_text_file(name, member, content)):
-                    yield Unit(name, partial(iter, [batch]))
-            elif is_data(member.name):
-                inner = f"{name}/{PurePosixPath(member.name).name}"
-                with tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
-                    shutil.copyfileobj(content, file, 1 << 20)
-                path = Path(file.name)
-                yield Unit(inner, partial(_read_file, inner, path, text_column), path)
-    except DECODER_ERRORS:
-        if batch := batcher.cut():
-            yield Unit(name, partial(iter, [batch]))
-        raise
+        with path.open("rb") as file:
+            for item in members_of(name, decompressed(file)):
+                if isinstance(item, Skipped):
+                    batch = batcher.add(item)
+                else:
+                    member, content = item
+                    if not is_document(member.name) and is_data(member.name):
+                        inner = f"{name}/{PurePosixPath(member.name).name}"
+                        with tempfile.NamedTemporaryFile(dir=spool, delete=False) as spooled:
+                            shutil.copyfileobj(content, spooled, 1 << 20)
+                        yield Unit(partial(_read_file, inner, Path(spooled.name), text_column), Path(spooled.name))
+                        continue
+                    batch = batcher.add(_member(name, member.name, member.size, content))
+                if batch:
+                    yield Unit(partial(iter, [batch]))
+    except DECODER_ERRORS as error:
+        reraise_failure(name, error)
+        batcher.put(Skipped(name, "", "damaged", first_line(error)))
     if batch := batcher.cut():
-        yield Unit(name, partial(iter, [batch]))
+        yield Unit(partial(iter, [batch]))
 
 
-# --- documents of a stream --------------------------------------------------------------------------------------------
+def _member(archive: str, name: str, size: int, content: IO[bytes]) -> Record:
+    """A member of an archive that is one document, or why it is not one."""
+    if not is_document(name):
+        suffix = PurePosixPath(name).suffix.lower()[:20] or "without a suffix"
+        return unread(archive, name, "hidden" if is_hidden(name) else suffix)
+    if size > records.DOCUMENT_BYTES:
+        return Skipped(archive, name, "too long", f"{size} bytes")
+    raw = content.read()
+    if seems := not_text(raw):
+        return Skipped(archive, name, "not a text", seems)
+    return records.document(archive, name, raw)
+
+
+# --- documents of a file ----------------------------------------------------------------------------------------------
 
 
 class _Batcher:
@@ -126,131 +142,174 @@ class _Batcher:
 
     def __init__(self) -> None:
         self._documents: list[Document] = []
+        self._skipped: list[Skipped] = []
         self._bytes = 0
 
-    def add(self, document: Document | None) -> Batch | None:
-        """Add a document, if there is one; returns a batch when one is full."""
-        if document is not None:
-            self._documents.append(document)
-            self._bytes += len(document.text)
-        return self.cut() if len(self._documents) >= BATCH_ROWS or self._bytes >= BATCH_BYTES else None
+    def add(self, record: Record) -> Batch | None:
+        """Add a record; returns a batch when one is full."""
+        self.put(record)
+        full = len(self._documents) + len(self._skipped) >= BATCH_ROWS or self._bytes >= BATCH_BYTES
+        return self.cut() if full else None
+
+    def put(self, record: Record) -> None:
+        """Add a record, however many there are."""
+        if isinstance(record, Skipped):
+            self._skipped.append(record)
+        else:
+            self._documents.append(record)
+            self._bytes += len(record.text)
 
     def cut(self) -> Batch | None:
-        """The documents since the last batch; None if there are none."""
+        """What came since the last batch; None if nothing did."""
         documents, self._documents, self._bytes = self._documents, [], 0
-        return Batch(*map(list, zip(*documents, strict=True))) if documents else None
+        skipped, self._skipped = self._skipped, []
+        if not documents:
+            return Batch([], skipped=skipped) if skipped else None
+        texts, urls, titles, langs = map(list, zip(*documents, strict=True))
+        return Batch(texts, urls, titles, langs, skipped)
 
 
 def _read_file(name: str, path: Path, text_column: str) -> Iterator[Batch]:
-    """All documents of a file; whole batches first, then `Damaged` if it breaks off."""
+    """All documents of a file that is read in one piece, as far as it goes."""
     batcher = _Batcher()
-    with path.open("rb") as file, naming_damage(name):
-        try:
-            for document in _documents(name, file, text_column):
-                if batch := batcher.add(document):
+    try:
+        layout = layout_of(path, name)
+        if layout == "parquet":
+            for unit in _parquet_units(name, path, text_column):
+                yield from unit.read()
+            return
+        with path.open("rb") as file:
+            for record in _records(name, layout, decompressed(file), text_column):
+                if batch := batcher.add(record):
                     yield batch
-        except DECODER_ERRORS:
-            if batch := batcher.cut():
-                yield batch
-            raise
-        if batch := batcher.cut():
-            yield batch
+    except NotCollection as error:
+        batcher.put(Skipped(name, "", "not a text", error.seems))
+    except DECODER_ERRORS as error:
+        reraise_failure(name, error)
+        batcher.put(Skipped(name, "", "damaged", first_line(error)))
+    if batch := batcher.cut():
+        yield batch
 
 
-def _documents(name: str, file: IO[bytes], text_column: str) -> Iterator[Document | None]:
-    stream = decompressed(file)
-    if is_tar(stream):
-        for member, content in safe_members(name, stream):
-            if _is_document(member.name):
-                yield _text_file(name, member, content)
-    elif re.search(r"\.(json|jsonl|ndjson)(\.\w+)?$", name):
-        yield from _json_lines(name, stream, text_column)
-    else:
-        yield from map(Document, _separated_texts(stream))
-
-
-def _is_document(name: str) -> bool:
-    return name.endswith(".txt")
-
-
-def _text_file(name: str, member: tarfile.TarInfo, content: IO[bytes]) -> Document | None:
-    """A member of an archive that is one document; None if it is too large for one."""
-    if member.size > DOCUMENT_BYTES:
-        logger.warning("%s: refused %s, a document of %d bytes", name, member.name, member.size)
-        return None
-    return Document(content.read())
-
-
-def _json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[Document]:
-    while line := stream.readline(DOCUMENT_BYTES):
-        if len(line) == DOCUMENT_BYTES:
-            raise OSError(f"a line of more than {DOCUMENT_BYTES} bytes")
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError) as error:
-            raise OSError(f"a line that is not JSON: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get(text_column), str):
-            raise UserError(f"{name} has lines without a text {text_column!r}: set text_column to the right key.")
-        meta = record.get("meta")
-        about = meta if isinstance(meta, dict) else record
-        text = record[text_column].encode("utf-8", "replace")
-        yield Document(text, *(_string(about.get(key)) for key in ("url", "title", "lang")))
-
-
-def _string(value: Any) -> str | None:
-    """A string that UTF-8 can hold: JSON may spell half a surrogate pair."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def _separated_texts(stream: IO[bytes]) -> Iterator[bytes]:
-    """Texts between separators; a stream without any is one document."""
-    rest, searched = b"", 0
-    while chunk := stream.read(1 << 20):
-        rest += chunk
-        while (end := rest.find(SEPARATOR, searched)) >= 0:
-            yield rest[:end]
-            rest, searched = rest[end + len(SEPARATOR) :], 0
-        searched = max(0, len(rest) - len(SEPARATOR))
-        if len(rest) > DOCUMENT_BYTES:
-            raise OSError(f"a document of more than {DOCUMENT_BYTES} bytes")
-    yield rest
+def _records(name: str, layout: str, stream: IO[bytes], text_column: str) -> Iterator[Record]:
+    match layout:
+        case "tar":
+            for item in members_of(name, stream):
+                yield item if isinstance(item, Skipped) else _member(name, item[0].name, item[0].size, item[1])
+        case "json":
+            yield from json_lines(name, stream, text_column)
+        case "csv":
+            yield from csv_rows(name, stream, text_column)
+        case "text":
+            yield from separated_texts(name, stream)
+        case "empty":
+            yield unread(name, "", "empty")
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _parquet_units(path: Path, text_column: str) -> Iterator[Unit]:
-    with naming_damage(path.name), pq.ParquetFile(path) as file:
-        schema, metadata = file.schema_arrow, file.metadata
+def check_column(path: Path, text_column: str) -> None:
+    """Make sure that a Parquet file has the column, where its schema can be read.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            _columns(path.name, file.schema_arrow, text_column)
+    except DECODER_ERRORS as error:
+        reraise_failure(path.name, error)  # damage is found again, and said, when the file is read
+
+
+def _columns(name: str, schema: pa.Schema, text_column: str) -> list[str | None]:
+    """Names of the columns of text, url, title and language, None where there is none."""
     names = [field.name for field in schema if _holds_text(field.type)]
-    if text_column not in schema.names:
-        listed = ", ".join(schema.names)
-        raise UserError(f"{path.name} has no column {text_column!r} (it has: {listed}): set text_column to one.")
+    listed = ", ".join(schema.names)
+    if schema.names.count(text_column) != 1:
+        lack = "no column" if text_column not in schema.names else "more than one column"
+        raise UserError(f"{name} has {lack} {text_column!r} (it has: {listed}): set text_column to one.")
     if text_column not in names:
         about = f"column {text_column!r} holds {schema.field(text_column).type}, not text"
-        raise UserError(f"{path.name}: {about}: set text_column to another ({', '.join(names) or 'there is none'}).")
-    found = [next((name for name in known if name in names), None) for known in _OPTIONAL_COLUMNS.values()]
-    columns = [text_column, *found]
+        raise UserError(f"{name}: {about}: set text_column to another ({', '.join(names) or 'there is none'}).")
+    once = [name for name in names if schema.names.count(name) == 1]
+    return [
+        text_column, *(next((name for name in known if name in once), None) for known in _OPTIONAL_COLUMNS.values())
+    ]  # fmt: skip
+
+
+def _parquet_units(name: str, path: Path, text_column: str) -> Iterator[Unit]:
+    with pq.ParquetFile(path) as file:
+        columns = _columns(name, file.schema_arrow, text_column)
+        metadata = file.metadata
     groups: list[int] = []
     size = 0
     for group in range(metadata.num_row_groups):
         groups.append(group)
         size += metadata.row_group(group).total_byte_size
         if size >= _UNIT_BYTES or group == metadata.num_row_groups - 1:
-            name = f"{path.name}, row groups {groups[0]}-{groups[-1]}"
-            yield Unit(name, partial(_read_row_groups, name, path, groups, columns))
+            yield Unit(partial(_read_row_groups, name, path, groups, columns))
             groups, size = [], 0
 
 
 def _read_row_groups(name: str, path: Path, groups: list[int], columns: list[str | None]) -> Iterator[Batch]:
-    """Batches of row groups; `columns` are those of text, url, title and language, None where there is none."""
-    text, *others = columns
-    wanted = [column for column in columns if column]
-    with naming_damage(name), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
-            yield Batch(batch.column(text), *(_strings(batch.column(name)) if name else None for name in others))
+    """Batches of row groups, each as far as it goes; `columns` as `_columns` gives them. Damaged row groups that follow
+    one another are one place."""
+    damaged: list[int] = []
+    lost, detail = 0, ""
+
+    def said() -> Iterator[Batch]:
+        if damaged:
+            place = f"row groups {damaged[0]}-{damaged[-1]}" if len(damaged) > 1 else f"row group {damaged[0]}"
+            yield Batch([], skipped=[Skipped(name, place, "damaged", detail, lost)])
+
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
+        for group in groups:
+            read = 0
+            try:
+                for batch in _row_group(file, group, [column for column in columns if column]):
+                    yield from said()
+                    damaged, lost = [], 0
+                    yield _row_batch(f"{name}, row group {group}", batch, columns, read)
+                    read += batch.num_rows
+            except DECODER_ERRORS as error:
+                reraise_failure(name, error)
+                damaged.append(group)
+                lost += max(1, file.metadata.row_group(group).num_rows - read)
+                detail = first_line(error)
+    yield from said()
+
+
+def _row_group(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group, fewer at once where they are large."""
+    about = file.metadata.row_group(group)
+    rows = min(BATCH_ROWS, max(1, BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)))
+    return file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def _row_batch(place: str, rows: pa.RecordBatch, columns: list[str | None], first: int) -> Batch:
+    """A batch of rows; `first` is the number of its first in the row group at `place`."""
+    texts = rows.column(columns[0])
+    urls, titles, langs = (_strings(rows.column(name)) if name else None for name in columns[1:])
+    if _is_utf8(texts):
+        return Batch(texts, urls, titles, langs)
+    name, _, group = place.partition(", ")
+    batcher = _Batcher()
+    for position, raw in enumerate(texts.cast(pa.binary()).to_pylist()):
+        url, title, lang = (column[position] if column else None for column in (urls, titles, langs))
+        try:
+            batcher.put(Document(utf8(raw or b""), url, title, lang))
+        except NotUtf8 as error:
+            batcher.put(Skipped(name, f"{group}, row {first + position}", "not UTF-8", str(error)))
+    return batcher.cut() or Batch([])
+
+
+def _is_utf8(texts: pa.Array) -> bool:
+    try:
+        texts.cast(pa.string()).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _holds_text(type: pa.DataType) -> bool:

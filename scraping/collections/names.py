@@ -1,21 +1,37 @@
-"""Which files are text collections, by their names."""
+"""Which files are text collections, by their names. What they hold is found out from their bytes (`sniff`)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 Name = TypeVar("Name", str, Path)
 
+_COMPRESSED = r"(\.(xz|gz|bz2|zst))?$"
+
 # Where a folder or repository holds one collection in several layouts, the first of these is read.
-_LAYOUTS = (
-    re.compile(r"\.parquet$"),
-    re.compile(r"\.(json|jsonl|ndjson)(\.(xz|gz|bz2|zst))?$"),
-    re.compile(r"(\.tar|\.tgz|_data)(\.(xz|gz|bz2|zst))?$"),
-    re.compile(r"\.txt(\.(xz|gz|bz2|zst))?$"),
-)
+_LAYOUTS = {
+    "parquet": re.compile(r"\.parquet$", re.IGNORECASE),
+    "json": re.compile(r"\.(json|jsonl|ndjson)" + _COMPRESSED, re.IGNORECASE),
+    "tar": re.compile(r"((\.tar|_data)" + _COMPRESSED + r"|\.(tgz|txz|tbz2?|tzst)$)", re.IGNORECASE),
+    "text": re.compile(r"\.txt" + _COMPRESSED, re.IGNORECASE),
+    "csv": re.compile(r"\.(csv|tsv)" + _COMPRESSED, re.IGNORECASE),
+}
+_DOCUMENT = re.compile(r"\.(txt|text|md|markdown|rst)$", re.IGNORECASE)
+
+
+def named_layout(name: str) -> str | None:
+    """The layout that a file's name speaks of; None if of none that is read here.
+
+    Example:
+        >>> named_layout("urlsf_subset00-1_data.xz"), named_layout("a.parquet.gz"), named_layout("B.JSONL.zst")
+        ('tar', None, 'json')
+    """
+    if is_hidden(name):
+        return None
+    return next((layout for layout, pattern in _LAYOUTS.items() if pattern.search(name)), None)
 
 
 def is_data(name: str) -> bool:
@@ -25,15 +41,36 @@ def is_data(name: str) -> bool:
         >>> is_data("urlsf_subset00-1_data.xz"), is_data("README.md")
         (True, False)
     """
-    path = PurePosixPath(name)
-    stem = re.sub(r"\.(xz|gz|bz2|zst)$", "", path.name)
-    known = stem.endswith((".parquet", ".json", ".jsonl", ".ndjson", ".tar", ".tgz", "_data", ".txt"))
-    return known and not path.name.startswith(".")
+    return named_layout(name) is not None
+
+
+def is_document(name: str) -> bool:
+    """Whether a member of an archive is one document by itself, by its name.
+
+    Example:
+        >>> is_document("blog/7.TXT"), is_document("blog/._7.txt"), is_document("7.html")
+        (True, False, False)
+    """
+    return bool(_DOCUMENT.search(name)) and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
+
+
+def says_compressed(name: str) -> bool:
+    """Whether a file's name ends as that of a compressed file.
+
+    Example:
+        >>> says_compressed("a.txt.gz"), says_compressed("a.txt")
+        (True, False)
+    """
+    return name.lower().endswith((".xz", ".gz", ".bz2", ".zst"))
 
 
 def files_of_one_layout(names: Sequence[Name]) -> list[Name]:
     """Those of the files that are in the layout to be read; none if no file is data."""
     for layout in _LAYOUTS:
-        if files := [name for name in names if layout.search(str(name)) and is_data(str(name))]:
+        if files := [name for name in names if named_layout(str(name)) == layout]:
             return files
     return []

@@ -37,7 +37,7 @@ def check_reachable(path: str) -> None:
     from scraping.collections.download import check_answers, file_name
 
     if not is_data(file_name(path)):
-        raise UserError(f"{path} is not the URL of a Parquet, .jsonl.zst, .tar.xz or .txt file: name one.")
+        raise UserError(f"{path} is not the URL of a Parquet, .jsonl.zst, .csv, .tar.xz or .txt file: name one.")
     try:
         check_answers(path)
     except RequestException as error:

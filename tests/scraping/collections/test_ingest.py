@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import lzma
 import os
 import pickle
@@ -28,12 +27,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scraping.collections import ingest as ingest_module
-from scraping.collections.archives import Damaged
 from scraping.collections.config import IngestConfig
 from scraping.collections.documents import canonical_whitespace, document_id
 from scraping.collections.files import ingest_files
 from scraping.collections.ingest import ingest
-from scraping.collections.layouts import SEPARATOR
+from scraping.collections.records import SEPARATOR
 from scraping.shards import count_rows, read_rows, shards
 from textmill.errors import UserError
 from textmill.mapping import Here
@@ -124,6 +122,13 @@ def stats(out):
     return json.loads((out / "stats.json").read_text())
 
 
+def skipped(out):
+    """The list of what was not read: (file and place, reason and detail)."""
+    path = out / "skipped.jsonl"
+    items = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [(", ".join(filter(None, (i["file"], i["place"]))), f"{i['reason']}: {i['detail']}") for i in items]
+
+
 @pytest.fixture(scope="module")
 def texts():
     return make_texts()
@@ -143,7 +148,7 @@ def test_documents_are_the_texts_in_order(texts, reference):
     assert {row["source"] for row in rows} == {"openwebtext"}
     assert stats(reference) == {
         "source": "openwebtext", "documents": 300, "characters": sum(map(len, texts)), "empty": 0, "sampled_out": 0,
-        "damaged": {},
+        "skipped": {}, "unread": {},
     }  # fmt: skip
 
 
@@ -194,10 +199,12 @@ def test_odd_values_beside_the_text_cost_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"n": ' + b"9" * 5_000 + b"}", b'{"text": "half'])
-def test_a_line_that_is_not_json_ends_its_file(line, tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": "whole"}\n' + line + b"\n")
-    assert [row["text"] for row in run(tmp_path / "a.jsonl", tmp_path / "out")] == ["whole"]
-    assert "a line that is not JSON" in stats(tmp_path / "out")["damaged"]["a.jsonl"]
+def test_a_line_that_is_not_json_costs_one_record(line, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "whole"}\n' + line + b'\n\n{"text": "too"}\n')
+    assert [row["text"] for row in run(tmp_path / "a.jsonl", tmp_path / "out")] == ["whole", "too"]
+    [(place, what)] = skipped(tmp_path / "out")
+    assert place == "a.jsonl, line 2" and what.startswith(("not JSON", "no text"))
+    assert sum(stats(tmp_path / "out")["skipped"].values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -259,17 +266,7 @@ class Elsewhere(Here):
         assert not list(spool.iterdir())
         for item in items:
             read, unit = pickle.loads(pickle.dumps((function, item)))
-            tables, damage = [], None
-            try:
-                tables.extend(read(unit))
-            except Damaged as error:
-                damage = pickle.loads(pickle.dumps(error))
-            yield self.tables(pickle.loads(pickle.dumps(tables)), damage)
-
-    def tables(self, tables, damage):
-        yield from tables
-        if damage:
-            raise damage
+            yield iter(pickle.loads(pickle.dumps(list(read(unit)))))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -302,14 +299,15 @@ def test_a_truncated_file_is_named_and_gives_what_was_whole(layout, share, texts
         assert share == 0.3 or layout == "text.bz2"  # one block of bzip2 is all of it
         return
     assert [row["text"] for row in rows] == whole[: len(rows)]
-    assert any(name.startswith(path.name) for name in stats(tmp_path / "out")["damaged"])
+    assert any(place.startswith(path.name) for place, _ in skipped(tmp_path / "out"))
+    assert stats(tmp_path / "out")["skipped"] == {"damaged": 1}
 
 
 def test_a_tar_cut_between_members_is_damaged(texts, tmp_path):
     content = tar_bytes([(f"{i}.txt", b"x" * 512) for i in range(10)])
     (tmp_path / "a.tar").write_bytes(content[: 1024 * 7])
     run(tmp_path / "a.tar", tmp_path / "out", sample=1.0)
-    assert list(stats(tmp_path / "out")["damaged"]) == ["a.tar"]
+    assert [place for place, _ in skipped(tmp_path / "out")] == ["a.tar"]
     assert stats(tmp_path / "out")["documents"] == 7
 
 
@@ -321,9 +319,9 @@ def test_a_damaged_inner_archive_is_named_and_the_others_are_kept(texts, tmp_pat
     rows = run(tmp_path, tmp_path / "out")
     kept = [row["text"] for row in rows]
     assert kept[:80] == texts[:80] and kept[-180:] == texts[120:]
-    assert list(stats(tmp_path / "out")["damaged"]) == ["openwebtext.tar.xz/urlsf_subset02-1_data.xz"]
+    assert [place for place, _ in skipped(tmp_path / "out")] == ["openwebtext.tar.xz/urlsf_subset02-1_data.xz"]
     ingest(IngestConfig(path=str(tmp_path / "openwebtext.tar.xz")), tmp_path / "elsewhere", executor=Elsewhere())
-    for name in ("part-00000.parquet", "stats.json"):
+    for name in ("part-00000.parquet", "skipped.jsonl", "stats.json"):
         assert (tmp_path / "elsewhere" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
@@ -336,21 +334,21 @@ def test_a_damaged_parquet_row_group_is_named(tmp_path):
         file.seek(offset)
         file.write(b"\xff" * 200)
     rows = run(path, tmp_path / "out")
-    assert [row["text"] for row in rows][:2_000] == texts[:2_000]
-    assert all(name.startswith("train.parquet, row groups") for name in stats(tmp_path / "out")["damaged"])
-    assert stats(tmp_path / "out")["damaged"]
+    assert [row["text"] for row in rows] == texts[:2_000] + texts[2_500:]
+    assert [place for place, _ in skipped(tmp_path / "out")] == ["train.parquet, row group 4"]
+    assert stats(tmp_path / "out")["skipped"] == {"damaged": 500}
 
 
 def test_an_unreadable_file_beside_good_ones(texts, tmp_path):
     folder = write_layout("parquet", tmp_path / "in", texts)
     (folder / "train-00000-of-00002.parquet").write_bytes(b"PAR1 but no more")
     assert len(run(folder, tmp_path / "out")) == 300 - 123
-    assert list(stats(tmp_path / "out")["damaged"]) == ["train-00000-of-00002.parquet"]
+    assert [place for place, _ in skipped(tmp_path / "out")] == ["train-00000-of-00002.parquet"]
 
 
 def test_only_damaged_files_are_an_error(tmp_path):
     (tmp_path / "openwebtext.tar.xz").write_bytes(lzma.compress(os.urandom(5_000))[:3_000])
-    with pytest.raises(UserError, match=r"no whole document .*openwebtext\.tar\.xz"):
+    with pytest.raises(UserError, match=r"no document .*openwebtext\.tar\.xz: damaged"):
         run(tmp_path, tmp_path / "out")
 
 
@@ -382,12 +380,13 @@ def hostile_tar(tmp_path):
     return path
 
 
-def test_members_that_do_not_belong_are_refused(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        rows = run(hostile_tar(tmp_path), tmp_path / "out")
+def test_members_that_do_not_belong_are_refused_and_listed(tmp_path):
+    rows = run(hostile_tar(tmp_path), tmp_path / "out")
     assert [row["text"] for row in rows] == ["the first", "the second"]
-    for name in ("/etc/passwd.txt", "../../escape.txt", "link.txt", "hard.txt", "device.txt"):
-        assert f"refused {name}" in caplog.text
+    assert [place.removeprefix("hostile.tar, ") for place, _ in skipped(tmp_path / "out")] == [
+        "/etc/passwd.txt", "../../escape.txt", "link.txt", "hard.txt", "device.txt", "notes.pdf",
+    ]  # fmt: skip
+    assert stats(tmp_path / "out")["unread"] == {"a path outside the archive": 2, "not a regular file": 3, ".pdf": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.tar", "out"]
 
 
@@ -400,15 +399,15 @@ def test_an_absurd_size_ends_the_archive(tmp_path):
     (tmp_path / "a.tar").write_bytes(content)
     rows = run(tmp_path / "a.tar", tmp_path / "out")
     assert [row["text"] for row in rows] == ["the first"]
-    assert "a.tar" in stats(tmp_path / "out")["damaged"]
+    assert [place for place, _ in skipped(tmp_path / "out")] == ["a.tar"]
 
 
-def test_a_large_document_is_refused_and_the_rest_read(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("scraping.collections.layouts.DOCUMENT_BYTES", 1_000)
+def test_a_large_document_is_refused_and_the_rest_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("scraping.collections.records.DOCUMENT_BYTES", 1_000)
     files = [("1.txt", b"one"), ("2.txt", b"x" * 2_000), ("3.txt", b"three")]
     (tmp_path / "a.tar").write_bytes(tar_bytes(files))
     assert [row["text"] for row in run(tmp_path / "a.tar", tmp_path / "out")] == ["one", "three"]
-    assert "refused 2.txt, a document of 2000 bytes" in caplog.text
+    assert skipped(tmp_path / "out") == [("a.tar, 2.txt", "too long: 2000 bytes")]
 
 
 def test_an_endless_member_name_is_not_read(tmp_path):
@@ -419,20 +418,20 @@ def test_an_endless_member_name_is_not_read(tmp_path):
     content = first.tobuf() + b"one".ljust(512, b"\0") + header.tobuf(tarfile.GNU_FORMAT) + b"n" * 5_000
     (tmp_path / "a.tar").write_bytes(content)
     assert len(run(tmp_path / "a.tar", tmp_path / "out")) == 1
-    assert "member header of 1073741824 bytes" in stats(tmp_path / "out")["damaged"]["a.tar"]
+    assert skipped(tmp_path / "out") == [("a.tar", "damaged: member header of 1073741824 bytes")]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("suffix", ["xz", "gz", "bz2", "zst"])
 def test_a_decompression_bomb_costs_little_memory(suffix, tmp_path):
-    zeros = io.BytesIO(b"\0" * (64 << 20))
+    filling = b"x" * (64 << 20)
     compress = {
         "xz": lzma.compress, "gz": gzip.compress, "bz2": bz2.compress, "zst": zstandard.compress,
     }[suffix]  # fmt: skip
-    bomb = compress(b"a first document" + SEPARATOR + zeros.getvalue() * 2)
+    bomb = compress(b"a first document" + SEPARATOR + filling * 2)
     (tmp_path / f"bomb.txt.{suffix}").write_bytes(bomb)
     assert [row["text"] for row in run(tmp_path, tmp_path / "out")] == ["a first document"]
-    assert "a document of more than" in stats(tmp_path / "out")["damaged"][f"bomb.txt.{suffix}"]
+    assert skipped(tmp_path / "out") == [(f"bomb.txt.{suffix}, document 2", "too long: more than 67108864 bytes")]
 
 
 # --- user mistakes ----------------------------------------------------------------------------------------------------
