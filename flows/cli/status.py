@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from flows.store.local import Store
 
 STATES = {
-    "whole": "[green]●[/] whole", "damaged": "[red]✗[/] damaged", "stale": "[yellow]○[/] stale",
-    "building": "[cyan]▶[/] building", "interrupted": "[yellow]‖[/] interrupted", "missing": "[dim]·[/] missing",
+    "whole": "[green]●[/] whole", "incomplete": "[yellow]◐[/] incomplete", "damaged": "[red]✗[/] damaged",
+    "stale": "[yellow]○[/] stale", "building": "[cyan]▶[/] building", "interrupted": "[yellow]‖[/] interrupted",
+    "missing": "[dim]·[/] missing",
 }  # fmt: skip
 WIDE, NARROW = 110, 72  # columns of a terminal with room for everything, and for the sizes
 
@@ -42,8 +43,8 @@ def status(
 ) -> None:
     """Show what a store holds, stage by stage: its state, age and size, and with CONFIG what a run would do, and why.
 
-    States: whole, damaged, stale (a run makes it anew), building (now, on this machine), interrupted (a run goes on
-    from there), missing.
+    States: whole, incomplete (intact, but less than was asked for), damaged, stale (a run makes it anew), building
+    (now, on this machine), interrupted (a run goes on from there), missing.
     """
     from flows.pipeline.config import parse_overrides
     from flows.pipeline.inventory import inventory

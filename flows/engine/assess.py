@@ -64,7 +64,7 @@ def assess(stage: Stage[Config], config: Config, inputs: Inputs, context: Contex
         return Assessment(identity, fingerprint, None, f"damaged: {damage}")
     if options.force:
         reason = "forced"
-    elif not options.accept_expired and (expired := stage.expired(config, found.manifest)):
+    elif not options.accept_expired and (expired := stage.expired(config, found)):
         reason = expired
     else:
         return Assessment(identity, fingerprint, found, f"built {found.manifest.finished:%Y-%m-%d %H:%M} UTC")

@@ -74,6 +74,7 @@ def _build(stage: Stage[Config], job: Job[Config], assessment: Assessment) -> Ar
         started=started,
         finished=now(),
         seconds=context.clock.seconds - worked,  # without what it waited for others
+        incomplete=stage.incomplete(job.out),
     )
     return context.store.seal(job.out, manifest, context.progress)
 

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from flows.engine.page import Block
 from flows.store.local import Artifact, Store
-from flows.store.manifest import Manifest, count_rows, title_of
+from flows.store.manifest import count_rows, title_of
 from textmill.mapping import HERE, Executor
 from textmill.progress import Clock, Progress, quiet
 
@@ -192,8 +192,9 @@ class Stage(ABC, Generic[Config]):
 
     # -- the outside world ---------------------------------------------------------------------------------------
 
-    def expired(self, config: Config, manifest: Manifest) -> str | None:
-        """Why an intact artifact is too old to be reused, or None: snapshots of the outside world age."""
+    def expired(self, config: Config, artifact: Artifact) -> str | None:
+        """Why an intact artifact is not to be reused, or None: snapshots of the outside world age, and may lack
+        something that is there by now."""
         return None
 
     def check_available(self, config: Config) -> None:
@@ -212,6 +213,10 @@ class Stage(ABC, Generic[Config]):
     @abstractmethod
     def headline(self, stats: dict[str, Any]) -> str:
         """One line that says what came out."""
+
+    def incomplete(self, out: Path) -> str:
+        """What is in the folder that was built, in one line that says what is missing of it; empty if nothing is."""
+        return ""
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
         """The one number that says most of the result, and what it counts, for the drawing of the chain; by default

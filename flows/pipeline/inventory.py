@@ -15,7 +15,7 @@ from flows.store.local import Artifact, Store
 from flows.store.manifest import Name
 from textmill.files import folder_size
 
-State = Literal["whole", "damaged", "stale", "building", "interrupted", "missing"]
+State = Literal["whole", "incomplete", "damaged", "stale", "building", "interrupted", "missing"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Item:
         stage: which stage's.
         title: what people call it.
         fingerprint: its name; None of what a run makes of what it has yet to make.
-        state: `whole`; `damaged`; `stale` (a run makes it anew although it is whole); `building` by a process of this
-            machine now; `interrupted` (the next build goes on from there); `missing` (a run would make it).
-        detail: what is damaged.
+        state: `whole`; `incomplete` (intact, but less than was asked for); `damaged`; `stale` (a run makes it anew
+            although it is whole); `building` by a process of this machine now; `interrupted` (the next build goes on
+            from there); `missing` (a run would make it).
+        detail: what is damaged or incomplete.
         size: bytes.
         changed: when it was finished, or last worked on; None of what is missing.
         seconds: how long it took to build.
@@ -66,13 +67,15 @@ def inventory(store: Store, steps: Sequence[Step] = ()) -> list[Item]:
 def _sealed(artifact: Artifact, step: Step | None) -> Item:
     manifest = artifact.manifest
     damage = artifact.damage()
-    state: State = "damaged" if damage else "stale" if step and step.action == "build" else "whole"
+    state: State = "damaged" if damage else "incomplete" if manifest.incomplete else "whole"
+    if state == "whole" and step and step.action == "build":
+        state = "stale"
     return Item(
         stage=manifest.stage,
         title=artifact.title,
         fingerprint=manifest.fingerprint,
         state=state,
-        detail=damage or "",
+        detail=damage or manifest.incomplete,
         size=manifest.size,
         changed=manifest.finished,
         seconds=manifest.seconds,

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from flows.engine.page import Bars, Block, Table
+from flows.engine.page import Bars, Block, Table, Text
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, now
-from flows.store.manifest import Manifest
 from scraping.crawling.source import Source
+
+TOLD_HOSTS = 3  # in the result line
 
 
 class Scrape(Stage[Source]):
     """Snapshots of a site. A snapshot is reused while it is younger than the source's `max_age`; a new one with the
-    same pages rebuilds nothing after it."""
+    same pages rebuilds nothing after it.
+
+    A snapshot that lacks pages because they gave no answer, or because their host was given up, is continued by the
+    next run, which asks for these alone. If that brings nothing, later runs ask again only where a host was given up
+    that gave pages before. A limit that the source sets is kept, and only told.
+    """
 
     name = "scrape"
-    version = 2
+    version = 3
     records = ("fetches.parquet", "urls.parquet", "stats.json")  # about the crawl; the digest is of the pages alone
     retries = 2
     label_is_subject = True
@@ -28,15 +37,18 @@ class Scrape(Stage[Source]):
         same host."""
         from scraping.crawling.crawl import crawl
 
-        previous = job.previous.fetch(job.progress) if job.previous else None
+        last = job.previous
+        previous = last.fetch(job.progress) if last else None
+        continues = last is not None and not job.context.options.force and _is_fresh(job.config, last)
         with job.context.slots(host_limits(job.config), create=1):
-            crawl(job.config, job.out, job.progress, previous=previous)
+            crawl(job.config, job.out, job.progress, previous, continues=continues)
 
-    def expired(self, source: Source, snapshot: Manifest) -> str | None:
-        age = now() - snapshot.finished
-        if age <= source.max_age:
-            return None
-        return f"the snapshot is {age.total_seconds() / 86400:.1f} days old (max_age {source.max_age})"
+    def expired(self, source: Source, snapshot: Artifact) -> str | None:
+        if not _is_fresh(source, snapshot):
+            return f"the snapshot is {_age(snapshot).total_seconds() / 86400:.1f} days old (max_age {source.max_age})"
+        if snapshot.stats["unfinished"] and not snapshot.stats["settled"]:
+            return f"the snapshot lacks pages, which are asked for again: {snapshot.manifest.incomplete}"
+        return None
 
     def check_available(self, source: Source) -> None:
         source.user_agent_header()  # a crawl without a contact is refused before anything else is done
@@ -48,16 +60,51 @@ class Scrape(Stage[Source]):
         return source.name
 
     def headline(self, stats: dict[str, Any]) -> str:
-        return f"{stats['pages']:,} pages"
+        total = stats["pages"] + stats["waiting"]
+        told = f"{stats['pages']:,} of at least {total:,} pages" if stats["waiting"] else f"{stats['pages']:,} pages"
+        told += f", {stats['unanswered']:,} failed" if stats["unanswered"] else ""
+        reasons = "; ".join(_limits_met(stats) + _given_up(stats))
+        return f"{told}: {reasons}" if reasons else told
+
+    def incomplete(self, out: Path) -> str:
+        stats = json.loads((out / "stats.json").read_bytes())
+        return self.headline(stats) if stats["waiting"] or stats["unanswered"] or stats["limits_met"] else ""
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["pages"], "pages"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        yield Bars("change since the last crawl", artifact.stats["changes"])
-        yield Bars("left out", artifact.stats["skipped"])
-        if unread := artifact.stats.get("unread_sitemaps"):
+        stats = artifact.stats
+        if told := artifact.manifest.incomplete:
+            again = "" if stats["settled"] or not stats["unfinished"] else " The next run asks for what failed again."
+            yield Text(f"The snapshot is incomplete: {told}.{again}")
+        yield Bars("change since the last crawl", stats["changes"])
+        yield Bars("left out", stats["skipped"])
+        yield Bars("failed", stats["failed"])
+        if unread := stats.get("unread_sitemaps"):
             yield Table(["sitemap that could not be read in full", "why"], list(unread.items()))
+
+
+def _age(snapshot: Artifact) -> timedelta:
+    """The age of a snapshot; of one that continued another, that of the first."""
+    as_of = snapshot.stats.get("as_of")
+    return now() - (datetime.fromisoformat(as_of) if as_of else snapshot.manifest.finished)
+
+
+def _is_fresh(source: Source, snapshot: Artifact) -> bool:
+    return _age(snapshot) <= source.max_age
+
+
+def _limits_met(stats: dict[str, Any]) -> list[str]:
+    """The limits of the source that a crawl has met, in words."""
+    told = {"pages": "limit reached", "urls": "further links dropped (limits.urls)"}
+    return [told.get(name, f"limits.{name} reached") for name in stats["limits_met"]]
+
+
+def _given_up(stats: dict[str, Any]) -> list[str]:
+    """The hosts that were given up although something is missing without them, in words."""
+    told = [f"{host} given up ({reason})" for host, reason in stats["given_up"].items()] if stats["unfinished"] else []
+    return told[:TOLD_HOSTS] + ([f"{len(told) - TOLD_HOSTS:,} more hosts given up"] if told[TOLD_HOSTS:] else [])
 
 
 def host_limits(source: Source) -> list[str]:

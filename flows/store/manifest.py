@@ -48,7 +48,8 @@ class InputEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artifact is. Times and `seconds` are of its build; `code` is the version that built it."""
+    """What an artifact is. Times and `seconds` are of its build; `code` is the version that built it; `incomplete` says
+    what it holds and lacks if it is less than was asked for."""
 
     stage: str = Field(pattern=r"^[\w-]+$")  # these two name folders, and may come from a stranger's bucket
     version: int
@@ -63,6 +64,7 @@ class Manifest(BaseModel):
     started: datetime
     finished: datetime
     seconds: float
+    incomplete: str = ""
 
     @functools.cached_property
     def digest(self) -> str:

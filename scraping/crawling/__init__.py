@@ -14,7 +14,7 @@ In reading order, from the bottom up; no file imports one that comes later:
     frontier      every URL of a crawl and what became of it, in SQLite
     snapshot      the folder that a crawl leaves; what the next crawl and its readers see of it
     state         what the threads of a crawl share
-    worker        one host's part of a crawl
+    worker        one origin's part of a crawl
     crawl         the crawl
     preview       what a crawl would make of a few pages, without keeping anything
     declare       a first source file for a new site

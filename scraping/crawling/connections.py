@@ -24,8 +24,8 @@ from urllib3.exceptions import HTTPError
 from scraping.crawling.urls import host_of, origin_of
 
 __all__ = [
-    "CONNECTION_ERRORS", "Connections", "FetchError", "ForbiddenAddressError", "Resolver", "TransientHostError",
-    "describe", "is_global", "system_resolver",
+    "CONNECTION_ERRORS", "Connections", "FetchError", "ForbiddenAddressError", "OriginUnreachable", "Resolver",
+    "TransientHostError", "describe", "is_global", "system_resolver",
 ]  # fmt: skip
 
 CONNECTION_ERRORS = (OSError, HTTPException, HTTPError)  # what the socket, http.client and urllib3 raise
@@ -48,6 +48,10 @@ class ForbiddenAddressError(FetchError):
 
 class TransientHostError(FetchError):
     """The host did not answer, or answered that it cannot now: slow down and ask again later."""
+
+
+class OriginUnreachable(TransientHostError):
+    """There is no connection to be had, so no page of this scheme, host and port."""
 
 
 class Connections:
@@ -83,9 +87,9 @@ class Connections:
 
         Raises:
             ForbiddenAddressError: the host has only addresses that may not be contacted.
-            TransientHostError: the name cannot be resolved, or no address answers.
+            OriginUnreachable: the name cannot be resolved, or no address answers.
         """
-        failure = TransientHostError("no address")
+        failure = OriginUnreachable("no address")
         for address, port in self._vetted_addresses(url):
             connection: HTTPConnection
             if url.startswith("https"):
@@ -101,7 +105,7 @@ class Connections:
                 return connection
             except CONNECTION_ERRORS as error:
                 self.hang_up(host_of(url))
-                failure = TransientHostError(describe(error, deadline))
+                failure = OriginUnreachable(describe(error, deadline))
                 failure.__cause__ = error
         raise failure
 
@@ -137,7 +141,7 @@ class Connections:
         try:
             found = self._resolver(host, parts.port or (443 if parts.scheme == "https" else 80))
         except OSError as error:
-            raise TransientHostError(f"cannot resolve {host} ({error.strerror or error})") from error
+            raise OriginUnreachable(f"cannot resolve {host} ({error.strerror or error})") from error
         vetted = [address for address in found if self._private_addresses or is_global(address[0])]
         if found and not vetted:
             raise ForbiddenAddressError(

@@ -1,8 +1,11 @@
-"""The crawl of one source: a worker per host, a frontier that survives kill -9, a snapshot at the end.
+"""The crawl of one source: a worker per origin, a frontier that survives kill -9, a snapshot at the end.
 
 Each URL is requested in its own turn, one hop at a time: a redirect only puts its target into the queue, where scope,
-robots.txt, depth and duplicates are checked as for any link. A worker ends when its host's queue is empty, when the
-host is given up, or when the page limit is reached. When all have ended, the snapshot is completed (see `snapshot`).
+robots.txt, depth and duplicates are checked as for any link. A worker ends when its origin's queue is empty, when the
+origin is given up, or when the page limit is reached; one that has to wait for long leaves its thread to another. When
+all have ended, the snapshot is completed (see `snapshot`).
+
+A snapshot that lacks pages because they, or their host, gave no answer is continued by the next crawl.
 """
 
 from __future__ import annotations
@@ -15,13 +18,22 @@ from contextlib import closing, contextmanager, nullcontext
 from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from scraping.crawling.fetch import Fetcher
 from scraping.crawling.frontier import FoundUrl, Frontier, remove_frontier
-from scraping.crawling.snapshot import GIVEN_UP, PreviousSnapshot, write_pages, write_reports
+from scraping.crawling.snapshot import (
+    GIVEN_UP,
+    PAGE_LIMIT,
+    PreviousSnapshot,
+    restore_snapshot,
+    write_pages,
+    write_reports,
+)
 from scraping.crawling.source import Source
 from scraping.crawling.state import CrawlState
-from scraping.crawling.worker import HostWorker
+from scraping.crawling.urls import host_of
+from scraping.crawling.worker import OriginWorker
 from scraping.sources import python_docs
 from textmill.errors import Unavailable, UserError
 from textmill.files import remove_temporary
@@ -32,12 +44,15 @@ __all__ = ["crawl", "open_fetcher"]
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 250_000_000
-MAX_HOSTS_AT_ONCE = 16
+MAX_ORIGINS_AT_ONCE = 16
+_LOOK_SECONDS = 0.5  # between two looks at what the workers do
 # A crawl that was interrupted for longer than the source's max_age, but within these bounds, begins anew
 MIN_INTERRUPTION, MAX_INTERRUPTION = timedelta(hours=1), timedelta(days=1)
 
 
-def crawl(source: Source, out: Path, progress: Progress, previous: Path | None = None) -> None:
+def crawl(
+    source: Source, out: Path, progress: Progress, previous: Path | None = None, *, continues: bool = False
+) -> None:
     """Fetch the pages of `source` into `out`, politely; continue where an earlier call was interrupted.
 
     After a long interruption the crawl begins anew: a snapshot's age counts from its end, so pages from before the
@@ -47,10 +62,11 @@ def crawl(source: Source, out: Path, progress: Progress, previous: Path | None =
         source: where to begin, how far to go, how to behave.
         out: folder of the snapshot; what an interrupted crawl left in it is continued.
         progress: counts pages; the total grows while links are found.
-        previous: the last finished snapshot. Its pages are requested conditionally and compared with the new ones.
+        previous: the last snapshot. Its pages are requested conditionally and compared with the new ones.
+        continues: ask only for what the last snapshot lacks.
 
     Raises:
-        Unavailable: the site cannot be reached.
+        Unavailable: the site cannot be reached, or gave nothing of what the last snapshot has.
         UserError: no contact is set, or no page could be stored.
     """
     with open_fetcher(source) as fetcher:
@@ -64,6 +80,8 @@ def crawl(source: Source, out: Path, progress: Progress, previous: Path | None =
                 closing(Frontier(out, source.name, SHARD_BYTES)) as frontier,
                 closing(PreviousSnapshot(previous)) as previous_snapshot,
             ):
+                if previous and continues and frontier.is_empty():
+                    restore_snapshot(frontier, previous)
                 state = CrawlState(source, frontier, fetcher, previous_snapshot)
                 _run_workers(state, progress)
                 _complete_snapshot(state, out)
@@ -96,71 +114,116 @@ def _is_stale(source: Source, out: Path) -> bool:
 
 
 def _run_workers(state: CrawlState, progress: Progress) -> None:
-    """Run a worker for each host with queued URLs, until no host has any."""
+    """Run a worker for each origin with queued URLs, until none has any."""
     state.frontier.seed(state.new_urls(state.source.start, depth=0))
-    workers: dict[str, Future[None]] = {}
-    with ThreadPoolExecutor(MAX_HOSTS_AT_ONCE, thread_name_prefix="host") as pool:
+    workers: dict[str, OriginWorker] = {}
+    running: dict[str, Future[None]] = {}
+    with ThreadPoolExecutor(MAX_ORIGINS_AT_ONCE, thread_name_prefix="host") as pool:
         try:
-            while True:
-                for host in state.frontier.queued_hosts() if not state.full else ():
-                    if host not in workers and host not in state.given_up:
+            while waiting := _waiting_origins(state) | running.keys():
+                for origin in sorted(waiting - running.keys()):
+                    worker = workers.setdefault(origin, OriginWorker(state, origin))
+                    if worker.rests_until <= time.monotonic():
                         # The context says which run a worker's log lines belong to.
-                        workers[host] = pool.submit(copy_context().run, HostWorker(state, host).run)
-                if not workers:
-                    break
-                finished, _ = wait(workers.values(), timeout=0.5, return_when=FIRST_COMPLETED)
-                for host in [host for host, worker in workers.items() if worker in finished]:
-                    workers.pop(host).result()
-                _report(state, progress, list(workers))
+                        running[origin] = pool.submit(copy_context().run, worker.run)
+                if running:
+                    wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                else:
+                    state.fetcher.sleep(_LOOK_SECONDS)
+                for origin in [origin for origin, work in running.items() if work.done()]:
+                    running.pop(origin).result()
+                _report(state, progress, list(running))
         finally:
             state.fetcher.interrupt()
     _report(state, progress, [])
 
 
-def _report(state: CrawlState, progress: Progress, hosts: list[str]) -> None:
+def _waiting_origins(state: CrawlState) -> set[str]:
+    """The origins that there is something to ask of."""
+    return set() if state.full else set(state.frontier.queued_origins()) - state.given_up.keys()
+
+
+def _report(state: CrawlState, progress: Progress, origins: list[str]) -> None:
     """Tell how far the crawl is, with the failures by reason and the hosts that are asked now."""
     queued = 0 if state.full else state.frontier.count_queued()
     done = state.answered
     total = min(done + queued, max(done, state.source.limits.pages))
-    progress(done, total, unit="pages", waiting=queued, errors=state.errors(), hosts=sorted(hosts))
+    progress(
+        done,
+        total,
+        unit="pages",
+        waiting=queued,
+        errors=state.errors(),
+        hosts=sorted({host_of(f"{origin}/") for origin in origins}),
+    )
 
 
 def _complete_snapshot(state: CrawlState, out: Path) -> None:
     """Give every URL an outcome, write the pages in their order and the reports."""
     frontier = state.frontier
     if state.given_up and not frontier.has_stored():
-        host, reason = next(iter(state.given_up.items()))
+        origin, reason = next(iter(state.given_up.items()))
         kind = UserError if reason.permanent else Unavailable
         raise kind(
-            f"source {state.source.name}: {host} could not be crawled ({reason}): "
+            f"source {state.source.name}: {host_of(f'{origin}/')} could not be crawled ({reason}): "
             "check its URLs and the network, then run again."
         )
-    for host, reason in state.given_up.items():
-        frontier.set_note(f"{GIVEN_UP}{host}", str(reason))
-        _keep_previous_pages(state, host)
-        frontier.close_queue("failed", "host given up", host)
-    frontier.close_queue("skipped", "page limit")
+    _check_against_previous(state, out)
+    for origin, reason in state.given_up.items():
+        frontier.set_note(f"{GIVEN_UP}{_name_of(origin, frontier)}", str(reason))
+        _keep_previous_pages(state, origin)
+        frontier.give_up(origin, unfinished=not reason.permanent)
+    frontier.close_queue(PAGE_LIMIT)
     frontier.resolve_canonicals()
     frontier.cut_shard()
     if not frontier.has_stored():
-        reasons = frontier.query(
-            "SELECT reason, count(*) FROM urls WHERE outcome != 'redirected' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
-        )
-        remove_frontier(out)  # the next try begins anew
-        raise UserError(
-            f"source {state.source.name}: no page could be stored "
-            f"({', '.join(f'{n} × {reason}' for reason, n in reasons)}): "
-            "see what `textmill source check` says about it."
-        )
+        _fail_without_pages(state, out)
     write_pages(out, frontier, SHARD_BYTES)
     write_reports(out, frontier, state.previous)
 
 
-def _keep_previous_pages(state: CrawlState, host: str) -> None:
-    """Store the previous snapshot's pages of a host that was given up, as far as they were not requested."""
-    urls = state.previous.urls(host)
+def _check_against_previous(state: CrawlState, out: Path) -> None:
+    """Let a crawl that got nothing of what the last one had not take its place. A redirect counts: pages move.
+
+    Raises:
+        Unavailable: it got nothing. The next try begins anew.
+    """
+    urls = state.previous.urls()
+    if urls and not any(map(state.frontier.is_answered, urls)):
+        remove_frontier(out)
+        raise Unavailable(
+            f"source {state.source.name}: none of the {len(urls):,} pages of the last snapshot could be had, so that "
+            "one stays: see what `textmill source check` says about the site, then run again."
+        )
+
+
+def _fail_without_pages(state: CrawlState, out: Path) -> NoReturn:
+    frontier = state.frontier
+    reasons = frontier.query(
+        "SELECT reason, count(*), max(unfinished) FROM urls WHERE outcome != 'redirected' GROUP BY 1"
+        " ORDER BY 2 DESC, 1 LIMIT 5"
+    )
+    may_pass = any(unfinished for _, _, unfinished in reasons)
+    remove_frontier(out)  # the next try begins anew
+    raise (Unavailable if may_pass else UserError)(
+        f"source {state.source.name}: no page could be stored "
+        f"({', '.join(f'{n} × {reason}' for reason, n, _ in reasons)}): "
+        "see what `textmill source check` says about it."
+    )
+
+
+def _name_of(origin: str, frontier: Frontier) -> str:
+    """What people call an origin: its host, unless that gave pages under another scheme."""
+    host = host_of(f"{origin}/")
+    others = {f"{scheme}://{host}" for scheme in ("http", "https")} - {origin}
+    return origin if any(map(frontier.answered_url, others)) else host
+
+
+def _keep_previous_pages(state: CrawlState, origin: str) -> None:
+    """Store the previous snapshot's pages of an origin that was given up, as far as they were not requested."""
+    urls = state.previous.urls(origin)
     state.frontier.seed(FoundUrl(url) for url in urls if not state.scope.skip_reason(url))
-    for item in state.frontier.next_urls(host, limit=-1):
+    for item in state.frontier.next_urls(origin, limit=-1, due=False):
         if page := state.previous.get(item.url):
             state.frontier.store(item, None, "kept", state.previous.body(page), ())
             state.frontier.cut_shard_if_full()

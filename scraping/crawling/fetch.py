@@ -156,6 +156,15 @@ class Fetcher:
         """How many different cookies `host` has set so far; requests to it bring them back."""
         return self._cookies.count(host)
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass.
+
+        Raises:
+            Stopped: the crawl is being stopped.
+        """
+        if self._stop.wait(seconds):
+            raise Stopped
+
     def leave(self, host: str) -> None:
         """Close the connection to `host`, unless another thread is using it."""
         with self.gate(host).hold_if_idle() as held:
@@ -259,13 +268,13 @@ def _read_body(answer: BaseHTTPResponse, deadline: float, max_bytes: int) -> byt
             if size > max_bytes:
                 raise FetchError(f"larger than {max_bytes:,} bytes")
             if time.monotonic() > deadline:
-                raise FetchError("took too long")
+                raise TransientHostError("took too long")
     except DecodeError as error:
         raise FetchError("cannot be decompressed") from error
     except CONNECTION_ERRORS as error:
         if time.monotonic() > deadline:
-            raise FetchError("took too long") from error
+            raise TransientHostError("took too long") from error
         raise TransientHostError("answer broke off") from error
     if time.monotonic() > deadline:
-        raise FetchError("took too long")  # the connection was cut at its deadline, which looks like a regular end
+        raise TransientHostError("took too long")  # the connection was cut at its deadline: it looks like a regular end
     return b"".join(chunks)

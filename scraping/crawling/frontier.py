@@ -6,23 +6,26 @@ made durable and renamed first; then its pages are deleted and the shard is reco
 not recorded is thrown away at the next start, when its pages are still here. These shards are the crawl's own: each is
 sorted by URL, and `snapshot.write_pages` merges them when all pages are there.
 
-URLs are queued in the order in which they were found: breadth first, and the same order after a restart.
+URLs are queued in the order in which they were found: breadth first, and the same order after a restart. One that is
+put back has its next turn after all that are queued by then.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from scraping.crawling.urls import host_of
-from scraping.shards import FETCHES, PAGES, shards, write_shard
+from scraping.crawling.urls import origin_of
+from scraping.shards import FETCHES, PAGES, Row, ShardWriter, shards, write_shard
 
 __all__ = ["MAX_REDIRECTS", "FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
 
@@ -30,27 +33,32 @@ MAX_REDIRECTS = 10  # in a row
 _FILE = "frontier.sqlite"
 _SHARD = "crawled"
 _CRAWLED = pa.unify_schemas([PAGES, FETCHES])
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
     url TEXT NOT NULL UNIQUE,
-    host TEXT NOT NULL,
+    origin TEXT NOT NULL,
     parent INTEGER,           -- the page that it was found on
     depth INTEGER NOT NULL,
     hops INTEGER NOT NULL,    -- redirects on the way
+    turn INTEGER NOT NULL,    -- its place in the queue
     attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,  -- seconds since the epoch: when it may be asked for again
     outcome TEXT,             -- NULL: queued; stored, redirected, skipped, failed
     reason TEXT,              -- why it was skipped or failed; where it was redirected to
+    unfinished INTEGER NOT NULL DEFAULT 0,  -- whether the next crawl is to ask again although this one has ended
     status INTEGER,           -- of the last answer
     change TEXT,              -- of a stored page: new, changed, unchanged, kept
-    bytes INTEGER             -- of a stored page
+    bytes INTEGER,            -- of a stored page
+    canonical TEXT            -- what a stored page says is its proper URL, if it is another
 );
-CREATE INDEX IF NOT EXISTS waiting ON urls (host, id) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS waiting ON urls (origin, turn) WHERE outcome IS NULL;
 CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY,   -- of the URL
     fetched_at INTEGER, content_type TEXT, etag TEXT, last_modified TEXT, sha256 TEXT, body BLOB,
-    canonical TEXT            -- NULL unless the page says that another URL is its proper one
+    canonical TEXT            -- as above, until `resolve_canonicals` has decided
 );
 CREATE TABLE IF NOT EXISTS shards (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT);
@@ -73,7 +81,7 @@ class QueuedUrl:
     url: str
     depth: int  # links between a start URL and it
     hops: int  # redirects on the way to it
-    attempts: int  # requests for it that gave no answer
+    attempts: int  # requests for it that gave no usable answer
 
 
 @dataclass(slots=True)
@@ -110,6 +118,7 @@ class Frontier:
             if path.name not in recorded:
                 path.unlink()
         self._spooled = self._one("SELECT coalesce(sum(length(body)), 0) FROM spool WHERE canonical IS NULL")
+        self._next_turn = self._one("SELECT coalesce(max(turn), 0) + 1 FROM urls")
 
     def close(self) -> None:
         with self._lock:
@@ -126,6 +135,49 @@ class Frontier:
             row = self._db.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
+    # --- what an earlier crawl left ---
+
+    def restore(self, urls: Iterable[Row], pages: Iterable[Row], notes: Mapping[str, str]) -> None:
+        """Begin where a finished crawl ended, all in one transaction: what it did not finish is queued again.
+
+        Args:
+            urls: its URLs in order, as `snapshot.URLS` has them.
+            pages: its pages with their fetches, sorted by URL.
+            notes: to be kept, by key.
+        """
+        decided = ("outcome", "reason", "status", "canonical")
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO urls (url, origin, parent, depth, hops, turn, outcome, reason, status, canonical)"
+                " VALUES (?, ?, (SELECT id FROM urls WHERE url = ?), ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        *(row["url"], origin_of(row["url"]), row["found_on"], row["depth"], row["hops"], turn),
+                        *(None if row["unfinished"] else row[name] for name in decided),
+                    )
+                    for turn, row in enumerate(urls, 1)
+                ),
+            )
+            self._next_turn = self._one("SELECT coalesce(max(turn), 0) + 1 FROM urls")
+            with ShardWriter(self._folder, _SHARD, _CRAWLED, shard_bytes=self._shard_bytes) as writer:
+                for page in pages:
+                    self._restore_page(page, writer)
+            self._db.executemany("INSERT INTO shards VALUES (?)", [(path.name,) for path in self.shards()])
+            self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
+
+    def _restore_page(self, page: Row, writer: ShardWriter) -> None:
+        """Put the page of a finished URL into a shard; one with another canonical URL is to be decided about again."""
+        [(id_, outcome, canonical)] = self.query("SELECT id, outcome, canonical FROM urls WHERE url = ?", page["url"])
+        if outcome is None:
+            return
+        self._db.execute("UPDATE urls SET change = 'unchanged', bytes = ? WHERE id = ?", (len(page["body"]), id_))
+        if canonical is None:
+            writer.write(page)
+        else:
+            fetched_at = (page["fetched_at"] - _EPOCH) // timedelta(microseconds=1)
+            values = (page[name] for name in ("content_type", "etag", "last_modified", "sha256", "body"))
+            self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (id_, fetched_at, *values, canonical))
+
     # --- the queue ---
 
     def seed(self, urls: Iterable[FoundUrl], depth: int = 0, note: tuple[str, str] | None = None) -> None:
@@ -135,44 +187,79 @@ class Frontier:
             if note:
                 self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
 
-    def next_urls(self, host: str, limit: int = 100) -> list[QueuedUrl]:
-        """The next URLs of `host` in the queue; all of them if `limit` is -1."""
+    def next_urls(self, origin: str, limit: int = 100, *, due: bool = True) -> list[QueuedUrl]:
+        """The next URLs of `origin` in the queue; all of them if `limit` is -1.
+
+        Args:
+            origin: as `urls.origin_of` gives it.
+            limit: how many at most.
+            due: leave out those that may not be asked for yet.
+        """
         with self._lock:
             rows = self._db.execute(
-                "SELECT id, url, depth, hops, attempts FROM urls WHERE host = ? AND outcome IS NULL"
-                " ORDER BY id LIMIT ?",
-                (host, limit),
+                "SELECT id, url, depth, hops, attempts FROM urls WHERE origin = ? AND outcome IS NULL"
+                " AND (not_before <= ? OR NOT ?) ORDER BY turn LIMIT ?",
+                (origin, time.time(), due, limit),
             )
             return [QueuedUrl(*row) for row in rows]
 
-    def queued_hosts(self) -> list[str]:
-        """Hosts with queued URLs, sorted."""
-        # One look into the index per host, however many URLs are queued.
+    def seconds_until_due(self, origin: str) -> float | None:
+        """Seconds until a queued URL of `origin` may be asked for; None if there is none."""
+        rows = self.query("SELECT min(not_before) FROM urls WHERE origin = ? AND outcome IS NULL", origin)
+        return None if rows[0][0] is None else max(0.0, rows[0][0] - time.time())
+
+    def queued_origins(self) -> list[str]:
+        """Origins with queued URLs, sorted."""
+        # One look into the index per origin, however many URLs are queued.
         rows = self.query(
-            "WITH RECURSIVE hosts (host) AS (SELECT min(host) FROM urls WHERE outcome IS NULL UNION ALL"
-            " SELECT (SELECT min(urls.host) FROM urls WHERE outcome IS NULL AND urls.host > hosts.host)"
-            " FROM hosts WHERE host IS NOT NULL) SELECT host FROM hosts WHERE host IS NOT NULL"
+            "WITH RECURSIVE origins (origin) AS (SELECT min(origin) FROM urls WHERE outcome IS NULL UNION ALL"
+            " SELECT (SELECT min(urls.origin) FROM urls WHERE outcome IS NULL AND urls.origin > origins.origin)"
+            " FROM origins WHERE origin IS NOT NULL) SELECT origin FROM origins WHERE origin IS NOT NULL"
         )
-        return [host for (host,) in rows]
+        return [origin for (origin,) in rows]
 
     def count_queued(self) -> int:
         return self._one("SELECT count(*) FROM urls WHERE outcome IS NULL")
 
     def count_answered(self) -> int:
-        """How many URLs a server gave an answer for."""
-        return self._one("SELECT count(*) FROM urls WHERE status IS NOT NULL")
+        """How many URLs a server gave a usable answer for."""
+        return self._one(
+            "SELECT count(*) FROM urls WHERE status IS NOT NULL AND outcome IS NOT NULL AND NOT unfinished"
+        )
+
+    def answered_url(self, origin: str) -> str | None:
+        """A URL of `origin` that was answered well, the last of them in the queue; if possible a page."""
+        for condition in ("outcome = 'stored' AND NOT unfinished", "outcome IS NOT NULL AND status < 500"):
+            rows = self.query(f"SELECT url FROM urls WHERE origin = ? AND {condition} ORDER BY id DESC LIMIT 1", origin)
+            if rows:
+                return str(rows[0][0])
+        return None
 
     def found_urls(self) -> Iterator[str]:
         """All URLs found so far, in order, but for those found in nofollow links alone. To be used as `stream` is."""
         yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
 
-    def close_queue(self, outcome: str, reason: str, host: str | None = None) -> None:
-        """Nothing more will be fetched of `host`, or of any: give the queued URLs an outcome (skipped or failed)."""
+    def give_up(self, origin: str, *, unfinished: bool) -> None:
+        """Nothing more will be fetched of `origin`: its queued URLs have failed.
+
+        If they are `unfinished`, the next crawl is to ask for them, but for those that a stored page names as its
+        canonical URL: nothing is missing without them.
+        """
         with self._transaction():
             self._db.execute(
-                "UPDATE urls SET outcome = ?, reason = ? WHERE outcome IS NULL AND host = coalesce(?, host)",
-                (outcome, reason, host),
+                "UPDATE urls SET outcome = 'failed', reason = 'host given up', unfinished = ? AND url NOT IN"
+                " (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
+                " WHERE outcome IS NULL AND origin = ?",
+                (unfinished, origin),
             )
+
+    def close_queue(self, reason: str) -> None:
+        """Nothing more will be fetched: the queued URLs are skipped, but for those that were put back, which failed."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE urls SET outcome = 'failed', unfinished = 1 WHERE outcome IS NULL AND attempts > 0"
+            )
+            self._db.execute("UPDATE urls SET outcome = 'skipped', reason = ? WHERE outcome IS NULL", (reason,))
 
     # --- what becomes of a URL ---
 
@@ -191,8 +278,11 @@ class Frontier:
         row = (item.id, page.fetched_at, page.content_type, page.etag, page.last_modified, page.sha256, page.body)
         with self._transaction():
             self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, page.canonical))
-            self._finish(item, "stored", None, status)
-            self._db.execute("UPDATE urls SET change = ?, bytes = ? WHERE id = ?", (change, len(page.body), item.id))
+            self._finish(item, "stored", None, status, unfinished=change == "kept")
+            self._db.execute(
+                "UPDATE urls SET change = ?, bytes = ?, canonical = ? WHERE id = ?",
+                (change, len(page.body), page.canonical, item.id),
+            )
             self._add(links, item.id, item.depth + 1, 0)
         if page.canonical is None:
             self._spooled += len(page.body)
@@ -219,21 +309,26 @@ class Frontier:
                     (item.hops + 1, target),
                 )
 
-    def fail(self, item: QueuedUrl, reason: str, status: int | None = None) -> None:
-        """There is no page to be had."""
+    def fail(self, item: QueuedUrl, reason: str, status: int | None = None, *, unfinished: bool = False) -> None:
+        """There is no page to be had; if it is `unfinished`, perhaps in the next crawl."""
         with self._transaction():
-            self._finish(item, "failed", reason, status)
+            self._finish(item, "failed", reason, status, unfinished=unfinished)
 
-    def retry(self, item: QueuedUrl, status: int | None = None) -> None:
-        """Count an attempt; the URL keeps its place in the queue."""
-        item.attempts += 1
+    def put_back(self, item: QueuedUrl, reason: str, status: int | None, seconds: float) -> None:
+        """Count an attempt; the URL's next turn is after all others, and after `seconds` at the earliest."""
         with self._transaction():
-            self._db.execute("UPDATE urls SET attempts = ?, status = ? WHERE id = ?", (item.attempts, status, item.id))
+            self._db.execute(
+                "UPDATE urls SET attempts = ?, reason = ?, status = ?, turn = ?, not_before = ? WHERE id = ?",
+                (item.attempts + 1, reason, status, self._next_turn, time.time() + seconds, item.id),
+            )
+            self._next_turn += 1
 
-    def _finish(self, item: QueuedUrl, outcome: str, reason: str | None, status: int | None) -> None:
+    def _finish(
+        self, item: QueuedUrl, outcome: str, reason: str | None, status: int | None, *, unfinished: bool = False
+    ) -> None:
         self._db.execute(
-            "UPDATE urls SET outcome = ?, reason = ?, status = coalesce(?, status) WHERE id = ?",
-            (outcome, reason, status, item.id),
+            "UPDATE urls SET outcome = ?, reason = ?, status = coalesce(?, status), unfinished = ? WHERE id = ?",
+            (outcome, reason, status, unfinished, item.id),
         )
 
     def _add(self, urls: Iterable[FoundUrl], parent: int | None, depth: int, hops: int) -> None:
@@ -243,12 +338,14 @@ class Frontier:
             "DELETE FROM urls WHERE url = ? AND reason = 'nofollow'", [(u.url,) for u in urls if not u.skip_reason]
         )
         self._db.executemany(
-            "INSERT OR IGNORE INTO urls (url, host, parent, depth, hops, outcome, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO urls (url, origin, parent, depth, hops, turn, outcome, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (u.url, host_of(u.url), parent, depth, hops, "skipped" if u.skip_reason else None, u.skip_reason)
-                for u in urls
+                (u.url, origin_of(u.url), parent, depth, hops, turn, u.skip_reason and "skipped", u.skip_reason)
+                for turn, u in enumerate(urls, self._next_turn)
             ],
         )
+        self._next_turn += len(urls)
 
     # --- shards ---
 
@@ -281,7 +378,8 @@ class Frontier:
         with self._transaction():
             canonicals = dict(
                 self._db.execute(
-                    "SELECT url, canonical FROM spool JOIN urls USING (id) WHERE canonical IS NOT NULL ORDER BY id"
+                    "SELECT url, spool.canonical FROM spool JOIN urls USING (id)"
+                    " WHERE spool.canonical IS NOT NULL ORDER BY id"
                 ).fetchall()
             )
             kept: set[str] = set()
@@ -299,8 +397,8 @@ class Frontier:
     def _drop_duplicate(self, url: str) -> None:
         self._db.execute("DELETE FROM spool WHERE id = (SELECT id FROM urls WHERE url = ?)", (url,))
         self._db.execute(
-            "UPDATE urls SET outcome = 'skipped', reason = 'canonical elsewhere', change = NULL, bytes = NULL"
-            " WHERE url = ?",
+            "UPDATE urls SET outcome = 'skipped', reason = 'canonical elsewhere', change = NULL, bytes = NULL,"
+            " unfinished = 0 WHERE url = ?",
             (url,),
         )
 
@@ -316,7 +414,7 @@ class Frontier:
     def _spooled_pages(self) -> Iterator[dict[str, Any]]:
         rows = self._db.execute(
             "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body"
-            " FROM spool JOIN urls USING (id) WHERE canonical IS NULL ORDER BY url"
+            " FROM spool JOIN urls USING (id) WHERE spool.canonical IS NULL ORDER BY url"
         )
         for url, fetched_at, content_type, etag, last_modified, sha256, body in rows:
             yield {
@@ -329,6 +427,18 @@ class Frontier:
 
     def is_stored(self, url: str) -> bool:
         return bool(self.query("SELECT 1 FROM urls WHERE url = ? AND outcome = 'stored'", url))
+
+    def is_answered(self, url: str) -> bool:
+        """Whether a server gave the page, or said where it is now."""
+        return bool(
+            self.query(
+                "SELECT 1 FROM urls WHERE url = ? AND outcome IN ('stored', 'redirected') AND NOT unfinished", url
+            )
+        )
+
+    def is_empty(self) -> bool:
+        """Whether no URL was found yet."""
+        return not self.query("SELECT 1 FROM urls LIMIT 1")
 
     def has_stored(self) -> bool:
         """Whether any page is stored."""

@@ -35,7 +35,6 @@ __all__ = ["MAX_BYTES", "RobotsTxt", "RobotsUnreachable", "fetch_robots", "parse
 MAX_BYTES = 512 << 10  # section 2.5 asks for at least 500 KiB
 MAX_AGE = 24 * 3600.0  # seconds, section 2.4
 _MAX_REDIRECTS = 5  # section 2.3.1.2
-_TIMEOUT = 30.0  # seconds
 
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z \-]{0,30}?)\s*(?::|(?<=[A-Za-z])\s)\s*([^#]*)")  # unbounded, it may take hours
 _FIELDS = {
@@ -82,7 +81,7 @@ class RobotsTxt:
         return time.monotonic() - self.fetched > MAX_AGE
 
 
-def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> RobotsTxt:
+def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float, timeout: float = 30.0) -> RobotsTxt:
     """The rules that hold for `url`.
 
     Args:
@@ -90,6 +89,7 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots
         fetcher: makes the requests.
         agent: our product token.
         delay: seconds between requests.
+        timeout: seconds that an answer may take.
 
     Raises:
         RobotsUnreachable: no answer, 5xx or 429.
@@ -98,7 +98,7 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float) -> Robots
     target = f"{origin_of(url)}/robots.txt"
     for _ in range(_MAX_REDIRECTS + 1):
         try:
-            response = fetcher.fetch(Request(target, delay=delay, timeout=_TIMEOUT, max_bytes=16 * MAX_BYTES))
+            response = fetcher.fetch(Request(target, delay=delay, timeout=timeout, max_bytes=16 * MAX_BYTES))
         except ForbiddenAddressError:
             raise
         except FetchError as error:

@@ -4,12 +4,13 @@
   or in which order they came, with which validators, or where the crawl was interrupted;
 - `fetches.parquet`: how each of them was fetched last (`shards.FETCHES`), in the same order;
 - `urls.parquet`: every URL that was found, what became of it and why, and what changed since the previous snapshot;
-- `stats.json`: the sums. It is written last: with it the snapshot is complete.
+- `stats.json`: the sums. It is written last: with it the snapshot is sealed.
 
 So a crawl that finds the pages unchanged differs from the one before in its records alone: all but the pages.
 
 `PreviousSnapshot` gives the next crawl what to compare with, and the bodies of pages that did not change.
-`write_reports` writes the two reports about the URLs.
+`restore_snapshot` lets the next crawl go on where this one gave up. `write_reports` writes the two reports about the
+URLs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +28,14 @@ from typing import Any
 import pyarrow as pa
 
 from scraping.crawling.frontier import Frontier, PageBody
-from scraping.crawling.urls import host_of
+from scraping.crawling.urls import host_of, origin_of
 from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parquet, read_rows, shards, write_shard
 from textmill.files import atomic_write
 
 __all__ = [
-    "GIVEN_UP",
-    "LINKS_DROPPED",
-    "UNREAD_SITEMAP",
-    "URLS",
-    "PreviousPage",
-    "PreviousSnapshot",
-    "write_pages",
-    "write_reports",
-]
+    "GIVEN_UP", "LINKS_DROPPED", "PAGE_LIMIT", "UNREAD_SITEMAP", "URLS", "PreviousPage", "PreviousSnapshot",
+    "restore_snapshot", "write_pages", "write_reports",
+]  # fmt: skip
 
 URLS = pa.schema(
     [
@@ -51,6 +46,9 @@ URLS = pa.schema(
         ("change", pa.string()),  # new, changed, unchanged, kept (could not be asked for); vanished: no longer stored
         ("depth", pa.int32()),
         ("found_on", pa.string()),
+        ("hops", pa.int32()),  # redirects on the way
+        ("canonical", pa.string()),  # what a stored page says is its proper URL, if it is another
+        ("unfinished", pa.bool_()),  # the next crawl asks again: the host was given up, or gave no usable answer
     ]
 )
 
@@ -58,6 +56,13 @@ URLS = pa.schema(
 GIVEN_UP = "given up: "  # this and a host -> the reason
 LINKS_DROPPED = "urls passed over"  # limits.urls was met
 UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read of it
+_CONTINUES = "continues"  # how many URLs of the previous crawl were queued again
+_AS_OF = "as of"  # when the previous crawl, which this one continues, ended
+
+PAGE_LIMIT = "page limit"
+_LIMITS = {
+    PAGE_LIMIT: "pages", "too many query strings": "variants", "too many similar URLs": "similar", "too deep": "depth",
+}  # fmt: skip  # reason to skip a URL -> the limit that was met
 
 FETCHES_FILE = "fetches.parquet"
 _MAX_LISTED = 100  # failed URLs in stats.json; all of them are in urls.parquet
@@ -98,7 +103,7 @@ class PreviousSnapshot:
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._db.execute(
-            "CREATE TABLE pages (url TEXT PRIMARY KEY, host TEXT, etag TEXT, last_modified TEXT, sha256 TEXT,"
+            "CREATE TABLE pages (url TEXT PRIMARY KEY, origin TEXT, etag TEXT, last_modified TEXT, sha256 TEXT,"
             " shard INTEGER, row_group INTEGER, row INTEGER) WITHOUT ROWID"
         )
         self._db.execute("BEGIN")
@@ -108,7 +113,7 @@ class PreviousSnapshot:
     def _index(self, fetches: Iterator[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
         for (page, place), fetch in zip(self._pages(), fetches, strict=True):
             url = page["url"]
-            yield url, host_of(url), fetch["etag"], fetch["last_modified"], page["sha256"], *place
+            yield url, origin_of(url), fetch["etag"], fetch["last_modified"], page["sha256"], *place
 
     def _pages(self) -> Iterator[tuple[dict[str, Any], tuple[int, int, int]]]:
         """URL and hash of every page, and its place."""
@@ -144,10 +149,10 @@ class PreviousSnapshot:
         now = time.time_ns() // 1000
         return PageBody(now, values["content_type"], page.etag, page.last_modified, page.sha256, values["body"])
 
-    def urls(self, host: str | None = None) -> list[str]:
-        """URLs of the pages, of one host or of all, sorted."""
+    def urls(self, origin: str | None = None) -> list[str]:
+        """URLs of the pages, of one origin or of all, sorted."""
         with self._lock:
-            condition, parameters = ("WHERE host = ?", (host,)) if host else ("", ())
+            condition, parameters = ("WHERE origin = ?", (origin,)) if origin else ("", ())
             return [url for (url,) in self._db.execute(f"SELECT url FROM pages {condition} ORDER BY url", parameters)]
 
     def close(self) -> None:
@@ -173,6 +178,22 @@ def write_pages(out: Path, frontier: Frontier, shard_bytes: int) -> None:
         write_shard(out / FETCHES_FILE, fetches(), FETCHES)
 
 
+def restore_snapshot(frontier: Frontier, folder: Path) -> None:
+    """Begin the crawl of an empty frontier where that of the snapshot in `folder` ended.
+
+    Its pages stay as they are, and the URLs that it did not finish are queued again.
+    """
+    stats = json.loads((folder / "stats.json").read_bytes())
+    fetches = [folder / FETCHES_FILE]
+    ended = max(row["fetched_at"] for row in read_rows(fetches, ["fetched_at"]))
+    notes = {_CONTINUES: str(stats["unfinished"]), _AS_OF: stats.get("as_of") or ended.isoformat()}
+    if not stats["found_all"]:
+        notes[LINKS_DROPPED] = ""
+    urls = (row for row in read_rows([folder / "urls.parquet"]) if row["depth"] is not None)
+    pages = zip(read_rows(shards(folder)), read_rows(fetches), strict=True)
+    frontier.restore(urls, ({**page, **fetch} for page, fetch in pages), notes)
+
+
 def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> None:
     """Write `urls.parquet`, a row for each URL, and `stats.json`, the sums."""
     vanished = dict.fromkeys(url for url in previous.urls() if not frontier.is_stored(url))
@@ -192,7 +213,10 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
                 "SELECT url, reason FROM urls WHERE outcome = 'failed' ORDER BY url LIMIT ?", _MAX_LISTED
             )
         ],
-        "hosts": _counts(frontier, "SELECT host, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
+        "unanswered": _count(frontier, f"SELECT count(*) FROM urls WHERE {_UNANSWERED} AND NOT ({_WAITING})"),
+        "waiting": _count(frontier, f"SELECT count(*) FROM urls WHERE {_WAITING}"),
+        "limits_met": _limits_met(frontier),
+        "hosts": _hosts(frontier),
         "given_up": _noted(frontier, GIVEN_UP),
         "unread_sitemaps": _noted(frontier, UNREAD_SITEMAP),
         "changes": {
@@ -200,18 +224,61 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
             **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
             "vanished": len(vanished),
         },
+        **_continuation(frontier),
     }  # fmt: skip
     atomic_write(out / "stats.json", json.dumps(stats, indent=2, sort_keys=True) + "\n")
 
 
+# Rows of the frontier, as conditions in SQL. Of an origin without any page it is not known that its URLs are pages.
+_GIVEN_UP = "outcome = 'failed' AND reason = 'host given up'"
+_WAITING = (
+    f"outcome = 'skipped' AND reason = '{PAGE_LIMIT}'"
+    f" OR {_GIVEN_UP} AND origin IN (SELECT origin FROM urls WHERE outcome = 'stored')"
+)
+_DEAD_LINK = "reason != 'host given up' AND status BETWEEN 300 AND 499"  # the server's last word
+_UNANSWERED = f"outcome = 'failed' AND (unfinished OR NOT ({_GIVEN_UP}) AND NOT coalesce({_DEAD_LINK}, 0))"
+
+
+def _limits_met(frontier: Frontier) -> list[str]:
+    """The names of the source's limits because of which URLs were left out."""
+    reasons = frontier.query("SELECT DISTINCT reason FROM urls WHERE outcome = 'skipped'")
+    met = {_LIMITS[reason] for (reason,) in reasons if reason in _LIMITS}
+    return sorted(met | ({"urls"} if frontier.get_note(LINKS_DROPPED) is not None else set()))
+
+
+def _hosts(frontier: Frontier) -> dict[str, int]:
+    """How many pages of each host are stored."""
+    hosts: Counter[str] = Counter()
+    for origin, count in frontier.query("SELECT origin, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"):
+        hosts[host_of(f"{origin}/")] += count
+    return dict(hosts)
+
+
+def _continuation(frontier: Frontier) -> dict[str, Any]:
+    """What the next crawl needs to know to go on with this one.
+
+    - `unfinished`: how many URLs it is to ask for again;
+    - `settled`: whether it need not, because this crawl was a continuation already and got nothing. Of a host that gave
+      pages there is always more to be had;
+    - `as_of`: when the first of the crawls ended that this one continues.
+    """
+    unfinished = _count(frontier, "SELECT count(*) FROM urls WHERE unfinished")
+    asked, as_of = frontier.get_note(_CONTINUES), frontier.get_note(_AS_OF)
+    waiting = _count(frontier, f"SELECT count(*) FROM urls WHERE ({_WAITING}) AND unfinished")
+    settled = asked is not None and unfinished >= int(asked) and not waiting
+    return {"unfinished": unfinished, "settled": settled} | ({"as_of": as_of} if as_of else {})
+
+
 def _url_rows(frontier: Frontier, vanished: dict[str, None]) -> Iterator[dict[str, Any]]:
     rows = frontier.stream(
-        "SELECT u.url, u.outcome, u.reason, u.status, u.change, u.depth, p.url FROM urls u"
+        "SELECT u.url, u.outcome, u.reason, u.status, u.change, u.depth, p.url, u.hops, u.canonical, u.unfinished"
+        " FROM urls u"
         " LEFT JOIN urls p ON p.id = u.parent ORDER BY u.id"
     )
     not_found = dict(vanished)
     for values in rows:
         row = dict(zip(URLS.names, values, strict=True))
+        row["unfinished"] = bool(row["unfinished"])
         if row["url"] in vanished:
             row["change"] = "vanished"
             not_found.pop(row["url"])

@@ -60,8 +60,8 @@ class Limits(BaseModel, extra="forbid"):
     repeats: int = Field(2, gt=0, description="Times that a URL may repeat a segment of its path or a parameter")
     variants: int = Field(500, gt=0, description="Query strings of one path at most (/topic.php?id=1, ?id=2, …)")
     similar: int = Field(20_000, gt=0, description="URLs at most that differ only in their numbers")
-    attempts: int = Field(3, gt=0, description="Times to ask for a page whose host is in trouble")
-    failures: int = Field(5, gt=0, description="Failures in a row after which a host is given up")
+    attempts: int = Field(3, gt=0, description="Times to ask for a page that gives no usable answer")
+    failures: int = Field(8, gt=0, description="Failures of a host in a row after which it is given up")
 
 
 class Schedule(BaseModel, extra="forbid"):

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class HostGivenUp(Exception):
-    """No more requests go to this host in this crawl; if `permanent`, a later crawl would not fare better."""
+    """No more requests go to this origin in this crawl; if `permanent`, a later crawl would not fare better."""
 
     def __init__(self, reason: str, *, permanent: bool = False):
         super().__init__(reason)
@@ -30,7 +30,7 @@ class CrawlState:
 
     Attributes:
         scope: which URLs belong to the source.
-        given_up: the hosts that were given up, and why.
+        given_up: the origins that were given up, and why.
         answered: how many requests for pages were answered.
     """
 

@@ -1,4 +1,4 @@
-"""The part of a crawl that deals with one host: its robots.txt, its sitemaps, its pages in turn, its failures."""
+"""The part of a crawl that deals with one origin: its robots.txt, its sitemaps, its pages in turn, its failures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from itertools import islice
 
+from scraping.crawling.connections import OriginUnreachable
 from scraping.crawling.fetch import (
     FetchError,
     ForbiddenAddressError,
@@ -25,79 +26,117 @@ from scraping.crawling.state import CrawlState, HostGivenUp
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import is_html
 
-__all__ = ["HostWorker"]
+__all__ = ["OriginWorker"]
 
 logger = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 300.0  # seconds
-_BUSY_STATUSES = (429, 502, 503, 504)  # they are about the host; any other 5xx is about the page
 _MAX_REMEMBERED = 10_000  # redirected URLs
+_NAP = 1.0  # seconds; for a longer pause a worker leaves its thread to another
+_SUSPICIOUS = 3  # broken pages in a row after which it is asked whether the origin is to blame
+_MAX_ROBOTS_SECONDS = 30.0
 _SITEMAP_ENTRIES_PER_PAGE = 10  # read for each page that the crawl may fetch: enough to choose from
 
 
-class HostWorker:
-    """Requests the pages of one host, one after the other, until its queue is empty or it is given up."""
+class OriginWorker:
+    """Requests the pages of one origin, one after the other, until its queue is empty or it is given up.
 
-    def __init__(self, state: CrawlState, host: str):
-        self.state, self.host = state, host
+    A page that gives no usable answer is put back and asked for later, after the others. Whether the origin is to blame
+    is decided by what vouches for it: when several pages in a row were broken, a page that was answered before is asked
+    for once more. If it is answered again, the broken pages are alone to blame. If not, or if there is no connection or
+    no robots.txt, the origin is in trouble: it is left alone for twice as long after each failure in a row, and given
+    up after `limits.failures` of them.
+
+    Attributes:
+        rests_until: by `time.monotonic()`, when `run` is to be called again.
+    """
+
+    def __init__(self, state: CrawlState, origin: str):
+        self.state, self.origin, self.host = state, origin, host_of(f"{origin}/")
         self.source, self.frontier, self.fetcher = state.source, state.frontier, state.fetcher
-        self._robots: dict[str, RobotsTxt] = {}  # by origin
-        self._failures = 0  # in a row
+        self.rests_until = 0.0
+        self._robots: RobotsTxt | None = None
+        self._troubles = 0  # failures in a row that are the origin's
+        self._broken = 0  # answers in a row that were of no use
         self._ever_answered = False
         self._redirected: dict[str, int] = {}  # URL -> how many cookies there were when it was asked for
 
     def run(self) -> None:
-        """Work until there is nothing left to do for this host, and close its connection."""
+        """Work until there is nothing left to do for now; then close the connection."""
         try:
-            while not self.state.full and (batch := self.frontier.next_urls(self.host)):
-                for item in batch:
-                    if self.state.full:
-                        return
-                    while not self._visit(item):
-                        pass
-                    self.frontier.cut_shard_if_full()
+            while not self.state.full and (pause := self._work()) is not None:
+                if pause > _NAP:
+                    self.rests_until = time.monotonic() + pause
+                    break
+                self.fetcher.sleep(pause)
         except Stopped:
-            logger.info("%s: stopped", self.host)
+            logger.info("%s: stopped", self.origin)
         except HostGivenUp as error:
-            logger.warning("source %s: giving up %s: %s", self.source.name, self.host, error)
-            self.state.given_up[self.host] = error
+            logger.warning("source %s: giving up %s: %s", self.source.name, self.origin, error)
+            self.state.given_up[self.origin] = error
         finally:
             self.fetcher.leave(self.host)
 
-    def _visit(self, item: QueuedUrl) -> bool:
-        """Make one request for a URL and record its outcome; False if another try is to be made."""
+    def _work(self) -> float | None:
+        """Visit the next URLs.
+
+        Returns:
+            seconds after which there is more to do; None if the queue is empty.
+        """
+        if self._broken >= _SUSPICIOUS and (pause := self._probe()):
+            return pause
+        batch = self.frontier.next_urls(self.origin)
+        for item in batch:
+            if self.state.full or self._broken >= _SUSPICIOUS:
+                break
+            if pause := self._visit(item):
+                return pause
+            self.frontier.cut_shard_if_full()
+        return 0.0 if batch else self.frontier.seconds_until_due(self.origin)
+
+    def _visit(self, item: QueuedUrl) -> float:
+        """Make one request for a URL and record its outcome.
+
+        Returns:
+            seconds to leave the origin alone.
+        """
         try:
             robots = self._robots_txt(item.url)
         except RobotsUnreachable as error:
             self.state.count_error(str(error))
-            self._count_failure(str(error), error.retry_after)
-            return False
+            return self._trouble(str(error), error.retry_after)
         if not robots.allows(item.url):
             self.frontier.skip(item, "robots.txt")
-            return True
+            return 0.0
         previous = self.state.previous.get(item.url)
-        request = Request(
-            item.url,
-            delay=self._delay(robots, self.host),
-            timeout=self.source.limits.seconds,
-            max_bytes=self.source.limits.bytes,
-            headers=previous.validators if previous else {},
-            skip_body=skip_reason,
-        )
         try:
-            response = self.fetcher.fetch(request)
+            response = self._ask(item.url, robots, previous)
+        except OriginUnreachable as error:
+            self.state.count_error(str(error))
+            return self._trouble(str(error))
         except TransientHostError as error:
-            self._count_failure(str(error))
-            return self._retry(item, str(error))
+            return self._put_back(item, str(error))
         except FetchError as error:
             self._fail(item, str(error))
-            return True
-        if response.status >= 500 or response.status == 429:
-            return self._server_error(item, response)
+            return 0.0
+        if _is_no_use(response):
+            return self._put_back(item, f"status {response.status}", response)
         self._count_success()
         self.state.count_answer()
         self._record(item, response, previous)
-        return True
+        return 0.0
+
+    def _ask(self, url: str, robots: RobotsTxt, previous: PreviousPage | None = None) -> Response:
+        return self.fetcher.fetch(
+            Request(
+                url,
+                delay=self._delay(robots, self.host),
+                timeout=self.source.limits.seconds,
+                max_bytes=self.source.limits.bytes,
+                headers=previous.validators if previous else {},
+                skip_body=skip_reason,
+            )
+        )
 
     # --- what an answer holds ---
 
@@ -173,16 +212,20 @@ class HostWorker:
             RobotsUnreachable: see `robots`; the host is to be asked again after a pause.
             HostGivenUp: the host has an address that the source may not contact.
         """
-        origin = origin_of(url)
-        robots = self._robots.get(origin)
-        if robots is None or robots.expired:
+        if self._robots is None or self._robots.expired:
             try:
-                robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay)
+                self._robots = self._fetch_robots(url)
             except ForbiddenAddressError as error:
                 raise HostGivenUp(str(error), permanent=True) from error
             self._count_success()
-            self._robots[origin] = robots
-            self._seed_sitemaps(origin, robots)
+            self._seed_sitemaps(self.origin, self._robots)
+        return self._robots
+
+    def _fetch_robots(self, url: str) -> RobotsTxt:
+        """The rules that hold for `url`; the pause that they ask for begins at once."""
+        seconds = min(self.source.limits.seconds, _MAX_ROBOTS_SECONDS)
+        robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay, seconds)
+        self.fetcher.gate(host_of(url)).pause(self._delay(robots, host_of(url)))
         return robots
 
     def _seed_sitemaps(self, origin: str, robots: RobotsTxt) -> None:
@@ -218,7 +261,7 @@ class HostWorker:
     def _other_robots_txt(self, url: str) -> RobotsTxt | None:
         """The rules of another origin than this worker's pages; None if they cannot be had now."""
         try:
-            return fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay)
+            return self._fetch_robots(url)
         except FetchError as error:
             logger.warning("sitemap %s: %s", url, error)
             return None
@@ -233,51 +276,93 @@ class HostWorker:
 
     # --- failures ---
 
-    def _server_error(self, item: QueuedUrl, response: Response) -> bool:
-        """A 5xx or 429: slow down, and ask again later."""
-        reason = f"status {response.status}"
-        if response.status in _BUSY_STATUSES:
-            self._count_failure(reason, response.retry_after())
-        else:
-            self.fetcher.gate(self.host).pause(self.source.backoff * 2**item.attempts)
-        return self._retry(item, reason, response.status)
-
     def _count_success(self) -> None:
-        self._failures, self._ever_answered = 0, True
+        self._troubles = self._broken = 0
+        self._ever_answered = True
 
-    def _count_failure(self, reason: str, retry_after: float | None = None) -> None:
-        """Pause the host: as long as it asks, or twice as long after each failure in a row.
+    def _put_back(self, item: QueuedUrl, reason: str, response: Response | None = None) -> float:
+        """A page gave no usable answer: ask for it after the others.
+
+        After its last attempt keep the previous snapshot's page, or record the failure.
+
+        Returns:
+            seconds to leave the origin alone, if no page has vouched for it yet.
+        """
+        self.state.count_error(reason)
+        status = response.status if response else None
+        if item.attempts + 1 < self.source.limits.attempts:
+            self.frontier.put_back(item, reason, status, self._backoff(item.attempts + 1))
+        elif previous := self.state.previous.get(item.url):
+            self.frontier.store(item, status, "kept", self.state.previous.body(previous), ())
+        else:
+            self.frontier.fail(item, reason, status, unfinished=True)
+        retry_after = response.retry_after() if response else None
+        if self.frontier.answered_url(self.origin) is None:
+            return self._trouble(reason, retry_after)
+        self._broken += 1
+        self.fetcher.gate(self.host).pause(self._pause_after(reason, self._broken, retry_after))
+        return 0.0
+
+    def _probe(self) -> float:
+        """Several pages in a row were broken: ask for one that was answered before.
+
+        Returns:
+            seconds to leave the origin alone; 0 if it is in order.
+        """
+        url = self.frontier.answered_url(self.origin) or f"{self.origin}/"
+        try:
+            robots = self._robots_txt(url)
+            response = self._ask(url, robots) if robots.allows(url) else None
+        except RobotsUnreachable as error:
+            return self._trouble(str(error), error.retry_after)
+        except TransientHostError as error:
+            return self._trouble(str(error))
+        except FetchError:
+            response = None
+        if response and _is_no_use(response):
+            return self._trouble(f"status {response.status}", response.retry_after())
+        self._count_success()
+        return 0.0
+
+    def _trouble(self, reason: str, retry_after: float | None = None) -> float:
+        """The origin itself gave no answer.
+
+        Returns:
+            seconds to leave it alone.
 
         Raises:
             HostGivenUp: it failed too often in a row, or asks for too long a pause.
         """
-        self._failures += 1
+        self._troubles += 1
         limits = self.source.limits
+        if self._troubles >= (limits.failures if self._ever_answered else min(limits.attempts, limits.failures)):
+            raise HostGivenUp(reason)
+        return self._pause_after(reason, self._troubles, retry_after)
+
+    def _pause_after(self, reason: str, failures: int, retry_after: float | None) -> float:
+        """Seconds without requests after so many failures in a row: what the host asks for, or twice as many each time.
+
+        Raises:
+            HostGivenUp: it asks for too long a pause.
+        """
         if retry_after is not None and retry_after > MAX_PAUSE:
             raise HostGivenUp(f"{reason}; it asks to come back in {retry_after:.0f} s")
-        if self._failures >= (limits.failures if self._ever_answered else min(limits.attempts, limits.failures)):
-            raise HostGivenUp(reason)
-        pause = min(self.source.backoff * 2 ** (self._failures - 1), _MAX_BACKOFF)
-        pause = pause if retry_after is None else retry_after
-        logger.info("%s: %s; asking again in %g s", self.host, reason, pause)
-        self.fetcher.gate(self.host).pause(pause)
+        pause = self._backoff(failures) if retry_after is None else retry_after
+        logger.info("%s: %s; asking again in %g s", self.origin, reason, pause)
+        return pause
+
+    def _backoff(self, failures: int) -> float:
+        return min(self.source.backoff * 2.0 ** (failures - 1), _MAX_BACKOFF)
 
     def _fail(self, item: QueuedUrl, reason: str, status: int | None = None) -> None:
         """Record that a URL came to nothing."""
         self.state.count_error(reason)
         self.frontier.fail(item, reason, status)
 
-    def _retry(self, item: QueuedUrl, reason: str, status: int | None = None) -> bool:
-        """False if the URL may be tried again; else keep the previous snapshot's page, or record the failure."""
-        self.state.count_error(reason)
-        if item.attempts + 1 < self.source.limits.attempts:
-            self.frontier.retry(item, status)
-            return False
-        if previous := self.state.previous.get(item.url):
-            self.frontier.store(item, status, "kept", self.state.previous.body(previous), ())
-        else:
-            self.frontier.fail(item, reason, status)
-        return True
+
+def _is_no_use(response: Response) -> bool:
+    """Whether an answer says that the server cannot answer now."""
+    return response.status >= 500 or response.status == 429
 
 
 def _body_of(response: Response) -> PageBody:

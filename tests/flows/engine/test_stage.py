@@ -196,7 +196,7 @@ def test_an_expired_snapshot_is_built_again_with_the_old_one_at_hand(context):
             seen.append(job.previous and job.previous.path)
             super().build(job)
 
-        def expired(self, config, manifest):
+        def expired(self, config, artifact):
             return "too old"
 
     snapshot = Snapshot()

@@ -6,14 +6,18 @@ import hashlib
 import random
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows.engine.assess import assess
 from flows.engine.materialize import materialize
+from flows.engine.page import Text
 from flows.engine.stage import Context, Options, Outcome
+from flows.pipeline.inventory import inventory
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.scrape import scrape
 from flows.store.local import Store
@@ -40,6 +44,7 @@ class Site(ThreadingHTTPServer):
         self.pages["/"] = "<main>" + "".join(f'<a href="{path}">{path}</a> ' for path in list(self.pages)) + "</main>"
         self.tag = "a"
         self.statuses: list[int] = []
+        self.breaks_after: int | None = None  # answers with 200, before all are 503
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,6 +55,9 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{self.server.tag}-{hashlib.sha256(body).hexdigest()}"'
         unchanged = self.headers.get("If-None-Match") == tag
         status = 304 if unchanged else 200 if body else 404
+        breaks_after = self.server.breaks_after
+        if breaks_after is not None and self.server.statuses.count(200) >= breaks_after:
+            status, unchanged = 503, True
         if self.path in self.server.pages:
             self.server.statuses.append(status)
         self.send_response(status)
@@ -72,16 +80,20 @@ def site() -> Iterator[Site]:
         server.shutdown()
 
 
+def site_source(site: Site, **settings) -> Source:
+    return Source(
+        name="small-site", start=[f"http://127.0.0.1:{site.server_port}/"], contact="me@example.org", delay=0,
+        private_addresses=True, backoff=0.01, **settings,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def run(site: Site, tmp_path: Path):
     """Crawl again and prepare, the pages read by an extractor; what became of both."""
     store = Store(tmp_path / "store")
 
     def again(**extractor: str) -> tuple[Outcome, Outcome]:
-        source = Source(
-            name="small-site", start=[f"http://127.0.0.1:{site.server_port}/"], contact="me@example.org", delay=0,
-            private_addresses=True, extractor=extractor or {"kind": "main"},
-        )  # fmt: skip
+        source = site_source(site, extractor=extractor or {"kind": "main"})
         settings = PrepareSettings.model_validate(
             {"corpus": {"validation_fraction": 0}, "extractors": {source.name: source.extractor.model_dump()}}
         )
@@ -161,3 +173,64 @@ def test_a_reader_works_with_the_user_s_modules_it_imports_and_another_of_them_r
     _, corpus = run(**reader)
     assert not corpus.reused
     assert first_words(corpus) == {"After"}
+
+
+def test_an_incomplete_snapshot_says_so_everywhere_and_the_next_run_goes_on_with_it(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    site.breaks_after = 4
+    first = materialize(scrape, source, {}, Context(store))
+    told = f"4 of at least 10 pages: 127.0.0.1:{site.server_port} given up (status 503)"
+    assert first.headline == told
+    assert first.artifact.manifest.incomplete == told
+    page = list(scrape.page(first.artifact))
+    assert page[0] == Text(f"The snapshot is incomplete: {told}. The next run asks for what failed again.")
+    [item] = inventory(store)
+    assert (item.state, item.detail) == ("incomplete", told)
+    assert told in assess(scrape, source, {}, Context(store)).reason
+    assert assess(scrape, source, {}, Context(store, options=Options(accept_expired=True))).artifact
+
+    site.breaks_after = None
+    site.statuses.clear()
+    second = materialize(scrape, source, {}, Context(store))
+    assert site.statuses == [200] * 6, "only what was missing"
+    assert second.headline == "10 pages"
+    assert second.artifact.manifest.incomplete == ""
+    assert materialize(scrape, source, {}, Context(store)).reused
+    whole = materialize(scrape, source, {}, Context(store, options=Options(force=True)))
+    assert whole.artifact.digest == second.artifact.digest
+
+
+def test_the_age_of_a_continued_snapshot_counts_from_its_beginning(site, tmp_path):
+    store = Store(tmp_path / "store")
+    site.breaks_after = 4
+    materialize(scrape, site_source(site), {}, Context(store))
+    site.breaks_after = None
+    source = site_source(site, max_age="1h")
+    continued = materialize(scrape, source, {}, Context(store)).artifact
+    assert scrape.expired(source, continued) is None
+    moment = datetime.fromisoformat(continued.stats["as_of"])
+    assert moment < continued.manifest.started
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    assert scrape.expired(site_source(site, max_age=f"{seconds * 0.9}s"), continued)
+
+
+def test_a_limit_that_the_user_set_is_told_and_asks_for_nothing_more(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site, limits={"pages": 3})
+    outcome = materialize(scrape, source, {}, Context(store))
+    assert outcome.headline == outcome.artifact.manifest.incomplete == "3 of at least 10 pages: limit reached"
+    assert materialize(scrape, source, {}, Context(store)).reused
+
+
+def test_pages_that_fail_are_asked_for_once_more_by_the_next_run_and_rebuild_nothing(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    site.pages["/"] += '<a href="http://127.0.0.1:9/">nobody listens</a>'
+    source.hosts.append("127.0.0.1:9")
+    outcomes = [materialize(scrape, source, {}, Context(store)) for _ in range(3)]
+    assert [outcome.reused for outcome in outcomes] == [False, False, True]
+    assert {outcome.headline for outcome in outcomes} == {
+        "10 pages, 1 failed: 127.0.0.1:9 given up (robots.txt: connection refused)"
+    }
+    assert len({outcome.artifact.digest for outcome in outcomes}) == 1

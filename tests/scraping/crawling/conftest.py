@@ -1,6 +1,38 @@
-"""A small site that is in good order, for previews and declarations."""
+"""A small site that is in good order, for previews and declarations; a crawl in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+CRAWLER = """
+import sys
+from pathlib import Path
+from scraping.crawling.crawl import crawl
+from scraping.crawling.source import load_source
+from textmill.progress import quiet
+source, out, *previous = sys.argv[1:]
+crawl(load_source(source), Path(out), quiet, *map(Path, previous), continues=bool(previous))
+"""
+
+
+@pytest.fixture
+def start_crawler(tmp_path):
+    """Crawl `source` into the folder `name` in another process; go on with the snapshot `previous` if there is one."""
+
+    def start(source, name: str, previous: str | None = None) -> subprocess.Popen:
+        (tmp_path / name).mkdir(exist_ok=True)
+        declaration = tmp_path / "source.yaml"
+        declaration.write_text(source.model_dump_json())
+        folders = [str(tmp_path / folder) for folder in (name, previous) if folder]
+        return subprocess.Popen(
+            [sys.executable, "-c", CRAWLER, str(declaration), *folders],
+            env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+
+    return start
 
 
 @pytest.fixture

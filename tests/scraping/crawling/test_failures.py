@@ -1,0 +1,328 @@
+"""What a crawl makes of pages and hosts that do not answer, and how the next one goes on with what is missing."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from scraping.crawling.crawl import crawl
+from scraping.crawling.snapshot import PreviousSnapshot
+from textmill.errors import Unavailable
+from textmill.progress import quiet
+
+NAMES = [f"/{n}" for n in range(12)]
+
+
+def stats(tmp_path, name="out") -> dict:
+    return json.loads((tmp_path / name / "stats.json").read_text())
+
+
+def pages_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("part-*")}
+
+
+@pytest.fixture
+def twelve(site, page):
+    """A start page and twelve others."""
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    site.routes["/"] = page(*NAMES)
+    site.routes.update({name: page(text=f"The page {name}.") for name in NAMES})
+    return site
+
+
+@pytest.fixture
+def break_down(twelve):
+    """Make the site answer nothing of use from its n-th page on; what is called undoes it."""
+
+    def after(pages: int, failure):
+        whole, asked = dict(twelve.routes), []
+
+        def route(path):
+            def answer_or_fail(handler):
+                if path not in ("/robots.txt", "/sitemap.xml"):
+                    asked.append(path)
+                return whole[path] if len(asked) <= pages else failure(handler)
+
+            return answer_or_fail
+
+        twelve.routes.update({path: route(path) for path in whole})
+        return lambda: twelve.routes.update(whole)
+
+    return after
+
+
+def short_body(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/html")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"<p>not a thousand bytes")
+
+
+def many_headers(handler):
+    handler.send_response(200)
+    for n in range(150):
+        handler.send_header(f"X-{n}", "x")
+    handler.end_headers()
+
+
+def hang_up(handler):
+    return None
+
+
+def silence(handler):
+    time.sleep(0.5)
+
+
+# --- pages that are broken --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [500, 503, short_body, many_headers, hang_up, silence])
+def test_broken_pages_cost_themselves_alone_and_are_asked_for_again_after_the_others(
+    twelve, answer, make_source, run_crawl, tmp_path, failure
+):
+    broken = ["/2", "/3", "/4", "/5", "/6"]
+    for path in broken:
+        twelve.routes[path] = failure if callable(failure) else answer(status=failure)
+    limits = {"seconds": 0.2} if failure is silence else {}
+    assert len(run_crawl(make_source(limits=limits))) == 13 - len(broken)
+    result = stats(tmp_path)
+    assert (result["given_up"], result["unanswered"], result["waiting"]) == ({}, 5, 0)
+    assert result["unfinished"] == 5 and not result["settled"]
+    asked = Counter(twelve.paths())
+    over_a_new_connection = failure in (hang_up, many_headers)  # once more, if a kept one breaks
+    assert all(3 <= asked[path] <= (6 if over_a_new_connection else 3) for path in broken)
+    last = len(twelve.paths()) - 1 - twelve.paths()[::-1].index("/2")
+    assert last > twelve.paths().index("/11"), "after all others"
+
+
+def test_a_page_that_recovers_is_stored_as_if_nothing_had_been(twelve, answer, make_source, run_crawl, tmp_path):
+    quiet_pages = run_crawl(make_source(), "quiet")
+    for path in ("/2", "/3", "/9"):
+        failures = iter([answer(status=500), answer(status=502)])
+        whole = twelve.routes[path]
+        twelve.routes[path] = lambda handler, failures=failures, whole=whole: next(failures, whole)
+    assert list(run_crawl(make_source())) == list(quiet_pages)
+    assert pages_of(tmp_path / "out") == pages_of(tmp_path / "quiet")
+    assert stats(tmp_path)["unfinished"] == 0
+
+
+def test_the_start_page_may_be_broken_for_a_while(twelve, answer, make_source, run_crawl, page):
+    failures = iter([answer(status=503), answer(status=500)])
+    twelve.routes["/"] = lambda handler: next(failures, page(*NAMES))
+    assert len(run_crawl(make_source())) == 13
+
+
+def test_a_page_waits_twice_as_long_before_each_attempt(site, page, answer, make_source, run_crawl):
+    site.routes["/"] = page("/a")
+    site.routes["/a"] = answer(status=500)
+    run_crawl(make_source(backoff=0.1, limits={"attempts": 4}))
+    waits = [b.start - a.end for a, b in pairwise(hit for hit in site.log if hit.path == "/a")]
+    assert len(waits) == 3
+    assert all(wait >= pause for wait, pause in zip(waits, (0.1, 0.2, 0.4), strict=True))
+
+
+def test_pages_that_gave_no_answer_are_kept_from_the_last_snapshot(twelve, answer, make_source, run_crawl, tmp_path):
+    first = run_crawl(make_source(), "first")
+    twelve.routes["/1"] = answer(status=500)
+    twelve.routes["/2"] = answer(status=503)
+    second = run_crawl(make_source(), "second", previous="first")
+    assert {url: row["body"] for url, row in second.items()} == {url: row["body"] for url, row in first.items()}
+    result = stats(tmp_path, "second")
+    assert result["changes"] == {"new": 0, "changed": 0, "unchanged": 11, "kept": 2, "vanished": 0}
+    assert (result["given_up"], result["unfinished"]) == ({}, 2)
+
+
+# --- origins that are not there ---------------------------------------------------------------------------------------
+
+
+def test_an_unreachable_origin_costs_its_own_urls_alone(site, other_site, page, make_source, run_crawl, tmp_path):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{nobody.getsockname()[1]}"
+    https = f"https://{site.host}"
+    site.routes["/"] = page(f"{https}/a", f"http://{closed}/b", "http://no-such-host.invalid/c", "/d", other_site.url())
+    site.routes["/d"] = other_site.routes["/"] = page()
+    hosts = [site.host, other_site.host, closed, "*.invalid"]
+    pages = run_crawl(make_source(hosts=hosts))
+    assert set(pages) == {site.url(), site.url("/d"), other_site.url()}
+    result = stats(tmp_path)
+    assert set(result["given_up"]) == {https, closed, "no-such-host.invalid"}
+    assert "connection refused" in result["given_up"][closed]
+    assert "TLS failed" in result["given_up"][https]
+    assert result["failed"] == {"host given up": 3}
+    assert (result["unanswered"], result["waiting"], result["unfinished"]) == (3, 0, 3)
+
+
+def test_nothing_is_missing_without_an_unreachable_canonical_address(site, page, make_source, run_crawl, tmp_path):
+    site.routes["/"] = page("/a", head=f'<link rel="canonical" href="https://{site.host}/">')
+    site.routes["/a"] = page("/", head=f'<link rel="canonical" href="https://{site.host}/a">')
+    assert set(run_crawl(make_source())) == {site.url(), site.url("/a")}
+    result = stats(tmp_path)
+    assert (result["unanswered"], result["waiting"], result["unfinished"]) == (0, 0, 0)
+
+
+# --- hosts that are down ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [503, 429, hang_up])
+def test_a_host_that_breaks_down_is_given_up_and_the_next_crawl_asks_for_the_rest_alone(
+    twelve, break_down, answer, make_source, run_crawl, tmp_path, failure
+):
+    run_crawl(make_source(), "quiet")
+    twelve.log.clear()
+    mend = break_down(6, failure if callable(failure) else lambda handler: answer(status=failure))
+    start = time.time()
+    first = run_crawl(make_source(), "first")
+    assert time.time() - start < 30
+    assert len(first) == 6
+    result = stats(tmp_path, "first")
+    assert list(result["given_up"]) == [twelve.host]
+    assert (result["waiting"], result["unanswered"], result["unfinished"]) == (7, 0, 7)
+    assert len(twelve.paths()) <= 6 + 3 + 8 + 3, "few pages were burnt"
+
+    source, out = make_source(), tmp_path / "second"
+    out.mkdir()
+    crawl(source, out, quiet, tmp_path / "first", continues=True)  # it is still down
+    result = stats(tmp_path, "second")
+    assert (result["pages"], result["unfinished"], result["settled"]) == (6, 7, False)
+    assert pages_of(out) == pages_of(tmp_path / "first")
+
+    mend()
+    twelve.log.clear()
+    third = tmp_path / "third"
+    third.mkdir()
+    crawl(source, third, quiet, out, continues=True)
+    assert sorted(twelve.paths()) == sorted(NAMES[5:]), "what is there is not asked for again"
+    assert pages_of(third) == pages_of(tmp_path / "quiet")
+    result = stats(tmp_path, "third")
+    assert result["changes"] == {"new": 7, "changed": 0, "unchanged": 6, "kept": 0, "vanished": 0}
+    assert (result["given_up"], result["unfinished"], result["waiting"]) == ({}, 0, 0)
+    assert result["as_of"] == stats(tmp_path, "second")["as_of"], "its age counts from the first"
+    found = [pq.read_table(tmp_path / name / "urls.parquet")["url"].to_pylist() for name in ("third", "quiet")]
+    assert found[0] == found[1]
+
+
+def test_a_host_that_is_down_for_a_while_loses_nothing(twelve, make_source, run_crawl, tmp_path):
+    answering = twelve.routes["/6"]
+
+    def restart(handler):
+        """The server stops to listen, and comes back."""
+        twelve.routes["/6"] = answering
+        port = twelve._server.server_port
+        twelve._server.shutdown()
+        twelve._server.socket.close()
+
+        def come_back():
+            time.sleep(0.6)
+            twelve._server.socket = socket.create_server(("127.0.0.1", port))
+            threading.Thread(target=twelve._server.serve_forever, args=(0.02,), daemon=True).start()
+
+        threading.Thread(target=come_back, daemon=True).start()
+
+    twelve.routes["/6"] = lambda handler: restart(handler)
+    assert len(run_crawl(make_source(backoff=0.02))) == 13
+    assert stats(tmp_path)["unfinished"] == 0
+
+
+def test_what_failed_twice_is_settled(twelve, answer, make_source, run_crawl, tmp_path):
+    twelve.routes["/2"] = answer(status=500)
+    run_crawl(make_source(), "first")
+    for name, previous, settled in (("second", "first", True), ("third", "second", True)):
+        (tmp_path / name).mkdir()
+        crawl(make_source(), tmp_path / name, quiet, tmp_path / previous, continues=True)
+        assert (stats(tmp_path, name)["settled"], stats(tmp_path, name)["unfinished"]) == (settled, 1)
+    assert not stats(tmp_path, "first")["settled"]
+
+
+def test_a_continued_crawl_decides_about_canonical_pages_as_one_crawl_would(
+    site, page, answer, make_source, run_crawl, tmp_path
+):
+    site.routes["/"] = page("/a", "/b", "/c")
+    site.routes["/a"] = page(head='<link rel="canonical" href="/b">')
+    site.routes["/c"] = page(head='<link rel="canonical" href="/gone">')
+    site.routes["/b"] = answer(status=500)
+    assert set(run_crawl(make_source(), "first")) == {site.url(path) for path in ("/", "/a", "/c")}
+    site.routes["/b"] = page()
+    (tmp_path / "second").mkdir()
+    crawl(make_source(), tmp_path / "second", quiet, tmp_path / "first", continues=True)
+    run_crawl(make_source(), "quiet")
+    assert pages_of(tmp_path / "second") == pages_of(tmp_path / "quiet")
+
+
+def test_a_crawl_that_got_nothing_of_the_last_one_does_not_take_its_place(
+    twelve, answer, page, make_source, run_crawl, tmp_path
+):
+    run_crawl(make_source(), "first")
+    source = make_source(start=[twelve.url("/new")])
+    twelve.routes = {"/new": page("/other"), "/other": page()}
+    with pytest.raises(Unavailable, match="none of the 13 pages of the last snapshot could be had"):
+        run_crawl(source, "second", previous="first")
+    twelve.routes["/new"] = page("/0")
+    twelve.routes["/0"] = answer(status=301, headers={"Location": "/other"})
+    assert len(run_crawl(source, "second", previous="first")) == 2, "pages that moved are not lost"
+
+
+def test_a_site_whose_pages_all_fail_may_answer_later(site, answer, make_source, run_crawl):
+    site.routes["/"] = answer(status=500)
+    with pytest.raises(Unavailable):
+        run_crawl(make_source())
+
+
+# --- limits, and kills ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_limit_is_told_with_what_waits(twelve, make_source, run_crawl, tmp_path):
+    assert len(run_crawl(make_source(limits={"pages": 5}))) == 5
+    result = stats(tmp_path)
+    assert (result["waiting"], result["limits_met"], result["unfinished"]) == (8, ["pages"], 0)
+
+
+@pytest.mark.parametrize("limit", [100, 8])
+def test_kill_9_between_failures_gives_what_a_quiet_crawl_gives(
+    twelve, answer, make_source, run_crawl, tmp_path, start_crawler, limit
+):
+    for path in ("/1", "/2", "/3", "/4"):
+        twelve.routes[path] = answer(status=503)
+    source = make_source(delay=0.02, limits={"pages": limit})
+    for _ in range(2):
+        crawler = start_crawler(source, "killed")
+        seen = len(twelve.paths())
+        while len(twelve.paths()) < seen + 5:
+            assert crawler.poll() is None
+            time.sleep(0.002)
+        os.kill(crawler.pid, signal.SIGKILL)
+        crawler.wait()
+    assert start_crawler(source, "killed").wait(60) == 0
+    run_crawl(source, "quiet")
+    assert pages_of(tmp_path / "killed") == pages_of(tmp_path / "quiet")
+    assert (tmp_path / "killed/stats.json").read_bytes() == (tmp_path / "quiet/stats.json").read_bytes()
+
+
+def test_a_killed_continuation_goes_on(twelve, break_down, make_source, run_crawl, tmp_path, start_crawler):
+    run_crawl(make_source(), "quiet")
+    mend = break_down(6, hang_up)
+    run_crawl(make_source(), "first")
+    mend()
+    source = make_source(delay=0.05)
+    crawler = start_crawler(source, "second", "first")
+    seen = len(twelve.paths())
+    while len(twelve.paths()) < seen + 3:
+        assert crawler.poll() is None
+        time.sleep(0.005)
+    os.kill(crawler.pid, signal.SIGKILL)
+    crawler.wait()
+    assert start_crawler(source, "second", "first").wait(60) == 0
+    assert len(twelve.paths()) - seen <= 7 + 1
+    assert pages_of(tmp_path / "second") == pages_of(tmp_path / "quiet")
+    snapshot = PreviousSnapshot(tmp_path / "second")
+    assert len(snapshot.urls()) == 13
+    snapshot.close()
