@@ -6,5 +6,6 @@ extraction/   the bytes of a page -> its text
 corpus/       pages and documents -> a corpus without duplicates, split into train and validation
 explorer/     questions to a finished corpus, and to the records behind it
 sources/      the declarations of the sites that come with Textmill, and what some of them need beside that
+warc.py       a snapshot -> web archives
 shards.py     the Parquet files that all of these write and read
 """

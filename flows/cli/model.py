@@ -146,11 +146,42 @@ def _print_tasks(results: dict[str, dict[str, float]], *, as_json: bool) -> None
 
 
 def export(
-    checkpoint: CheckpointPath,
+    artifact: Annotated[
+        Path,
+        typer.Argument(
+            parser=local,
+            metavar="ARTIFACT",
+            help="Checkpoint, or snapshot of a crawl: a folder, or STORE/STAGE/FINGERPRINT",
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder")],
-    format: Annotated[Literal["hf"], typer.Option(help="hf: for transformers' from_pretrained")] = "hf",
+    format: Annotated[
+        Literal["hf", "warc"] | None,
+        typer.Option(help="hf, of a checkpoint: for transformers' from_pretrained; warc, of a snapshot: a web archive"),
+    ] = None,
 ) -> None:
-    """Convert a checkpoint for other programs, with tokenizer and model card."""
+    """Convert a checkpoint, with tokenizer and model card, or a crawl's snapshot for other programs."""
+    from scraping.warc import is_snapshot
+    from textmill.errors import UserError
+
+    made = "warc" if is_snapshot(artifact) else "hf"
+    if format not in (None, made):
+        what = "a snapshot of a crawl" if made == "warc" else "not a snapshot of a crawl"
+        raise UserError(f"{artifact} is {what}: leave out --format {format}")
+    if made == "warc":
+        _export_snapshot(artifact, out)
+    else:
+        _export_checkpoint(artifact, out)
+
+
+def _export_snapshot(snapshot: Path, out: Path) -> None:
+    from scraping.warc import write_warc
+
+    written = write_warc(snapshot, out)
+    typer.echo(f"{out}: {written.pages:,} pages and {written.redirects:,} redirects in {len(written.files)} WARC files")
+
+
+def _export_checkpoint(checkpoint: Path, out: Path) -> None:
     from modeling.inference.export import REMOTE_CODE
     from modeling.inference.export import export as export_checkpoint
 

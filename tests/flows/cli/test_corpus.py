@@ -202,3 +202,16 @@ def test_an_artifact_of_another_stage_is_refused_and_a_damaged_one_named(config,
     with pytest.raises(UserError, match=r"is damaged: train-00000\.parquet has 100 bytes"):
         run(config)
     shard.write_bytes(whole)
+
+
+def test_a_snapshot_is_exported_as_web_archives_and_another_artifact_is_not(config, project, tmp_path):
+    [snapshot] = (project / "store" / "scrape").glob("[!.]*")
+    shown = CliRunner().invoke(app, ["export", str(snapshot), str(tmp_path / "archive")])
+    assert shown.exit_code == 0 and "12 pages and 0 redirects in 1 WARC files" in shown.stdout
+    assert [file.name for file in (tmp_path / "archive").iterdir()] == ["python-docs-00000.warc.gz"]
+    for place, format, told in (
+        (snapshot, "hf", "is a snapshot of a crawl: leave out --format hf"),
+        (document(config)["corpus"], "warc", "is not a snapshot of a crawl: leave out --format warc"),
+    ):
+        refused = CliRunner().invoke(app, ["export", str(place), str(tmp_path / "other"), "--format", format])
+        assert isinstance(refused.exception, UserError) and told in str(refused.exception)
