@@ -1,24 +1,37 @@
-"""Find and remove a site's template: text that many of its pages share word for word.
+"""Find and remove a site's template: what many of its pages begin or end with, word for word.
 
-Menus, breadcrumbs, cookie notices and footers that an extractor leaves behind are n-grams of words found on page after
-page. An n-gram of `NGRAM` words that occurs on a given share of a site's pages is template wherever it occurs; at the
-top and at the bottom of a page, so is a whole line of any length. Working on n-grams instead of lines also cleans texts
-whose line structure is lost, and leaves alone short headings that recur inside pages ("Parameters", "See also").
+Menus, cookie notices and footers that an extractor leaves behind lie at the edges of a page's text. Facts that recur
+("Context: server config", a row of a table, a sentence about prerequisites) lie among the page's own words, and stay,
+however many pages they are on. So nothing is removed but
 
-The template is learned from a sample of at most `SAMPLE` pages per site, those with the smallest ids: the memory needed
-is bounded, and the result does not depend on the order of the pages.
+- the lines that more than half of the pages begin with, or end with, from the edge inwards without a gap. A line that
+  other pages continue differently behind the same first word ("Status: Base", "Status: Core") holds a fact: it ends
+  them.
+- blocks of `BLOCK` words or more that recur as a whole on a share of the pages, if they lie at an edge, or at most
+  `GAP` words from one or from template there: a title or a breadcrumb may stand between. At the bottom more than half
+  of the pages must have them, as signatures, legal sections and the like also end pages. Words beside a block that are
+  on fewer pages than the block is are no part of it.
+
+A line goes as a whole or stays. Only lines of more than `LONG_LINE` words are cut, in texts that lost their lines.
+
+The template is learned from a sample of at most `SAMPLE` pages per site, those with the smallest ids, and from
+`EDGE_CHARACTERS` at each edge: the memory needed is bounded, and the result does not depend on the order of the pages.
+A page that occurs twice counts once.
 
     >>> learner = TemplateLearner()
     >>> for number in range(20):
     ...     learner.add(f"Skip to main content Home About us Contact Search\\nPage number {number}")
-    >>> template = learner.template(share=0.5, min_pages=10)
+    >>> template = learner.template(share=0.25, min_pages=10)
     >>> remove_template("Skip to main content Home About us Contact Search\\nOne more page", template)
     'One more page'
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +39,19 @@ from numpy.typing import NDArray
 
 from scraping.corpus.hashing import Hashes, Offsets, WordHashes, hash_ngrams, hash_words
 
-NGRAM = 8
-SAMPLE = 2_000
+BLOCK = 32  # words; what two pages of facts share by chance is a third of that
+GAP = 16  # words; a title has eight
+NGRAM = 8  # fewer words are not cut off a long line
+LONG_LINE = 64  # words
+EDGE_LINES = 32
+EDGE_CHARACTERS = 16_384
+SAMPLE = 1_000
+_STEADY = 0.9  # what is on fewer than this share of the pages that a neighbor is on varies beside it
 
-Template = Hashes  # sorted: the n-grams and the lines that make up a site's template
+Mask = NDArray[np.bool_]
+Template = NDArray[np.void]  # sorted; of each block and of each run of lines at an edge:
+_ENTRY = np.dtype([("bottom", np.bool_), ("hash", np.uint64), ("pages", np.int64)])
+_POWERS = np.cumprod(np.full(EDGE_LINES, 0x9E3779B97F4A7C15, np.uint64))
 
 
 class Sampler:
@@ -45,6 +67,11 @@ class Sampler:
             heapq.heappush(self._heap, item)
         elif self._heap[0] < item:
             heapq.heapreplace(self._heap, item)
+
+    @property
+    def limit(self) -> str | None:
+        """From this id on no page is kept any more; None while all are."""
+        return self._heap[0].id if len(self._heap) == SAMPLE else None
 
     def places(self) -> list[Any]:
         """The places of the pages that were kept, in no order."""
@@ -62,72 +89,259 @@ class _Largest(NamedTuple):
 
 
 class TemplateLearner:
-    """Counts on how many of a site's pages each n-gram and each line occurs."""
+    """Counts on how many of a site's pages each block and each run of lines lies near an edge."""
 
     def __init__(self) -> None:
-        self._pages: list[Hashes] = []
+        self._pages: set[bytes] = set()
+        self._sides = _Counts([], [], []), _Counts([], [], [])
 
     def add(self, text: str) -> None:
         """Count a page."""
-        words = hash_words(text)
-        self._pages.append(np.unique(np.concatenate([hash_ngrams(words.hashes, NGRAM), _hash_lines(words)[0]])))
+        page = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+        if page in self._pages:
+            return
+        self._pages.add(page)
+        for counts, bottom, window in zip(self._sides, (False, True), _windows(text), strict=True):
+            words = hash_words(window)
+            lines = _edge_lines(words, _lines(words), bottom)
+            missing = (0, EDGE_LINES - len(lines.hashes))
+            counts.blocks.append(np.unique(hash_ngrams(words.hashes, BLOCK)))
+            counts.lines.append(np.pad(lines.hashes, missing))
+            counts.keys.append(np.pad(lines.keys, missing))
 
     def template(self, share: float, min_pages: int) -> Template:
-        """What is found on at least `share` of the pages, and on at least `min_pages` of them."""
-        hashes, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *self._pages]), return_counts=True)
-        return hashes[counts >= max(min_pages, share * len(self._pages))]
+        """What recurs at the edges of `share` of the pages, and of at least `min_pages` of them."""
+        count = len(self._pages)
+        if count < min_pages:
+            return np.empty(0, _ENTRY)
+        some = max(min_pages, share * count)
+        most = max(some, count // 2 + 1)
+        parts = []
+        for counts, bottom, fewest in zip(self._sides, (False, True), (some, most), strict=True):
+            blocks, pages = np.unique(np.concatenate(counts.blocks), return_counts=True)
+            lines = _shared_lines(np.array(counts.lines), np.array(counts.keys), most)
+            parts += [_entries(bottom, blocks[pages >= fewest], pages[pages >= fewest]), _entries(bottom, *lines)]
+        return np.sort(np.concatenate(parts))
 
 
 def remove_template(text: str, template: Template) -> str:
-    """`text` without the template; where something is cut out of a line, the line is broken."""
+    """`text` without the template; where some was taken out between two parts, a line ends."""
+    utf8, spans = _template_spans(text, template)
+    if not spans:
+        return text
+    kept = b""
+    for (_, start), (end, following) in pairwise([(0, 0), *spans, (len(utf8), len(utf8))]):
+        if part := utf8[start:end].rstrip():
+            kept += part + (b"\n\n" if b"\n\n" in utf8[end:following] else b"\n")
+    return kept.rstrip().decode("utf-8")
+
+
+def template_of(text: str, template: Template) -> list[str]:
+    """What `remove_template` takes out of a text, each run by itself."""
+    utf8, spans = _template_spans(text, template)
+    return [utf8[start:end].strip().decode("utf-8") for start, end in spans]
+
+
+def cropped(text: str) -> str:
+    """The part of a text that a template is learned from: both edges."""
+    head, tail = _windows(text)
+    return text if head is text else f"{head}\n\n{tail}"
+
+
+class _Counts(NamedTuple):
+    """What lies at one edge of each page."""
+
+    blocks: list[Hashes]  # near it
+    lines: list[Hashes]  # [EDGE_LINES], from the edge inwards; 0 where there are no more
+    keys: list[Hashes]  # [EDGE_LINES], the word that a line begins with
+
+
+class _Lines(NamedTuple):
+    """The lines of a text. Of a line that is too long to be looked at as a whole, each word counts as a line."""
+
+    starts: Offsets  # [lines], index of the first word
+    is_word: Mask  # [lines], whether this is a word of a long line
+
+
+class _EdgeLines(NamedTuple):
+    """The first `EDGE_LINES` lines, from an edge inwards."""
+
+    hashes: Hashes  # [lines]
+    keys: Hashes  # [lines], the word that a line begins with
+    ends: Offsets  # [lines], how many words there are up to here
+    is_word: Mask  # [lines]
+
+
+def _windows(text: str) -> tuple[str, str]:
+    """Top and bottom of a text, cut where a line or a word ends; both are the text itself if it is short."""
+    if len(text) <= 2 * EDGE_CHARACTERS:
+        return text, text
+    head, tail = text[:EDGE_CHARACTERS], text[-EDGE_CHARACTERS:]
+    end = max(head.rfind("\n"), 0) or max(head.rfind(" "), 0) or len(head)
+    start = tail.find("\n") + 1 or tail.find(" ") + 1
+    return head[:end], tail[start:]
+
+
+def _template_spans(text: str, template: Template) -> tuple[bytes, list[tuple[int, int]]]:
+    """A text in UTF-8, and the runs in it that are template, with the white space around them."""
     if not len(template):
-        return text
-    words = hash_words(text)
+        return b"", []
+    head, tail = _windows(text)
+    top = hash_words(head)
+    if head is text:
+        sides = [_at_edge(top, template, bottom) for bottom in (False, True)]
+        return top.utf8, _spans(top, sorted(sides[0] + sides[1]))
+    bottom = hash_words(tail)
+    utf8 = text.encode("utf-8", "replace")
+    offset = len(utf8) - len(bottom.utf8)
+    spans = _spans(top, _at_edge(top, template, bottom=False))
+    below = _spans(bottom, _at_edge(bottom, template, bottom=True))
+    return utf8, spans + [(offset + start, offset + end) for start, end in below]
+
+
+def _spans(words: WordHashes, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The bytes of runs of words, with the white space around them but for the indentation of what follows."""
+    spans: list[tuple[int, int]] = []
+    for first, last in runs:
+        start = int(words.ends[first - 1]) if first else 0
+        end = int(words.starts[last]) if last < len(words.starts) else len(words.utf8)
+        line = words.utf8.rfind(b"\n", words.ends[last - 1], end)
+        end = line + 1 if line >= 0 else end
+        if spans and start <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _at_edge(words: WordHashes, template: Template, bottom: bool) -> list[tuple[int, int]]:
+    """The runs of words that are template as seen from one edge."""
+    known = template[template["bottom"] == bottom]
+    if not len(known) or not len(words.hashes):
+        return []
     count = len(words.hashes)
-    hits = _is_member(hash_ngrams(words.hashes, NGRAM), template)
-    change = np.zeros(count + 1, np.int64)
-    change[: len(hits)] += hits
-    change[NGRAM : NGRAM + len(hits)] -= hits
-    covered = np.cumsum(change[:count]) > 0
-    _cover_edge_lines(covered, words, template)
-    if not covered.any():
-        return text
-    return _text_of_words(words, ~covered)
+    lines = _lines(words)
+    end = _end_of_lines(_edge_lines(words, lines, bottom), known)
+    runs = [(0, end)] if end else []
+    pages = _pages(hash_ngrams(words.hashes, BLOCK), known)
+    for start, stop in _blocks(pages[::-1] if bottom else pages):
+        if start > end + GAP:
+            break
+        runs.append((start, stop))
+        end = max(end, stop)
+    if bottom:
+        runs = [(count - stop, count - start) for start, stop in runs]
+    borders = np.append(lines.starts, count)
+    # What is left of a line after cutting would be less than what it says.
+    whole = [
+        (int(borders[np.searchsorted(borders, start)]), int(borders[np.searchsorted(borders, stop, "right") - 1]))
+        for start, stop in runs
+    ]
+    return [(start, stop) for start, stop in whole if start < stop]
 
 
-def _hash_lines(words: WordHashes) -> tuple[Hashes, Offsets]:
-    """Hash of each line that has words, and the index of its first word."""
+def _lines(words: WordHashes) -> _Lines:
     newlines = np.flatnonzero(np.frombuffer(words.utf8, np.uint8) == 10)
-    firsts = np.unique(np.searchsorted(words.starts, np.append(0, newlines)))
-    firsts = firsts[firsts < len(words.hashes)]
-    if not len(firsts):
-        return np.empty(0, np.uint64), firsts
-    lengths = np.diff(firsts, append=len(words.hashes))
-    position = np.arange(len(words.hashes)) - np.repeat(firsts, lengths)
-    # The factor tells a line from an n-gram of the same words.
-    return np.add.reduceat(words.hashes * (2 * position.astype(np.uint64) + np.uint64(3)), firsts), firsts
+    starts = np.unique(np.searchsorted(words.starts, np.append(0, newlines)))
+    starts = starts[starts < len(words.hashes)]
+    lengths = np.diff(starts, append=len(words.hashes))
+    if not (lengths > LONG_LINE).any():
+        return _Lines(starts, np.zeros(len(starts), np.bool_))
+    in_long_line = np.repeat(lengths > LONG_LINE, lengths)
+    is_start = in_long_line.copy()
+    is_start[starts] = True
+    return _Lines(np.flatnonzero(is_start), in_long_line[is_start])
 
 
-def _cover_edge_lines(covered: NDArray[np.bool_], words: WordHashes, template: Template) -> None:
-    """Extend what is covered by the template's whole lines, from the top down and from the bottom up."""
-    hashes, firsts = _hash_lines(words)
-    ends = np.append(firsts[1:], len(words.hashes))
-    known = _is_member(hashes, template)
-    for order in (range(len(firsts)), range(len(firsts) - 1, -1, -1)):
-        for line in order:
-            part = slice(firsts[line], ends[line])
-            if not known[line] and not covered[part].all():
-                break
-            covered[part] = True
+def _edge_lines(words: WordHashes, lines: _Lines, bottom: bool) -> _EdgeLines:
+    count = len(words.hashes)
+    part = slice(-EDGE_LINES, None) if bottom else slice(EDGE_LINES)
+    starts, ends, is_word = lines.starts[part], np.append(lines.starts[1:], count)[part], lines.is_word[part]
+    if not len(starts):
+        return _EdgeLines(words.hashes, words.hashes, starts, is_word)
+    first = starts[0]
+    place = np.arange(first, ends[-1]) - np.repeat(starts, ends - starts)
+    hashes = words.hashes[first : ends[-1]] * (2 * place.astype(np.uint64) + np.uint64(3))
+    combined, keys = np.add.reduceat(hashes, starts - first), words.hashes[starts]
+    if bottom:
+        return _EdgeLines(combined[::-1], keys[::-1], count - starts[::-1], is_word[::-1])
+    return _EdgeLines(combined, keys, ends, is_word)
 
 
-def _is_member(hashes: Hashes, template: Template) -> NDArray[np.bool_]:
-    place = np.minimum(np.searchsorted(template, hashes), len(template) - 1)
-    return template[place] == hashes
+def _end_of_lines(lines: _EdgeLines, template: Template) -> int:
+    """How many words lie in lines that the template's pages have at this edge."""
+    is_known = _pages(_chained(lines.hashes), template) > 0
+    count = len(is_known) if is_known.all() else int(is_known.argmin())
+    of_long_line = int(lines.is_word[:count][::-1].cumprod().sum())
+    if of_long_line < NGRAM:
+        count -= of_long_line
+    return int(lines.ends[count - 1]) if count else 0
 
 
-def _text_of_words(words: WordHashes, keep: NDArray[np.bool_]) -> str:
-    """The text of the words to keep, with the white space between neighbors that are both kept."""
-    edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
-    kept = zip(edges[::2], edges[1::2], strict=True)
-    return b"\n".join(words.utf8[words.starts[first] : words.ends[last - 1]] for first, last in kept).decode("utf-8")
+def _chained(lines: Hashes) -> Hashes:
+    """A hash of each run of lines that begins at the edge."""
+    return np.cumsum(lines * _POWERS[: len(lines)], dtype=np.uint64)
+
+
+def _shared_lines(lines: Hashes, keys: Hashes, most: float) -> tuple[Hashes, Offsets]:
+    """The lines that pages share from the edge inwards, as `_chained` hashes, and how many pages each is on.
+
+    Args:
+        lines: [pages, EDGE_LINES].
+        keys: [pages, EDGE_LINES].
+        most: on how many pages they must be; more than half, so that there is only one such run.
+    """
+    shared: list[np.uint64] = []
+    pages: list[int] = []
+    for place in range(EDGE_LINES):
+        values, counts = np.unique(lines[:, place], return_counts=True)
+        line = values[counts.argmax()]
+        is_same = lines[:, place] == line
+        same_key = (keys[:, place] == keys[is_same, place][0]).sum()
+        if not line or is_same.sum() < max(most, _STEADY * same_key):
+            break
+        shared.append(line)
+        pages.append(int(is_same.sum()))
+        lines, keys = lines[is_same], keys[is_same]
+    return _chained(np.array(shared, np.uint64)), np.array(pages, np.int64)
+
+
+def _entries(bottom: bool, hashes: Hashes, pages: Offsets) -> Template:
+    entries = np.empty(len(hashes), _ENTRY)
+    entries["bottom"], entries["hash"], entries["pages"] = bottom, hashes, pages
+    return entries
+
+
+def _blocks(pages: Offsets) -> Iterator[tuple[int, int]]:
+    """The runs of words that blocks make up, from the edge inwards.
+
+    The last words of a run, fewer than `GAP`, are left out if they are on fewer pages than all before them: what varies
+    there are facts beside a block.
+
+    Args:
+        pages: [words - BLOCK + 1], on how many pages the block is that begins with a word; 0 if it is not template.
+    """
+    borders = np.flatnonzero((pages[1:] > 0) != (pages[:-1] > 0)) + 1
+    for start, end in pairwise([0, *borders.tolist(), len(pages)]):
+        counts = pages[start:end]
+        if not len(counts) or not counts[0]:
+            continue
+        steps = [0]
+        for place in (np.flatnonzero(counts[1:] != counts[:-1]) + 1).tolist():
+            if not _STEADY <= counts[place] / counts[steps[-1]] <= 1 / _STEADY:
+                steps.append(place)
+        last, levels = len(counts), counts[steps]
+        while (
+            len(steps) > 1
+            and last - steps[-1] < GAP
+            and levels[len(steps) - 1] < _STEADY * levels[: len(steps) - 1].min()
+        ):
+            last = steps.pop()
+        yield start, start + last - 1 + BLOCK
+
+
+def _pages(hashes: Hashes, template: Template) -> Offsets:
+    """On how many pages each of these is; 0 if it is not template."""
+    known = np.ascontiguousarray(template["hash"])
+    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return np.where(known[place] == hashes, template["pages"][place], 0)
