@@ -16,6 +16,7 @@ from scraping.extraction.extract import Extractor, RecordsExtractor, reader_dige
 
 DOCUMENTS = 4  # that are shown of a corpus
 EXAMPLES = 2  # of what was dropped, for each reason
+TEMPLATES, TEMPLATE_EXAMPLES = 10, 3  # sites that are listed; sites, and parts of each, that are shown
 EXCERPT, DROPPED_EXCERPT = 500, 200  # characters
 
 
@@ -74,6 +75,7 @@ class Prepare(Stage[PrepareSettings]):
                 for name, source in sorted(sources.items())
             ],
         )  # fmt: skip
+        yield from _removed(artifact.stats["templates"])
         for document in sample_documents(artifact):
             yield Sample(f"A document of {document['source']}", document["text"][:EXCERPT], document["url"] or "")
         yield Bars("dropped", artifact.stats["dropped"])
@@ -82,6 +84,22 @@ class Prepare(Stage[PrepareSettings]):
             text = row["excerpt"] or "(no text was read)"
             yield Sample(f"Dropped: {row['reason']}{detail}", text[:DROPPED_EXCERPT], row["url"] or "")
         yield Text(f"More of it, by source and reason, and a search: textmill corpus {artifact.manifest.fingerprint}")
+
+
+def _removed(templates: list[dict[str, Any]]) -> Iterator[Block]:
+    """What was taken out of the pages of the sites with the most of it."""
+    if not templates:
+        return
+    yield Table(
+        ("site", "pages looked at", "with a template", "its share of their text"),
+        [
+            (site["site"], site["pages"], site["changed"], f"{site['removed_share']:.1%}")
+            for site in templates[:TEMPLATES]
+        ],
+    )
+    for site in templates[:TEMPLATE_EXAMPLES]:
+        for part in site["parts"][:TEMPLATE_EXAMPLES]:
+            yield Sample(f"Removed from {part['pages']:,} of {site['pages']:,} pages of {site['site']}", part["text"])
 
 
 def sample_documents(artifact: Artifact) -> list[dict[str, Any]]:

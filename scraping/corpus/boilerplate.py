@@ -4,15 +4,15 @@ Menus, cookie notices and footers that an extractor leaves behind lie at the edg
 ("Context: server config", a row of a table, a sentence about prerequisites) lie among the page's own words, and stay,
 however many pages they are on. So nothing is removed but
 
-- the lines that more than half of the pages begin with, or end with, from the edge inwards without a gap. A line that
-  other pages continue differently behind the same first word ("Status: Base", "Status: Core") holds a fact: it ends
-  them.
+- the lines that `MOST` pages begin with, or end with, from the edge inwards without a gap. A line that other pages
+  continue differently behind the same first word ("Status Base", "Status Core") holds a fact: it ends them.
 - blocks of `BLOCK` words or more that recur as a whole on a share of the pages, if they lie at an edge, or at most
-  `GAP` words from one or from template there: a title or a breadcrumb may stand between. At the bottom more than half
-  of the pages must have them, as signatures, legal sections and the like also end pages. Words beside a block that are
-  on fewer pages than the block is are no part of it.
+  `GAP` words from one or from template there: a title or a breadcrumb may stand between. At the bottom `MOST` pages
+  must have them, as signatures, legal sections and the like end pages, too. Words beside a block that are on fewer
+  pages than the block are not part of it.
 
-A line goes as a whole or stays. Only lines of more than `LONG_LINE` words are cut, in texts that lost their lines.
+A line goes as a whole or stays. Only lines of more than `LONG_LINE` words are cut, in texts that lost their lines. A
+field ("Status: Base") that lies between template and a page's own lines stays with these.
 
 The template is learned from a sample of at most `SAMPLE` pages per site, those with the smallest ids, and from
 `EDGE_CHARACTERS` at each edge: the memory needed is bounded, and the result does not depend on the order of the pages.
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -45,12 +46,15 @@ NGRAM = 8  # fewer words are not cut off a long line
 LONG_LINE = 64  # words
 EDGE_LINES = 32
 EDGE_CHARACTERS = 16_384
+MOST = 0.75  # of the pages
 SAMPLE = 1_000
 _STEADY = 0.9  # what is on fewer than this share of the pages that a neighbor is on varies beside it
 
 Mask = NDArray[np.bool_]
 Template = NDArray[np.void]  # sorted; of each block and of each run of lines at an edge:
 _ENTRY = np.dtype([("bottom", np.bool_), ("hash", np.uint64), ("pages", np.int64)])
+NO_TEMPLATE: Template = np.empty(0, _ENTRY)
+_FIELD = re.compile(r"\W*\w[^:：|]{0,40}[:：](?!//)\W*\w")
 _POWERS = np.cumprod(np.full(EDGE_LINES, 0x9E3779B97F4A7C15, np.uint64))
 
 
@@ -113,9 +117,9 @@ class TemplateLearner:
         """What recurs at the edges of `share` of the pages, and of at least `min_pages` of them."""
         count = len(self._pages)
         if count < min_pages:
-            return np.empty(0, _ENTRY)
+            return NO_TEMPLATE
         some = max(min_pages, share * count)
-        most = max(some, count // 2 + 1)
+        most = max(some, MOST * count)
         parts = []
         for counts, bottom, fewest in zip(self._sides, (False, True), (some, most), strict=True):
             blocks, pages = np.unique(np.concatenate(counts.blocks), return_counts=True)
@@ -231,13 +235,20 @@ def _at_edge(words: WordHashes, template: Template, bottom: bool) -> list[tuple[
         end = max(end, stop)
     if bottom:
         runs = [(count - stop, count - start) for start, stop in runs]
-    borders = np.append(lines.starts, count)
-    # What is left of a line after cutting would be less than what it says.
-    whole = [
-        (int(borders[np.searchsorted(borders, start)]), int(borders[np.searchsorted(borders, stop, "right") - 1]))
-        for start, stop in runs
-    ]
-    return [(start, stop) for start, stop in whole if start < stop]
+    return [run for run in (_whole_lines(words, lines, run, bottom) for run in runs) if run[0] < run[1]]
+
+
+def _whole_lines(words: WordHashes, lines: _Lines, run: tuple[int, int], bottom: bool) -> tuple[int, int]:
+    """The lines that lie in a run of words as a whole, but for fields at the end that the page's own text is at."""
+    borders = np.append(lines.starts, len(words.hashes))
+    first, last = int(np.searchsorted(borders, run[0])), int(np.searchsorted(borders, run[1], "right")) - 1
+    while first < last:
+        line = first if bottom else last - 1
+        text = words.utf8[words.starts[borders[line]] : words.ends[borders[line + 1] - 1]]
+        if lines.is_word[line] or not _FIELD.match(text.decode("utf-8")):
+            break
+        first, last = (first + 1, last) if bottom else (first, last - 1)
+    return int(borders[first]), int(borders[last])
 
 
 def _lines(words: WordHashes) -> _Lines:
@@ -289,7 +300,7 @@ def _shared_lines(lines: Hashes, keys: Hashes, most: float) -> tuple[Hashes, Off
     Args:
         lines: [pages, EDGE_LINES].
         keys: [pages, EDGE_LINES].
-        most: on how many pages they must be; more than half, so that there is only one such run.
+        most: on how many pages they must be: more than half, so that there is only one such run.
     """
     shared: list[np.uint64] = []
     pages: list[int] = []
@@ -330,12 +341,8 @@ def _blocks(pages: Offsets) -> Iterator[tuple[int, int]]:
         for place in (np.flatnonzero(counts[1:] != counts[:-1]) + 1).tolist():
             if not _STEADY <= counts[place] / counts[steps[-1]] <= 1 / _STEADY:
                 steps.append(place)
-        last, levels = len(counts), counts[steps]
-        while (
-            len(steps) > 1
-            and last - steps[-1] < GAP
-            and levels[len(steps) - 1] < _STEADY * levels[: len(steps) - 1].min()
-        ):
+        last = len(counts)
+        while len(steps) > 1 and last - steps[-1] < GAP and counts[steps[-1]] < _STEADY * counts[steps[:-1]].min():
             last = steps.pop()
         yield start, start + last - 1 + BLOCK
 

@@ -22,8 +22,10 @@ class TemplateConfig(BaseModel, extra="forbid"):
     """Removal of the text that a site repeats on its pages."""
 
     enabled: bool = Field(True, description="Remove menus, notices and footers that recur over a site's pages")
-    share: float = Field(0.05, gt=0, le=1, description="On what share of a site's pages a run of words is template")
-    min_pages: int = Field(10, ge=2, description="On how many pages it must occur besides")
+    share: float = Field(
+        0.25, gt=0, le=1, description="On what share of a site's pages a block near the top is template"
+    )
+    min_pages: int = Field(10, ge=2, description="On how many pages a template must occur besides")
 
 
 class LengthRules(BaseModel, extra="forbid"):

@@ -25,7 +25,7 @@ from scraping.corpus.extract_pages import extract_pages
 from scraping.corpus.records import write_records
 from scraping.corpus.refine import RefineConfig, refine, sum_counts
 from scraping.corpus.steps import Execution
-from scraping.corpus.templates import DocumentShard, learn_templates
+from scraping.corpus.templates import DocumentShard, learn_templates, template_report
 from scraping.corpus.writer import Candidates, write_corpus
 from scraping.extraction.extract import Extractor, RecordsExtractor, load_reader
 from scraping.shards import count_rows, shards
@@ -92,6 +92,7 @@ def prepare(
 
     stats["pages"] = sum(count_rows(shards(folder)) for folder in inputs.pages)
     stats["ingested"] = count_rows(ingested)
+    stats["templates"] = template_report(templates)
     stats.update(sum_counts(refined))
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False))
     shutil.rmtree(work)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow.compute as pc
 
-from scraping.corpus.boilerplate import Sampler, Template, TemplateLearner
+from scraping.corpus.boilerplate import NO_TEMPLATE, Sampler, Template, TemplateLearner, cropped, template_of
 from scraping.corpus.config import TemplateConfig
 from scraping.corpus.kernels.plain import normalized
-from scraping.shards import read_at, read_rows
-from textmill.files import atomic_path
+from scraping.shards import read_at, read_batches
+from textmill.files import atomic_path, atomic_write
 from textmill.progress import Progress
+
+_PAGES_AT_ONCE = 10_000  # of how many pages the edges are in memory
+_REPORTED_SITES = 100
+_REPORTED_PARTS, _REPORTED_CHARACTERS = 5, 300  # of each site
 
 
 class DocumentShard(NamedTuple):
@@ -30,27 +38,47 @@ class DocumentShard(NamedTuple):
         return (urlsplit(url or "").hostname or source) if self.crawled else source
 
 
+class _Place(NamedTuple):
+    """Where a document lies."""
+
+    shard: int
+    row: int
+
+
 def learn_templates(shards: list[DocumentShard], config: TemplateConfig, path: Path, progress: Progress) -> Path:
-    """Write the template of each site to `path`, an .npz file with one array a site; none if templates are to stay."""
+    """Write the template of each site to `path`, an .npz file with one array a site; none if templates are to stay.
+
+    What the templates take out of the pages that they were learned from is written beside it; `template_report` reads
+    it.
+    """
     if path.exists():
         return path
     progress(0, None, unit="sites", phase="learning templates")
-    samplers: dict[str, Sampler] = {}
-    if config.enabled:
-        for number, shard in enumerate(shards):
-            for row, document in enumerate(read_rows([shard.path], ["id", "source", "url"])):
-                site = shard.site(document["source"], document["url"])
-                samplers.setdefault(site, Sampler()).add(document["id"], (number, row))
-    chosen = sorted((*place, site) for site, sampler in samplers.items() for place in sampler.places())
-    learners = {site: TemplateLearner() for site in samplers}
-    for number, places in groupby(chosen, key=itemgetter(0)):
-        _, rows, sites = zip(*places, strict=True)
-        for site, document in zip(sites, read_at(shards[number].path, rows, ["text"]), strict=True):
-            learners[site].add(normalized(document["text"]))
-    templates = {_key(site): learner.template(config.share, config.min_pages) for site, learner in learners.items()}
+    samplers = _sample(shards) if config.enabled else {}
+    templates: dict[str, Template] = {}
+    report: list[dict[str, Any]] = []
+    for sites in _batches(samplers):
+        for site, texts in _read(shards, {site: samplers[site].places() for site in sites}).items():
+            learner = TemplateLearner()
+            for text in texts:
+                learner.add(text)
+            template = learner.template(config.share, config.min_pages)
+            if len(template):
+                templates[site] = template
+                report.append({"site": site, **_report(texts, template)})
+            progress(len(templates), None, unit="sites", phase="learning templates")
+    report.sort(key=lambda row: (-row["removed_share"] * row["changed"], row["site"]))
+    atomic_write(path.with_suffix(".json"), json.dumps(report[:_REPORTED_SITES]))
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **templates)  # type: ignore[arg-type]  # no key is a parameter's name
+        np.savez(file, **{_key(site): array for site, array in templates.items()})  # type: ignore[arg-type]
     return path
+
+
+def template_report(path: Path) -> list[dict[str, Any]]:
+    """What the templates at `path` take out, by site, those first that take most: `pages` that were looked at, how many
+    of them are `changed`, the `removed_share` of their characters, and the most frequent `parts` with their `pages`."""
+    report: list[dict[str, Any]] = json.loads(path.with_suffix(".json").read_text())
+    return report
 
 
 class SiteTemplates:
@@ -61,11 +89,70 @@ class SiteTemplates:
         self._templates: dict[str, Template] = {}
 
     def of(self, site: str) -> Template:
-        """The template of a site, empty where templates are to stay."""
+        """The template of a site; empty if it has none."""
         if site not in self._templates:
-            key = _key(site)
-            self._templates[site] = self._arrays[key] if key in self._arrays else np.empty(0, np.uint64)
+            self._templates[site] = self._arrays.get(_key(site), NO_TEMPLATE)
         return self._templates[site]
+
+
+def _sample(shards: list[DocumentShard]) -> dict[str, Sampler]:
+    """The sampled documents of each site."""
+    samplers: dict[str, Sampler] = {}
+    for number, shard in enumerate(shards):
+        first = 0
+        for batch in read_batches([shard.path], ["id", "source", "url"]):
+            rows = np.arange(batch.num_rows)
+            sources = batch["source"].unique().to_pylist() if not shard.crawled else []
+            if len(sources) == 1 and (limit := samplers.setdefault(sources[0], Sampler()).limit):
+                rows = np.flatnonzero(pc.less(batch["id"], limit))  # of a large collection nearly none
+            for row, document in zip(rows.tolist(), batch.take(rows).to_pylist(), strict=True):
+                site = shard.site(document["source"], document["url"])
+                samplers.setdefault(site, Sampler()).add(document["id"], _Place(number, first + row))
+            first += batch.num_rows
+    return samplers
+
+
+def _batches(samplers: dict[str, Sampler]) -> Iterator[list[str]]:
+    """Sites that are looked at together, neighbors by where they lie."""
+    sizes = {site: len(sampler.places()) for site, sampler in samplers.items()}
+    batch: list[str] = []
+    pages = 0
+    for site in sorted(samplers, key=lambda site: (min(samplers[site].places()), site)):
+        if batch and pages + sizes[site] > _PAGES_AT_ONCE:
+            yield batch
+            batch, pages = [], 0
+        batch.append(site)
+        pages += sizes[site]
+    if batch:
+        yield batch
+
+
+def _read(shards: list[DocumentShard], places: dict[str, list[_Place]]) -> dict[str, list[str]]:
+    """The edges of each site's documents."""
+    texts: dict[str, list[str]] = {site: [] for site in places}
+    chosen = sorted((*place, site) for site, found in places.items() for place in found)
+    for number, found in groupby(chosen, key=itemgetter(0)):
+        _, rows, sites = zip(*found, strict=True)
+        for site, document in zip(sites, read_at(shards[number].path, rows, ["text"]), strict=True):
+            texts[site].append(cropped(normalized(document["text"])))
+    return texts
+
+
+def _report(texts: list[str], template: Template) -> dict[str, Any]:
+    parts: Counter[str] = Counter()
+    changed = removed = 0
+    for text in texts:
+        found = template_of(text, template)
+        parts.update(part[:_REPORTED_CHARACTERS] for part in found)
+        changed += bool(found)
+        removed += sum(map(len, found))
+    most = sorted(parts.items(), key=lambda item: (-item[1], item[0]))[:_REPORTED_PARTS]
+    return {
+        "pages": len(texts),
+        "changed": changed,
+        "removed_share": round(removed / max(1, sum(map(len, texts))), 4),
+        "parts": [{"text": text, "pages": pages} for text, pages in most],
+    }
 
 
 def _key(site: str) -> str:
