@@ -30,7 +30,8 @@ def corpus(
         typer.Option(metavar="PHRASE", help="Find the documents that hold a phrase, in any case and spacing"),
     ] = None,
     dropped: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Show random documents that were dropped for this reason")
+        str | None,
+        typer.Option(metavar="REASON", help="Show what was left out for this reason: random documents, URLs, records"),
     ] = None,
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Show the largest groups of duplicates, and what was kept of each")

@@ -18,6 +18,7 @@ from flows.store.lineage import lineage
 from flows.store.local import Artifact, Store, sizes_below
 from flows.store.manifest import MANIFEST, InputEntry
 from flows.store.open import is_remote, open_artifact, open_store
+from scraping.collections.skipped import SKIPPED
 from scraping.crawling.source import Source
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
@@ -136,6 +137,8 @@ def records_behind(place: Place) -> Iterator[Records]:
         crawls: dict[str, Path] = {}
         scopes: dict[str, Scope] = {}
         collections: dict[str, Mapping[str, Any]] = {}
+        skipped: dict[str, Path] = {}
+        notes: dict[str, str] = {}
         newer, missing = set(), []
         for entry, origin in _origins(place.artifact):
             if origin is None:
@@ -144,13 +147,16 @@ def records_behind(place: Place) -> Iterator[Records]:
             if entry.stage == "scrape":
                 name = str(origin.manifest.settings["name"])
                 crawls[name] = _copied(origin, URLS, Path(copies))
+                notes[name] = origin.manifest.incomplete
                 scopes[name] = Source.model_validate(origin.manifest.settings).scope()
             else:
                 name = str(origin.stats["source"])
                 collections[name] = origin.stats
+                if SKIPPED in origin.manifest.files:
+                    skipped[name] = _copied(origin, SKIPPED, Path(copies))
             if origin.digest != entry.digest:
                 newer.add(name)
-        yield Records(Origins(crawls, collections, frozenset(newer)), scopes, tuple(missing))
+        yield Records(Origins(crawls, collections, skipped, notes, frozenset(newer)), scopes, tuple(missing))
 
 
 def _origins(artifact: Artifact | None) -> Iterator[tuple[InputEntry, Artifact | None]]:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.assess import changes
 from flows.engine.page import Block, Sample, Table, Text
 from flows.pipeline.corpus import Place, Records, records_behind
+from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from scraping.explorer.corpus import Corpus, Document, Dropped, Sampling
     from scraping.explorer.difference import Moved
+    from scraping.explorer.left_out import CrawledUrl, SkippedRecord
     from scraping.explorer.passage import Step
 
 EXAMPLES = 2  # of each source, and of each reason, on a page that shows all
@@ -49,15 +51,17 @@ class Exploration:
 
     def counts(self) -> Answer:
         """How many of what came in, were left out and came out, by source and reason."""
-        from scraping.explorer.passage import passage
-
-        self._corpus.check(source=self.sampling.source)
-        steps = [
-            step for step in passage(self._corpus, self._records.origins) if self.sampling.source in (None, step.source)
-        ]
+        steps = self._steps()
         return Answer(
             "counts", "What came in, and what was kept", [asdict(step) for step in steps], [*self._counts(steps)]
         )
+
+    def _steps(self) -> list[Step]:
+        from scraping.explorer.passage import passage
+
+        self._corpus.check(source=self.sampling.source)
+        steps = passage(self._corpus, self._records.origins)
+        return [step for step in steps if self.sampling.source in (None, step.source)]
 
     def _counts(self, steps: Sequence[Step]) -> Iterator[Block]:
         yield Table(
@@ -77,13 +81,7 @@ class Exploration:
                 yield Text(f"{step.source}, {step.name}: {step.note}.")
         for missing in self._records.missing:
             yield Text(f"{missing} is no longer in the store: what it left out is not known.")
-        rows = [
-            (step.source, step.name, reason, number, f"{number / (step.read + step.gained):.1%}")
-            for step in steps
-            for reason, number in step.left_out.items()
-        ]
-        if rows:
-            yield Table(("source", "left out by", "reason", "number", "share"), rows)
+        yield from _left_out([(step, reason) for step in steps for reason in step.left_out])
 
     def sample(self) -> Answer:
         """Random documents."""
@@ -94,13 +92,43 @@ class Exploration:
             "sample", "Random documents", [asdict(document) for document in documents], [*map(_document, documents)]
         )
 
-    def dropped(self, reason: str | None = None) -> Answer:
-        """Random documents of those that were dropped for a reason."""
-        from scraping.explorer.documents import sample_dropped
+    def dropped(self, reason: str) -> Answer:
+        """Random documents, URLs and records of those that were left out for a reason, by whichever step.
 
-        rows = sample_dropped(self._corpus, self.sampling, reason)
-        title = f"Dropped: {reason}" if reason else "Dropped"
-        return Answer("dropped", title, [asdict(row) for row in rows], [*map(_dropped, rows)])
+        Raises:
+            UserError: nothing was left out for it; the message lists the reasons that there are.
+        """
+        from scraping.explorer.documents import sample_dropped
+        from scraping.explorer.left_out import sample_records, sample_urls
+
+        steps, origins = self._steps(), self._records.origins
+        found = [(step, key) for step in steps for key in step.left_out if reason in (key, key.partition(": ")[2])]
+        if not found:
+            raise UserError(f"nothing was left out for {reason!r}{_known_reasons(steps)}")
+        documents: list[Dropped] = []
+        urls: list[CrawledUrl] = []
+        records: list[SkippedRecord] = []
+        for step, key in found:
+            of_source = replace(self.sampling, source=step.source)
+            match step.name:
+                case "crawl":
+                    urls += sample_urls(self._corpus, step.source, origins.crawls[step.source], key, of_source)
+                case "ingest" if step.source in origins.skipped:
+                    records += sample_records(step.source, origins.skipped[step.source], key, of_source)
+        if any(step.name == "prepare" and key in self._corpus.reasons() for step, key in found):
+            documents = sample_dropped(self._corpus, self.sampling, reason)
+        blocks = [*_left_out(found), *map(_dropped, documents)]
+        if urls:
+            blocks.append(Table(("crawl of", "URL", "what became of it"), [(u.source, u.url, u.told) for u in urls]))
+        if records:
+            rows = [(record.source, record.file, record.place, record.detail) for record in records]
+            blocks.append(Table(("collection", "file", "place", "detail"), rows))
+        data = {
+            "documents": [asdict(row) for row in documents],
+            "urls": [{**asdict(row), "told": row.told} for row in urls],
+            "records": [asdict(row) for row in records],
+        }
+        return Answer("dropped", f"Left out: {reason}", data, blocks)
 
     def search(self, phrase: str) -> Answer:
         """The documents that hold a phrase."""
@@ -195,15 +223,13 @@ class Exploration:
 
     def overview(self) -> Iterator[Answer]:
         """A bit of everything, for a page."""
-        from dataclasses import replace
-
         few = replace(self.sampling, number=EXAMPLES)
         sources = [few.source] if few.source else self._corpus.sources()
         for source in sources:
             of_source = Exploration(self.place, self._corpus, self._records, replace(few, source=source))
             yield replace(of_source.sample(), title=f"Documents of {source}")
         examples = Exploration(self.place, self._corpus, self._records, few)
-        for reason in self._corpus.reasons():
+        for reason in dict.fromkeys(reason for step in self._steps() for reason in step.left_out):
             yield examples.dropped(reason)
         yield self.duplicates()
 
@@ -219,6 +245,24 @@ def explored(place: Place, sampling: Sampling, progress: Progress = quiet) -> It
 
     with Corpus(place.files(progress)) as corpus, records_behind(place) as records:
         yield Exploration(place, corpus, records, sampling)
+
+
+def _left_out(found: Sequence[tuple[Step, str]]) -> Iterator[Block]:
+    rows = [
+        (step.source, step.name, reason, number, f"{number / (step.read + step.gained):.1%}")
+        for step, reason in found
+        for number in [step.left_out[reason]]
+    ]
+    if rows:
+        yield Table(("source", "left out by", "reason", "number", "share"), rows)
+
+
+def _known_reasons(steps: Sequence[Step]) -> str:
+    by_step: dict[str, dict[str, None]] = {}
+    for step in steps:
+        by_step.setdefault(step.name, {}).update(dict.fromkeys(step.left_out))
+    listed = [f"{name}: {', '.join(reasons)}" for name, reasons in by_step.items() if reasons]
+    return "; the reasons are, of " + "; of ".join(listed) if listed else "; nothing was left out at all"
 
 
 def _document(document: Document, before: str = "") -> Sample:

@@ -2,6 +2,7 @@
 
 corpus       the files of a corpus as tables for DuckDB, in bounded memory
 passage      from URLs and records to documents: counts that add up, by source and reason
+left_out     the URLs and records that crawls and collections left out
 documents    random samples, what a rule dropped, full-text search
 duplicates   groups of duplicates, and which document was kept of each
 difference   what came, what went and what changed between two corpora, and why

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from scraping.explorer.corpus import Corpus, parquet
+from scraping.explorer.left_out import counted_by
 
 UNACCOUNTED = "not accounted for"
 REDIRECTED = "redirected"
-NOT_FETCHED = "not fetched"
 NEWER = "fetched again since: the corpus was made of an earlier state"
 STORED = "stored"
 
@@ -54,11 +54,15 @@ class Origins:
     Attributes:
         crawls: `urls.parquet` of each source's snapshot.
         collections: `stats.json` of each ingested collection.
+        skipped: `skipped.jsonl` of those that skipped something.
+        notes: what else there is to know of a crawl, such as that it is incomplete.
         newer: sources whose records are of a newer snapshot than the corpus was made of.
     """
 
     crawls: Mapping[str, Path] = field(default_factory=dict)
     collections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skipped: Mapping[str, Path] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     newer: frozenset[str] = frozenset()
 
 
@@ -82,7 +86,8 @@ def passage(corpus: Corpus, origins: Origins = Origins()) -> list[Step]:
         candidates = documents["documents"] + sum(left_out.values())
         read, unit = candidates, "documents"
         if source in origins.crawls:
-            steps.append(_crawl(corpus, source, origins.crawls[source]))
+            crawled = _crawl(corpus, source, origins.crawls[source])
+            steps.append(replace(crawled, note=origins.notes.get(source, "")))
             unit = "pages"
         elif source in origins.collections:
             steps.append(_ingest(source, origins.collections[source]))
@@ -108,19 +113,15 @@ def passage(corpus: Corpus, origins: Origins = Origins()) -> list[Step]:
 
 def _crawl(corpus: Corpus, source: str, urls: Path) -> Step:
     """What became of the URLs that a crawl found; those without a depth are known from the crawl before alone."""
-    counts = corpus.rows(
-        f"SELECT coalesce(outcome, '{NOT_FETCHED}') AS outcome, coalesce(reason, '') AS reason, count(*) AS number"
-        f" FROM (SELECT outcome, CASE WHEN outcome = '{REDIRECTED}' THEN NULL ELSE reason END AS reason"
-        f" FROM {parquet([urls])} WHERE depth IS NOT NULL)"
-        " GROUP BY ALL ORDER BY number DESC, outcome, reason"
-    )
-    stored = sum(row["number"] for row in counts if row["outcome"] == STORED)
-    left_out = {
-        ": ".join(filter(None, (row["outcome"], row["reason"]))): row["number"]
-        for row in counts
-        if row["outcome"] != STORED
+    counts = {
+        row["counted_by"]: row["number"]
+        for row in corpus.rows(
+            f"SELECT {counted_by()} AS counted_by, count(*) AS number FROM {parquet([urls])} WHERE depth IS NOT NULL"
+            " GROUP BY ALL ORDER BY number DESC, counted_by"
+        )
     }
-    return Step(source, "crawl", "URLs", sum(row["number"] for row in counts), left_out, stored)
+    found, stored = sum(counts.values()), counts.pop(STORED, 0)
+    return Step(source, "crawl", "URLs", found, counts, stored)
 
 
 def _ingest(source: str, stats: Mapping[str, Any]) -> Step:
@@ -128,9 +129,8 @@ def _ingest(source: str, stats: Mapping[str, Any]) -> Step:
     named = {"empty": stats.get("empty", 0), "not sampled": stats.get("sampled_out", 0), **stats.get("skipped", {})}
     left_out = {reason: number for reason, number in named.items() if number}
     documents = stats["documents"]
-    damaged = len(stats.get("damaged", {}))
-    note = f"{damaged} damaged files: what was whole of them is here" if damaged else ""
+    unread = ", ".join(f"{reason} {number:,}" for reason, number in sorted(stats.get("unread", {}).items()))
     return Step(
         source, "ingest", "records", documents + sum(left_out.values()), left_out, documents,
-        characters=stats.get("characters"), note=note,
+        characters=stats.get("characters"), note=f"files and members that were not read: {unread}" if unread else "",
     )  # fmt: skip

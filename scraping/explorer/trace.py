@@ -10,40 +10,11 @@ from urllib.parse import urlsplit
 from scraping.crawling.scope import Scope
 from scraping.crawling.urls import host_of, normalize
 from scraping.explorer.corpus import DROPPED, Corpus, Document, Dropped, parquet
+from scraping.explorer.left_out import CRAWLED, CrawledUrl
 from scraping.explorer.passage import REDIRECTED, STORED
 
 _REDIRECTS = 10
 EXCERPT = 300  # characters of a document
-
-
-@dataclass(frozen=True)
-class CrawledUrl:
-    """What a crawl knows of a URL: a row of its `urls.parquet`."""
-
-    source: str
-    url: str
-    outcome: str | None
-    reason: str | None
-    status: int | None
-    depth: int | None
-    found_on: str | None
-
-    @property
-    def told(self) -> str:
-        """In words."""
-        answered = f" (HTTP {self.status})" if self.status and str(self.status) not in (self.reason or "") else ""
-        where = f", found on {self.found_on}" if self.found_on else ""
-        match self.outcome:
-            case "stored":
-                return f"stored as a page{answered}{where}"
-            case "redirected":
-                return f"redirected{answered} to {self.reason}"
-            case None if self.depth is None:
-                return "stored by an earlier crawl, but not found by the last one"
-            case None:
-                return f"found, but not fetched: the crawl ended before its turn{where}"
-            case outcome:
-                return f"{outcome}: {self.reason or 'no reason given'}{answered}{where}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +82,7 @@ def _crawled(corpus: Corpus, crawls: Mapping[str, Path], urls: Sequence[str]) ->
         known: dict[str, CrawledUrl] = {}
         wanted = list(urls)
         for _ in range(_REDIRECTS):
-            sql = f"SELECT url, outcome, reason, status, depth, found_on FROM {parquet([path])}"
+            sql = f"SELECT {CRAWLED} FROM {parquet([path])}"
             rows = corpus.rows(f"{sql} WHERE list_contains(?, url)", [wanted])
             new = [CrawledUrl(source, **row) for row in rows]
             known.update((row.url, row) for row in new)

@@ -55,7 +55,7 @@ def project(tmp_path_factory):
     texts = [prose(seed, 12) for seed in range(8)]
     (folder / "texts").mkdir()
     lines = [*texts, texts[0], "Short.", "", f"{prose(99, 12)} The secret of the island."]
-    (folder / "texts" / "all.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
+    (folder / "texts" / "all.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lines) + "{cut")
     document = {
         "name": "mine",
         "store": "store",
@@ -94,10 +94,12 @@ def test_the_whole_way_from_urls_and_records_to_documents_adds_up(config):
     ]  # fmt: skip
     for step in steps:
         assert step["read"] + step["gained"] == step["written"] + sum(step["left_out"].values())
-        assert "not accounted for" not in step["left_out"] and not step["note"]
+        assert "not accounted for" not in step["left_out"]
+        assert bool(step["note"]) == (step["name"] == "crawl")  # the limit of pages
     crawl, of_pages, collection, of_texts = steps
     assert crawl["written"] == of_pages["read"] == 12 and crawl["read"] > 12
-    assert collection["left_out"] == {"empty": 1} and collection["written"] == of_texts["read"] == 11
+    assert collection["left_out"].pop("empty") == 1 and sum(collection["left_out"].values()) == 1
+    assert collection["written"] == of_texts["read"] == 11
     assert of_texts["left_out"] == {"duplicate": 1, "too short": 1}
 
 
@@ -129,8 +131,19 @@ def test_questions_are_answered_together(config):
     assert told.keys() == {"corpus", "search", "duplicates", "dropped"}
     assert sum(told["search"]["documents"]["stories"].values()) == 1
     assert "The secret of the island." in told["search"]["found"][0]["text"]
-    assert told["dropped"][0]["reason"] == "too short"
+    assert told["dropped"]["documents"][0]["reason"] == "too short"
     assert told["duplicates"]["dropped"] >= 1
+
+
+def test_a_reason_of_any_step_shows_what_was_left_out(config):
+    steps = document(config)["counts"]
+    [limit] = [reason for reason in steps[0]["left_out"] if "limit" in reason]
+    urls = document(config, "--dropped", limit, "-n", 4)["dropped"]["urls"]
+    assert len(urls) == 4 and {row["told"].partition(",")[0] for row in urls} == {limit}
+    assert document(config, "--dropped", limit.partition(": ")[2], "-n", 4)["dropped"]["urls"] == urls
+    [broken] = [reason for reason in steps[2]["left_out"] if reason != "empty"]
+    [record] = document(config, "--dropped", broken)["dropped"]["records"]
+    assert (record["file"], record["place"]) == ("all.jsonl", "line 13")
 
 
 def test_a_url_is_traced_through_crawl_and_filters(config, project):
@@ -147,7 +160,7 @@ def test_the_page_needs_nothing_but_itself_and_texts_stay_text(config, project, 
     page = tmp_path / "corpus.html"
     assert run(config, "--html", page).strip() == f"Wrote {page}"
     html = page.read_text()
-    for told in ("Documents of python-docs", "Documents of stories", "Dropped: too short", "crawl of URLs"):
+    for told in ("Documents of python-docs", "Documents of stories", "Left out: too short", "crawl of URLs"):
         assert told in html
     assert "default-src 'none'" in html and "prefers-color-scheme: dark" in html
     assert not any(fetched in html for fetched in ("<script", "src=", "@import", "url("))
@@ -177,7 +190,7 @@ def test_a_corpus_in_a_bucket_answers_alike(config, tmp_path, monkeypatch):
     [
         (["mine.yaml", "--set", UNBUILT], "textmill run mine.yaml --only prepare --build-missing"),
         (["mine.yaml", "--set", UNBUILT], "the last one of mine, of other settings"),
-        (["mine.yaml", "--dropped", "spam"], "duplicate, "),
+        (["mine.yaml", "--dropped", "spam"], "; the reasons are, of crawl: "),
         (["mine.yaml", "--source", "web"], "its sources are python-docs, stories"),
         (["0123456789abcdef"], "is not a corpus: give a configuration"),
         (["texts"], "holds no corpus"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from scraping.explorer.corpus import Corpus, Sampling
 from scraping.explorer.difference import NOT_SEEN, difference
 from scraping.explorer.documents import sample, sample_dropped, search
 from scraping.explorer.duplicates import duplicates
+from scraping.explorer.left_out import sample_records, sample_urls
 from scraping.explorer.passage import NEWER, UNACCOUNTED, Origins, passage
 from scraping.explorer.trace import trace
 from scraping.shards import DOCUMENTS, DROPPED, write_shard
@@ -202,15 +204,18 @@ def test_from_urls_and_records_to_documents_every_number_adds_up(corpus, tmp_pat
         (f"{SITE}/waiting", None, None, None, 2),
         (f"{SITE}/vanished", None),  # known from the crawl before
     )
-    stats = {"documents": 21, "empty": 2, "sampled_out": 0, "characters": 900, "damaged": {"a.tar": "cut off"}}
-    steps = passage(corpus, Origins({"site": urls}, {"owt": stats}))
+    stats = {"documents": 21, "empty": 2, "sampled_out": 0, "characters": 900}
+    stats |= {"skipped": {"not JSON": 3}, "unread": {"not a text": 1}}
+    steps = passage(corpus, Origins({"site": urls}, {"owt": stats}, notes={"site": "24 of at least 26 pages"}))
     assert [(step.source, step.name) for step in steps] == [
         ("owt", "ingest"), ("owt", "prepare"), ("site", "crawl"), ("site", "prepare"),
     ]  # fmt: skip
     for step in steps:
         assert step.read + step.gained == step.written + sum(step.left_out.values())
     ingested, from_owt, crawled, from_site = steps
-    assert (ingested.read, ingested.left_out) == (23, {"empty": 2}) and "1 damaged file" in ingested.note
+    assert (ingested.read, ingested.left_out) == (26, {"empty": 2, "not JSON": 3})
+    assert ingested.note == "files and members that were not read: not a text 1"
+    assert crawled.note == "24 of at least 26 pages"
     assert (from_owt.read, from_owt.written, from_owt.left_out) == (21, 19, {"duplicate": 1, "near-duplicate": 1})
     assert (crawled.read, crawled.written) == (28, 24)
     assert crawled.left_out == {"redirected": 2, "skipped: other host": 1, "not fetched": 1}
@@ -225,6 +230,29 @@ def test_what_no_record_explains_is_a_reason_of_its_own(corpus, tmp_path):
         step for step in passage(corpus, Origins({"site": urls}, newer=frozenset(["site"]))) if step.source == "site"
     ]
     assert crawled.note == NEWER and UNACCOUNTED not in of_pages.left_out
+
+
+def test_urls_and_records_that_were_left_out_are_drawn_by_reason(corpus, tmp_path):
+    urls = write_urls(
+        tmp_path / "urls.parquet",
+        *((f"{SITE}/{number}.pdf", "skipped", "file type", None, 1) for number in range(20)),
+        (f"{SITE}/old", "redirected", f"{SITE}/1", 301, 1),
+        (f"{SITE}/waiting", None, None, None, 2),
+        (f"{SITE}/vanished", None),
+    )
+    drawn = [sample_urls(corpus, "site", urls, "skipped: file type", Sampling(3, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert {row.told for row in drawn[0]} == {"skipped: file type"}
+    [step] = [step for step in passage(corpus, Origins({"site": urls})) if step.name == "crawl"]
+    assert step.left_out == {"skipped: file type": 20, "redirected": 1, "not fetched": 1}
+    assert [len(sample_urls(corpus, "site", urls, key, Sampling(99))) for key in step.left_out] == [20, 1, 1]
+
+    reasons = ("not JSON", "null")
+    lines = [{"file": "a.jsonl", "place": f"line {n}", "reason": reasons[n % 2], "detail": ""} for n in range(9)]
+    (tmp_path / "skipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = [sample_records("owt", tmp_path / "skipped.jsonl", "null", Sampling(2, seed=seed)) for seed in (1, 1)]
+    assert records[0] == records[1] and len(records[0]) == 2
+    assert {row.reason for row in records[0]} == {"null"}
 
 
 @pytest.fixture
