@@ -8,8 +8,9 @@ ingest      which files, in which order, how far; the one writer
 documents   the texts of a batch as a table of documents
 layouts     Parquet, archives of texts, other files: what is read in one piece, and how
 records     JSON lines, CSV, separated texts: records that are read each by itself
+warc        web archives: the texts of WET files, the pages of WARC files
 archives    compressed streams and tar archives, read with suspicion
 skipped     what gave no document: counted by reason, listed with its place
-remote      collections at a URL or on the Hugging Face hub
+remote      collections at a URL, of a list of paths, or on the Hugging Face hub
 download    one large file, however often its download breaks off
 """

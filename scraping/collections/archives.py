@@ -22,7 +22,7 @@ import zstandard
 from scraping.collections.skipped import Skipped, unread
 from textmill.errors import Unavailable
 
-_XZ, _GZIP, _BZIP2, _ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
+XZ, GZIP, BZIP2, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW = 2 << 30  # the largest that `zstd --long=31` makes; as much memory is taken as the content fills
 _ZSTD_INPUT = 2 << 10  # a few bytes may stand for 128 KiB of zeros
 _MEMBER_BYTES = 16 << 30
@@ -52,20 +52,20 @@ def reraise_failure(name: str, error: BaseException) -> None:
 
 def is_compressed(start: bytes) -> bool:
     """Whether a file with these first bytes is compressed in a way that is read here."""
-    return start.startswith((_XZ, _GZIP, _BZIP2, _ZSTD)) or _is_skippable(start)
+    return start.startswith((XZ, GZIP, BZIP2, ZSTD)) or _is_skippable(start)
 
 
 def decompressed(file: IO[bytes]) -> io.BufferedReader[Any]:
     """The content of a stream, decompressed if it is compressed."""
     stream: io.BufferedReader[Any] = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
     start = stream.peek(6)[:6]
-    if start.startswith(_XZ):
-        return io.BufferedReader(lzma.LZMAFile(stream))
-    if start.startswith(_GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=stream))
-    if start.startswith(_BZIP2):
-        return io.BufferedReader(bz2.BZ2File(stream))
-    if start.startswith(_ZSTD) or _is_skippable(start):
+    if start.startswith(XZ):
+        return io.BufferedReader(_Stepwise(lzma.LZMAFile(stream)))
+    if start.startswith(GZIP):
+        return io.BufferedReader(_Stepwise(gzip.GzipFile(fileobj=stream)))
+    if start.startswith(BZIP2):
+        return io.BufferedReader(_Stepwise(bz2.BZ2File(stream)))
+    if start.startswith(ZSTD) or _is_skippable(start):
         return io.BufferedReader(_ZstdStream(stream))
     return stream
 
@@ -73,6 +73,21 @@ def decompressed(file: IO[bytes]) -> io.BufferedReader[Any]:
 def _is_skippable(start: bytes) -> bool:
     """Whether a zstd frame begins here that holds no data (RFC 8878, section 3.1.2)."""
     return len(start) >= 4 and 0x50 <= start[0] <= 0x5F and start[1:4] == b"\x2a\x4d\x18"
+
+
+class _Stepwise(io.RawIOBase):
+    """A decompressed file that hands out what there is: asked for more, it would lose that where damage follows."""
+
+    def __init__(self, file: lzma.LZMAFile | gzip.GzipFile | bz2.BZ2File) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _ZstdStream(io.RawIOBase):

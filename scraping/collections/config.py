@@ -14,7 +14,8 @@ class IngestConfig(BaseModel, extra="forbid"):
     """A text collection: which, and how much of it."""
 
     path: str = execution_only(
-        description="File, folder or glob; a file's http(s) URL; or hf://datasets/OWNER/NAME on the Hugging Face hub; "
+        description="File, folder or glob; a file's http(s) URL; hf://datasets/OWNER/NAME on the Hugging Face hub; or "
+        "a .paths.gz list of Common Crawl; "
         "`${NAME}` stands for a variable of the environment, as for a password"
     )
     name: str = Field("openwebtext", min_length=1, description="Name of the collection, the documents' source")

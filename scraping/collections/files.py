@@ -55,7 +55,9 @@ def local_files(address: str) -> LocalFiles:
             "files, or set required: false to go on without it."
         )
     chosen = set(files)
-    return LocalFiles([_readable(file).absolute() for file in files], [file for file in found if file not in chosen])
+    return LocalFiles(
+        [_readable(file).absolute() for file in files], [file.absolute() for file in found if file not in chosen]
+    )
 
 
 def _is_broken(path: Path) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -28,7 +29,7 @@ from scraping.collections.documents import counts_of, read_unit, skipped_of
 from scraping.collections.files import check_contents, local_files
 from scraping.collections.layouts import Unit, unit_of, units
 from scraping.collections.names import named_layout
-from scraping.collections.remote import fetch_files, is_remote
+from scraping.collections.remote import COMMON_CRAWL, fetch_files, fetch_listed, is_path_list, is_remote
 from scraping.collections.skipped import SKIPPED, Skipped, Tally, by_reason, unread
 from scraping.collections.sniff import NotCollection
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
@@ -61,6 +62,8 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
     else:
         files, beside = local_files(config.path)
         check_contents(files, config.text_column)
+        if len(files) == 1 and is_path_list(files[0].name):
+            files = fetch_listed(files[0], COMMON_CRAWL, downloads, progress)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     shutil.rmtree(spool, ignore_errors=True)  # of a killed run
@@ -122,6 +125,8 @@ class _Source:
 
     def __init__(self, files: Iterable[Path], beside: list[Path], config: IngestConfig, spool: Path) -> None:
         self._files, self._beside, self._config = files, beside, config
+        here = [*files, *beside] if isinstance(files, list) else []
+        self._root = Path(os.path.commonpath([file.parent for file in here])) if here else None
         self._archives, self._tables = spool / "archives", spool / "tables"
 
     def read(self, executor: Executor, skip: int) -> Generator[Iterator[pa.Table], None, None]:
@@ -143,18 +148,23 @@ class _Source:
             yield tables
             waiting.popleft().discard()  # not by its reader: a cluster may read a unit twice
 
+    def _name(self, file: Path) -> str:
+        """What a file is called: its place in the collection."""
+        return file.relative_to(self._root).as_posix() if self._root else file.name
+
     def _units(self) -> Iterator[Unit]:
         if self._beside:
-            yield unit_of([unread(file.name, "", _why_unread(file)) for file in self._beside])
+            yield unit_of([unread(self._name(file), "", _why_unread(file)) for file in self._beside])
         for file in self._files:
+            name = self._name(file)
             try:
-                yield from units(file, self._config.text_column, self._archives)
+                yield from units(file, name, self._config.text_column, self._archives)
             except NotCollection as error:
                 if named_layout(file.name) != "text":
                     if is_remote(self._config.path):
                         file.unlink()  # the next run fetches it again
-                    raise UserError(f"{file.name} is {error.seems}, not a text collection: {error.advice}.") from error
-                yield unit_of([Skipped(file.name, "", "not a text", error.seems)])
+                    raise UserError(f"{name} is {error.seems}, not a text collection: {error.advice}.") from error
+                yield unit_of([Skipped(name, "", "not a text", error.seems)])
 
 
 def _why_unread(file: Path) -> str:

@@ -3,7 +3,8 @@
 - the original `openwebtext.tar.xz`, a tar of `urlsf_subsetNN-M_data.xz`, each a tar of one text file a document; the
   hub's `subsets/urlsf_subsetNN.tar`; the inner archives by themselves; the small `openwebtext-10k.tar.xz`;
 - Parquet with a text column, as the hub serves OpenWebText and FineWeb;
-- JSON lines (OpenWebText2, C4), CSV, and plain text with `<|endoftext|>` between documents.
+- JSON lines (OpenWebText2, C4), CSV, and plain text with `<|endoftext|>` between documents;
+- web archives, WARC and WET, as Common Crawl has them.
 
 A file is cut into *units*: inner archives, runs of row groups, files. Units are what is read in parallel and what a
 resumed job skips. What cannot be read comes as `Skipped` in its place; the rest of the file is read where that is
@@ -27,7 +28,7 @@ from scraping.collections.archives import DECODER_ERRORS, decompressed, first_li
 from scraping.collections.names import is_data, is_document, is_hidden
 from scraping.collections.records import Document, NotUtf8, Record, csv_rows, json_lines, separated_texts, utf8
 from scraping.collections.skipped import Skipped, unread
-from scraping.collections.sniff import NotCollection, layout_of, not_text
+from scraping.collections.sniff import Layout, NotCollection, layout_of, not_text
 from textmill.errors import UserError
 
 BATCH_ROWS = 1_000
@@ -61,11 +62,12 @@ class Unit(NamedTuple):
 # --- files and their units --------------------------------------------------------------------------------------------
 
 
-def units(path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
+def units(path: Path, name: str, text_column: str, spool: Path) -> Iterator[Unit]:
     """The units of one file, in its order.
 
     Args:
         path: the file.
+        name: what it is called.
         text_column: column or JSON key that holds the text.
         spool: a folder for inner archives; each stays until its unit is discarded.
 
@@ -74,7 +76,6 @@ def units(path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
         UserError: it has no such column.
         Unavailable: the disk failed.
     """
-    name = path.name
     try:
         layout = layout_of(path, name)
         if layout == "parquet":
@@ -178,10 +179,9 @@ def _read_file(name: str, path: Path, text_column: str) -> Iterator[Batch]:
             for unit in _parquet_units(name, path, text_column):
                 yield from unit.read()
             return
-        with path.open("rb") as file:
-            for record in _records(name, layout, decompressed(file), text_column):
-                if batch := batcher.add(record):
-                    yield batch
+        for record in _records(name, layout, path, text_column):
+            if batch := batcher.add(record):
+                yield batch
     except NotCollection as error:
         batcher.put(Skipped(name, "", "not a text", error.seems))
     except DECODER_ERRORS as error:
@@ -191,19 +191,26 @@ def _read_file(name: str, path: Path, text_column: str) -> Iterator[Batch]:
         yield batch
 
 
-def _records(name: str, layout: str, stream: IO[bytes], text_column: str) -> Iterator[Record]:
-    match layout:
-        case "tar":
-            for item in members_of(name, stream):
-                yield item if isinstance(item, Skipped) else _member(name, item[0].name, item[0].size, item[1])
-        case "json":
-            yield from json_lines(name, stream, text_column)
-        case "csv":
-            yield from csv_rows(name, stream, text_column)
-        case "text":
-            yield from separated_texts(name, stream)
-        case "empty":
-            yield unread(name, "", "empty")
+def _records(name: str, layout: Layout, path: Path, text_column: str) -> Iterator[Record]:
+    if layout == "warc":
+        from scraping.collections.warc import warc_records  # and with it the libraries that extract pages
+
+        yield from warc_records(name, path)
+        return
+    with path.open("rb") as file:
+        stream = decompressed(file)
+        match layout:
+            case "tar":
+                for item in members_of(name, stream):
+                    yield item if isinstance(item, Skipped) else _member(name, item[0].name, item[0].size, item[1])
+            case "json":
+                yield from json_lines(name, stream, text_column)
+            case "csv":
+                yield from csv_rows(name, stream, text_column)
+            case "text":
+                yield from separated_texts(name, stream)
+            case "empty":
+                yield unread(name, "", "empty")
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------

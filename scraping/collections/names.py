@@ -16,6 +16,7 @@ _LAYOUTS = {
     "parquet": re.compile(r"\.parquet$", re.IGNORECASE),
     "json": re.compile(r"\.(json|jsonl|ndjson)" + _COMPRESSED, re.IGNORECASE),
     "tar": re.compile(r"((\.tar|_data)" + _COMPRESSED + r"|\.(tgz|txz|tbz2?|tzst)$)", re.IGNORECASE),
+    "warc": re.compile(r"\.(warc|wet)(\.(gz|zst))?$", re.IGNORECASE),
     "text": re.compile(r"\.txt" + _COMPRESSED, re.IGNORECASE),
     "csv": re.compile(r"\.(csv|tsv)" + _COMPRESSED, re.IGNORECASE),
 }

@@ -1,15 +1,20 @@
-"""Collections that lie elsewhere: at a URL, or on the Hugging Face hub."""
+"""Collections that lie elsewhere: at a URL, at those of a list (Common Crawl's), or on the Hugging Face hub."""
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 from scraping.collections.names import files_of_one_layout, is_data
 from textmill.errors import Unavailable, UserError
 from textmill.files import atomic_write
 from textmill.progress import Progress
+
+COMMON_CRAWL = "https://data.commoncrawl.org/"
 
 
 def is_remote(path: str) -> bool:
@@ -20,6 +25,16 @@ def is_remote(path: str) -> bool:
         (True, False)
     """
     return path.startswith(("hf://", "http://", "https://"))
+
+
+def is_path_list(name: str) -> bool:
+    """Whether a file lists the paths of others, one a line, as Common Crawl publishes them for each crawl.
+
+    Example:
+        >>> is_path_list("crawl-data/CC-MAIN-2026-43/wet.paths.gz"), is_path_list("a.warc.gz")
+        (True, False)
+    """
+    return name.endswith((".paths", ".paths.gz"))
 
 
 def check_reachable(path: str) -> None:
@@ -36,8 +51,10 @@ def check_reachable(path: str) -> None:
 
     from scraping.collections.download import check_answers, file_name
 
-    if not is_data(file_name(path)):
-        raise UserError(f"{path} is not the URL of a Parquet, .jsonl.zst, .csv, .tar.xz or .txt file: name one.")
+    name = file_name(path)
+    if not is_data(name) and not is_path_list(name):
+        known = "Parquet, .jsonl.zst, .csv, .tar.xz, .warc.gz, .txt or .paths.gz"
+        raise UserError(f"{path} is not the URL of a {known} file: name one.")
     try:
         check_answers(path)
     except RequestException as error:
@@ -60,9 +77,45 @@ def fetch_files(path: str, folder: Path, progress: Progress) -> Iterator[Path]:
     if not (folder / file_name(path)).is_file():
         check_reachable(path)  # tells at once what patience would not mend
     try:
-        yield download(path, folder, progress)
+        file = download(path, folder, progress)
     except RequestException as error:
         raise _unreachable(path, error) from error
+    if is_path_list(file.name):
+        yield from fetch_listed(file, urljoin(path, "/"), folder, progress)
+    else:
+        yield file
+
+
+def fetch_listed(paths: Path, base: str, folder: Path, progress: Progress) -> Iterator[Path]:
+    """The files that a list names, fetched one after the other; each stays in `folder`.
+
+    Args:
+        paths: the list, a path below `base` or a URL a line.
+        base: where the paths begin.
+        folder: for the downloads.
+        progress: told how far each is.
+
+    Raises:
+        UserError, Unavailable: as `check_reachable` raises them.
+    """
+    from requests import RequestException
+
+    from scraping.collections.download import download
+
+    content = paths.read_bytes()
+    try:
+        lines = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode().split()
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{paths.name} is no list of paths ({error}): fetch it again.") from error
+    if not lines or not all(map(is_data, lines)):
+        wrong = next((line for line in lines if not is_data(line)), "nothing")[:100]
+        raise UserError(f"{paths.name} lists {wrong}, not collections such as …/00000.warc.wet.gz: name another list.")
+    for number, line in enumerate(lines):
+        url = urljoin(base, line.removeprefix("s3://commoncrawl/"))
+        try:
+            yield download(url, folder / f"{number:06d}", progress)
+        except RequestException as error:
+            raise _unreachable(url, error) from error
 
 
 def _hub_files(path: str, pinned: str | None = None) -> tuple[str, str, list[str]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from scraping.collections.archives import DECODER_ERRORS, decompressed, is_compressed, is_tar
 from scraping.collections.names import named_layout, says_compressed
 
-Layout = Literal["parquet", "tar", "json", "csv", "text", "empty"]
+Layout = Literal["parquet", "tar", "warc", "json", "csv", "text", "empty"]
 
 _HEAD_BYTES = 256 << 10
 _TEXT_HEAD_BYTES = 4 << 10
@@ -59,7 +59,7 @@ _ADVICE = {
     "a ZIP archive": "unzip it and set the path to the folder",
     "a compressed Parquet file": "decompress it",
 }
-_OTHERWISE = "set the path to Parquet, JSON lines, CSV, tar archives of texts, or plain text in UTF-8"
+_OTHERWISE = "set the path to Parquet, JSON lines, CSV, WARC, tar archives of texts, or plain text in UTF-8"
 
 
 class NotCollection(Exception):
@@ -113,6 +113,8 @@ def _layout_of_bytes(head: bytes, compressed: bool) -> Layout | None:
         return "parquet"
     if is_tar(head):
         return "tar"
+    if head.startswith(b"WARC/"):
+        return "warc"
     if is_compressed(head):
         raise NotCollection("a file that was compressed twice")
     return None
@@ -173,7 +175,7 @@ def _layout_of_text(head: bytes, promised: str | None, should_be_compressed: boo
     if promised == "csv":
         return "csv"
     is_json = all(objects[:_CONVINCING])
-    if promised in ("parquet", "tar"):
+    if promised in ("parquet", "tar", "warc"):
         raise NotCollection("JSON" if is_json or other else "plain text")
     if is_json:
         return "json"

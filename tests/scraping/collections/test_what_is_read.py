@@ -306,6 +306,14 @@ def test_what_a_folder_holds_besides_is_said(tmp_path):
     )
 
 
+def test_files_are_named_by_their_place_in_the_collection(tmp_path):
+    for number in range(2):
+        (tmp_path / "in" / str(number)).mkdir(parents=True)
+        (tmp_path / "in" / str(number) / "a.jsonl").write_bytes(b"\n".join([*LINES, b"{"]))
+    assert len(run(tmp_path / "in", tmp_path / "out", max_skipped=0.02)) == 100
+    assert [file for file, *_ in skipped(tmp_path / "out")] == ["0/a.jsonl", "1/a.jsonl"]
+
+
 def test_a_link_to_nothing_is_an_error(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(LINES))
     (tmp_path / "b.jsonl").symlink_to(tmp_path / ".git/annex/objects/gone")
