@@ -107,6 +107,6 @@ def _documents(batch: Batch, source: str, sample: float | None) -> pa.Table:
         "extractor": ["ingest"] * len(ids),
     }
     table = pa.Table.from_pydict(columns, schema=DOCUMENTS)
-    kept = table if len(keep) == len(ids) else table.take(keep)
+    kept = table if len(keep) == len(ids) else table.take(pa.array(keep, pa.int64()))
     counts["bytes"] = kept.nbytes
     return kept.replace_schema_metadata({"counts": json.dumps(counts), "skipped": json.dumps(batch.skipped)})

@@ -55,9 +55,8 @@ def local_files(address: str) -> LocalFiles:
             "files, or set required: false to go on without it."
         )
     chosen = set(files)
-    return LocalFiles(
-        [_readable(file).absolute() for file in files], [file.absolute() for file in found if file not in chosen]
-    )
+    beside = [file.absolute() for file in found if file not in chosen]
+    return LocalFiles([_readable(file).absolute() for file in files], beside)
 
 
 def _is_broken(path: Path) -> bool:
@@ -102,7 +101,8 @@ def check_contents(files: Sequence[Path], text_column: str) -> None:
     if wrong and (len(wrong) == len(files) or any(named_layout(file.name) != "text" for file in wrong)):
         first, found = next(iter(wrong.items()))
         others = f" (and {len(wrong) - 1:,} more files are not what their names say)" if len(wrong) > 1 else ""
-        raise UserError(f"{first} is {found.seems}, not a text collection{others}: {found.advice}.")
+        without = "" if len(wrong) == len(files) else ", or set the path to a glob of the other files"
+        raise UserError(f"{first} is {found.seems}, not a text collection{others}: {found.advice}{without}.")
 
 
 def listed(names: Sequence[str]) -> str:

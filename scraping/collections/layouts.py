@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from scraping.collections import records
 from scraping.collections.archives import DECODER_ERRORS, decompressed, first_line, members_of, reraise_failure
-from scraping.collections.names import is_data, is_document, is_hidden
+from scraping.collections.names import is_data, is_document, is_hidden, named_layout, says_compressed
 from scraping.collections.records import Document, NotUtf8, Record, csv_rows, json_lines, separated_texts, utf8
 from scraping.collections.skipped import Skipped, unread
 from scraping.collections.sniff import Layout, NotCollection, layout_of, not_text
@@ -83,7 +83,7 @@ def units(path: Path, name: str, text_column: str, spool: Path) -> Iterator[Unit
         elif layout == "tar":
             yield from _tar_units(name, path, text_column, spool)
         elif layout == "empty":
-            yield unit_of([unread(name, "", "empty")])
+            yield unit_of([_empty(name, path)])
         else:
             yield Unit(partial(_read_file, name, path, text_column))
     except DECODER_ERRORS as error:
@@ -94,6 +94,12 @@ def units(path: Path, name: str, text_column: str, spool: Path) -> Iterator[Unit
 def unit_of(skipped: list[Skipped]) -> Unit:
     """A unit without a document: something that was skipped, in its place among the others."""
     return Unit(partial(iter, [Batch([], skipped=skipped)]))
+
+
+def _empty(name: str, path: Path) -> Skipped:
+    """A file without content; one of a kind that never has so few bytes was not written to its end."""
+    is_whole = path.stat().st_size or (named_layout(name) in ("json", "csv", "text") and not says_compressed(name))
+    return unread(name, "", "empty") if is_whole else Skipped(name, "", "damaged", "no bytes")
 
 
 def _tar_units(name: str, path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
@@ -210,7 +216,7 @@ def _records(name: str, layout: Layout, path: Path, text_column: str) -> Iterato
             case "text":
                 yield from separated_texts(name, stream)
             case "empty":
-                yield unread(name, "", "empty")
+                yield _empty(name, path)
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------

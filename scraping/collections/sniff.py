@@ -54,8 +54,8 @@ _ADVICE = {
     "an HTML page": "fetch the file again from an address that gives the file itself",
     "an XML document": "fetch the file again from an address that gives the file itself",
     "UTF-16 text": "convert it with iconv -f UTF-16 -t UTF-8",
-    "a JSON array": "write one object a line, as with jq -c '.[]'",
-    "JSON over several lines": "write one object a line, as with jq -c .",
+    "a JSON array": "write one object a line (jq -c '.[]' does)",
+    "JSON over several lines": "write one object a line (jq -c . does)",
     "a ZIP archive": "unzip it and set the path to the folder",
     "a compressed Parquet file": "decompress it",
 }
@@ -89,10 +89,10 @@ def layout_of(path: Path, name: str) -> Layout:
         compressed = is_compressed(file.read(_TEXT_HEAD_BYTES))
         file.seek(0)
         stream = decompressed(file)
-        head = _beginning(stream, _TEXT_HEAD_BYTES)
+        head = _read_on(stream, b"", _TEXT_HEAD_BYTES)
         if layout := _layout_of_bytes(head, compressed):
             return layout
-        head += _beginning(stream, _HEAD_BYTES)
+        head = _read_on(stream, head, _HEAD_BYTES)
     promised = named_layout(name)
     if not head.strip():
         return "empty"
@@ -120,9 +120,8 @@ def _layout_of_bytes(head: bytes, compressed: bool) -> Layout | None:
     return None
 
 
-def _beginning(stream: io.BufferedReader[Any], size: int) -> bytes:
-    """The next bytes of a stream, about so many, as far as they are whole."""
-    head = b""
+def _read_on(stream: io.BufferedReader[Any], head: bytes, size: int) -> bytes:
+    """The beginning of a stream, of which `head` has been read: about so many bytes, as far as they are whole."""
     try:
         while len(head) < size and (more := stream.read1(_TEXT_HEAD_BYTES)):
             head += more

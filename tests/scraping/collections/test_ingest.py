@@ -248,9 +248,11 @@ def test_limit_and_sample(texts, reference, tmp_path):
 
 
 def test_empty_texts_are_counted(tmp_path):
-    write_parquet(tmp_path / "a.parquet", ["  \n", "text", None])
-    assert len(run(tmp_path, tmp_path / "out")) == 1
-    assert stats(tmp_path / "out")["empty"] == 2
+    (tmp_path / "in").mkdir()
+    write_parquet(tmp_path / "in/a.parquet", ["  \n", "text", None])
+    write_parquet(tmp_path / "in/b.parquet", ["", None])
+    assert len(run(tmp_path / "in", tmp_path / "out")) == 1
+    assert stats(tmp_path / "out")["empty"] == 4
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -347,7 +349,7 @@ def test_an_unreadable_file_beside_good_ones(texts, tmp_path):
 
 
 def test_only_damaged_files_are_an_error(tmp_path):
-    (tmp_path / "openwebtext.tar.xz").write_bytes(lzma.compress(os.urandom(5_000))[:3_000])
+    (tmp_path / "openwebtext.tar.xz").write_bytes(lzma.compress(tar_bytes([("1.txt", os.urandom(5_000))]))[:3_000])
     with pytest.raises(UserError, match=r"no document .*openwebtext\.tar\.xz: damaged"):
         run(tmp_path, tmp_path / "out")
 

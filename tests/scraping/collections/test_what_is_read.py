@@ -165,7 +165,9 @@ def test_one_wrong_shard_among_good_ones_is_refused_before_any_work(tmp_path):
     for number in range(3):
         pq.write_table(pa.table({"text": TEXTS}), tmp_path / f"{number}.parquet")
     (tmp_path / "1.parquet").write_bytes(POINTER)
-    with pytest.raises(UserError, match=r"1\.parquet is a Git LFS pointer"):
+    with pytest.raises(
+        UserError, match=r"1\.parquet is a Git LFS pointer.*or set the path to a glob of the other files"
+    ):
         run(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     pq.write_table(pa.table({"content": TEXTS}), tmp_path / "1.parquet")
@@ -342,9 +344,20 @@ def test_an_empty_file_is_listed(tmp_path):
     (folder / "c.jsonl.gz").write_bytes(gzip.compress(b"\n"))
     assert run(folder, tmp_path / "out") == TEXTS
     assert skipped(tmp_path / "out") == [("b.jsonl", "", "empty"), ("c.jsonl.gz", "", "empty")]
-    (folder / "a.jsonl").unlink()
+    (folder / "d.jsonl.gz").write_bytes(b"")  # as a download leaves it that never began
+    run(folder, tmp_path / "damaged")
+    assert skipped(tmp_path / "damaged")[-1] == ("d.jsonl.gz", "", "damaged")
+    for name in ("a.jsonl", "d.jsonl.gz"):
+        (folder / name).unlink()
     with pytest.raises(UserError, match=r"no document with text .*not read: empty 2"):
         run(folder, tmp_path / "none")
+
+
+def test_what_is_whole_before_damage_is_kept_to_the_byte(tmp_path):
+    members = [gzip.compress(b"\n".join(LINES[:20]) + b"\n"), gzip.compress(b"\n".join(LINES[20:]))]
+    (tmp_path / "a.jsonl.gz").write_bytes(members[0] + members[1][:100])
+    assert run(tmp_path / "a.jsonl.gz", tmp_path / "out")[:20] == TEXTS[:20]
+    assert skipped(tmp_path / "out") == [("a.jsonl.gz", "", "damaged")]
 
 
 # --- one bad record costs one record ----------------------------------------------------------------------------------
