@@ -38,9 +38,11 @@ def corpus(
     ] = False,
     against: Annotated[
         str | None,
-        typer.Option(metavar="CORPUS", help="Show what came, went and changed since another corpus, and why"),
+        typer.Option(metavar="CORPUS", help="Show what came and went since another corpus, or `previous`, and why"),
     ] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Say why this URL is in the corpus, or is not")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Say why this URL, or document id, is there or is not")
+    ] = None,
     source: Annotated[str | None, typer.Option(help="Ask of this source or collection alone")] = None,
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=1000, help="Documents, or groups, to show")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed draws the same documents")] = 0,
@@ -57,12 +59,12 @@ def corpus(
     """
     from flows.cli.blocks import print_blocks, wide_console
     from flows.pipeline.config import parse_overrides
-    from flows.pipeline.corpus import find_corpus
+    from flows.pipeline.corpus import compared_corpus, find_corpus
     from flows.pipeline.exploration import explored
     from scraping.explorer.corpus import Sampling
 
     place = find_corpus(corpus, parse_overrides(overrides))
-    before = find_corpus(against, {}, place.store) if against else None
+    before = compared_corpus(place, against) if against is not None else None
 
     with explored(place, Sampling(number, source, seed, chars)) as exploration:
         answers = [

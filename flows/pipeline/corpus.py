@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CONFIGURATIONS = (".yaml", ".yml")
 URLS = "urls.parquet"
+PREVIOUS = "previous"  # instead of a corpus's name: the one before
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,27 @@ def _of_configuration(path: Path, overrides: Mapping[str, Any]) -> Place:
     if others:
         message += f"; the last one of {config.name}, of other settings or pages, is {others[-1].location}"
     raise UserError(message)
+
+
+def compared_corpus(place: Place, named: str) -> Place:
+    """The corpus to compare one with: of a name, or `previous`, the last one of its pipeline that was built before.
+
+    Raises:
+        UserError: there is none.
+    """
+    if named != PREVIOUS:
+        return find_corpus(named, {}, place.store)
+    if place.artifact is None:
+        raise UserError(f"{place.location} is a mere folder: name the corpus to compare it with")
+    made = place.artifact.manifest
+    earlier = [
+        other
+        for other in place.artifact.store.artifacts(prepare.name)
+        if other.manifest.pipeline == made.pipeline and other.manifest.finished < made.finished
+    ]
+    if not earlier:
+        raise UserError(f"{place.location} is the first corpus of {made.pipeline}: name another to compare it with")
+    return Place(earlier[-1].location, earlier[-1])
 
 
 def _of_artifact(artifact: Artifact) -> Place:

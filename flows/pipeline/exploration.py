@@ -211,7 +211,8 @@ class Exploration:
         """Why a URL is in the corpus, or is not."""
         from scraping.explorer.trace import trace
 
-        found = trace(self._corpus, url, self._records.origins.crawls, self._records.scopes)
+        crawls, scopes = self._records.origins.crawls, self._records.scopes
+        found = trace(self._corpus, url, crawls, scopes, self.sampling.characters)
         blocks: list[Block] = [Text(f"{found.url}: {found.conclusion}.")]
         if found.crawled:
             rows = [(row.source, row.url, row.told) for row in found.crawled]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from scraping.crawling.scope import Scope
@@ -14,7 +16,7 @@ from scraping.explorer.left_out import CRAWLED, CrawledUrl
 from scraping.explorer.passage import REDIRECTED, STORED
 
 _REDIRECTS = 10
-EXCERPT = 300  # characters of a document
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Trace:
     """What became of a URL.
 
     Attributes:
-        url: as it was asked for.
+        url: as it was asked for, or the id of a document.
         conclusion: the answer in one line.
         crawled: what the crawls know of it, and of what it was redirected to.
         documents: of it in the corpus.
@@ -38,21 +40,32 @@ class Trace:
     kept_instead: list[Document] = field(default_factory=list)
 
 
-def trace(corpus: Corpus, url: str, crawls: Mapping[str, Path], scopes: Mapping[str, Scope]) -> Trace:
+def trace(
+    corpus: Corpus,
+    url: str,
+    crawls: Mapping[str, Path],
+    scopes: Mapping[str, Scope],
+    characters: int | None = None,
+) -> Trace:
     """Find out what became of a URL.
 
     Args:
         corpus: where it is sought.
-        url: in any spelling: if it is not known, the same page with another scheme, `www.` or slash is.
+        url: in any spelling: if it is not known, the same page with another scheme, `www.` or slash is. Or an id:
+            ingested documents may have no URL.
         crawls: `urls.parquet` of each source's snapshot.
         scopes: which URLs belong to each source.
+        characters: how many of the texts to show; all if left out.
     """
-    found = Trace(url, "")
+    if _ID.fullmatch(url):
+        found = _of(corpus, Trace(url, ""), "id = $wanted", {"wanted": url}, characters)
+        return found if found.conclusion else replace(found, conclusion="unknown: no document of that id was read")
     for spellings in _spellings(url):
         crawled = _crawled(corpus, crawls, spellings)
         urls = list(dict.fromkeys([*spellings, *(row.url for row in crawled)]))
-        found = _of(corpus, url, urls, crawled)
-        if found.crawled or found.documents or found.dropped:
+        same_page = "list_contains($urls, url) OR list_contains($urls, split_part(url, '#', 1))"
+        found = _of(corpus, Trace(url, "", crawled), same_page, {"urls": urls}, characters)
+        if found.conclusion:
             return found
     return Trace(url, _unknown(url, scopes, bool(crawls)))
 
@@ -93,13 +106,24 @@ def _crawled(corpus: Corpus, crawls: Mapping[str, Path], urls: Sequence[str]) ->
     return crawled
 
 
-def _of(corpus: Corpus, url: str, urls: Sequence[str], crawled: list[CrawledUrl]) -> Trace:
-    where = "WHERE list_contains($urls, url) OR list_contains($urls, split_part(url, '#', 1)) ORDER BY id"
-    ids = corpus.rows(f"SELECT id FROM documents {where}", {"urls": urls})
-    rows = corpus.rows(f"SELECT {DROPPED}, kept FROM dropped {where}", {"urls": urls})
-    instead = corpus.documents([row["kept"] for row in rows if row["kept"]], EXCERPT)
-    dropped = [Dropped(**{name: value for name, value in row.items() if name != "kept"}) for row in rows]
-    found = Trace(url, "", crawled, corpus.documents([row["id"] for row in ids], EXCERPT), dropped, instead)
+def _of(corpus: Corpus, asked: Trace, where: str, parameters: dict[str, Any], characters: int | None) -> Trace:
+    """With the documents that a condition selects, and the conclusion."""
+    ids = corpus.rows(f"SELECT id FROM documents WHERE {where} ORDER BY id", parameters)
+    rows = corpus.rows(f"SELECT {DROPPED}, kept FROM dropped WHERE {where} ORDER BY id", parameters)
+    near = {
+        row["id"]: row["kept"]  # of what was kept for a time, and then dropped as the near-duplicate of another
+        for row in corpus.rows(
+            "SELECT id, kept FROM dropped WHERE reason = 'near-duplicate' AND list_contains(?, id)",
+            [[row["kept"] for row in rows]],
+        )
+    }
+    instead = [str(near.get(row["kept"], row["kept"])) for row in rows if row["kept"]]
+    found = replace(
+        asked,
+        documents=corpus.documents([row["id"] for row in ids], characters),
+        dropped=[Dropped(**{name: value for name, value in row.items() if name != "kept"}) for row in rows],
+        kept_instead=corpus.documents(instead, characters),
+    )
     return replace(found, conclusion=_conclusion(found))
 
 

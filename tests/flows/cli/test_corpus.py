@@ -12,7 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.cli.blocks import print_blocks, wide_console
 from flows.engine.materialize import materialize
+from flows.engine.page import Sample
 from flows.engine.stage import Context
 from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config, parse_overrides
@@ -122,6 +124,7 @@ def test_a_changed_filter_shows_what_went_and_why(config):
     assert {row["reason"] for row in told["went_examples"]} == {"too short"} == set(told["went"]["python-docs"])
     shown = run(config, "--set", STRICT, "--against", config)
     assert "min_characters: 200 → 900" in shown and f"{went} went, 0 came" in shown
+    assert document(config, "--set", STRICT, "--against", "previous", "-n", 2)["difference"] == told
     back = document(config, "--against", document(config, "--set", STRICT)["corpus"])["difference"]
     assert back["came"] == told["went"] and back["went"] == {}
 
@@ -195,6 +198,7 @@ def test_a_corpus_in_a_bucket_answers_alike(config, tmp_path, monkeypatch):
         (["0123456789abcdef"], "is not a corpus: give a configuration"),
         (["texts"], "holds no corpus"),
         (["mine.yaml", "--html", "nowhere/page.html"], "choose another place for --html"),
+        (["mine.yaml", "--against", "previous"], "is the first corpus of mine: name another"),
         (["texts", "--set", "name=x"], "--set goes with a configuration"),
     ],
 )
@@ -215,6 +219,13 @@ def test_an_artifact_of_another_stage_is_refused_and_a_damaged_one_named(config,
     with pytest.raises(UserError, match=r"is damaged: train-00000\.parquet has 100 bytes"):
         run(config)
     shard.write_bytes(whole)
+
+
+def test_a_text_is_neither_markup_nor_a_command_of_the_terminal(capsys):
+    print_blocks(wide_console(), [Sample("[red]a\x1b[2J", "b\x1b]0;c\x07\n[/]d", "http://x/\x9b")])
+    shown = capsys.readouterr().out
+    assert "[red]a\ufffd[2J" in shown and "| b\ufffd]0;c\ufffd" in shown and "| [/]d" in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
 
 
 def test_a_snapshot_is_exported_as_web_archives_and_another_artifact_is_not(config, project, tmp_path):

@@ -296,6 +296,14 @@ def test_a_url_has_an_answer_whatever_became_of_it(why, url, conclusion):
     assert why(url).conclusion == conclusion
 
 
+def test_an_id_is_traced_too_and_the_last_that_was_kept_is_named(why):
+    copy = why(id_of(200))
+    assert [row.reason for row in copy.dropped] == ["near-duplicate", "duplicate"]
+    assert {document.id for document in copy.kept_instead} == {id_of(4)}
+    assert why(id_of(5)).conclusion == "in the corpus (train)"
+    assert why(id_of(999)).conclusion == "unknown: no document of that id was read"
+
+
 def test_a_redirect_is_followed_to_its_end(why):
     found = why(f"{SITE}/old")
     assert [row.url for row in found.crawled] == [f"{SITE}/old", f"{SITE}/older", f"{SITE}/4"]
