@@ -39,9 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scraping.corpus.hashing import Hashes, Offsets, WordHashes, hash_ngrams, hash_words
+from scraping.corpus.kernels.edges import BLOCK, GAP, known_blocks, known_pages, line_hashes, line_starts
 
-BLOCK = 32  # words; what two pages of facts share by chance is a third of that
-GAP = 16  # words; a title has eight
 NGRAM = 8  # fewer words are not cut off a long line
 LONG_LINE = 64  # words
 EDGE_LINES = 32
@@ -106,12 +105,12 @@ class TemplateLearner:
             return
         self._pages.add(page)
         for counts, bottom, window in zip(self._sides, (False, True), _windows(text), strict=True):
-            words = hash_words(window)
-            lines = _edge_lines(words, _lines(words), bottom)
-            missing = (0, EDGE_LINES - len(lines.hashes))
-            counts.blocks.append(np.unique(hash_ngrams(words.hashes, BLOCK)))
-            counts.lines.append(np.pad(lines.hashes, missing))
-            counts.keys.append(np.pad(lines.keys, missing))
+            side = _side(hash_words(window), bottom)
+            lines = line_hashes(side.words, side.borders[: EDGE_LINES + 1])
+            missing = (0, EDGE_LINES - len(lines))
+            counts.blocks.append(np.unique(hash_ngrams(side.words, BLOCK)))
+            counts.lines.append(np.pad(lines, missing))
+            counts.keys.append(np.pad(side.keys[:EDGE_LINES], missing))
 
     def template(self, share: float, min_pages: int) -> Template:
         """What recurs at the edges of `share` of the pages, and of at least `min_pages` of them."""
@@ -160,20 +159,14 @@ class _Counts(NamedTuple):
     keys: list[Hashes]  # [EDGE_LINES], the word that a line begins with
 
 
-class _Lines(NamedTuple):
-    """The lines of a text. Of a line that is too long to be looked at as a whole, each word counts as a line."""
+class _Side(NamedTuple):
+    """A text from one of its edges inwards. Of a line that is too long to be looked at as a whole, each word counts as
+    a line."""
 
-    starts: Offsets  # [lines], index of the first word
+    words: Hashes  # [words]
+    borders: Offsets  # [lines + 1], the first word of each line, and the number of words
     is_word: Mask  # [lines], whether this is a word of a long line
-
-
-class _EdgeLines(NamedTuple):
-    """The first `EDGE_LINES` lines, from an edge inwards."""
-
-    hashes: Hashes  # [lines]
-    keys: Hashes  # [lines], the word that a line begins with
-    ends: Offsets  # [lines], how many words there are up to here
-    is_word: Mask  # [lines]
+    keys: Hashes  # [lines], the word that a reader meets first
 
 
 def _windows(text: str) -> tuple[str, str]:
@@ -191,16 +184,15 @@ def _template_spans(text: str, template: Template) -> tuple[bytes, list[tuple[in
     if not len(template):
         return b"", []
     head, tail = _windows(text)
-    top = hash_words(head)
+    upper = hash_words(head)
+    top = _at_edge(upper, template, bottom=False)
     if head is text:
-        sides = [_at_edge(top, template, bottom) for bottom in (False, True)]
-        return top.utf8, _spans(top, sorted(sides[0] + sides[1]))
-    bottom = hash_words(tail)
+        return upper.utf8, _spans(upper, sorted(top + _at_edge(upper, template, bottom=True)))
+    lower = hash_words(tail)
     utf8 = text.encode("utf-8", "replace")
-    offset = len(utf8) - len(bottom.utf8)
-    spans = _spans(top, _at_edge(top, template, bottom=False))
-    below = _spans(bottom, _at_edge(bottom, template, bottom=True))
-    return utf8, spans + [(offset + start, offset + end) for start, end in below]
+    offset = len(utf8) - len(lower.utf8)
+    below = _spans(lower, _at_edge(lower, template, bottom=True))
+    return utf8, _spans(upper, top) + [(offset + start, offset + end) for start, end in below]
 
 
 def _spans(words: WordHashes, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -219,74 +211,56 @@ def _spans(words: WordHashes, runs: list[tuple[int, int]]) -> list[tuple[int, in
 
 
 def _at_edge(words: WordHashes, template: Template, bottom: bool) -> list[tuple[int, int]]:
-    """The runs of words that are template as seen from one edge."""
-    known = template[template["bottom"] == bottom]
-    if not len(known) or not len(words.hashes):
-        return []
+    """The runs of words that are template as seen from one edge, in the order of the text."""
+    first = int(template["bottom"].searchsorted(True))
+    known = template[first:] if bottom else template[:first]
     count = len(words.hashes)
-    lines = _lines(words)
-    end = _end_of_lines(_edge_lines(words, lines, bottom), known)
+    if not len(known) or not count:
+        return []
+    side = _side(words, bottom)
+    end = _end_of_lines(side, known)
     runs = [(0, end)] if end else []
-    pages = _pages(hash_ngrams(words.hashes, BLOCK), known)
-    for start, stop in _blocks(pages[::-1] if bottom else pages):
+    for start, stop in _blocks(known_blocks(side.words, known, end)):
         if start > end + GAP:
             break
         runs.append((start, stop))
         end = max(end, stop)
-    if bottom:
-        runs = [(count - stop, count - start) for start, stop in runs]
-    return [run for run in (_whole_lines(words, lines, run, bottom) for run in runs) if run[0] < run[1]]
+    whole = [run for run in (_whole_lines(words, side, run, bottom) for run in runs) if run[0] < run[1]]
+    return [(count - stop, count - start) for start, stop in reversed(whole)] if bottom else whole
 
 
-def _whole_lines(words: WordHashes, lines: _Lines, run: tuple[int, int], bottom: bool) -> tuple[int, int]:
+def _side(words: WordHashes, bottom: bool) -> _Side:
+    hashes = words.hashes
+    starts, is_word = line_starts(np.frombuffer(words.utf8, np.uint8), words.starts, words.ends, LONG_LINE)
+    borders = np.append(starts, len(hashes))
+    if not bottom:
+        return _Side(hashes, borders, is_word, hashes[starts])
+    reversed_borders = np.ascontiguousarray(len(hashes) - borders[::-1])
+    return _Side(np.ascontiguousarray(hashes[::-1]), reversed_borders, is_word[::-1], hashes[starts][::-1])
+
+
+def _whole_lines(words: WordHashes, side: _Side, run: tuple[int, int], bottom: bool) -> tuple[int, int]:
     """The lines that lie in a run of words as a whole, but for fields at the end that the page's own text is at."""
-    borders = np.append(lines.starts, len(words.hashes))
-    first, last = int(np.searchsorted(borders, run[0])), int(np.searchsorted(borders, run[1], "right")) - 1
-    while first < last:
-        line = first if bottom else last - 1
-        text = words.utf8[words.starts[borders[line]] : words.ends[borders[line + 1] - 1]]
-        if lines.is_word[line] or not _FIELD.match(text.decode("utf-8")):
+    first = int(side.borders.searchsorted(run[0]))
+    last = int(side.borders.searchsorted(run[1], "right")) - 1
+    while first < last and not side.is_word[last - 1]:
+        start, stop = side.borders[last - 1], side.borders[last]
+        if bottom:
+            start, stop = len(side.words) - stop, len(side.words) - start
+        if not _FIELD.match(words.utf8[words.starts[start] : words.ends[stop - 1]].decode("utf-8")):
             break
-        first, last = (first + 1, last) if bottom else (first, last - 1)
-    return int(borders[first]), int(borders[last])
+        last -= 1
+    return int(side.borders[first]), int(side.borders[max(first, last)])
 
 
-def _lines(words: WordHashes) -> _Lines:
-    newlines = np.flatnonzero(np.frombuffer(words.utf8, np.uint8) == 10)
-    starts = np.unique(np.searchsorted(words.starts, np.append(0, newlines)))
-    starts = starts[starts < len(words.hashes)]
-    lengths = np.diff(starts, append=len(words.hashes))
-    if not (lengths > LONG_LINE).any():
-        return _Lines(starts, np.zeros(len(starts), np.bool_))
-    in_long_line = np.repeat(lengths > LONG_LINE, lengths)
-    is_start = in_long_line.copy()
-    is_start[starts] = True
-    return _Lines(np.flatnonzero(is_start), in_long_line[is_start])
-
-
-def _edge_lines(words: WordHashes, lines: _Lines, bottom: bool) -> _EdgeLines:
-    count = len(words.hashes)
-    part = slice(-EDGE_LINES, None) if bottom else slice(EDGE_LINES)
-    starts, ends, is_word = lines.starts[part], np.append(lines.starts[1:], count)[part], lines.is_word[part]
-    if not len(starts):
-        return _EdgeLines(words.hashes, words.hashes, starts, is_word)
-    first = starts[0]
-    place = np.arange(first, ends[-1]) - np.repeat(starts, ends - starts)
-    hashes = words.hashes[first : ends[-1]] * (2 * place.astype(np.uint64) + np.uint64(3))
-    combined, keys = np.add.reduceat(hashes, starts - first), words.hashes[starts]
-    if bottom:
-        return _EdgeLines(combined[::-1], keys[::-1], count - starts[::-1], is_word[::-1])
-    return _EdgeLines(combined, keys, ends, is_word)
-
-
-def _end_of_lines(lines: _EdgeLines, template: Template) -> int:
+def _end_of_lines(side: _Side, known: Template) -> int:
     """How many words lie in lines that the template's pages have at this edge."""
-    is_known = _pages(_chained(lines.hashes), template) > 0
+    is_known = known_pages(_chained(line_hashes(side.words, side.borders[: EDGE_LINES + 1])), known) > 0
     count = len(is_known) if is_known.all() else int(is_known.argmin())
-    of_long_line = int(lines.is_word[:count][::-1].cumprod().sum())
-    if of_long_line < NGRAM:
-        count -= of_long_line
-    return int(lines.ends[count - 1]) if count else 0
+    of_long_line = 0
+    while of_long_line < count and side.is_word[count - 1 - of_long_line]:
+        of_long_line += 1
+    return int(side.borders[count - of_long_line if of_long_line < NGRAM else count])
 
 
 def _chained(lines: Hashes) -> Hashes:
@@ -345,10 +319,3 @@ def _blocks(pages: Offsets) -> Iterator[tuple[int, int]]:
         while len(steps) > 1 and last - steps[-1] < GAP and counts[steps[-1]] < _STEADY * counts[steps[:-1]].min():
             last = steps.pop()
         yield start, start + last - 1 + BLOCK
-
-
-def _pages(hashes: Hashes, template: Template) -> Offsets:
-    """On how many pages each of these is; 0 if it is not template."""
-    known = np.ascontiguousarray(template["hash"])
-    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return np.where(known[place] == hashes, template["pages"][place], 0)

@@ -3,6 +3,7 @@
 - `reference.py`, first: what they compute, in plain Python, with which the tests compare the kernels.
 - `characters.py`: what is known of each code point.
 - `words.py`: the words of a text, their hashes, and those of their n-grams.
+- `edges.py`: what pages of a site have in common at their edges.
 - `plain.py`: whether a text is in normal form already.
 - `fasttext.py`: the language of a text, by a fastText model.
 """

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scraping.corpus.filters import detect_language
-from scraping.corpus.kernels import reference
+from scraping.corpus.kernels import edges, reference
 from scraping.corpus.kernels.characters import every_character
 from scraping.corpus.kernels.plain import is_plain, normalized
 from scraping.corpus.kernels.words import find_words, ngrams
@@ -35,6 +35,30 @@ def test_words_and_their_hashes(utf8):
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(2, 10))
 def test_ngrams(values, n):
     assert ngrams(np.array(values, np.uint64), n).tolist() == reference.ngram_hashes(values, n)
+
+
+@given(st.text(alphabet="ab é\n\t ", max_size=60).map(str.encode), st.integers(1, 4))
+def test_lines(utf8, longest):
+    starts, ends, _ = find_words(np.frombuffer(utf8, np.uint8))
+    lines, is_word = edges.line_starts(np.frombuffer(utf8, np.uint8), starts, ends, longest)
+    assert list(zip(lines.tolist(), is_word.tolist(), strict=True)) == reference.line_starts(utf8, longest)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.sets(st.integers(0, 30)))
+def test_line_hashes(values, borders):
+    borders = sorted({0, len(values), *(border for border in borders if border < len(values))})
+    hashes = edges.line_hashes(np.array(values, np.uint64), np.array(borders, np.int64))
+    assert hashes.tolist() == reference.line_hashes(values, borders)
+
+
+@given(st.integers(0, 200), st.sets(st.integers(0, 200)), st.integers(0, 40))
+def test_blocks_near_an_edge(count, template, end):
+    words = np.arange(count, dtype=np.uint64)
+    blocks = ngrams(words, edges.BLOCK).tolist()
+    pages = {block: place + 1 for place, block in enumerate(blocks) if place in template}
+    known = np.array(sorted(pages.items()), dtype=[("hash", np.uint64), ("pages", np.int64)])
+    assert edges.known_blocks(words, known, end).tolist() == reference.known_blocks(words.tolist(), pages, end)
+    assert edges.known_pages(np.array(blocks, np.uint64), known).tolist() == [pages.get(block, 0) for block in blocks]
 
 
 @given(st.text(alphabet=TRICKY, max_size=12) | st.text(max_size=30))
