@@ -11,8 +11,9 @@ however many pages they are on. So nothing is removed but
   must have them, as signatures, legal sections and the like end pages, too. Words beside a block that are on fewer
   pages than the block are not part of it.
 
-A line goes as a whole or stays. Only lines of more than `LONG_LINE` words are cut, in texts that lost their lines. A
-field ("Status: Base") that lies between template and a page's own lines stays with these.
+A line goes as a whole or stays. Only lines of more than `LONG_LINE` words are cut, in texts that lost their lines. Two
+kinds of line stay at an edge: a field ("Status: Base") or row of a table that the page's own lines are next to, and a
+line by itself that is as short as a heading.
 
 The template is learned from a sample of at most `SAMPLE` pages per site, those with the smallest ids, and from
 `EDGE_CHARACTERS` at each edge: the memory needed is bounded, and the result does not depend on the order of the pages.
@@ -42,6 +43,7 @@ from scraping.corpus.hashing import Hashes, Offsets, WordHashes, hash_ngrams, ha
 from scraping.corpus.kernels.edges import BLOCK, GAP, known_blocks, known_pages, line_hashes, line_starts
 
 NGRAM = 8  # fewer words are not cut off a long line
+HEADING = 2  # words at most
 LONG_LINE = 64  # words
 EDGE_LINES = 32
 EDGE_CHARACTERS = 16_384
@@ -53,7 +55,7 @@ Mask = NDArray[np.bool_]
 Template = NDArray[np.void]  # sorted; of each block and of each run of lines at an edge:
 _ENTRY = np.dtype([("bottom", np.bool_), ("hash", np.uint64), ("pages", np.int64)])
 NO_TEMPLATE: Template = np.empty(0, _ENTRY)
-_FIELD = re.compile(r"\W*\w[^:：|]{0,40}[:：](?!//)\W*\w")
+_FIELD = re.compile(r"\||\W*\w[^:：|]{0,40}(?::\s|：)\W*\w")  # a row of a table, or a name and a value
 _POWERS = np.cumprod(np.full(EDGE_LINES, 0x9E3779B97F4A7C15, np.uint64))
 
 
@@ -260,7 +262,10 @@ def _end_of_lines(side: _Side, known: Template) -> int:
     of_long_line = 0
     while of_long_line < count and side.is_word[count - 1 - of_long_line]:
         of_long_line += 1
-    return int(side.borders[count - of_long_line if of_long_line < NGRAM else count])
+    if of_long_line < NGRAM:
+        count -= of_long_line
+    words = int(side.borders[count])
+    return words if count > 1 or words > HEADING else 0
 
 
 def _chained(lines: Hashes) -> Hashes:

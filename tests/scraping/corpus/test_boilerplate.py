@@ -122,6 +122,22 @@ def specification(body: str, pick: random.Random) -> tuple[str, list[str]]:
     return "\n".join([f"Kettle {pick.random()}", "Price: 45 EUR", body, *rows, body[::-1]]), rows
 
 
+def specification_first(body: str, pick: random.Random) -> tuple[str, list[str]]:
+    _, rows = specification(body, pick)
+    return "\n".join([f"Kettle {pick.random()}", *rows, body]), rows
+
+
+def table_first(body: str, pick: random.Random) -> tuple[str, list[str]]:
+    _, rows = specification(body, pick)
+    rows = ["| " + row.replace(": ", " | ") + " |" for row in rows]
+    return "\n".join([*rows, body]), rows
+
+
+def always_the_same_fields(body: str, pick: random.Random) -> tuple[str, list[str]]:
+    rows = ["Context: server config", "Status: Base", "Module: core"]
+    return "\n".join([*rows, body, *rows]), rows
+
+
 def legal_sections(body: str, pick: random.Random) -> tuple[str, list[str]]:
     severability = "If any provision of this act is held invalid, the others remain in force, and " + "so on " * 15
     sections = ["Section 7. Severability.", severability.strip(), "Section 8. Short title."]
@@ -158,6 +174,9 @@ SITES = [
     facts_at_the_end,
     facts_at_the_top,
     specification,
+    specification_first,
+    table_first,
+    always_the_same_fields,
     legal_sections,
     last_section,
     signatures,
@@ -193,6 +212,11 @@ def test_words_beside_a_menu_that_fewer_pages_have_stay():
 
 def test_a_line_goes_as_a_whole_or_stays():
     pages = [f"All pages of this site begin with these nine words: {n}.\n{body}" for n, body in enumerate(site())]
+    assert clean(pages) == pages
+
+
+def test_a_heading_that_all_pages_begin_with_stays():
+    pages = [f"SYNOPSIS\n{body}" for body in site()]
     assert clean(pages) == pages
 
 
