@@ -30,6 +30,7 @@ _KEPT = r"^of ([0-9a-f]+), similarity ([0-9.]+)"  # the detail of a duplicate: d
 DROPPED = "id, source, url, reason, detail, excerpt AS text"  # the fields of `Dropped`
 
 Row = dict[str, Any]
+_FAILURES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,16 @@ class Corpus:
         """
         try:
             return self._db.execute(sql, parameters)
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
-            raise self._unreadable(error) from error
+        except _FAILURES as error:
+            raise self._refusal(error) from error
 
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """The rows of a query, by the names of its columns."""
         result = self.execute(sql, parameters)
         try:
             values = result.fetchall()
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
-            raise self._unreadable(error) from error
+        except _FAILURES as error:
+            raise self._refusal(error) from error
         names = [column[0] for column in result.description or ()]
         return [dict(zip(names, row, strict=True)) for row in values]
 
@@ -196,8 +197,10 @@ class Corpus:
         by_id = {row["id"]: Document(**row) for row in found}
         return [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
 
-    def _unreadable(self, error: Exception) -> UserError:
+    def _refusal(self, error: Exception) -> UserError:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return UserError(f"{reason}: give the temporary folder ({tempfile.gettempdir()}, TMPDIR) more room")
         return UserError(f"the corpus in {self.folder} cannot be read ({reason}): a run with --verify builds it again")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import unified_diff
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ NOT_SEEN = "not among its documents"  # neither kept nor dropped: another crawl 
 # One row an id. Collections may hold a text several times where exact duplicates are kept.
 _KEPT = """
 SELECT id, min(source) AS source, count(*) AS number, min(split) AS split, min(hash(text)) AS content
-FROM {prefix}documents GROUP BY id
+FROM {prefix}documents WHERE id >= $first AND id < $last GROUP BY id
 """
 _COMPARED = f"""
-CREATE OR REPLACE TEMP TABLE compared AS
 SELECT coalesce(a.id, b.id) AS id, coalesce(a.source, b.source) AS source,
   coalesce(a.number, 0) AS before, coalesce(b.number, 0) AS after,
-  a.split AS split_before, b.split AS split_after, a.content IS DISTINCT FROM b.content AS differs
+  coalesce(a.split != b.split, false) AS resplit, a.content IS DISTINCT FROM b.content AS differs
 FROM ({_KEPT.format(prefix="other_")}) a FULL JOIN ({_KEPT.format(prefix="")}) b ON a.id = b.id
 """
+_PART = 500_000  # documents of both that are compared at once: shards are sorted by id, so that each is read once
 _REASONS = "(SELECT id, min(reason) AS reason, min_by(detail, reason) AS detail FROM {prefix}dropped GROUP BY id)"
 
 
@@ -79,7 +80,7 @@ def difference(corpus: Corpus, before: Path, sampling: Sampling) -> Difference:
         UserError: `before` holds no corpus, or neither has such a source.
     """
     corpus.attach(before, "other_")
-    corpus.execute(_COMPARED)
+    _compare(corpus)
     if sampling.source is not None:
         if not corpus.rows("SELECT 1 FROM compared WHERE source = ? LIMIT 1", [sampling.source]):
             corpus.check(source=sampling.source)
@@ -87,7 +88,7 @@ def difference(corpus: Corpus, before: Path, sampling: Sampling) -> Difference:
     [total] = corpus.rows(
         "SELECT coalesce(sum(before), 0)::BIGINT AS before, coalesce(sum(after), 0)::BIGINT AS after,"
         " coalesce(sum(least(before, after)) FILTER (NOT differs), 0)::BIGINT AS same,"
-        " count(*) FILTER (split_before != split_after) AS resplit FROM compared"
+        " count(*) FILTER (resplit) AS resplit FROM compared"
     )
     changed = corpus.rows(
         "SELECT source, sum(least(before, after))::BIGINT AS number FROM compared"
@@ -103,6 +104,16 @@ def difference(corpus: Corpus, before: Path, sampling: Sampling) -> Difference:
         came_examples=examples.moved("after > before", "", "other_"),
         changed_examples=examples.changed(),
     )
+
+
+def _compare(corpus: Corpus) -> None:
+    """Fill the table `compared`, a row for each id of either corpus, range by range of the ids."""
+    [count] = corpus.rows("SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM other_documents) AS number")
+    parts = 1 + count["number"] // _PART
+    bounds = ["", *(f"{(part << 32) // parts:08x}" for part in range(1, parts)), "~"]  # "~" is behind all digits
+    for number, (first, last) in enumerate(pairwise(bounds)):
+        into = "INSERT INTO compared" if number else "CREATE OR REPLACE TEMP TABLE compared AS"
+        corpus.execute(f"{into} {_COMPARED}", {"first": first, "last": last})
 
 
 def _moved(corpus: Corpus, more: str, fewer: str, dropped_by: str) -> dict[str, dict[str, int]]:

@@ -55,8 +55,8 @@ def duplicates(corpus: Corpus, sampling: Sampling) -> Duplicates:
     corpus.execute(_GROUPED, [sampling.source, sampling.source])
     [total] = corpus.rows("SELECT count(DISTINCT root) AS groups, count(*) AS dropped FROM grouped")
     sources = corpus.rows(
-        "SELECT grouped.source, kept.source AS kept, count(*) AS number FROM grouped"
-        " JOIN (SELECT DISTINCT id, source FROM documents) kept ON kept.id = grouped.root"
+        "WITH kept AS (SELECT DISTINCT id, source FROM documents WHERE id IN (SELECT root FROM grouped))"
+        " SELECT grouped.source, kept.source AS kept, count(*) AS number FROM grouped JOIN kept ON kept.id = root"
         " GROUP BY ALL ORDER BY number DESC, grouped.source, kept.source"
     )
     roots = corpus.rows(

@@ -8,6 +8,9 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from scraping import warc
+from scraping.collections.config import IngestConfig
+from scraping.collections.ingest import ingest
+from scraping.shards import read_rows, shards
 from scraping.warc import write_warc
 from textmill.errors import UserError
 
@@ -87,6 +90,19 @@ def test_the_same_snapshot_gives_the_same_bytes_and_a_full_file_is_followed_by_a
     assert all(of_file[0][0].rec_type == "warcinfo" and len(of_file) > 1 for of_file in records)
     urls = [record.rec_headers["WARC-Target-URI"] for of_file in records for record, _ in of_file[1:]]
     assert set(urls) > pages.keys() and len(urls) == 2 * len(pages) + 1
+
+
+@pytest.mark.long
+def test_what_was_exported_is_a_collection_to_ingest(site, page, make_source, run_crawl, tmp_path):
+    text = "A page of some length about rivers, stones and the letters that a captain wrote home in winter. " * 5
+    site.routes["/"] = page("/other", text=text)
+    site.routes["/other"] = page(text=text.replace("rivers", "harbours"))
+    pages = run_crawl(make_source())
+    write_warc(tmp_path / "out", tmp_path / "archive")
+    ingest(IngestConfig(path=str(tmp_path / "archive"), name="archive"), tmp_path / "ingested")
+    documents = {row["url"]: row["text"] for row in read_rows(shards(tmp_path / "ingested"))}
+    assert documents.keys() == pages.keys()
+    assert "harbours" in documents[site.url("/other")]
 
 
 def test_what_is_no_snapshot_and_a_folder_in_use_are_refused(snapshot, tmp_path):

@@ -184,6 +184,21 @@ def test_the_difference_of_two_corpora_adds_up_and_says_why(tmp_path):
     assert "-Menu" in changed.diff and "+The text." not in changed.diff
 
 
+def test_corpora_that_are_compared_part_by_part_differ_as_at_once(tmp_path, monkeypatch):
+    def spread(number):  # ids over the whole range
+        return {**document(number), "id": f"{number * 0x0F0F0F0F % 2**32:08x}{number:024x}"}
+
+    before = write_corpus(tmp_path / "before", [spread(number) for number in range(40)])
+    after = write_corpus(tmp_path / "after", [spread(number) for number in range(10, 60)])
+    found = []
+    for part in (1_000_000, 7):
+        monkeypatch.setattr("scraping.explorer.difference._PART", part)
+        with Corpus(after) as corpus:
+            found.append(difference(corpus, before, Sampling(100)))
+    assert found[0] == found[1]
+    assert (found[1].same, found[1].went, found[1].came) == (30, {"site": {NOT_SEEN: 10}}, {"site": {NOT_SEEN: 20}})
+
+
 def test_copies_of_a_text_are_counted_one_by_one(tmp_path):
     before = write_corpus(tmp_path / "before", [document(1, url=f"{SITE}/{n}") for n in range(3)])
     after = write_corpus(tmp_path / "after", [document(1)], left_out=[dropped(1, "duplicate", of(1))] * 2)
