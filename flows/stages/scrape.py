@@ -81,6 +81,7 @@ class Scrape(Stage[Source]):
         yield Bars("change since the last crawl", stats["changes"])
         yield Bars("left out", stats["skipped"])
         yield Bars("failed", stats["failed"])
+        yield Bars("reserved from training by their owners", stats.get("reserved", {}))
         if unread := stats.get("unread_sitemaps"):
             yield Table(["sitemap that could not be read in full", "why"], list(unread.items()))
 

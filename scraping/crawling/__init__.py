@@ -5,10 +5,11 @@ In reading order, from the bottom up; no file imports one that comes later:
     urls          one spelling per page
     politeness    one request at a time and a pause between requests, per host, for the whole machine
     connections   one connection per host, to an address that was vetted first
+    answers       (a room) cookies, which come before fetch; reservations of owners, which come after links
     fetch         one bounded request
+    links         a page's links, canonical URL and robots directives
     robots        robots.txt by RFC 9309, and what holds where it cannot be had
     sitemap       what a site lists by itself
-    links         a page's links, canonical URL and robots directives
     scope         which URLs belong to a source, and which are traps
     source        the declaration of a site: its settings, read from YAML
     frontier      every URL of a crawl and what became of it, in SQLite

@@ -47,6 +47,9 @@ hosts: [{hosts}]               # other hosts' pages are not fetched; *.example.o
 contact: {contact}
 delay: {delay}                       # seconds between requests to a host
 
+# Pages that their owners reserve from training (noai, TDM reservation, Content-Signal: ai-train=no) are left out.
+# reservations: report         # keep them, and only report which they are
+
 limits:
   pages: 10000                 # stop after so many pages
   depth: 20                    # links between a start URL and a page

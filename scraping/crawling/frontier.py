@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS urls (
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before REAL NOT NULL DEFAULT 0,  -- seconds since the epoch: when it may be asked for again
     outcome TEXT,             -- NULL: queued; stored, redirected, skipped, failed
-    reason TEXT,              -- why it was skipped or failed; where it was redirected to
+    reason TEXT,              -- why it was skipped or failed; where it was redirected to; how a stored page is reserved
     unfinished INTEGER NOT NULL DEFAULT 0,  -- whether the next crawl is to ask again although this one has ended
     status INTEGER,           -- of the last answer
     change TEXT,              -- of a stored page: new, changed, unchanged, kept
@@ -95,6 +95,7 @@ class PageBody:
     sha256: str
     body: bytes
     canonical: str | None = None  # another URL that the page names as its canonical one
+    reserved: str | None = None  # how its owner reserves it from training, although it is stored
 
 
 class Frontier:
@@ -278,7 +279,7 @@ class Frontier:
         row = (item.id, page.fetched_at, page.content_type, page.etag, page.last_modified, page.sha256, page.body)
         with self._transaction():
             self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, page.canonical))
-            self._finish(item, "stored", None, status, unfinished=change == "kept")
+            self._finish(item, "stored", page.reserved, status, unfinished=change == "kept")
             self._db.execute(
                 "UPDATE urls SET change = ?, bytes = ?, canonical = ? WHERE id = ?",
                 (change, len(page.body), page.canonical, item.id),

@@ -19,7 +19,7 @@ from scraping.crawling.urls import resolve
 from scraping.extraction.charset import decode_as, encoding_of
 from scraping.extraction.sniff import HTML_TYPES, VAGUE_TYPES, mime_type
 
-__all__ = ["MAX_LINKS", "ParsedPage", "RobotsDirectives", "parse_page", "skip_reason"]
+__all__ = ["MAX_LINKS", "ParsedPage", "RobotsDirectives", "parse_page", "skip_reason", "tdm_value"]
 
 MAX_LINKS = 10_000  # of one page; a site's largest index has fewer, a trap has more
 _MAX_NESTING = 20_000  # as `_nesting` counts, which also counts what old pages leave open: cells, paragraphs, breaks
@@ -37,10 +37,12 @@ _VALUED_DIRECTIVES = {"unavailable_after", "max-snippet", "max-image-preview", "
 
 @dataclass(slots=True)
 class RobotsDirectives:
-    """What a page's owner asks of crawlers: not to keep its text (`noindex`), not to follow its links (`nofollow`)."""
+    """What a page's owner asks of crawlers: not to keep its text (`noindex`), not to follow its links (`nofollow`), not
+    to train on it (`reserved`: by which word)."""
 
     noindex: bool = False
     nofollow: bool = False
+    reserved: str | None = None
 
     @classmethod
     def of_headers(cls, values: list[str], agent: str) -> RobotsDirectives:
@@ -70,6 +72,8 @@ class RobotsDirectives:
                     self.nofollow = True
                 case "none":
                     self.noindex = self.nofollow = True
+                case "noai" | "noimageai" as word:
+                    self.reserved = self.reserved or word
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ class ParsedPage:
     nofollow_links: list[str] = field(default_factory=list)
     canonical: str | None = None
     directives: RobotsDirectives = field(default_factory=RobotsDirectives)
+    tdm_reservation: bool | None = None  # what its `<meta>` says of text and data mining
 
 
 def parse_page(response: Response, agent: str) -> ParsedPage:
@@ -114,8 +119,15 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
                     followed[target] = None
             case "meta" if _word(attributes.get("name")) in ("robots", agent.lower()):
                 page.directives.add(attributes.get("content") or "")
+            case "meta" if _word(attributes.get("name")) == "tdm-reservation":
+                page.tdm_reservation = tdm_value(attributes.get("content"))
     page.links, page.nofollow_links = list(followed), [url for url in nofollow if url not in followed]
     return page
+
+
+def tdm_value(value: str | None) -> bool | None:
+    """What a TDM reservation says: 1 reserves, 0 does not, and anything else says nothing."""
+    return {"1": True, "0": False}.get((value or "").strip())
 
 
 def skip_reason(response: Response) -> str | None:

@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 
 from selectolax.lexbor import LexborHTMLParser
 
+from scraping.crawling.answers.reservations import (
+    TDM_FILE,
+    PathRules,
+    fetch_tdm_rules,
+    page_reservation,
+    signal_reservation,
+)
 from scraping.crawling.crawl import open_fetcher
 from scraping.crawling.fetch import Fetcher, FetchError, ForbiddenAddressError, Request, Response
 from scraping.crawling.links import parse_page, skip_reason
@@ -68,6 +75,7 @@ class Preview:
     def __init__(self, source: Source):
         self.source, self.scope = source, source.scope()
         self._robots: dict[str, RobotsTxt] = {}  # by origin
+        self._tdm: dict[str, PathRules] = {}  # by origin
         self._resources = ExitStack()
         self._fetcher: Fetcher  # while the context is entered
 
@@ -133,6 +141,8 @@ class Preview:
             robots = self._robots_txt(url)
             if not robots.allows(url):
                 return PagePreview(url, "robots.txt")
+            if self.source.reservations == "obey" and (reserved := signal_reservation(url, robots)):
+                return PagePreview(url, reserved)
             request = Request(
                 url,
                 delay=self.source.request_delay(robots.crawl_delay),
@@ -156,8 +166,12 @@ class Preview:
     def _read(self, response: Response) -> PagePreview:
         parsed = parse_page(response, self.source.user_agent)
         page = PagePreview(response.url, "stored", response.status, response=response)
+        origin = origin_of(response.url)
+        reserved = page_reservation(parsed, response, self._robots[origin], self._tdm_rules(origin))
         if parsed.directives.noindex:
             page.outcome = "noindex"
+        elif reserved:
+            page.outcome = reserved if self.source.reservations == "obey" else f"stored, although {reserved}"
         elif parsed.canonical not in (None, response.url):
             page.outcome = f"stored, unless its canonical page {parsed.canonical} is"
         try:
@@ -185,6 +199,14 @@ class Preview:
         if origin not in self._robots:
             self._robots[origin] = fetch_robots(url, self._fetcher, self.source.user_agent, self.source.delay)
         return self._robots[origin]
+
+    def _tdm_rules(self, origin: str) -> PathRules:
+        if origin not in self._tdm:
+            robots = self._robots[origin]
+            delay, seconds = self.source.request_delay(robots.crawl_delay), self.source.limits.seconds
+            is_allowed = robots.allows(f"{origin}{TDM_FILE}")
+            self._tdm[origin] = fetch_tdm_rules(origin, self._fetcher, delay, seconds) if is_allowed else PathRules()
+        return self._tdm[origin]
 
     def _sitemap_delay(self, url: str) -> float | None:
         """The delay for a sitemap; None if it may not be fetched."""

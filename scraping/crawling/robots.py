@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from protego import Protego
 
+from scraping.crawling.answers.reservations import PathRules, parse_content_signals
 from scraping.crawling.fetch import (
     Fetcher,
     FetchError,
@@ -62,6 +63,7 @@ class RobotsTxt:
     agent: str
     rules: Protego
     summary: str  # how the rules came about, to be shown
+    signals: PathRules  # what it reserves from training
     fetched: float = field(default_factory=time.monotonic)
 
     def allows(self, url: str) -> bool:
@@ -128,15 +130,21 @@ def _allow_all(agent: str, reason: str) -> RobotsTxt:
 
 def parse_robots(body: bytes, agent: str, summary: str = "rules found") -> RobotsTxt:
     """The rules for `agent` from the bytes of a robots.txt; lines that make no sense are skipped, as the RFC asks."""
-    return RobotsTxt(agent, Protego.parse(_sanitize(body)), summary)
+    lines = _lines(body)
+    return RobotsTxt(agent, Protego.parse(_sanitize(lines)), summary, parse_content_signals(lines, agent))
 
 
-def _sanitize(body: bytes) -> str:
-    """Settle what Protego reads otherwise than the RFC: byte order mark, size, unknown lines, versions after agents."""
+def _lines(body: bytes) -> list[str]:
+    """The lines of a robots.txt, without a byte order mark and up to the size limit."""
     if len(body) > MAX_BYTES:
         body = body[: body.rfind(b"\n", 0, MAX_BYTES)]  # half a line may say the contrary
+    return re.split(r"\r\n?|\n", body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace"))
+
+
+def _sanitize(found: list[str]) -> str:
+    """Settle what Protego reads otherwise than the RFC: unknown lines, versions after agents."""
     lines = []
-    for line in re.split(r"\r\n?|\n", body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")):
+    for line in found:
         match = _LINE.match(line)
         name = _FIELDS.get(match[1].lower()) if match else None
         if match is None or name is None:

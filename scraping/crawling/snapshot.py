@@ -27,6 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from scraping.crawling.answers.reservations import RESERVED
 from scraping.crawling.frontier import Frontier, PageBody
 from scraping.crawling.urls import host_of, origin_of
 from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parquet, read_rows, shards, write_shard
@@ -41,7 +42,7 @@ URLS = pa.schema(
     [
         ("url", pa.string()),
         ("outcome", pa.string()),  # stored, redirected, skipped, failed; null: not found in this crawl
-        ("reason", pa.string()),  # why it was skipped or failed; where it was redirected to
+        ("reason", pa.string()),  # why it was skipped or failed; where it was redirected to; how a page is reserved
         ("status", pa.int32()),
         ("change", pa.string()),  # new, changed, unchanged, kept (could not be asked for); vanished: no longer stored
         ("depth", pa.int32()),
@@ -218,6 +219,9 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
         "limits_met": _limits_met(frontier),
         "hosts": _hosts(frontier),
         "given_up": _noted(frontier, GIVEN_UP),
+        "reserved": _counts(
+            frontier, f"SELECT reason, count(*) FROM urls WHERE reason LIKE '{RESERVED}%' GROUP BY 1"
+        ),
         "unread_sitemaps": _noted(frontier, UNREAD_SITEMAP),
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,

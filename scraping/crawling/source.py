@@ -109,6 +109,10 @@ class Source(BaseModel, extra="forbid"):
     backoff: float = execution_only(2.0, gt=0, description="Seconds to wait after a failure; doubles each time")
     limits: Limits = Field(Limits(), description="Bounds of a crawl")
     sitemaps: bool = Field(True, description="Also begin with what the site's sitemaps list")
+    reservations: Literal["obey", "report"] = Field(
+        "obey",
+        description="Pages that owners reserve from training (noai, TDM, Content-Signal): leave out, or only say",
+    )
     private_addresses: bool = Field(False, description="Also connect to addresses that are not public")
     serve: Literal["python-docs"] | None = Field(None, description="Site that Textmill itself serves during the crawl")
     extractor: Extractor = execution_only(ArticleExtractor(), description="How to read a page")

@@ -7,6 +7,13 @@ import logging
 import time
 from itertools import islice
 
+from scraping.crawling.answers.reservations import (
+    TDM_FILE,
+    PathRules,
+    fetch_tdm_rules,
+    page_reservation,
+    signal_reservation,
+)
 from scraping.crawling.connections import OriginUnreachable
 from scraping.crawling.fetch import (
     FetchError,
@@ -56,6 +63,8 @@ class OriginWorker:
         self.source, self.frontier, self.fetcher = state.source, state.frontier, state.fetcher
         self.rests_until = 0.0
         self._robots: RobotsTxt | None = None
+        self._robots_seconds = min(self.source.limits.seconds, _MAX_ROBOTS_SECONDS)
+        self._tdm: PathRules | None = None
         self._troubles = 0  # failures in a row that are the origin's
         self._broken = 0  # answers in a row that were of no use
         self._ever_answered = False
@@ -105,8 +114,11 @@ class OriginWorker:
         except RobotsUnreachable as error:
             self.state.count_error(str(error))
             return self._trouble(str(error), error.retry_after)
-        if not robots.allows(item.url):
-            self.frontier.skip(item, "robots.txt")
+        reason = None if robots.allows(item.url) else "robots.txt"
+        if self.source.reservations == "obey":
+            reason = reason or signal_reservation(item.url, robots)
+        if reason:
+            self.frontier.skip(item, reason)
             return 0.0
         previous = self.state.previous.get(item.url)
         try:
@@ -123,7 +135,7 @@ class OriginWorker:
             return self._put_back(item, f"status {response.status}", response)
         self._count_success()
         self.state.count_answer()
-        self._record(item, response, previous)
+        self._record(item, response, previous, robots)
         return 0.0
 
     def _ask(self, url: str, robots: RobotsTxt, previous: PreviousPage | None = None) -> Response:
@@ -140,10 +152,10 @@ class OriginWorker:
 
     # --- what an answer holds ---
 
-    def _record(self, item: QueuedUrl, response: Response, previous: PreviousPage | None) -> None:
+    def _record(self, item: QueuedUrl, response: Response, previous: PreviousPage | None, robots: RobotsTxt) -> None:
         status = response.status
         if status == 304 and previous:
-            self._store(item, response, self.state.previous.body(previous), previous)
+            self._store(item, response, self.state.previous.body(previous), previous, robots)
         elif response.location is not None:
             self._redirect(item, response, resolve(item.url, response.location))
         elif status != 200:
@@ -151,19 +163,27 @@ class OriginWorker:
         elif response.skip_reason or not is_html(response.body, response.content_type):
             self.frontier.skip(item, response.skip_reason or "not HTML", status)
         else:
-            self._store(item, response, _body_of(response), previous)
+            self._store(item, response, _body_of(response), previous, robots)
 
-    def _store(self, item: QueuedUrl, response: Response, body: PageBody, previous: PreviousPage | None) -> None:
+    def _store(
+        self, item: QueuedUrl, response: Response, body: PageBody, previous: PreviousPage | None, robots: RobotsTxt
+    ) -> None:
         """Store a page and add its links, as far as its owner agrees. After a 304, `body` is the previous one."""
         headers = response.headers.copy()
         headers["Content-Type"] = body.content_type
-        page = parse_page(Response(item.url, 200, headers, body.body), self.source.user_agent)
+        answer = Response(item.url, 200, headers, body.body)
+        page = parse_page(answer, self.source.user_agent)
         links = self._links(page, item)
-        if page.directives.noindex:
-            self.frontier.skip(item, "noindex", response.status, links)
+        body.reserved = page_reservation(page, answer, robots, self._tdm_rules(robots))
+        reason = "noindex" if page.directives.noindex else None
+        if self.source.reservations == "obey":
+            reason = reason or body.reserved
+        if reason:
+            self.frontier.skip(item, reason, response.status, links)
             return
         body.canonical = self._canonical(page, item, links)
-        if RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), self.source.user_agent).nofollow:
+        directives = RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), self.source.user_agent)
+        if directives.nofollow or body.reserved:
             body.etag = body.last_modified = None  # a 304 need not repeat the header: next time, ask for the whole page
         change = "new" if previous is None else "unchanged" if previous.sha256 == body.sha256 else "changed"
         self.frontier.store(item, response.status, change, body, links)
@@ -218,15 +238,25 @@ class OriginWorker:
             except ForbiddenAddressError as error:
                 raise HostGivenUp(str(error), permanent=True) from error
             self._count_success()
+            self._tdm = None
             self._seed_sitemaps(self.origin, self._robots)
         return self._robots
 
     def _fetch_robots(self, url: str) -> RobotsTxt:
         """The rules that hold for `url`; the pause that they ask for begins at once."""
-        seconds = min(self.source.limits.seconds, _MAX_ROBOTS_SECONDS)
-        robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay, seconds)
+        robots = fetch_robots(url, self.fetcher, self.source.user_agent, self.source.delay, self._robots_seconds)
         self.fetcher.gate(host_of(url)).pause(self._delay(robots, host_of(url)))
         return robots
+
+    def _tdm_rules(self, robots: RobotsTxt) -> PathRules:
+        """The origin's rules about text and data mining, which are fetched when the first page is there."""
+        if self._tdm is None:
+            delay = self._delay(robots, self.host)
+            is_allowed = robots.allows(f"{self.origin}{TDM_FILE}")
+            self._tdm = (
+                fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds) if is_allowed else PathRules()
+            )
+        return self._tdm
 
     def _seed_sitemaps(self, origin: str, robots: RobotsTxt) -> None:
         """Once a crawl: put what the site's sitemaps list into the queue, the most important URLs first."""

@@ -54,8 +54,9 @@ class Site:
         return f"http://{self.host}{path}"
 
     def paths(self) -> list[str]:
-        """What was asked for, in order, but for robots.txt and the default sitemap."""
-        return [hit.path for hit in self.log if hit.path not in ("/robots.txt", "/sitemap.xml")]
+        """What was asked for, in order, but for what a crawl asks every site for."""
+        asked_always = ("/robots.txt", "/sitemap.xml", "/.well-known/tdmrep.json")
+        return [hit.path for hit in self.log if hit.path not in asked_always]
 
     def close(self) -> None:
         self._server.shutdown()

@@ -1,4 +1,5 @@
 """What a server's answer says to a crawler besides its text.
 
 cookies       what a host wants to be told again, within one crawl
+reservations  which pages may be read, but not be kept for training
 """

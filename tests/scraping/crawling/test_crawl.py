@@ -413,7 +413,7 @@ def test_delay_between_all_requests(site, page, answer, make_source, run_crawl):
     site.routes["/a"] = page()
     site.routes["/r"] = answer(status=301, headers={"Location": "/a"})
     run_crawl(make_source(delay=0.1))
-    assert len(site.log) == 6
+    assert len(site.log) == 7
     assert_polite(site.log, 0.1)
     assert len({hit.connection for hit in site.log}) == 1
 
