@@ -30,7 +30,7 @@ from scraping.collections.files import check_contents, local_files
 from scraping.collections.layouts import Unit, unit_of, units
 from scraping.collections.names import named_layout
 from scraping.collections.remote import COMMON_CRAWL, fetch_files, fetch_listed, is_path_list, is_remote
-from scraping.collections.skipped import SKIPPED, Skipped, Tally, by_reason, unread
+from scraping.collections.skipped import SKIPPED, Skipped, Tally, beside, by_reason, unread
 from scraping.collections.sniff import NotCollection
 from scraping.shards import DOCUMENTS, SHARD_BYTES, ShardWriter, shards
 from textmill.addresses import expand
@@ -55,15 +55,15 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
         _tidy_up(journal, downloads, spool)
         return
     address = expand(config.path)
-    files: Iterable[Path]
-    beside: list[Path] = []
+    files: Iterable[Path | Skipped]
+    others: list[Path] = []
     if is_remote(address):
         files = fetch_files(address, downloads, progress)
     else:
-        files, beside = local_files(config.path)
-        check_contents(files, config.text_column)
-        if len(files) == 1 and is_path_list(files[0].name):
-            files = fetch_listed(files[0], COMMON_CRAWL, downloads, progress)
+        files, others = here = local_files(config.path)
+        check_contents(here.read, config.text_column)
+        if len(here.read) == 1 and is_path_list(here.read[0].name):
+            files = fetch_listed(here.read[0], COMMON_CRAWL, downloads, progress)
     out.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     shutil.rmtree(spool, ignore_errors=True)  # of a killed run
@@ -72,7 +72,7 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
     tally = Tally(out / SKIPPED, journal.skipped)
     with ShardWriter(out, "part", DOCUMENTS, first=journal.shards, shard_bytes=1 << 62) as writer:
         documents = _Documents(writer, journal.counts, tally, config.limit, progress)
-        source = _Source(files, beside, config, spool)
+        source = _Source(files, others, config, spool)
         reader = HERE if config.limit else executor  # of a limit's units, most of what is read ahead would be left over
         with closing(source.read(reader, skip=journal.units)) as read:
             for position, tables in enumerate(read, start=journal.units + 1):
@@ -123,9 +123,10 @@ def _check_share(config: IngestConfig, counts: Counter[str], tally: Tally, where
 class _Source:
     """The units of a collection."""
 
-    def __init__(self, files: Iterable[Path], beside: list[Path], config: IngestConfig, spool: Path) -> None:
-        self._files, self._beside, self._config = files, beside, config
-        here = [*files, *beside] if isinstance(files, list) else []
+    def __init__(self, files: Iterable[Path | Skipped], others: list[Path], config: IngestConfig, spool: Path) -> None:
+        """`files` are to be read, or said not to be; the `others` are local ones that are not read."""
+        self._files, self._others, self._config = files, others, config
+        here = [*files, *others] if isinstance(files, list) else []
         self._root = Path(os.path.commonpath([file.parent for file in here])) if here else None
         self._archives, self._tables = spool / "archives", spool / "tables"
 
@@ -152,10 +153,17 @@ class _Source:
         """What a file is called: its place in the collection."""
         return file.relative_to(self._root).as_posix() if self._root else file.name
 
+    def _unread(self, file: Path) -> Skipped:
+        name = self._name(file)
+        return unread(name, "", "linked folder") if file.is_dir() else beside(name)
+
     def _units(self) -> Iterator[Unit]:
-        if self._beside:
-            yield unit_of([unread(self._name(file), "", _why_unread(file)) for file in self._beside])
+        if self._others:
+            yield unit_of([self._unread(file) for file in self._others])
         for file in self._files:
+            if isinstance(file, Skipped):
+                yield unit_of([file])
+                continue
             name = self._name(file)
             try:
                 yield from units(file, name, self._config.text_column, self._archives)
@@ -165,12 +173,6 @@ class _Source:
                         file.unlink()  # the next run fetches it again
                     raise UserError(f"{name} is {error.seems}, not a text collection: {error.advice}.") from error
                 yield unit_of([Skipped(name, "", "not a text", error.seems)])
-
-
-def _why_unread(file: Path) -> str:
-    if file.is_dir():
-        return "linked folder"
-    return "another layout" if named_layout(file.name) else file.suffix.lower() or "without a suffix"
 
 
 class _Documents:

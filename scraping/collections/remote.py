@@ -7,9 +7,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urljoin
 
-from scraping.collections.names import files_of_one_layout, is_data
+from scraping.collections.names import files_of_one_layout, is_data, is_hidden
+from scraping.collections.skipped import Skipped, beside
 from textmill.errors import Unavailable, UserError
 from textmill.files import atomic_write
 from textmill.progress import Progress
@@ -61,8 +63,9 @@ def check_reachable(path: str) -> None:
         raise _unreachable(path, error) from error
 
 
-def fetch_files(path: str, folder: Path, progress: Progress) -> Iterator[Path]:
-    """The files at `path`, fetched one after the other; in `folder` a download that broke off goes on.
+def fetch_files(path: str, folder: Path, progress: Progress) -> Iterator[Path | Skipped]:
+    """The files at `path`, fetched one after the other; in `folder` a download that broke off goes on. Those of a data
+    set that are not read come as `Skipped`.
 
     Raises:
         UserError, Unavailable: as `check_reachable` raises them.
@@ -118,8 +121,17 @@ def fetch_listed(paths: Path, base: str, folder: Path, progress: Progress) -> It
             raise _unreachable(url, error) from error
 
 
-def _hub_files(path: str, pinned: str | None = None) -> tuple[str, str, list[str]]:
-    """Repository, revision and files of hf://datasets/OWNER/NAME[@REVISION][/FOLDER], as of `pinned` if given."""
+class _DataSet(NamedTuple):
+    """What a data set on the hub holds, as of a revision: the files to read, and the others."""
+
+    repository: str
+    revision: str
+    files: list[str]
+    others: list[str]
+
+
+def _hub_files(path: str, pinned: str | None = None) -> _DataSet:
+    """The data set at hf://datasets/OWNER/NAME[@REVISION][/FOLDER], as of `pinned` if given."""
     match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", path)
     if not match:
         raise UserError(f"{path} is not a data set on the hub: write hf://datasets/OWNER/NAME.")
@@ -134,17 +146,19 @@ def _hub_files(path: str, pinned: str | None = None) -> tuple[str, str, list[str
     files = files_of_one_layout(names)
     if not files:
         raise UserError(f"{path} holds none of the layouts read here: name a data set of Parquet or archives.")
-    return repository, about.sha or "", files
+    others = [name for name in names if name not in set(files) and not is_hidden(name)]
+    return _DataSet(repository, about.sha or "", files, others)
 
 
-def _fetch_hub_files(path: str, pinned: Path) -> Iterator[Path]:
+def _fetch_hub_files(path: str, pinned: Path) -> Iterator[Path | Skipped]:
     """The files of a data set, in the hub's own cache. `pinned` keeps the revision of the first attempt: a job that is
     taken up skips what it has read, which another revision may hold elsewhere."""
-    repository, revision, files = _hub_files(path, pinned.read_text() if pinned.exists() else None)
+    repository, revision, files, others = _hub_files(path, pinned.read_text() if pinned.exists() else None)
     pinned.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(pinned, revision)
     from huggingface_hub import hf_hub_download
 
+    yield from map(beside, others)
     for name in files:
         try:
             yield Path(hf_hub_download(repository, name, revision=revision, repo_type="dataset"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from scraping.collections.names import named_layout
 from textmill.files import fsync
 
 SKIPPED = "skipped.jsonl"
@@ -42,6 +43,17 @@ class Skipped(NamedTuple):
 def unread(file: str, place: str, reason: str, detail: str = "") -> Skipped:
     """Something that does not belong to the collection, so that nothing is lost with it."""
     return Skipped(file, place, reason, detail, records=0)
+
+
+def beside(name: str) -> Skipped:
+    """A file that lies among those of a collection and is not read.
+
+    Example:
+        >>> beside("more.jsonl").reason, beside("README.md").reason
+        ('another layout', '.md')
+    """
+    suffix = PurePosixPath(name).suffix.lower() or "without a suffix"
+    return unread(name, "", "another layout" if named_layout(name) else suffix)
 
 
 class Tally:

@@ -202,3 +202,13 @@ def test_kill_9_while_downloading_and_ingesting(site, collection, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in reference.iterdir())
     for file in reference.iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+def test_an_error_page_is_refused_and_fetched_anew_the_next_time(site, collection, tmp_path):
+    server = FileServer(site, b"<!doctype html><title>Down for maintenance</title>", "/train.parquet")
+    config = IngestConfig(path=server.url)
+    with pytest.raises(UserError, match=r"train\.parquet is an HTML page"):
+        ingest(config, tmp_path / "out", quiet)
+    server.content, server.version = collection.read_bytes(), '"2"'
+    ingest(config, tmp_path / "out", quiet)
+    assert json.loads((tmp_path / "out/stats.json").read_text())["documents"] == 1_500

@@ -106,10 +106,12 @@ def test_a_data_set_on_the_hub_is_ingested_like_its_files(hub, tmp_path):
     url, files, log = hub
     finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}")
     assert finished.returncode == 0, finished.stderr
-    ingest(IngestConfig(path=str(files / "plain_text")), tmp_path / "local", lambda *_, **__: None)
-    for name in ("part-00000.parquet", "stats.json"):
+    ingest(IngestConfig(path=str(files)), tmp_path / "local", lambda *_, **__: None)
+    for name in ("part-00000.parquet", "skipped.jsonl", "stats.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
     assert not any("subsets" in path for _, path in log if "resolve" in path)
+    unread = [json.loads(line)["file"] for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert unread == ["README.md", "subsets/urlsf_subset00.tar"]
 
 
 def test_an_interrupted_job_goes_on_with_the_revision_it_began_with(hub, state, tmp_path):
@@ -122,11 +124,13 @@ def test_an_interrupted_job_goes_on_with_the_revision_it_began_with(hub, state, 
     log.clear()
     finished = run(tmp_path, url, f"hf://datasets/{REPOSITORY}")
     assert finished.returncode == 0, finished.stderr
-    ingest(IngestConfig(path=str(files / "plain_text")), tmp_path / "local", lambda *_, **__: None)
-    for name in ("part-00000.parquet", "stats.json"):
+    ingest(IngestConfig(path=str(files)), tmp_path / "local", lambda *_, **__: None)
+    for name in ("part-00000.parquet", "skipped.jsonl", "stats.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
     assert not any(LATER in path for _, path in log)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["part-00000.parquet", "stats.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in (tmp_path / "local").iterdir()
+    )
 
 
 def test_what_is_missing_or_unreachable_is_one_line(hub, tmp_path):
