@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Flow, State, flow
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_EXTRA_LOGGERS
 from pydantic import MISSING
@@ -20,6 +22,7 @@ from flows.engine.stage import Outcome
 from flows.pipeline.chain import StageName
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
+from flows.service import LOGGERS
 from flows.service.building import run_chain
 from flows.service.form import (
     COMMON,
@@ -143,5 +146,28 @@ class OneLineMistakes(logging.Filter):
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(OneLineMistakes())
-for name in PREFECT_LOGGING_EXTRA_LOGGERS.value():
-    logging.getLogger(name).setLevel(logging.INFO)  # Prefect gives them its handler, but leaves the level at WARNING
+
+
+def is_of_a_run(record: logging.LogRecord) -> bool:
+    """Whether a record can be shown with a run: it names one, or was made in one."""
+    return bool(getattr(record, "flow_run_id", None) or FlowRunContext.get() or TaskRunContext.get())
+
+
+def send_logs_to_runs() -> None:
+    """Show what our packages log with the run it is logged in, and nowhere else but on the terminal.
+
+    Prefect gives the loggers of its settings its handlers, but was imported before our settings where its own worker
+    starts a run; and it leaves their level at WARNING.
+    """
+    handlers = logging.getLogger("prefect.extra").handlers
+    for handler in handlers:
+        if isinstance(handler, APILogHandler):
+            handler.addFilter(is_of_a_run)  # or Prefect warns of it
+    for name in {*LOGGERS, *PREFECT_LOGGING_EXTRA_LOGGERS.value()}:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        for handler in handlers:
+            logger.addHandler(handler)
+
+
+send_logs_to_runs()

@@ -122,6 +122,10 @@ class Site:
     broken: bool = False
 
     @property
+    def host(self) -> str:
+        return self.address.split("/")[2]
+
+    @property
     def span(self) -> tuple[float, float]:
         """When the first request came, and the last."""
         return self.asked[0][0], self.asked[-1][0]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, TaskRu
 
 from flows.service.flows import stage_flow
 from flows.store.local import Store
+from tests.flows.conftest import PROJECT, TEXTMILL
 from textmill.errors import UserError
 
 PAGES = 8
@@ -52,6 +56,64 @@ def test_two_sites_are_crawled_at_the_same_time_each_politely(prefect_server, wr
         tasks = client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=ids)))
     assert {task.name for task in tasks} == {"scrape one", "scrape two"}
     assert len(set(ids)) == 2
+
+
+STARTED_BY_PREFECT = """
+import prefect
+import sys
+from flows.service.flows import stage_flow
+import logging, threading
+stage_flow("scrape")(config=sys.argv[1])
+threading.Thread(target=logging.getLogger("scraping").warning, args=["from outside of a run"]).start()
+"""
+
+
+@pytest.mark.parametrize("started_by", [pytest.param("textmill", marks=pytest.mark.slow), "prefect"])
+def test_what_the_threads_of_a_crawl_say_is_in_the_log_of_their_task_and_warns_of_nothing(
+    prefect_server, write_config, start_site, tmp_path, started_by
+):
+    names = {"one": "gone-one.invalid", "two": "gone-two.invalid"}
+    sources = []
+    for name, gone in names.items():
+        site = start_site(2)
+        path = tmp_path / f"{name}.yaml"
+        document = yaml.safe_load(Path(declare(tmp_path, name, site, 0.01)).read_text())
+        path.write_text(
+            yaml.safe_dump({**document, "start": [site.address, f"http://{gone}/"], "hosts": [site.host, gone]})
+        )
+        sources.append(str(path))
+    config = str(write_config(scrape={"sources": sources}))
+    command = {
+        "textmill": [TEXTMILL, "run", config, "--only", "scrape"],
+        "prefect": [sys.executable, "-c", STARTED_BY_PREFECT, config],  # as its worker does: Prefect is imported first
+    }[started_by]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_LOGGING")}
+    done = subprocess.run(
+        command, env={**environment, "PREFECT_API_URL": prefect_server}, capture_output=True, text=True, check=False,
+        timeout=300, cwd=PROJECT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out, err = done.stdout, done.stderr
+    assert err.count(f"giving up http://{names['one']}") == 1, "on the terminal once"
+    for noise in ("flow run id", "run context", "Traceback", "UserWarning", "MissingContext"):
+        assert noise not in out + err
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])), limit=200)
+        tasks = {
+            task.id: task.name
+            for task in client.read_task_runs(
+                task_run_filter=TaskRunFilter(
+                    id=TaskRunFilterId(any_=[line.task_run_id for line in lines if line.task_run_id])
+                )
+            )
+        }
+    for name, gone in names.items():
+        told = [line for line in lines if f"giving up http://{gone}" in line.message]
+        assert [tasks[line.task_run_id] for line in told] == [f"scrape {name}"], [line.message for line in lines]
+        waits = [line for line in lines if gone in line.message and "asking again" in line.message]
+        assert len(waits) == 2 and {line.level for line in waits} == {20}
 
 
 def test_only_so_many_at_once(prefect_server, write_config, start_site, tmp_path):
