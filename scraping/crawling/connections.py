@@ -1,4 +1,4 @@
-"""Connections: one per host, each to an address that was vetted first, each cut when its time is up.
+"""Connections: one per host, so many at most, each to an address that was vetted first, each cut when its time is up.
 
 They are urllib3's connections without its pool. A pool resolves a host's name by itself, so that a name could lead to a
 public address when it is checked and to a private one when it is connected to (DNS rebinding). Here a name is resolved
@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -24,8 +25,8 @@ from urllib3.exceptions import HTTPError
 from scraping.crawling.urls import host_of, origin_of
 
 __all__ = [
-    "CONNECTION_ERRORS", "Connections", "FetchError", "ForbiddenAddressError", "OriginUnreachable", "Resolver",
-    "TransientHostError", "describe", "is_global", "system_resolver",
+    "CONNECTION_ERRORS", "Address", "Connections", "FetchError", "ForbiddenAddressError", "OriginUnreachable",
+    "Resolver", "TransientHostError", "describe", "is_global", "system_resolver",
 ]  # fmt: skip
 
 CONNECTION_ERRORS = (OSError, HTTPException, HTTPError)  # what the socket, http.client and urllib3 raise
@@ -33,9 +34,10 @@ CONNECTION_ERRORS = (OSError, HTTPException, HTTPError)  # what the socket, http
 _CONNECT_SECONDS = 15.0
 _MIN_TIMEOUT = 0.1  # seconds; a socket takes 0 for "do not block"
 _WATCH_SECONDS = 0.2  # between two looks at the deadlines
+_MAX_KEPT = 64  # idle connections
 
-# (host, port) -> addresses to try, each with the port to connect to
-Resolver = Callable[[str, int], list[tuple[str, int]]]
+Address = tuple[str, int]  # IP address and port
+Resolver = Callable[[str, int], list[Address]]  # (host, port) -> where to connect to, the best first
 
 
 class FetchError(Exception):
@@ -57,6 +59,8 @@ class OriginUnreachable(TransientHostError):
 class Connections:
     """The connections of one crawler, at most one per host. Threads share it; a host is one thread's at a time.
 
+    At most `_MAX_KEPT` are kept open beyond those in use: the ones used last.
+
     Args:
         private_addresses: also connect to addresses that are not public.
         resolver: where a host is found; the system's resolver by default.
@@ -65,7 +69,8 @@ class Connections:
     def __init__(self, *, private_addresses: bool = False, resolver: Resolver | None = None):
         self._private_addresses = private_addresses
         self._resolver = resolver or system_resolver
-        self._open: dict[str, tuple[str, HTTPConnection]] = {}  # host -> origin, connection
+        self._open: OrderedDict[str, tuple[str, HTTPConnection]] = OrderedDict()  # host -> origin, connection
+        self._in_use: set[str] = set()  # hosts
         self._lock = threading.Lock()
         self._deadlines = _Deadlines()
 
@@ -78,36 +83,60 @@ class Connections:
         self.hang_up(host_of(url))
         return None
 
-    def connect(self, url: str, deadline: float) -> HTTPConnection:
-        """A new connection to the first of the host's addresses that may be contacted and answers.
-
-        Args:
-            url: normalized.
-            deadline: by `time.monotonic()`.
+    def addresses(self, url: str) -> list[Address]:
+        """Where a request may go: the address of the connection that is open, or the host's addresses that may be
+        contacted, to be tried in turn.
 
         Raises:
             ForbiddenAddressError: the host has only addresses that may not be contacted.
-            OriginUnreachable: the name cannot be resolved, or no address answers.
+            OriginUnreachable: the name cannot be resolved.
         """
-        failure = OriginUnreachable("no address")
-        for address, port in self._vetted_addresses(url):
-            connection: HTTPConnection
-            if url.startswith("https"):
-                name = urlsplit(url).hostname
-                connection = HTTPSConnection(address, port, server_hostname=name, ssl_context=_tls())
-            else:
-                connection = HTTPConnection(address, port)
+        kept = self.kept(url)
+        return [(kept.host, kept.port)] if kept else self._vetted_addresses(url)
+
+    def connect(self, url: str, address: Address, deadline: float) -> HTTPConnection:
+        """A new connection for `url`, which is normalized.
+
+        Args:
+            url: what is to be asked for over it.
+            address: one of `addresses`.
+            deadline: by `time.monotonic()`.
+
+        Raises:
+            OriginUnreachable: the address does not answer.
+        """
+        connection: HTTPConnection
+        if url.startswith("https"):
+            name = urlsplit(url).hostname
+            connection = HTTPSConnection(*address, server_hostname=name, ssl_context=_tls())
+        else:
+            connection = HTTPConnection(*address)
+        with self._lock:
+            self._open[host_of(url)] = (origin_of(url), connection)
+        try:
+            with self.limit(connection, min(_CONNECT_SECONDS, deadline - time.monotonic()), deadline):
+                connection.connect()
+        except CONNECTION_ERRORS as error:
+            self.hang_up(host_of(url))
+            raise OriginUnreachable(describe(error, deadline)) from error
+        return connection
+
+    @contextmanager
+    def in_use(self, host: str) -> Iterator[None]:
+        """Within the block, the connection to `host` is not closed to make room for others; its end makes it."""
+        with self._lock:
+            self._in_use.add(host)
+        try:
+            yield
+        finally:
             with self._lock:
-                self._open[host_of(url)] = (origin_of(url), connection)
-            try:
-                with self.limit(connection, min(_CONNECT_SECONDS, deadline - time.monotonic()), deadline):
-                    connection.connect()
-                return connection
-            except CONNECTION_ERRORS as error:
-                self.hang_up(host_of(url))
-                failure = OriginUnreachable(describe(error, deadline))
-                failure.__cause__ = error
-        raise failure
+                self._in_use.discard(host)
+                if host in self._open:
+                    self._open.move_to_end(host)
+                idle = [host for host in self._open if host not in self._in_use]
+                surplus = [self._open.pop(host)[1] for host in idle[:-_MAX_KEPT]]
+            for connection in surplus:
+                connection.close()
 
     @contextmanager
     def limit(self, connection: HTTPConnection, timeout: float, deadline: float) -> Iterator[None]:
@@ -135,7 +164,7 @@ class Connections:
         for _, connection in self._open.values():
             connection.close()
 
-    def _vetted_addresses(self, url: str) -> list[tuple[str, int]]:
+    def _vetted_addresses(self, url: str) -> list[Address]:
         parts = urlsplit(url)
         host = parts.hostname or ""
         try:
@@ -143,7 +172,9 @@ class Connections:
         except OSError as error:
             raise OriginUnreachable(f"cannot resolve {host} ({error.strerror or error})") from error
         vetted = [address for address in found if self._private_addresses or is_global(address[0])]
-        if found and not vetted:
+        if not found:
+            raise OriginUnreachable("no address")
+        if not vetted:
             raise ForbiddenAddressError(
                 f"{host} has the private address {found[0][0]}; private_addresses: true allows it"
             )
@@ -196,7 +227,7 @@ def _shut_down(connection: HTTPConnection) -> None:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 (2010): the last 32 bits are an IPv4 address
 
 
-def system_resolver(host: str, port: int) -> list[tuple[str, int]]:
+def system_resolver(host: str, port: int) -> list[Address]:
     """Addresses of `host`, in the system's order of preference.
 
     Raises:

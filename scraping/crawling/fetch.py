@@ -1,4 +1,5 @@
-"""One polite, bounded request: in its host's turn, over one connection per host, with limits on time and on bytes.
+"""One polite, bounded request: in the turn of its host and address, over one connection per host, with limits on time
+and on bytes.
 
 `Fetcher.fetch` makes exactly one request. It follows no redirect and asks no second time after an error: the crawl
 decides about both, because scope, robots.txt and the pause between requests hold for every single request.
@@ -22,14 +23,16 @@ from urllib3.exceptions import DecodeError
 from scraping.crawling.answers.cookies import Cookies
 from scraping.crawling.connections import (
     CONNECTION_ERRORS,
+    Address,
     Connections,
     FetchError,
     ForbiddenAddressError,
+    OriginUnreachable,
     Resolver,
     TransientHostError,
     describe,
 )
-from scraping.crawling.politeness import HostGate, Stopped
+from scraping.crawling.politeness import HostGate, Stopped, gate_of_address
 from scraping.crawling.urls import host_of, origin_of
 
 __all__ = ["FetchError", "Fetcher", "ForbiddenAddressError", "Request", "Response", "Stopped", "TransientHostError"]
@@ -132,21 +135,22 @@ class Fetcher:
             FetchError: a body that is over the limits or cannot be decompressed.
             Stopped: the crawl is being stopped.
         """
-        with self.gate(host_of(request.url)).turn(request.delay) as gate:
+        host = host_of(request.url)
+        with self.gate(host).turn(request.delay) as gate, self._connections.in_use(host):
             try:
-                response = self._ask(request, time.monotonic() + request.timeout)
+                response = self._ask_first_that_answers(request)
             except FetchError:
                 if self._stop.is_set():
                     raise Stopped from None
                 raise
             if gate.shared:
-                self._connections.hang_up(gate.host)
+                self._connections.hang_up(host)
             if response.status in (429, 503) and (pause := response.retry_after()):
                 gate.pause(pause)
             return response
 
     def gate(self, host: str) -> HostGate:
-        """The gate of `host` (as `urls.host_of` gives it)."""
+        """The gate of `host` (as `urls.host_of` gives it), or of an address."""
         with self._lock:
             if host not in self._gates:
                 self._gates[host] = HostGate(host, self._stop)
@@ -179,22 +183,36 @@ class Fetcher:
     def close(self) -> None:
         """Close all connections; no request may be under way."""
         self._connections.close()
-        for gate in self._gates.values():
-            gate.close()
 
-    def _ask(self, request: Request, deadline: float) -> Response:
+    def _ask_first_that_answers(self, request: Request) -> Response:
+        """Ask at the host's addresses, each in its turn, until there is a connection."""
+        addresses = self._connections.addresses(request.url)
+        seconds = request.timeout
+        for address in addresses:
+            with self.gate(gate_of_address(*address)).turn(request.delay):
+                started = time.monotonic()
+                try:
+                    return self._ask(request, address, started + seconds)
+                except OriginUnreachable:
+                    seconds -= time.monotonic() - started
+                    if address == addresses[-1] or seconds <= 0:
+                        raise
+        raise AssertionError("there is an address")
+
+    def _ask(self, request: Request, address: Address, deadline: float) -> Response:
         """Ask over the connection that is open, or over a new one."""
         host = host_of(request.url)
         kept = self._connections.kept(request.url)
         try:
             try:
-                return self._exchange(kept or self._connections.connect(request.url, deadline), request, deadline)
+                connection = kept or self._connections.connect(request.url, address, deadline)
+                return self._exchange(connection, request, deadline)
             except _NoStatusLine:
                 # The server may have closed a kept connection in the meantime: one try over a new one.
                 if not kept or time.monotonic() > deadline:
                     raise
             self._connections.hang_up(host)
-            return self._exchange(self._connections.connect(request.url, deadline), request, deadline)
+            return self._exchange(self._connections.connect(request.url, address, deadline), request, deadline)
         except BaseException:
             self._connections.hang_up(host)
             raise

@@ -1,6 +1,7 @@
-"""One request at a time and a pause between requests, per host, for all threads and processes of this machine.
+"""One request at a time and a pause between requests, per host and per address, for all threads and processes of this
+machine: many hosts may be one server.
 
-A host's gate is a small file. The thread that holds its lock may make one request, and the file's content is the
+A gate is a small file. The thread that holds its lock may make one request, and the file's content is the
 earliest time of the next. The kernel releases the lock when a process dies, and the time stays: a crawl that is killed
 and started again does not ask sooner than one that went on, and a pause that a server asked for binds every process.
 """
@@ -8,6 +9,7 @@ and started again does not ask sooner than one that went on, and a pause that a 
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import logging
 import os
 import secrets
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["MAX_PAUSE", "HostGate", "Stopped"]
+__all__ = ["MAX_PAUSE", "HostGate", "Stopped", "gate_of_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ class Stopped(Exception):
 
 
 class HostGate:
-    """The right to make requests to `host`, one at a time.
+    """The right to make requests to a host, or to an address, one at a time. Its file is open during a turn alone.
 
     Args:
-        host: `host` or `host:port`, as `urls.host_of` gives it.
+        host: `host` or `host:port`, as `urls.host_of` gives it, or what `gate_of_address` makes of an address.
         stop: when it is set, threads stop waiting for their turn.
         folder: where the gates' files are; by default a folder of this user in the machine's temporary folder.
 
@@ -56,7 +58,8 @@ class HostGate:
         self._id = secrets.randbits(64)
         self._stop = stop
         self._lock = threading.Lock()
-        self._fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = folder / name
+        self._held = -1  # the file's descriptor during a turn
 
     @contextmanager
     def turn(self, delay: float) -> Iterator[HostGate]:
@@ -75,16 +78,18 @@ class HostGate:
         try:
             yield self
         finally:
-            self._forbid_until(time.time() + delay)
+            self._forbid_until(time.time() + delay, self._held)
             self._leave()
 
     def pause(self, seconds: float) -> None:
         """Forbid requests for `seconds` (at most `MAX_PAUSE`) from now on."""
-        self._forbid_until(time.time() + min(seconds, MAX_PAUSE))
+        with self._opened() as fd:
+            self._forbid_until(time.time() + min(seconds, MAX_PAUSE), fd)
 
     def seconds_left(self) -> float:
         """Seconds until the next request may be made."""
-        return max(0.0, self._state()[0] - time.time())
+        with self._opened() as fd:
+            return max(0.0, _read(fd)[0] - time.time())
 
     @contextmanager
     def hold_if_idle(self) -> Iterator[bool]:
@@ -100,43 +105,58 @@ class HostGate:
             if idle:
                 self._lock.release()
 
-    def close(self) -> None:
-        """Close the gate's file."""
-        os.close(self._fd)
-
     def _try_enter(self, delay: float) -> float:
         """Enter and return 0, or return the seconds after which to try again."""
         if not self._lock.acquire(blocking=False):
             return _RETRY_SECONDS
+        self._held = self._open()
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._lock.release()
+            self._leave()
             return _RETRY_SECONDS
-        earliest, last_id = self._state()
+        earliest, last_id = _read(self._held)
         wait = earliest - time.time()
         if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
             self._leave()
             return wait
         self.shared = last_id not in (0, self._id)
-        self._write(time.time() + delay, self._id)  # holds even if this process dies during its request
+        _write(self._held, time.time() + delay, self._id)  # holds even if this process dies during its request
         return 0.0
 
     def _leave(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        os.close(self._held)  # and with it the lock
         self._lock.release()
 
-    def _state(self) -> tuple[float, int]:
-        data = os.pread(self._fd, _STATE.size, 0)
-        return _STATE.unpack(data) if len(data) == _STATE.size else (0.0, 0)
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def _forbid_until(self, moment: float) -> None:
-        earliest, last_id = self._state()
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = self._open()
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _forbid_until(self, moment: float, fd: int) -> None:
+        earliest, last_id = _read(fd)
         if moment > earliest:
-            self._write(moment, last_id)
+            _write(fd, moment, last_id)
 
-    def _write(self, moment: float, last_id: int) -> None:
-        os.pwrite(self._fd, _STATE.pack(moment, last_id), 0)
+
+def gate_of_address(address: str, port: int) -> str:
+    """The name of an address's gate. On loopback, where every server is this machine, each port has its own."""
+    return f"address {address} {port}" if ipaddress.ip_address(address).is_loopback else f"address {address}"
+
+
+def _read(fd: int) -> tuple[float, int]:
+    data = os.pread(fd, _STATE.size, 0)
+    return _STATE.unpack(data) if len(data) == _STATE.size else (0.0, 0)
+
+
+def _write(fd: int, moment: float, last_id: int) -> None:
+    os.pwrite(fd, _STATE.pack(moment, last_id), 0)
 
 
 def _gates_folder() -> Path:

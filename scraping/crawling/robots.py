@@ -42,7 +42,8 @@ _FIELDS = {
     "user-agent": "User-agent", "useragent": "User-agent", "user agent": "User-agent",
     "disallow": "Disallow", "dissallow": "Disallow", "dissalow": "Disallow", "disalow": "Disallow",
     "diasllow": "Disallow", "disallaw": "Disallow",
-    "allow": "Allow", "crawl-delay": "Crawl-delay", "sitemap": "Sitemap", "site-map": "Sitemap",
+    "allow": "Allow", "crawl-delay": "Crawl-delay", "request-rate": "Request-rate",
+    "sitemap": "Sitemap", "site-map": "Sitemap",
 }  # fmt: skip
 _PRODUCT_TOKEN = re.compile(r"\*|[A-Za-z_-]+")
 _NOBODY = "-"  # an agent name that no crawler has
@@ -71,8 +72,11 @@ class RobotsTxt:
 
     @property
     def crawl_delay(self) -> float | None:
-        """Seconds between requests that the file asks for. Not in the RFC, but sites rely on it."""
-        return self.rules.crawl_delay(self.agent)
+        """Seconds between requests that the file asks for, by Crawl-delay or Request-rate. Neither is in the RFC, but
+        sites rely on them. A rate for some hours of the day is kept at all hours."""
+        rate = self.rules.request_rate(self.agent)
+        asked = (self.rules.crawl_delay(self.agent), rate.seconds / rate.requests if rate and rate.requests else None)
+        return max((delay for delay in asked if delay is not None), default=None)
 
     def sitemaps(self, origin: str) -> list[str]:
         """URLs of the sitemaps that the robots.txt of `origin` names; they should be absolute, and often are not."""

@@ -13,6 +13,7 @@ from itertools import pairwise
 import pyarrow.parquet as pq
 import pytest
 
+from scraping.crawling import connections
 from scraping.crawling import crawl as crawl_module
 from scraping.crawling.crawl import crawl
 from scraping.crawling.frontier import Frontier
@@ -439,14 +440,35 @@ def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, ru
     site.routes["/"] = page("/a")
     site.routes["/a"] = page()
     run_crawl(make_source())
-    assert_polite(site.log[1:], 0.1)
+    assert_polite(site.log, 0.1)  # from the first request after robots.txt on
     site.log.clear()
     site.routes["/robots.txt"] = answer("User-agent: *\nCrawl-delay: 500")
     start = time.time()
     run_crawl(make_source(crawl_delay_cap=0.05), "capped")
     assert time.time() - start < 20
-    assert_polite(site.log[1:], 0.05)
+    assert_polite(site.log, 0.05)
     assert "asks for a Crawl-delay of 500 s; obeying 0.05 s" in caplog.text
+
+
+def test_many_hosts_at_one_address_are_one_server(site, page, make_source, run_crawl, monkeypatch):
+    port = int(site.host.split(":")[1])
+    monkeypatch.setattr(connections, "system_resolver", lambda host, _: [("127.0.0.1", port)])
+    hosts = [f"{n}.example.org" for n in range(12)]
+    site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
+    site.routes["/"] = page()
+    source = make_source(start=[f"http://{host}/" for host in hosts], hosts=[], delay=0.03, sitemaps=False)
+    assert len(run_crawl(source)) == 12
+    assert len(site.log) == 24
+    assert_polite(site.log, 0.03)
+
+
+def test_robots_txt_has_the_time_that_a_page_has(site, make_source, run_crawl):
+    site.routes["/robots.txt"] = lambda handler: time.sleep(2)
+    start = time.time()
+    with pytest.raises(Unavailable, match="no answer in time"):
+        run_crawl(make_source(limits={"seconds": 0.3}))
+    assert time.time() - start < 8
+    assert len(site.log) == 3
 
 
 @pytest.mark.long

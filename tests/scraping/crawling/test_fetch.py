@@ -3,13 +3,17 @@ import ssl
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import zstandard
 
+from scraping.crawling import connections
 from scraping.crawling.connections import is_global
 from scraping.crawling.fetch import (
     Fetcher,
@@ -236,6 +240,42 @@ def test_all_addresses_are_tried(site):
     with pytest.raises(TransientHostError, match=r"connection refused|no answer"):
         get(fetcher, "http://any.example/")
     fetcher.close()
+
+
+def test_hosts_of_one_address_take_turns(site):
+    address = [("127.0.0.1", int(site.host.split(":")[1]))]
+    fetcher = Fetcher("textmill/test", private_addresses=True, resolver=lambda host, port: address)
+
+    def slowly(handler):
+        time.sleep(0.05)
+        return "hello"
+
+    site.routes["/"] = slowly
+    requests = [Request(f"http://{n}.example/", delay=0.05, timeout=20, max_bytes=100) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert {response.status for response in pool.map(fetcher.fetch, requests)} == {200}
+    starts = sorted(hit.start for hit in site.log)
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(starts))
+    fetcher.close()
+
+
+def test_so_many_connections_are_kept_and_no_more(site, monkeypatch):
+    monkeypatch.setattr(connections, "_MAX_KEPT", 5)
+    address = [("127.0.0.1", int(site.host.split(":")[1]))]
+    fetcher = Fetcher("textmill/test", private_addresses=True, resolver=lambda host, port: address)
+    site.routes["/"] = "hello"
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for n in range(40):
+        assert get(fetcher, f"http://{n}.example/").status == 200
+    assert len(fetcher._connections._open) == 5
+    for n in range(35, 40):
+        get(fetcher, f"http://{n}.example/")
+    assert len({hit.connection for hit in site.log}) == 40, "the ones used last are kept"
+    fetcher.close()
+    deadline = time.time() + 10  # the server's ends are in this process, too
+    while len(list(Path("/proc/self/fd").iterdir())) > before + 1 and time.time() < deadline:
+        time.sleep(0.01)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
 
 
 def test_unresolvable_hosts_are_trouble(fetcher):

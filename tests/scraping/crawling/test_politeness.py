@@ -4,10 +4,11 @@ import signal
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from scraping.crawling.politeness import MAX_PAUSE, HostGate, Stopped
+from scraping.crawling.politeness import MAX_PAUSE, HostGate, Stopped, gate_of_address
 
 
 def take_turns(folder, delay: float, turns: int, results) -> None:
@@ -80,3 +81,22 @@ def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):
         pass
     assert time.time() - start < 5
     assert "example.org wants no request for 60 s: waiting" in caplog.text
+
+
+def test_gates_hold_no_file_open_beyond_a_turn(tmp_path):
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    gates = [HostGate(f"{n}.example.org", threading.Event(), tmp_path) for n in range(200)]
+    for gate in gates:
+        gate.pause(0.001)
+        with gate.turn(0):
+            assert open_files() <= before + 1
+    assert open_files() <= before
+
+
+def test_an_address_has_one_gate_but_on_loopback_each_port_is_a_server_of_its_own():
+    assert gate_of_address("192.0.2.1", 80) == gate_of_address("192.0.2.1", 443) != gate_of_address("192.0.2.2", 80)
+    assert gate_of_address("127.0.0.1", 8000) != gate_of_address("127.0.0.1", 8001)
+    assert gate_of_address("::1", 8000) == gate_of_address("::1", 8000)

@@ -148,3 +148,15 @@ def test_crawl_delay_and_sitemaps():
     assert robots.sitemaps("http://example.org") == [
         "http://cdn.example.org/s.xml", "http://example.org/t.xml", "http://example.org/u.xml",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "delay"),
+    [
+        ("Request-rate: 1/5", 5.0), ("Request-rate: 1/2m", 120.0), ("Request-rate: 4/1s", 0.25),
+        ("Crawl-delay: 3\nRequest-rate: 1/10", 10.0), ("Crawl-delay: 3\nRequest-rate: 1/1", 3.0),
+        ("Request-rate: 1/5 0900-1700", 5.0), ("Request-rate: 0/5", None), ("Request-rate: often", None),
+    ],
+)  # fmt: skip
+def test_request_rate(lines, delay):
+    assert parse_robots(f"User-agent: *\n{lines}\n".encode(), "textmill").crawl_delay == delay
