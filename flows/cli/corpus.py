@@ -36,6 +36,9 @@ def corpus(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Show the largest groups of duplicates, and what was kept of each")
     ] = False,
+    templates: Annotated[
+        bool, typer.Option("--templates", help="Show what was taken out of which sites' pages as menus and footers")
+    ] = False,
     against: Annotated[
         str | None,
         typer.Option(metavar="CORPUS", help="Show what came and went since another corpus, or `previous`, and why"),
@@ -73,6 +76,7 @@ def corpus(
             *([exploration.difference(before)] if before else []),
             *([exploration.dropped(dropped)] if dropped is not None else []),
             *([exploration.duplicates()] if duplicates else []),
+            *([exploration.templates()] if templates else []),
             *([exploration.sample()] if sample else []),
         ]
         if html:

@@ -149,6 +149,29 @@ class Exploration:
         blocks += [*map(_document, matches.found), *map(_dropped, matches.found_dropped)]
         return Answer("search", f"“{phrase}”", asdict(matches), blocks)
 
+    def templates(self) -> Answer:
+        """What was taken out of the pages as their sites' templates."""
+        from scraping.explorer.templates import removed
+
+        found = removed(self._corpus)
+        if found is None:
+            return Answer("templates", "Templates", None, [Text("This corpus does not say what was taken out.")])
+        share = found.characters / max(1, found.before)
+        blocks: list[Block] = [
+            Text(f"{found.characters:,} of {found.before:,} characters ({share:.1%}) were taken out at pages' edges.")
+        ]
+        if found.sites:
+            rows = [
+                (site["site"], site["pages"], site["changed"], f"{site['removed_share']:.1%}") for site in found.sites
+            ]
+            blocks.append(Table(("site", "pages looked at", "with a template", "its share of their text"), rows))
+        for site in found.sites[: self.sampling.number]:
+            blocks += [
+                Sample(f"Removed from {part['pages']:,} of {site['pages']:,} pages of {site['site']}", part["text"])
+                for part in site["parts"]
+            ]
+        return Answer("templates", "Templates", asdict(found), blocks)
+
     def duplicates(self) -> Answer:
         """The largest groups of duplicates, each with what was kept."""
         from scraping.explorer.duplicates import duplicates
@@ -233,6 +256,7 @@ class Exploration:
         for reason in dict.fromkeys(reason for step in self._steps() for reason in step.left_out):
             yield examples.dropped(reason)
         yield self.duplicates()
+        yield self.templates()
 
 
 @contextmanager

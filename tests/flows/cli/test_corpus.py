@@ -159,6 +159,11 @@ def test_a_url_is_traced_through_crawl_and_filters(config, project):
     assert [row["url"] for row in traced["crawled"]] == [left["url"]]
 
 
+def test_what_was_taken_out_as_templates_is_shown_by_site(config):
+    found = document(config, "--templates")["templates"]
+    assert found["before"] > found["characters"] >= 0 and "taken out at pages' edges" in run(config, "--templates")
+
+
 def test_the_page_needs_nothing_but_itself_and_texts_stay_text(config, project, tmp_path):
     page = tmp_path / "corpus.html"
     assert run(config, "--html", page).strip() == f"Wrote {page}"

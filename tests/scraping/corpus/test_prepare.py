@@ -127,6 +127,8 @@ def test_the_corpus_is_sorted_split_and_of_one_schema(built):
 def test_templates_are_gone_and_page_text_is_whole(built):
     rows = {row["url"]: row["text"] for row in corpus(built) if row["source"] == "site"}
     assert not any("Skip to main content" in text for text in rows.values())
+    [removed] = [site for site in stats(built)["templates"] if site["site"] == "site.example"]
+    assert removed["changed"] > 50 and "Skip to main content" in removed["parts"][0]["text"]
     assert all(prose(number) in rows[f"http://site.example/{number}"] for number in range(60) if number not in (3, 30))
 
 

@@ -15,6 +15,7 @@ from scraping.explorer.documents import sample, sample_dropped, search
 from scraping.explorer.duplicates import duplicates
 from scraping.explorer.left_out import sample_records, sample_urls
 from scraping.explorer.passage import NEWER, UNACCOUNTED, Origins, passage
+from scraping.explorer.templates import Removed, removed
 from scraping.explorer.trace import trace
 from scraping.shards import DOCUMENTS, DROPPED, write_shard
 from textmill.errors import UserError
@@ -341,3 +342,11 @@ def test_a_folder_without_a_corpus_and_a_damaged_file_are_said_in_one_line(tmp_p
     with pytest.raises(UserError, match="cannot be read") as told, Corpus(folder) as corpus:
         sample(corpus, Sampling(1))
     assert "\n" not in str(told.value) and str(folder) in str(told.value)
+
+
+def test_a_corpus_says_what_was_taken_out_as_templates(corpus, folder):
+    assert removed(corpus) is None
+    sites = [{"site": "a.example", "pages": 9, "changed": 8, "removed_share": 0.1, "parts": []}]
+    counts = {"characters_before_template_removal": 100, "characters_after_template_removal": 90}
+    (folder / "stats.json").write_text(json.dumps({**counts, "templates": sites}))
+    assert removed(corpus) == Removed(10, 100, sites)
