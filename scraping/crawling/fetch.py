@@ -18,8 +18,8 @@ from http.client import HTTPResponse
 
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import DecodeError
 
+from scraping.crawling.answers.compression import COMPRESSED, CUT_OFF, decompress
 from scraping.crawling.answers.cookies import Cookies
 from scraping.crawling.connections import (
     CONNECTION_ERRORS,
@@ -38,7 +38,6 @@ from scraping.crawling.urls import host_of, origin_of
 __all__ = ["FetchError", "Fetcher", "ForbiddenAddressError", "Request", "Response", "Stopped", "TransientHostError"]
 
 _CHUNK = 1 << 16  # bytes
-_COMPRESSED = ("gzip", "x-gzip", "deflate")
 # Content encodings that exist (IANA's list and what browsers know) but are not asked for. Any other name, as `none` or
 # `UTF-8`, is a mistake of the server's, and the body is as it is: browsers pass over it, too.
 _NOT_READ = {
@@ -270,29 +269,30 @@ def _declared_length(answer: BaseHTTPResponse) -> int | None:
 
 
 def _read_body(answer: BaseHTTPResponse, deadline: float, max_bytes: int) -> bytes:
-    if encoding := answer.headers.get("Content-Encoding", "").strip().lower():
-        names = [name.strip() for name in encoding.split(",")]
-        if not _NOT_READ.isdisjoint(names):
-            raise FetchError(f"content encoding {encoding}")
-        # urllib3 would take the other names for compressions.
-        answer.headers["Content-Encoding"] = ", ".join(name for name in names if name in _COMPRESSED)
+    names = [name.strip() for name in answer.headers.get("Content-Encoding", "").lower().split(",")]
+    if not _NOT_READ.isdisjoint(names):
+        raise FetchError(f"content encoding {', '.join(names)}")
     if (_declared_length(answer) or 0) > max_bytes:
         raise FetchError(f"larger than {max_bytes:,} bytes")
     chunks, size = [], 0
     try:
-        while chunk := answer.read1(_CHUNK):
+        while chunk := answer.read1(_CHUNK, decode_content=False):
             chunks.append(chunk)
             size += len(chunk)
             if size > max_bytes:
                 raise FetchError(f"larger than {max_bytes:,} bytes")
             if time.monotonic() > deadline:
                 raise TransientHostError("took too long")
-    except DecodeError as error:
-        raise FetchError("cannot be decompressed") from error
     except CONNECTION_ERRORS as error:
         if time.monotonic() > deadline:
             raise TransientHostError("took too long") from error
         raise TransientHostError("answer broke off") from error
     if time.monotonic() > deadline:
         raise TransientHostError("took too long")  # the connection was cut at its deadline: it looks like a regular end
-    return b"".join(chunks)
+    body = b"".join(chunks)
+    for name in reversed(names):  # they are in the order in which they were applied
+        if name in COMPRESSED:
+            body, problem = decompress(body, name, max_bytes)
+            if problem:
+                raise TransientHostError("answer broke off") if problem == CUT_OFF else FetchError(problem)
+    return body

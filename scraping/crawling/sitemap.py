@@ -11,7 +11,6 @@ from __future__ import annotations
 import html
 import logging
 import re
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from email.utils import parsedate_to_datetime
 
 from lxml import etree
 
+from scraping.crawling.answers.compression import decompress
 from scraping.crawling.fetch import Fetcher, FetchError, Request
 from scraping.crawling.urls import host_of, normalize, resolve
 from scraping.extraction.charset import decode
@@ -124,7 +124,11 @@ def parse_sitemap(
         base: its normalized URL, for entries without scheme and host.
         report: told what could not be read; several things, or nothing.
     """
-    text = decode(_gunzip(body, report)).lstrip("\ufeff\0 \t\r\n")
+    if body.startswith(b"\x1f\x8b"):
+        body, problem = decompress(body, "gzip", MAX_BYTES)
+        if problem:
+            report(problem)
+    text = decode(body).lstrip("\ufeff\0 \t\r\n")
     entries = _Entries(base)
     if _ROOT.search(text):
         _parse_xml(text, entries, report)
@@ -252,23 +256,3 @@ def _w3c_date(date: str) -> str:
         return parsedate_to_datetime(date).isoformat()
     except (ValueError, OverflowError):
         return ""
-
-
-def _gunzip(body: bytes, report: Callable[[str], None]) -> bytes:
-    """Undo gzip where the file itself is a .gz, of one member or several, up to the size limit."""
-    if not body.startswith(b"\x1f\x8b"):
-        return body
-    members, size = [], 0
-    while body.startswith(b"\x1f\x8b") and size < MAX_BYTES:
-        decompressor = zlib.decompressobj(wbits=31)
-        try:
-            members.append(decompressor.decompress(body, MAX_BYTES - size))
-        except zlib.error as error:
-            report(f"cannot be decompressed after {size:,} bytes ({error})")
-            return b"".join(members)
-        size += len(members[-1])
-        if not decompressor.eof:
-            report(f"larger than {MAX_BYTES:,} bytes" if size >= MAX_BYTES else "the compressed file is cut off")
-            break
-        body = decompressor.unused_data
-    return b"".join(members)

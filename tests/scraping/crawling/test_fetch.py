@@ -174,6 +174,14 @@ def test_garbage_is_trouble(site, fetcher, garbage):
         get(fetcher, site.url())
 
 
+def test_a_compressed_body_that_is_cut_off_is_trouble(site, fetcher):
+    for encoding, body in (("gzip", gzip.compress(b"text " * 1000)), ("deflate", zlib.compress(b"text " * 1000))):
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+        site.routes["/"] = lambda handler, answer=head + body[:-12]: handler.wfile.write(answer)
+        with pytest.raises(TransientHostError, match="broke off"):
+            get(fetcher, site.url())
+
+
 def test_broken_compression(site, fetcher, answer):
     site.routes["/"] = answer(b"not gzip at all", headers={"Content-Encoding": "gzip"})
     with pytest.raises(FetchError, match="cannot be decompressed"):
