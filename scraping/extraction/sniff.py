@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
-VAGUE_TYPES = (
-    "", "text/plain", "application/octet-stream", "application/xml", "text/xml",
-    "*/*", "unknown/unknown", "application/unknown", "content/unknown",
-)  # fmt: skip
+UNKNOWN_TYPES = ("", "*/*", "unknown/unknown", "application/unknown", "content/unknown")
+VAGUE_TYPES = (*UNKNOWN_TYPES, "text/plain", "application/octet-stream", "application/xml", "text/xml")
 
 _HEAD = 1024  # bytes that are looked at
 _MAX_NULS = 0.1  # of them; pages have NULs where a program wrote too much, which browsers pass over
 # The group is atomic (`?>`): comments in a row could otherwise be told apart in 2^n ways.
-_LOOKS_LIKE_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?>(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*)<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+_BEFORE = rb"(?:\xef\xbb\xbf)?\s*(?>(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*)"
+_LOOKS_LIKE_HTML = re.compile(_BEFORE + rb"<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+# Without a type, browsers also take what begins with one of these elements for a page (MIME Sniffing standard, 7.1).
+_BEGINS_WITH_ELEMENT = re.compile(
+    _BEFORE + rb"<(?:script|iframe|h1|div|font|table|a|style|title|b|br|p|meta|frameset)[\s>]", re.I | re.S
 )
 _BINARY = re.compile(
     rb"%PDF-|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!|\x7fELF|\xd0\xcf\x11\xe0|OggS|ID3|RIFF"
@@ -42,7 +43,9 @@ def is_binary(body: bytes) -> bool:
 def is_html(body: bytes, content_type: str | None) -> bool:
     """Whether a body is an HTML page: a vague header does not decide, and a wrong one does not make a page of an
     image."""
-    mime = mime_type(content_type)
+    mime, head = mime_type(content_type), body[:_HEAD]
     if is_binary(body):
         return False
-    return mime in HTML_TYPES or (mime in VAGUE_TYPES and bool(_LOOKS_LIKE_HTML.match(body[:_HEAD])))
+    if mime in HTML_TYPES or (mime in VAGUE_TYPES and _LOOKS_LIKE_HTML.match(head)):
+        return True
+    return mime in UNKNOWN_TYPES and bool(_BEGINS_WITH_ELEMENT.match(head))
