@@ -24,6 +24,11 @@ def wide_console() -> Console:
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNFOLDED)
 
 
+def print_title(console: Console, title: str) -> None:
+    """A line that begins a part."""
+    console.rule(_plain(title), align="left")
+
+
 def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
     """Draw blocks one after the other; texts stay text."""
     for block in blocks:

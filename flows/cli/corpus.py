@@ -60,7 +60,7 @@ def corpus(
     Without a question it counts: from the URLs that were found and the records that were read, step by step, to the
     documents that were kept. Each question adds an answer. Nothing is changed.
     """
-    from flows.cli.blocks import print_blocks, wide_console
+    from flows.cli.blocks import print_blocks, print_title, wide_console
     from flows.pipeline.config import parse_overrides
     from flows.pipeline.corpus import compared_corpus, find_corpus
     from flows.pipeline.exploration import explored
@@ -92,7 +92,7 @@ def corpus(
     console = wide_console()
     console.print(place.location, style="bold", markup=False, soft_wrap=True)
     for answer in answers:
-        console.rule(answer.title, align="left")
+        print_title(console, answer.title)
         print_blocks(console, answer.blocks)
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from flows.pipeline.config import load_config
 from flows.pipeline.gc import references
@@ -170,7 +172,8 @@ def records_behind(place: Place) -> Iterator[Records]:
                 name = str(origin.manifest.settings["name"])
                 crawls[name] = _copied(origin, URLS, Path(copies))
                 notes[name] = origin.manifest.incomplete
-                scopes[name] = Source.model_validate(origin.manifest.settings).scope()
+                with suppress(ValidationError):  # of a version with other settings
+                    scopes[name] = Source.model_validate(origin.manifest.settings).scope()
             else:
                 name = str(origin.stats["source"])
                 collections[name] = origin.stats

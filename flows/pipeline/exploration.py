@@ -59,9 +59,11 @@ class Exploration:
     def _steps(self) -> list[Step]:
         from scraping.explorer.passage import passage
 
-        self._corpus.check(source=self.sampling.source)
-        steps = passage(self._corpus, self._records.origins)
-        return [step for step in steps if self.sampling.source in (None, step.source)]
+        source = self.sampling.source
+        steps = [step for step in passage(self._corpus, self._records.origins) if source in (None, step.source)]
+        if not steps:
+            self._corpus.check(source=source)
+        return steps
 
     def _counts(self, steps: Sequence[Step]) -> Iterator[Block]:
         yield Table(
@@ -178,7 +180,7 @@ class Exploration:
 
         found = duplicates(self._corpus, self.sampling)
         blocks: list[Block] = [
-            Text(f"{found.dropped:,} documents were dropped as duplicates of {found.groups:,} that were kept.")
+            Text(f"{found.dropped:,} dropped as duplicates; documents that they are duplicates of: {found.groups:,}.")
         ]
         if len({source for pair in found.sources for source in pair[:2]}) > 1:
             blocks.append(Table(("dropped of", "kept of", "documents"), found.sources))
@@ -212,8 +214,8 @@ class Exploration:
         ]
         if settings:
             blocks.append(Table(("what else differs",), [(change,) for change in settings]))
-        rows = [("went", source, f"dropped: {reason}", number) for source, reason, number in _flat(found.went)]
-        rows += [("came", source, f"before, dropped: {reason}", number) for source, reason, number in _flat(found.came)]
+        rows = [("went", source, f"now {reason}", number) for source, reason, number in _flat(found.went)]
+        rows += [("came", source, f"before {reason}", number) for source, reason, number in _flat(found.came)]
         rows += [("another text", source, "", number) for source, number in found.changed.items()]
         if rows:
             blocks.append(Table(("", "source", "why", "documents"), rows))

@@ -32,7 +32,8 @@ class CrawledUrl:
         where = f", found on {self.found_on}" if self.found_on else ""
         match self.outcome:
             case "stored":
-                return f"stored as a page{answered}{where}"
+                reserved = f", {self.reason}" if self.reason else ""
+                return f"stored as a page{answered}{reserved}{where}"
             case "redirected":
                 return f"redirected{answered} to {self.reason}"
             case None if self.depth is None:

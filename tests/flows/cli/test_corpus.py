@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli.blocks import print_blocks, wide_console
+from flows.cli.blocks import print_blocks, print_title, wide_console
 from flows.engine.materialize import materialize
 from flows.engine.page import Sample
 from flows.engine.stage import Context
@@ -123,7 +123,7 @@ def test_a_changed_filter_shows_what_went_and_why(config):
     assert went and told["came"] == {} and told["before"] - went == told["after"]
     assert {row["reason"] for row in told["went_examples"]} == {"too short"} == set(told["went"]["python-docs"])
     shown = run(config, "--set", STRICT, "--against", config)
-    assert "min_characters: 200 → 900" in shown and f"{went} went, 0 came" in shown
+    assert "min_characters: 200 → 900" in shown and f"{went} went, 0 came" in shown and "now too short" in shown
     assert document(config, "--set", STRICT, "--against", "previous", "-n", 2)["difference"] == told
     back = document(config, "--against", document(config, "--set", STRICT)["corpus"])["difference"]
     assert back["came"] == told["went"] and back["went"] == {}
@@ -227,6 +227,7 @@ def test_an_artifact_of_another_stage_is_refused_and_a_damaged_one_named(config,
 
 
 def test_a_text_is_neither_markup_nor_a_command_of_the_terminal(capsys):
+    print_title(wide_console(), "[/]\x1b[1m")
     print_blocks(wide_console(), [Sample("[red]a\x1b[2J", "b\x1b]0;c\x07\n[/]d", "http://x/\x9b")])
     shown = capsys.readouterr().out
     assert "[red]a\ufffd[2J" in shown and "| b\ufffd]0;c\ufffd" in shown and "| [/]d" in shown
