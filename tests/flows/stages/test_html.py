@@ -193,7 +193,11 @@ def corpus(tmp_path) -> Corpus:
     pq.write_table(pa.Table.from_pylist(dropped), tmp_path / "dropped" / "part-00000.parquet")
     counts = {"spam": 30, "too short": 1, "no text": 1}
     files = dict.fromkeys(["train-00000.parquet", "dropped/part-00000.parquet"])
-    return Corpus(SimpleNamespace(files=files, fingerprint="0123abcd"), {"sources": {}, "dropped": counts}, tmp_path)
+    return Corpus(
+        SimpleNamespace(files=files, fingerprint="0123abcd"),
+        {"sources": {}, "dropped": counts, "templates": []},
+        tmp_path,
+    )
 
 
 def test_documents_of_every_source_and_examples_of_every_reason_are_shown(corpus):
