@@ -105,7 +105,12 @@ class Exploration:
 
         steps, origins = self._steps(), self._records.origins
         found = [(step, key) for step in steps for key in step.left_out if reason in (key, key.partition(": ")[2])]
-        if not found:
+        unread = [
+            source
+            for source, stats in origins.collections.items()
+            if reason in stats.get("unread", {}) and self.sampling.source in (None, source)
+        ]
+        if not found and not unread:
             raise UserError(f"nothing was left out for {reason!r}{_known_reasons(steps)}")
         documents: list[Dropped] = []
         urls: list[CrawledUrl] = []
@@ -117,6 +122,8 @@ class Exploration:
                     urls += sample_urls(self._corpus, step.source, origins.crawls[step.source], key, of_source)
                 case "ingest" if step.source in origins.skipped:
                     records += sample_records(step.source, origins.skipped[step.source], key, of_source)
+        for source in unread:
+            records += sample_records(source, origins.skipped[source], reason, self.sampling)
         if any(step.name == "prepare" and key in self._corpus.reasons() for step, key in found):
             documents = sample_dropped(self._corpus, self.sampling, reason)
         blocks = [*_left_out(found), *map(_dropped, documents)]

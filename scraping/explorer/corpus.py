@@ -107,7 +107,11 @@ class Corpus:
                 "preserve_insertion_order": False,
             }
         )
-        self.attach(folder)
+        try:
+            self.attach(folder)
+        except UserError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +139,11 @@ class Corpus:
         )
         dropped = shards(folder / "dropped")
         origin = f"SELECT {_DROPPED_COLUMNS} FROM {parquet(dropped)}" if dropped else _nothing_dropped()
-        self.execute(f"CREATE OR REPLACE VIEW {prefix}documents AS {documents}")
+        try:
+            self.execute(f"CREATE OR REPLACE VIEW {prefix}documents AS {documents}")
+        except duckdb.BinderException as error:
+            reason = _first_line(error)
+            raise UserError(f"{folder} holds no corpus ({reason}): give a folder that prepare wrote") from error
         self.execute(
             f"CREATE OR REPLACE VIEW {prefix}dropped AS SELECT *, nullif(regexp_extract(detail, '{_KEPT}', 1), '') "
             f"AS kept, try_cast(regexp_extract(detail, '{_KEPT}', 2) AS DOUBLE) AS similarity FROM ({origin})"
@@ -198,7 +206,7 @@ class Corpus:
         return [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
 
     def _refusal(self, error: Exception) -> UserError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = _first_line(error)
         if isinstance(error, duckdb.OutOfMemoryException):
             return UserError(f"{reason}: give the temporary folder ({tempfile.gettempdir()}, TMPDIR) more room")
         return UserError(f"the corpus in {self.folder} cannot be read ({reason}): a run with --verify builds it again")
@@ -208,6 +216,10 @@ def parquet(files: Sequence[Path]) -> str:
     """A table of Parquet files, for SQL."""
     listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
     return f"read_parquet([{listed}])"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _nothing_dropped() -> str:

@@ -65,6 +65,7 @@ def project(tmp_path_factory):
         "ingest": {"path": "texts", "name": "stories"},
         "prepare": {"validation_fraction": 0.2, "workers": 1},
     }
+    (folder / "texts" / "picture.png").write_bytes(b"\x89PNG")
     (folder / "mine.yaml").write_text(yaml.safe_dump(document))
     build(folder / "mine.yaml")
     build(folder / "mine.yaml", STRICT)
@@ -94,10 +95,11 @@ def test_the_whole_way_from_urls_and_records_to_documents_adds_up(config):
     assert [(step["source"], step["name"]) for step in steps] == [
         ("python-docs", "crawl"), ("python-docs", "prepare"), ("stories", "ingest"), ("stories", "prepare"),
     ]  # fmt: skip
+    assert "were not read: " in steps[2]["note"]  # the picture
     for step in steps:
         assert step["read"] + step["gained"] == step["written"] + sum(step["left_out"].values())
         assert "not accounted for" not in step["left_out"]
-        assert bool(step["note"]) == (step["name"] == "crawl")  # the limit of pages
+        assert bool(step["note"]) == (step["name"] != "prepare")  # the limit of pages, the picture
     crawl, of_pages, collection, of_texts = steps
     assert crawl["written"] == of_pages["read"] == 12 and crawl["read"] > 12
     assert collection["left_out"].pop("empty") == 1 and sum(collection["left_out"].values()) == 1
@@ -147,6 +149,9 @@ def test_a_reason_of_any_step_shows_what_was_left_out(config):
     [broken] = [reason for reason in steps[2]["left_out"] if reason != "empty"]
     [record] = document(config, "--dropped", broken)["dropped"]["records"]
     assert (record["file"], record["place"]) == ("all.jsonl", "line 13")
+    unread = steps[2]["note"].partition(": ")[2].rpartition(" ")[0]
+    [record] = document(config, "--dropped", unread)["dropped"]["records"]
+    assert record["file"] == "picture.png"
 
 
 def test_a_url_is_traced_through_crawl_and_filters(config, project):

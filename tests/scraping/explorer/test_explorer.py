@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from scraping.crawling.snapshot import URLS
@@ -336,6 +337,9 @@ def test_a_corpus_in_which_nothing_was_dropped_can_be_asked(tmp_path):
 
 def test_a_folder_without_a_corpus_and_a_damaged_file_are_said_in_one_line(tmp_path, folder):
     with pytest.raises(UserError, match="holds no corpus"):
+        Corpus(tmp_path)
+    write_shard(tmp_path / "train-00000.parquet", [{"text": "A text."}], pa.schema([("text", pa.string())]))
+    with pytest.raises(UserError, match=r"holds no corpus \(.*give a folder that prepare wrote"):
         Corpus(tmp_path)
     shard = folder / "train-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:200])
