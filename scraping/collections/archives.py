@@ -30,7 +30,8 @@ _HEADER_BYTES = 1 << 20  # longest name or attribute list of a tar member
 
 # What decoders raise when their input is not what it should be.
 DECODER_ERRORS = (
-    EOFError, OSError, lzma.LZMAError, pa.ArrowException, tarfile.TarError, zlib.error, zstandard.ZstdError,
+    EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, pa.ArrowException, tarfile.TarError, zlib.error,
+    zstandard.ZstdError,
 )  # fmt: skip
 
 

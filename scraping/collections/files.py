@@ -49,7 +49,7 @@ def local_files(address: str) -> LocalFiles:
     found = _below(path) if path.is_dir() else _matching(path, address)
     files = files_of_one_layout([file for file in found if file.is_file() or _is_broken(file)])
     if not files:
-        there = f" (there: {listed([file.name for file in found])})" if found else ""
+        there = f" (there: {listed([_described(file) for file in found[:_LISTED]], len(found))})" if found else ""
         raise UserError(
             f"no text collection at {address}{there}: set the path to Parquet, .jsonl.zst, .csv, .tar.xz or .txt "
             "files, or set required: false to go on without it."
@@ -57,6 +57,20 @@ def local_files(address: str) -> LocalFiles:
     chosen = set(files)
     beside = [file.absolute() for file in found if file not in chosen]
     return LocalFiles([_readable(file).absolute() for file in files], beside)
+
+
+def _described(file: Path) -> str:
+    """A file's name, and what it seems to be where that is told by its bytes."""
+    from scraping.collections.archives import DECODER_ERRORS
+    from scraping.collections.sniff import NotCollection, layout_of
+
+    try:
+        layout_of(file, file.name)
+    except NotCollection as error:
+        return f"{file.name}, {error.seems}"
+    except DECODER_ERRORS:
+        pass
+    return file.name
 
 
 def _is_broken(path: Path) -> bool:
@@ -92,8 +106,7 @@ def check_contents(files: Sequence[Path], text_column: str) -> None:
     wrong: dict[Path, NotCollection] = {}
     for file in files:
         try:
-            if layout_of(file, file.name) == "parquet":
-                check_column(file, text_column)
+            check_column(file, layout_of(file, file.name), text_column)
         except NotCollection as error:
             wrong[file] = error
         except DECODER_ERRORS as error:
@@ -105,15 +118,15 @@ def check_contents(files: Sequence[Path], text_column: str) -> None:
         raise UserError(f"{first} is {found.seems}, not a text collection{others}: {found.advice}{without}.")
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], total: int) -> str:
     """The first few names, and how many more there are.
 
     Example:
-        >>> listed(["a", "b", "c", "d", "e"])
-        'a, b, c and 2 more'
+        >>> listed(["a", "b", "c"], 5)
+        'a; b; c; and 2 more'
     """
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    more = f"; and {total - len(names):,} more" if total > len(names) else ""
+    return "; ".join(names) + more
 
 
 def _below(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -33,6 +34,7 @@ from textmill.errors import UserError
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 << 20
+_LOOKED_AT = 20  # records, before any work
 _UNIT_BYTES = 32 << 20  # row groups are read together up to this size
 _OPTIONAL_COLUMNS = {"url": ("url",), "title": ("title",), "lang": ("language", "lang")}
 
@@ -222,17 +224,19 @@ def _records(name: str, layout: Layout, path: Path, text_column: str) -> Iterato
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def check_column(path: Path, text_column: str) -> None:
-    """Make sure that a Parquet file has the column, where its schema can be read.
+def check_column(path: Path, layout: Layout, text_column: str) -> None:
+    """Make sure, as far as a file's beginning shows it, that it has the column or key.
 
     Raises:
         UserError: it does not.
+        DECODER_ERRORS: its beginning is damaged.
     """
-    try:
+    if layout == "parquet":
         with pq.ParquetFile(path) as file:
             _columns(path.name, file.schema_arrow, text_column)
-    except DECODER_ERRORS as error:
-        reraise_failure(path.name, error)  # damage is found again, and said, when the file is read
+    elif layout in ("json", "csv"):
+        for _ in islice(_records(path.name, layout, path, text_column), _LOOKED_AT):
+            pass
 
 
 def _columns(name: str, schema: pa.Schema, text_column: str) -> list[str | None]:

@@ -148,10 +148,19 @@ def test_databases_and_arrays_are_refused(tmp_path):
             run(tmp_path / "a.txt", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.arrow", "a.parquet.gz", "a.7z", "a.html"])
-def test_a_folder_without_a_collection_says_what_is_there(name, tmp_path):
-    (tmp_path / name).write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match=rf"no text collection at .*\(there: {name}\)"):
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.zip", zip_bytes(), "a.zip, a ZIP archive"),
+        ("a.arrow", arrow_bytes(pa.ipc.new_file), "a.arrow, an Arrow file"),
+        ("a.parquet.gz", gzip.compress(parquet_bytes()), "a.parquet.gz, a compressed Parquet file"),
+        ("a.html", HTML, "a.html, an HTML page"), ("a.pkl", pickle.dumps(TEXTS), "a.pkl, a pickle"),
+        ("a", b"text", "a"), ("a.gz", b"\x1f\x8b\x08", "a.gz"),
+    ],
+)  # fmt: skip
+def test_a_folder_without_a_collection_says_what_is_there(name, content, told, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"no text collection at .* \(there: {told}\)"):
         run(tmp_path, tmp_path / "out")
 
 
@@ -172,6 +181,15 @@ def test_one_wrong_shard_among_good_ones_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
     pq.write_table(pa.table({"content": TEXTS}), tmp_path / "1.parquet")
     with pytest.raises(UserError, match=r"1\.parquet has no column 'text'"):
+        run(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("z.json", b'{"features": []}'), ("z.jsonl", b'{"id": 1}\n{"id": 2}\n')])
+def test_a_file_of_other_records_is_refused_before_any_work(name, content, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(LINES))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} has lines without a text 'text'"):
         run(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -323,17 +341,30 @@ def test_a_link_to_nothing_is_an_error(tmp_path):
         run(tmp_path, tmp_path / "out")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_an_error(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "a.jsonl").write_bytes(b"\n".join(LINES))
-    (tmp_path / "a" / "a.jsonl").chmod(0)
-    with pytest.raises(UserError, match="may not be read by this user"):
-        run(tmp_path, tmp_path / "out")
-    (tmp_path / "a").chmod(0)
-    with pytest.raises(UserError, match="cannot read the folder"):
-        run(tmp_path, tmp_path / "out")
-    (tmp_path / "a").chmod(0o700)
+def test_what_may_not_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/a.jsonl").write_bytes(b"\n".join(LINES))
+    access, scandir = os.access, os.scandir  # root, as which tests often run, may read everything
+
+    def refuse(folder):
+        if str(folder).endswith("in/a"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("a.jsonl") and access(path, mode))
+    with pytest.raises(UserError, match=r"a\.jsonl may not be read by this user"):
+        run(tmp_path / "in", tmp_path / "out")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"cannot read the folder .*in/a \(Permission denied\)"):
+        run(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_schema_of_broken_names_is_damage(tmp_path):
+    content = parquet_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"text", b"\xf4ext"))
+    (tmp_path / "b.parquet").write_bytes(content)
+    assert run(tmp_path, tmp_path / "out") == TEXTS
+    assert skipped(tmp_path / "out") == [("a.parquet", "", "damaged")]
 
 
 def test_an_empty_file_is_listed(tmp_path):
