@@ -12,6 +12,7 @@
     tokenizer    train, use, compare and convert tokenizers
     document     --json
     blocks       what a stage's page or the corpus shows, in a terminal
+    progress     a bar for commands that take long
     places       folders that may also be artifacts of a remote store
 
 Each file registers its commands; `main` is the entry point.

@@ -82,22 +82,12 @@ def verify(
     """Read every file of a store and compare it with what was sealed; exit code 1 if any is damaged."""
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
+    from flows.cli.progress import progress_bar
     from flows.pipeline.verify import to_read
     from flows.pipeline.verify import verify as verify_artifacts
 
     opened, names = to_read(config, store)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading")
-
-        def progress(
-            done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
-        ) -> None:
-            bar.update(task, completed=done, total=total, description=str(metrics.get("artifact", "reading")))
-
+    with progress_bar("reading") as progress:
         verification = verify_artifacts(opened, names, progress)
     if as_json:
         print_document(asdict(verification))

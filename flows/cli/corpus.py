@@ -61,6 +61,7 @@ def corpus(
     documents that were kept. Each question adds an answer. Nothing is changed.
     """
     from flows.cli.blocks import print_blocks, print_title, wide_console
+    from flows.cli.progress import progress_bar
     from flows.pipeline.config import parse_overrides
     from flows.pipeline.corpus import compared_corpus, find_corpus
     from flows.pipeline.exploration import explored
@@ -69,6 +70,9 @@ def corpus(
     place = find_corpus(corpus, parse_overrides(overrides))
     before = compared_corpus(place, against) if against is not None else None
 
+    with progress_bar("downloading") as progress:  # what a bucket holds, and is not here yet
+        for asked in filter(None, (place, before)):
+            asked.files(progress)
     with explored(place, Sampling(number, source, seed, chars)) as exploration:
         answers = [
             *([exploration.trace(url)] if url is not None else []),

@@ -175,9 +175,11 @@ def export(
 
 
 def _export_snapshot(snapshot: Path, out: Path) -> None:
+    from flows.cli.progress import progress_bar
     from scraping.warc import write_warc
 
-    written = write_warc(snapshot, out)
+    with progress_bar("writing") as progress:
+        written = write_warc(snapshot, out, progress)
     typer.echo(f"{out}: {written.pages:,} pages and {written.redirects:,} redirects in {len(written.files)} WARC files")
 
 

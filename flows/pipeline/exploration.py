@@ -14,7 +14,6 @@ from flows.engine.assess import changes
 from flows.engine.page import Block, Sample, Table, Text
 from flows.pipeline.corpus import Place, Records, records_behind
 from textmill.errors import UserError
-from textmill.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from scraping.explorer.corpus import Corpus, Document, Dropped, Sampling
@@ -187,7 +186,7 @@ class Exploration:
 
         found = duplicates(self._corpus, self.sampling)
         blocks: list[Block] = [
-            Text(f"{found.dropped:,} dropped as duplicates; documents that they are duplicates of: {found.groups:,}.")
+            Text(f"Dropped as duplicates: {found.dropped:,}; kept in their place: {found.groups:,}.")
         ]
         if len({source for pair in found.sources for source in pair[:2]}) > 1:
             blocks.append(Table(("dropped of", "kept of", "documents"), found.sources))
@@ -202,11 +201,11 @@ class Exploration:
             )
         return Answer("duplicates", "Duplicates", asdict(found), blocks)
 
-    def difference(self, before: Place, progress: Progress = quiet) -> Answer:
+    def difference(self, before: Place) -> Answer:
         """What differs from another corpus, which came before."""
         from scraping.explorer.difference import difference
 
-        found = difference(self._corpus, before.files(progress), self.sampling)
+        found = difference(self._corpus, before.files(), self.sampling)
         settings = changes(before.identity, self.place.identity) if before.artifact and self.place.artifact else []
         went, came = _total(found.went), _total(found.came)
         blocks: list[Block] = [
@@ -269,7 +268,7 @@ class Exploration:
 
 
 @contextmanager
-def explored(place: Place, sampling: Sampling, progress: Progress = quiet) -> Iterator[Exploration]:
+def explored(place: Place, sampling: Sampling) -> Iterator[Exploration]:
     """The corpus of a place, to be asked for as long as the block lasts.
 
     Raises:
@@ -277,7 +276,7 @@ def explored(place: Place, sampling: Sampling, progress: Progress = quiet) -> It
     """
     from scraping.explorer.corpus import Corpus
 
-    with Corpus(place.files(progress)) as corpus, records_behind(place) as records:
+    with Corpus(place.files()) as corpus, records_behind(place) as records:
         yield Exploration(place, corpus, records, sampling)
 
 
