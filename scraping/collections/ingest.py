@@ -169,7 +169,7 @@ class _Source:
                 yield from units(file, name, self._config.text_column, self._archives)
             except NotCollection as error:
                 if named_layout(file.name) != "text":
-                    if is_remote(self._config.path):
+                    if self._root is None:
                         file.unlink()  # the next run fetches it again
                     raise UserError(f"{name} is {error.seems}, not a text collection: {error.advice}.") from error
                 yield unit_of([Skipped(name, "", "not a text", error.seems)])

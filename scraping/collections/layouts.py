@@ -90,12 +90,17 @@ def units(path: Path, name: str, text_column: str, spool: Path) -> Iterator[Unit
             yield Unit(partial(_read_file, name, path, text_column))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        yield unit_of([Skipped(name, "", "damaged", first_line(error))])
+        yield unit_of([_rest(name, error)])
 
 
 def unit_of(skipped: list[Skipped]) -> Unit:
     """A unit without a document: something that was skipped, in its place among the others."""
     return Unit(partial(iter, [Batch([], skipped=skipped)]))
+
+
+def _rest(name: str, error: BaseException) -> Skipped:
+    """What follows damage that a file's structure does not survive: nobody knows how much that is."""
+    return Skipped(name, "", "rest of a damaged file", first_line(error))
 
 
 def _empty(name: str, path: Path) -> Skipped:
@@ -125,7 +130,7 @@ def _tar_units(name: str, path: Path, text_column: str, spool: Path) -> Iterator
                     yield Unit(partial(iter, [batch]))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        batcher.put(Skipped(name, "", "damaged", first_line(error)))
+        batcher.put(_rest(name, error))
     if batch := batcher.cut():
         yield Unit(partial(iter, [batch]))
 
@@ -194,7 +199,7 @@ def _read_file(name: str, path: Path, text_column: str) -> Iterator[Batch]:
         batcher.put(Skipped(name, "", "not a text", error.seems))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        batcher.put(Skipped(name, "", "damaged", first_line(error)))
+        batcher.put(_rest(name, error))
     if batch := batcher.cut():
         yield batch
 

@@ -302,7 +302,7 @@ def test_a_truncated_file_is_named_and_gives_what_was_whole(layout, share, texts
         return
     assert [row["text"] for row in rows] == whole[: len(rows)]
     assert any(place.startswith(path.name) for place, _ in skipped(tmp_path / "out"))
-    assert stats(tmp_path / "out")["skipped"] == {"damaged": 1}
+    assert stats(tmp_path / "out")["skipped"] == {"rest of a damaged file": 1}
 
 
 def test_a_tar_cut_between_members_is_damaged(texts, tmp_path):
@@ -350,7 +350,7 @@ def test_an_unreadable_file_beside_good_ones(texts, tmp_path):
 
 def test_only_damaged_files_are_an_error(tmp_path):
     (tmp_path / "openwebtext.tar.xz").write_bytes(lzma.compress(tar_bytes([("1.txt", os.urandom(5_000))]))[:3_000])
-    with pytest.raises(UserError, match=r"no document .*openwebtext\.tar\.xz: damaged"):
+    with pytest.raises(UserError, match=r"no document .*openwebtext\.tar\.xz: rest of a damaged file"):
         run(tmp_path, tmp_path / "out")
 
 
@@ -420,7 +420,7 @@ def test_an_endless_member_name_is_not_read(tmp_path):
     content = first.tobuf() + b"one".ljust(512, b"\0") + header.tobuf(tarfile.GNU_FORMAT) + b"n" * 5_000
     (tmp_path / "a.tar").write_bytes(content)
     assert len(run(tmp_path / "a.tar", tmp_path / "out")) == 1
-    assert skipped(tmp_path / "out") == [("a.tar", "damaged: member header of 1073741824 bytes")]
+    assert skipped(tmp_path / "out") == [("a.tar", "rest of a damaged file: member header of 1073741824 bytes")]
 
 
 @pytest.mark.long

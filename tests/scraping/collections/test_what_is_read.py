@@ -364,7 +364,7 @@ def test_a_schema_of_broken_names_is_damage(tmp_path):
     (tmp_path / "a.parquet").write_bytes(content.replace(b"text", b"\xf4ext"))
     (tmp_path / "b.parquet").write_bytes(content)
     assert run(tmp_path, tmp_path / "out") == TEXTS
-    assert skipped(tmp_path / "out") == [("a.parquet", "", "damaged")]
+    assert skipped(tmp_path / "out") == [("a.parquet", "", "rest of a damaged file")]
 
 
 def test_an_empty_file_is_listed(tmp_path):
@@ -388,7 +388,7 @@ def test_what_is_whole_before_damage_is_kept_to_the_byte(tmp_path):
     members = [gzip.compress(b"\n".join(LINES[:20]) + b"\n"), gzip.compress(b"\n".join(LINES[20:]))]
     (tmp_path / "a.jsonl.gz").write_bytes(members[0] + members[1][:100])
     assert run(tmp_path / "a.jsonl.gz", tmp_path / "out")[:20] == TEXTS[:20]
-    assert skipped(tmp_path / "out") == [("a.jsonl.gz", "", "damaged")]
+    assert skipped(tmp_path / "out") == [("a.jsonl.gz", "", "rest of a damaged file")]
 
 
 # --- one bad record costs one record ----------------------------------------------------------------------------------
