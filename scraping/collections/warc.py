@@ -61,13 +61,15 @@ def _calls(items: Iterable[_Page | Record]) -> Iterator[Call]:
 
 
 def _extracted(name: str, page: _Page, answer: Any) -> Iterator[Record]:
-    if isinstance(answer, Failure):
-        yield Skipped(name, page.place, "not extracted", f"{page.url}: {first_line(ValueError(answer.detail))}")
+    if isinstance(answer, Failure) and answer.reason == "rejected":
+        yield unread(name, page.place, "no text page", f"{page.url}: {answer.detail}")
+    elif isinstance(answer, Failure):
+        yield Skipped(name, page.place, "not extracted", f"{page.url}: {answer.reason}")
     elif not answer:
         yield Document(b"", page.url)
     else:
         for url, title, text, *_ in answer:
-            yield Document(text.encode(), url, title or None)
+            yield Document(text.encode("utf-8", "replace"), url, title or None)
 
 
 def _items(name: str, path: Path) -> Iterator[_Page | Record]:

@@ -39,9 +39,13 @@ def wet(number, text=None, **headers):
     )  # fmt: skip
 
 
-def page(number, status="200 OK", media="text/html; charset=utf-8", encode=None):
+def page(number, status="200 OK", media="text/html; charset=utf-8", encode=None, body=None):
     paragraphs = "".join(f"<p>{TEXTS[number]} This is paragraph {n} of it.</p>" for n in range(4))
-    body = f"<html><head><title>Page {number}</title></head><body><main>{paragraphs}</main></body></html>".encode()
+    body = (
+        f"<html><head><title>Page {number}</title></head><body><main>{paragraphs}</main></body></html>".encode()
+        if body is None
+        else body
+    )
     headers = [("Content-Type", media)]
     if encode == "gzip":
         body, headers = gzip.compress(body), [*headers, ("Content-Encoding", "gzip")]
@@ -87,7 +91,8 @@ def test_the_texts_of_a_wet_file(suffix, tmp_path):
 def test_the_pages_of_a_warc_file_are_extracted(tmp_path):
     records = [
         page(0), request(1), page(1, encode="gzip"), page(2, encode="chunked"), page(3, status="404 Not Found"),
-        page(4, media="image/png"), page(5, media="text/plain"),
+        page(4, media="image/png"), page(5, media="text/plain"), page(6, body=b"\x89PNG\r\n\x1a\n" + bytes(99)),
+        page(7, body=b"<title>Nothing</title>"),
     ]  # fmt: skip
     (tmp_path / "a.warc.gz").write_bytes(archive(records))
     rows = run(tmp_path, tmp_path / "out")
@@ -95,8 +100,9 @@ def test_the_pages_of_a_warc_file_are_extracted(tmp_path):
     for row, number in zip(rows[:3], range(3), strict=True):
         assert row["title"] == f"Page {number}"
         assert row["text"].count(TEXTS[number]) == 4 and "<" not in row["text"]
-    assert stats(tmp_path / "out")["unread"] == {"HTTP 404": 1, "image/png": 1}
-    assert stage.headline(stats(tmp_path / "out")) == "4 documents, not read: HTTP 404 1, image/png 1"
+    assert stage.headline(stats(tmp_path / "out")) == (
+        "4 documents, 1 without text, not read: HTTP 404 1, image/png 1, no text page 1"
+    )
 
 
 @pytest.mark.parametrize("compress", [True, False])
