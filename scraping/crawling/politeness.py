@@ -17,6 +17,7 @@ import struct
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ MAX_PAUSE = 3600.0  # seconds; a host that asks for a longer pause is given up f
 _RETRY_SECONDS = 0.01  # between two tries to get a turn that another thread or process has
 _LOGGED_WAIT = 10.0  # seconds beyond the usual delay; a longer wait is logged, lest the crawl look hung
 
+_MAX_IDLE_FILES = 64
+
 _STATE = struct.Struct("<dQ")  # earliest time of the next request (seconds since the epoch), id of the last gate
 
 
@@ -38,7 +41,7 @@ class Stopped(Exception):
 
 
 class HostGate:
-    """The right to make requests to a host, or to an address, one at a time. Its file is open during a turn alone.
+    """The right to make requests to a host, or to an address, one at a time.
 
     Args:
         host: `host` or `host:port`, as `urls.host_of` gives it, or what `gate_of_address` makes of an address.
@@ -78,7 +81,8 @@ class HostGate:
         try:
             yield self
         finally:
-            self._forbid_until(time.time() + delay, self._held)
+            if delay:
+                self._forbid_until(time.time() + delay, self._held)
             self._leave()
 
     def pause(self, seconds: float) -> None:
@@ -109,7 +113,7 @@ class HostGate:
         """Enter and return 0, or return the seconds after which to try again."""
         if not self._lock.acquire(blocking=False):
             return _RETRY_SECONDS
-        self._held = self._open()
+        self._held = _files.take(self._path)
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -121,28 +125,53 @@ class HostGate:
             self._leave()
             return wait
         self.shared = last_id not in (0, self._id)
-        _write(self._held, time.time() + delay, self._id)  # holds even if this process dies during its request
+        if delay or last_id != self._id:
+            _write(self._held, time.time() + delay, self._id)  # holds even if this process dies during its request
         return 0.0
 
     def _leave(self) -> None:
-        os.close(self._held)  # and with it the lock
+        fcntl.flock(self._held, fcntl.LOCK_UN)
+        _files.give_back(self._path, self._held)
         self._lock.release()
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        fd = self._open()
+        fd = _files.take(self._path)
         try:
             yield fd
         finally:
-            os.close(fd)
+            _files.give_back(self._path, fd)
 
     def _forbid_until(self, moment: float, fd: int) -> None:
         earliest, last_id = _read(fd)
         if moment > earliest:
             _write(fd, moment, last_id)
+
+
+class _Files:
+    """The files of gates. Those used last stay open, so many at most, however many hosts there are."""
+
+    def __init__(self) -> None:
+        self._idle: OrderedDict[Path, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, path: Path) -> int:
+        """A descriptor that nobody else in this process uses."""
+        with self._lock:
+            fd = self._idle.pop(path, None)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) if fd is None else fd
+
+    def give_back(self, path: Path, fd: int) -> None:
+        with self._lock:
+            surplus = self._idle.pop(path, None)
+            self._idle[path] = fd
+            if surplus is None and len(self._idle) > _MAX_IDLE_FILES:
+                _, surplus = self._idle.popitem(last=False)
+        if surplus is not None:
+            os.close(surplus)
+
+
+_files = _Files()
 
 
 def gate_of_address(address: str, port: int) -> str:
