@@ -96,10 +96,9 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
     """
     page = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
     encoding = encoding_of(response.body, response.content_type)
-    tags = list(_tags(decode_as(response.body, encoding).replace("\0", "")))
-    # The first `<base>` holds for the whole page, also for what stands before it.
-    bases = (attributes["href"] for tag, attributes in tags if tag == "base" and "href" in attributes)
-    base = resolve(response.url, next(bases, None) or "", encoding) or response.url
+    html = decode_as(response.body, encoding)
+    base_href, tags = _tags(html.replace("\0", "") if b"\0" in response.body else html)
+    base = resolve(response.url, base_href or "", encoding) or response.url
     followed: dict[str, None] = {}
     nofollow: dict[str, None] = {}
     page.canonical = _header_canonical(response)
@@ -146,19 +145,26 @@ def _words(value: str | None) -> list[str]:
     return (value or "").lower().split()
 
 
-def _tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """The tags that `parse_page` looks at and their attributes, in order.
+def _tags(html: str) -> tuple[str | None, Iterator[tuple[str, dict[str, str | None]]]]:
+    """Where the page's first `<base>` leads, which holds for all of the page, also for what stands before it; and the
+    other tags that `parse_page` looks at with their attributes, in order.
 
     The parser's time grows with the square of the nesting, and a page of nothing but open tags could take hours: such a
     page is searched with a pattern instead.
     """
     if html.count("<") < _MAX_NESTING or _nesting(html) < _MAX_NESTING:
-        for node in LexborHTMLParser(html).css(_SELECTOR):
-            yield node.tag or "", node.attributes
-    else:
-        for tag in _TAG.finditer(html):
-            found = _ATTRIBUTE.findall(tag[2])
-            yield tag[1].lower(), {name.lower(): unescape(a or b or c) for name, a, b, c in found}
+        nodes = LexborHTMLParser(html).css(_SELECTOR)
+        names = [node.tag or "" for node in nodes]
+        base_href = nodes[names.index("base")].attributes["href"] if "base" in names else None
+        return base_href, zip(names, (node.attributes for node in nodes), strict=True)
+    bases = (attributes["href"] for tag, attributes in _searched_tags(html) if tag == "base" and "href" in attributes)
+    return next(bases, None), _searched_tags(html)
+
+
+def _searched_tags(html: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    for tag in _TAG.finditer(html):
+        found = _ATTRIBUTE.findall(tag[2])
+        yield tag[1].lower(), {name.lower(): unescape(a or b or c) for name, a, b, c in found}
 
 
 def _nesting(html: str) -> int:

@@ -45,7 +45,7 @@ _MAX_REDIRECTS = 5
 _TDM = f"{RESERVED}TDM reservation"
 _CONTENT_SIGNAL = f"{RESERVED}Content-Signal ai-train=no"
 
-_SIGNAL_LINE = re.compile(r"[ \t]{0,100}(user-?agent|content-signal)[ \t]{0,100}:([^#]*)", re.I)
+_SIGNAL_LINE = re.compile(r"[ \t]{0,100}(user[ -]?agent|content-signal)[ \t]{0,100}:([^#]*)", re.I)
 _OTHER_RULE = re.compile(r"\s{0,100}(?:dis)?allow\s{0,100}:|\s{0,100}crawl-delay\s{0,100}:", re.I)
 _TRAINING = re.compile(r"(?:^|[\s,;])ai-train\s*=\s*(yes|no)(?![\w-])", re.I)
 _PRODUCT_TOKEN = re.compile(r"\*|[A-Za-z_-]+")
@@ -161,6 +161,8 @@ def fetch_tdm_rules(origin: str, fetcher: Fetcher, delay: float, timeout: float)
             if target is None:
                 break
             response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
+            if response.status >= 500:
+                logger.warning("%s: status %d, so it reserves nothing", target, response.status)
             if response.location is None:
                 return PathRules() if response.skip_reason else parse_tdm_rules(response.body)
             target = resolve(target, response.location)
