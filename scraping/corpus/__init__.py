@@ -7,6 +7,7 @@ templates       learns the text that a site repeats on its pages; boilerplate fi
 refine          removes templates, filters, signs for deduplication
 recipe          which documents are worth training on: the filters in their order
 filters         the filters, each with its reason to drop a document
+phrases         the word lists of the filters
 dedup           exact and near-duplicates, by MinHash and verified
 writer          the corpus on disk: sorted, split, and what was dropped beside it
 records         tables of structured records beside the corpus

@@ -23,14 +23,18 @@ class TemplateConfig(BaseModel, extra="forbid"):
 
     enabled: bool = Field(True, description="Remove menus, notices and footers that recur over a site's pages")
     share: float = Field(
-        0.3, gt=0, le=1, description="On what share of a site's pages a block near the top is template"
+        0.25, gt=0, le=1, description="On what share of a site's pages a block near the top is template"
     )
     min_pages: int = Field(10, ge=2, description="On how many pages a template must occur besides")
 
 
 class LengthRules(BaseModel, extra="forbid"):
     enabled: bool = Field(True, description="Drop documents that are too short or too long")
-    min_characters: int = Field(200, ge=0, description="Fewest characters")
+    min_characters: int = Field(
+        200,
+        ge=0,
+        description="Fewest characters; half as many suffice for sentences; Chinese, Japanese, Korean count twice",
+    )
     max_characters: int = Field(2_000_000, gt=0, description="Most characters")
 
 
@@ -52,28 +56,43 @@ class LanguageRules(BaseModel, extra="forbid"):
 class RepetitionRules(BaseModel, extra="forbid"):
     enabled: bool = Field(True, description="Drop documents that repeat themselves")
     max_duplicate_lines: float = Field(
-        0.85, ge=0, le=1, description="Share of characters in lines that occurred before"
+        0.75, ge=0, le=1, description="Share of characters in lines that occurred before"
     )
     max_duplicate_runs: float = Field(
-        0.85, ge=0, le=1, description="Share of words in runs of ten words that occurred before"
+        0.82, ge=0, le=1, description="Share of words in runs of ten words that occurred before"
     )
     max_top_ngram: float = Field(
-        0.3, ge=0, le=1, description="Share of words taken up by the most frequent run of two, three or four words"
+        0.55, ge=0, le=1, description="Share of words taken up by the most frequent run of two, three or four words"
+    )
+    max_top_word: float = Field(
+        0.3, ge=0, le=1, description="Share of the words of four letters or more that are one and the same"
     )
 
 
 class SymbolRules(BaseModel, extra="forbid"):
     enabled: bool = Field(True, description="Drop documents that are not made of words")
-    min_mean_word: float = Field(2.5, ge=0, description="Smallest mean word length in characters")
-    max_mean_word: float = Field(15, gt=0, description="Largest mean word length in characters")
-    min_alphabetic_words: float = Field(0.4, ge=0, le=1, description="Share of words that contain a letter")
-    max_hashes_and_ellipses: float = Field(0.2, ge=0, description="'#' and '…' per word")
-    max_bullet_lines: float = Field(0.95, ge=0, le=1, description="Share of lines that start with a bullet")
-    max_ellipsis_lines: float = Field(0.5, ge=0, le=1, description="Share of lines that end with an ellipsis")
     max_replacement_characters: float = Field(
-        0.01, ge=0, le=1, description="Share of U+FFFD, the mark of a failed decoding"
+        0.01, ge=0, le=1, description="Share of characters that a failed decoding left: U+FFFD, or bytes misread"
     )
-    placeholder_text: bool = Field(True, description="Drop documents that contain 'lorem ipsum'")
+    min_alphabetic_words: float = Field(0.05, ge=0, le=1, description="Share of words that are not numbers")
+    max_mixed_words: float = Field(0.4, ge=0, le=1, description="Share of words that mix letters and digits")
+    max_mean_word: float = Field(35, gt=0, description="Largest mean length of the runs without white space")
+    max_single_letters: float = Field(0.6, ge=0, le=1, description="Share of words of one letter")
+    max_addresses: float = Field(0.5, ge=0, le=1, description="Share of characters in web addresses")
+
+
+class ProseRules(BaseModel, extra="forbid"):
+    enabled: bool = Field(True, description="Drop documents whose words say nothing: menus, notices, keyword lists")
+    min_function_words: float = Field(
+        0.08, ge=0, le=1, description="Share of words such as 'the', where sentences lack too"
+    )
+    min_sentences: int = Field(3, ge=0, description="Sentences, where such words lack")
+    max_hashtags: float = Field(0.3, ge=0, le=1, description="Share of words that are hashtags")
+    max_ellipsis_lines: float = Field(
+        0.5, ge=0, le=1, description="Share of characters in lines that end with an ellipsis"
+    )
+    max_notices: float = Field(0.5, ge=0, le=1, description="Share of characters in notices: of cookies, missing pages")
+    max_placeholder_text: float = Field(0.05, ge=0, le=1, description="Share of words of 'lorem ipsum'")
 
 
 class FilterConfig(BaseModel, extra="forbid"):
@@ -81,6 +100,7 @@ class FilterConfig(BaseModel, extra="forbid"):
 
     length: LengthRules = LengthRules()
     symbols: SymbolRules = SymbolRules()
+    prose: ProseRules = ProseRules()
     repetition: RepetitionRules = RepetitionRules()
     language: LanguageRules = LanguageRules()
 

@@ -16,21 +16,26 @@ from typing import NamedTuple
 
 from scraping.corpus.config import FilterConfig
 from scraping.corpus.filters import (
-    BulletLines,
+    Addresses,
     Document,
     DuplicateLines,
     DuplicateRuns,
     EllipsisLines,
+    FailedDecoding,
     FewWordsWithLetters,
     Filter,
-    HashesAndEllipses,
+    Hashtags,
+    MixedWords,
+    NoSentences,
+    Notices,
     NoWords,
     OtherLanguage,
     PlaceholderText,
-    ReplacementCharacters,
+    SingleLetters,
     TooLong,
     TooShort,
     TopNgram,
+    TopWord,
     WordLength,
 )
 
@@ -45,29 +50,37 @@ class FilterResult(NamedTuple):
 
 def recipe(config: FilterConfig) -> list[Filter]:
     """The filters that a document passes through, in this order."""
-    length, symbols, repetition, language = config.length, config.symbols, config.repetition, config.language
+    length, symbols, prose, repetition = config.length, config.symbols, config.prose, config.repetition
     filters: list[Filter] = []
     if length.enabled:
         filters += [TooShort(length.min_characters), TooLong(length.max_characters)]
     if symbols.enabled:
         filters += [
+            FailedDecoding(symbols.max_replacement_characters),
             NoWords(),
-            ReplacementCharacters(symbols.max_replacement_characters),
-            *([PlaceholderText()] if symbols.placeholder_text else []),
-            HashesAndEllipses(symbols.max_hashes_and_ellipses),
-            BulletLines(symbols.max_bullet_lines),
-            EllipsisLines(symbols.max_ellipsis_lines),
             FewWordsWithLetters(symbols.min_alphabetic_words),
-            WordLength(symbols.min_mean_word, symbols.max_mean_word),
+            MixedWords(symbols.max_mixed_words),
+            Addresses(symbols.max_addresses),
+            WordLength(symbols.max_mean_word),
+            SingleLetters(symbols.max_single_letters),
         ]
     if repetition.enabled:
         filters += [
             DuplicateLines(repetition.max_duplicate_lines),
             DuplicateRuns(repetition.max_duplicate_runs),
             *(TopNgram(n, repetition.max_top_ngram) for n in (2, 3, 4)),
+            TopWord(repetition.max_top_word),
         ]
-    if language.keep:
-        filters += [OtherLanguage(language.keep, language.min_score)]
+    if prose.enabled:
+        filters += [
+            PlaceholderText(prose.max_placeholder_text),
+            Notices(prose.max_notices),
+            Hashtags(prose.max_hashtags),
+            EllipsisLines(prose.max_ellipsis_lines),
+            NoSentences(prose.min_function_words, prose.min_sentences),
+        ]
+    if config.language.keep:
+        filters += [OtherLanguage(config.language.keep, config.language.min_score)]
     return filters
 
 
