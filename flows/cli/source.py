@@ -130,6 +130,9 @@ def _show_site(console: Console, source: Source, site: SitePreview) -> None:
         console.print(f"              [yellow]{escape(sitemap)}: {escape(problem)}[/yellow]")
 
 
+_REASONS = 8  # why pieces of a page are kept or dropped, that are shown
+
+
 def _show_page(console: Console, page: PagePreview, chars: int) -> None:
     from rich.markup import escape
 
@@ -149,6 +152,12 @@ def _show_page(console: Console, page: PagePreview, chars: int) -> None:
         console.print(
             f"  stripped  {sum(map(len, page.stripped)):,} characters: {escape(' | '.join(page.stripped)[:chars])}"
         )
+    reasons: dict[str, list[str]] = {}
+    for piece in page.judged:
+        reasons.setdefault(("kept: " if piece.kept else "dropped: ") + piece.why, []).append(piece.text)
+    for reason, texts in sorted(reasons.items(), key=lambda item: -sum(map(len, item[1])))[:_REASONS]:
+        example = " ".join(max(texts, key=len).split())[:80]
+        console.print(f"            {escape(reason)}: {len(texts)} blocks, as [dim]{escape(example)}[/dim]")
     if page.follow or page.skipped:
         console.print(f"  links     {len(page.follow)} to follow: {escape(' '.join(page.follow[:4]))}")
     for reason, links in page.skipped.items():

@@ -12,7 +12,7 @@ from flows.engine.page import Bars, Block, Sample, Table, Text
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
 from scraping.corpus.config import PrepareConfig
-from scraping.extraction.extract import Extractor, RecordsExtractor, reader_digest
+from scraping.extraction.extract import AutoExtractor, Extractor, RecordsExtractor, model_digest, reader_digest
 
 DOCUMENTS = 4  # that are shown of a corpus
 EXAMPLES = 2  # of what was dropped, for each reason
@@ -45,10 +45,13 @@ class Prepare(Stage[PrepareSettings]):
         prepare_corpus(inputs, job.config.corpus, job.out, job.progress, job.executor)
 
     def identity(self, settings: PrepareSettings, store: Store) -> Any:
-        """The settings, and the code of the record readers that they name."""
+        """The settings, the code of the record readers that they name, and the model that chooses a page's text."""
         extractors = settings.extractors.items()
         readers = {name: reader_digest(chosen) for name, chosen in extractors if isinstance(chosen, RecordsExtractor)}
-        return {"settings": settings, "readers": readers} if readers else settings
+        model = model_digest() if any(isinstance(chosen, AutoExtractor) for _, chosen in extractors) else None
+        besides: dict[str, Any] = {"readers": readers} if readers else {}
+        besides |= {"model": model} if model else {}
+        return {"settings": settings, **besides} if besides else settings
 
     def label(self, settings: PrepareSettings) -> str:
         return ", ".join(settings.extractors)

@@ -23,7 +23,7 @@ class TemplateConfig(BaseModel, extra="forbid"):
 
     enabled: bool = Field(True, description="Remove menus, notices and footers that recur over a site's pages")
     share: float = Field(
-        0.25, gt=0, le=1, description="On what share of a site's pages a block near the top is template"
+        0.3, gt=0, le=1, description="On what share of a site's pages a block near the top is template"
     )
     min_pages: int = Field(10, ge=2, description="On how many pages a template must occur besides")
 

@@ -1,7 +1,7 @@
 """The step from crawled pages to documents: the text of every page, read in children that hostile pages may kill.
 
 A page is dropped here for its HTTP status, for its size, because it is not text or has none, or because its extraction
-takes more than the limits allow; a page that is too much for trafilatura may still have a container.
+takes more than the limits allow; a page that is too much for `auto` or trafilatura may still have a container.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from scraping.corpus.config import ExtractionLimits
 from scraping.corpus.records import RECORDS
 from scraping.corpus.steps import Execution
-from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor
+from scraping.extraction.extract import Extractor, MainExtractor, RecordsExtractor
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 from scraping.shards import DOCUMENTS, DROPPED, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError
@@ -120,11 +120,11 @@ class _Extraction:
         for number, page in enumerate(self._pages(extractors)):
             report(number)
             failed = isinstance(page.answer, Failure) and page.answer.reason in _TOO_MUCH
-            if failed and isinstance(page.extractor, ArticleExtractor):
+            if failed and not isinstance(page.extractor, MainExtractor | RecordsExtractor):
                 again.add(page.url)
             else:
                 yield from self._rows(page)
-        if again:  # pages that are too much for trafilatura may still have a container
+        if again:  # pages that are too much for a model may still have a container
             containers = dict.fromkeys(extractors, MainExtractor())
             for page in self._pages(containers, only=again):
                 yield from self._rows(page)

@@ -3,8 +3,8 @@
 In reading order, from the bottom up; no file imports one that comes later:
 
     urls          one spelling per page
-    politeness    one request at a time and a pause between requests, per host, for the whole machine
-    connections   one connection per host, to an address that was vetted first
+    politeness    one request at a time and a pause between requests, per host and address, for the whole machine
+    connections   one connection per host, so many at most, to an address that was vetted first
     answers       (a room) compression and cookies, which come before fetch; reservations, which come after links
     fetch         one bounded request
     links         a page's links, canonical URL and robots directives

@@ -18,7 +18,7 @@ from scraping.crawling.fetch import Response
 from scraping.crawling.preview import PagePreview, Preview, SitePreview
 from scraping.crawling.source import Source, source_of_url
 from scraping.crawling.urls import host_of, normalize
-from scraping.extraction.extract import ArticleExtractor, Extractor, MainExtractor, decode, extract
+from scraping.extraction.extract import AutoExtractor, Extractor, MainExtractor, decode, extract
 from textmill.errors import UserError
 
 __all__ = ["declare"]
@@ -29,7 +29,7 @@ _MAX_REDIRECTS = 5
 # Elements that sites put a page's own text into, the best sign of it first
 _CONTAINERS = ["main", "[role=main]", "article", "#content", "#main-content", "#main", "div.document", "div.body"]
 _MIN_CHARACTERS = 200  # in a container; a front page may have nothing but links, and gives nothing to compare
-_MIN_ARTICLE_RATIO = 0.8  # of a container's text; below it, `article` loses too much
+_MIN_AUTO_RATIO = 0.8  # of a container's text; below it, `auto` loses too much
 
 _DECLARATION = """\
 # {title}
@@ -96,7 +96,7 @@ def declare(url: str, contact: str, file: str, *, private_addresses: bool = Fals
     hosts = list(dict.fromkeys(host_of(page.url) for page, _ in read)) or [host_of(start)]
     links = [link for page in pages for link in [*page.follow, *page.skipped.get("outside the allowed paths", ())]]
     extractor, why = _suggest_extractor([response for _, response in read])
-    title = next((document.title for page, _ in read for document in page.documents if document.title), host_of(start))
+    title = next(filter(None, map(_title, (response for _, response in read))), host_of(start))
     description = " ".join(re.sub(r"[^\w\s.,;()&'-]", " ", title).split())
     text = _DECLARATION.format(
         title=f"{host_of(start)}: {description}", description=_quote(description), start=start,
@@ -109,6 +109,12 @@ def declare(url: str, contact: str, file: str, *, private_addresses: bool = Fals
     if private_addresses:
         text += "private_addresses: true        # also connect to addresses that are not public\n"
     return text
+
+
+def _title(response: Response) -> str:
+    """The title of a page, the site's name included."""
+    node = LexborHTMLParser(decode(response.body, response.content_type)).css_first("title")
+    return " ".join(node.text().split()) if node else ""
 
 
 def _look(source: Source) -> tuple[Source, SitePreview, list[PagePreview]]:
@@ -149,14 +155,14 @@ def _suggest_paths(start: str, links: list[str]) -> str:
 def _suggest_extractor(responses: list[Response]) -> tuple[str, str]:
     """The lines of `extractor`, and why this one.
 
-    `main` is suggested if all pages have a container of which `article` would lose much; else `article`.
+    `main` is suggested if all pages have a container of which `auto` would lose much; else `auto`.
     """
-    article = "  kind: article                # finds the main text by its looks\n"
+    auto = "  kind: auto                   # finds the page's own text by a model\n"
     having: Counter[str] = Counter()  # how many pages have the container
-    ratios: dict[str, list[float]] = {}  # container -> on each page, characters that `article` finds to those in it
+    ratios: dict[str, list[float]] = {}  # container -> on each page, characters that `auto` finds to those in it
     for response in responses:
         tree = LexborHTMLParser(decode(response.body, response.content_type))
-        by_looks = _text_length(response, ArticleExtractor())
+        by_looks = _text_length(response, AutoExtractor())
         for selector in _CONTAINERS:
             if tree.css_first(selector) is None:
                 continue
@@ -166,14 +172,14 @@ def _suggest_extractor(responses: list[Response]) -> tuple[str, str]:
                 ratios.setdefault(selector, []).append(by_looks / length)
     common = [selector for selector in _CONTAINERS if having[selector] == len(responses) and selector in ratios]
     if not common:
-        return article + "  # kind: main\n  # selector: main\n", "No container is common to the pages looked at."
+        return auto + "  # kind: main\n  # selector: main\n", "No container is common to the pages looked at."
     selector, ratio = common[0], median(ratios[common[0]])
     main = f"  kind: main\n  selector: {_quote(selector)}\n"
-    if ratio < _MIN_ARTICLE_RATIO:
-        why = f"All pages looked at have {selector}; `article` would find only {ratio:.0%} of its text."
-        return main + "  # kind: article\n", why
-    why = f"`article` finds {ratio:.0%} of what the pages' {selector} holds; `main` takes all of it."
-    return article + "".join(f"  # {line.strip()}\n" for line in main.splitlines()), why
+    if ratio < _MIN_AUTO_RATIO:
+        why = f"All pages looked at have {selector}; `auto` would find only {ratio:.0%} of its text."
+        return main + "  # kind: auto\n", why
+    why = f"`auto` finds {ratio:.0%} of what the pages' {selector} holds; `main` takes all of it."
+    return auto + "".join(f"  # {line.strip()}\n" for line in main.splitlines()), why
 
 
 def _text_length(response: Response, extractor: Extractor) -> int:

@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = ["MAX_PAUSE", "HostGate", "Stopped", "gate_of_address"]
@@ -174,6 +175,7 @@ class _Files:
 _files = _Files()
 
 
+@lru_cache(maxsize=1 << 12)
 def gate_of_address(address: str, port: int) -> str:
     """The name of an address's gate. On loopback, where every server is this machine, each port has its own."""
     return f"address {address} {port}" if ipaddress.ip_address(address).is_loopback else f"address {address}"

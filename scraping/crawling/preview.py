@@ -26,7 +26,8 @@ from scraping.crawling.robots import RobotsTxt, fetch_robots
 from scraping.crawling.sitemap import SitemapEntry, read_sitemaps
 from scraping.crawling.source import Source
 from scraping.crawling.urls import host_of, origin_of, resolve
-from scraping.extraction.extract import Extracted, decode, extract
+from scraping.extraction.blocks.select import Judged
+from scraping.extraction.extract import Extracted, RecordsExtractor, decode, explain, extract
 from scraping.extraction.sniff import is_html
 from textmill.errors import Unavailable, UserError
 
@@ -58,6 +59,7 @@ class PagePreview:
     status: int | None = None
     documents: list[Extracted] = field(default_factory=list)
     stripped: list[str] = field(default_factory=list)  # text of the page that is in none of the documents
+    judged: list[Judged] = field(default_factory=list)  # pieces of the page's text, whether they are kept, and why
     follow: list[str] = field(default_factory=list)  # links to follow
     skipped: dict[str, list[str]] = field(default_factory=dict)  # reason -> links
     response: Response | None = None  # of a page that was read
@@ -175,7 +177,10 @@ class Preview:
         elif parsed.canonical not in (None, response.url):
             page.outcome = f"stored, unless its canonical page {parsed.canonical} is"
         try:
-            page.documents = extract(response.body, response.url, response.content_type, self.source.extractor)
+            extractor, answer = self.source.extractor, (response.body, response.url, response.content_type)
+            page.documents = extract(*answer, extractor)
+            if not isinstance(extractor, RecordsExtractor):
+                page.judged = explain(*answer, extractor)
         except ValueError as error:
             page.outcome = str(error)
         page.stripped = _stripped(response, page.documents)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 
 from scraping.crawling.scope import FamilyLimits, Scope, UrlBounds
 from scraping.crawling.urls import host_of, normalize
-from scraping.extraction.extract import ArticleExtractor, Extractor
+from scraping.extraction.extract import AutoExtractor, Extractor
 from textmill.errors import UserError
 from textmill.settings import execution_only, read_settings
 
@@ -115,7 +115,7 @@ class Source(BaseModel, extra="forbid"):
     )
     private_addresses: bool = Field(False, description="Also connect to addresses that are not public")
     serve: Literal["python-docs"] | None = Field(None, description="Site that Textmill itself serves during the crawl")
-    extractor: Extractor = execution_only(ArticleExtractor(), description="How to read a page")
+    extractor: Extractor = execution_only(AutoExtractor(), description="How to read a page")
     schedule: Schedule | None = execution_only(None, description="When to crawl again")
     max_age: Duration = execution_only(timedelta(days=7), description="How long a crawl counts as fresh (7d)")
 

@@ -2,7 +2,9 @@
 
 sniff       whether a body is a page at all
 charset     bytes to characters
-extract     the page's own text, by one of three extractors
+blocks      a page as blocks of text: cut, chosen by a model or a rule, laid out as text or Markdown
+extract     the page's own text, by one of four extractors
+train       makes the model that `auto` asks
 imports     the files that a record reader of the user's runs on
 normalize   the normal form of a text
 sandbox     child processes in which hostile pages may do all this

@@ -1,14 +1,16 @@
 """From a page's bytes to the text that a reader came for.
 
-`extract` decodes a page once and hands it to the extractor that its source names:
+`extract` decodes a page once, cuts it into blocks of text, and keeps those that the source's extractor chooses:
 
-- `article` runs trafilatura (Barbaresi, ACL 2021): the best choice for news, blogs and pages of unknown make;
-- `main` takes the text of one container (a CSS selector): exact on documentation and on sites whose template is known,
-  where article extractors lose lists, tables and code;
+- `auto` asks a model that was trained on pages of seven kinds (articles, forums, products, documentation …): the best
+  choice for pages of unknown make;
+- `article` asks trafilatura (Barbaresi, ACL 2021), made for news and blogs;
+- `main` takes one container (a CSS selector): exact on sites whose template is known;
 - `records` calls a Python class that reads structured records off the page, a course catalog for example.
 
-`article` and `main` fall back to a more general container when they find nothing. Everything here is pure and may be
-slow or die on hostile input; `scraping.extraction.sandbox` runs it in children with limits.
+All but `records` fall back to a more general container when they find nothing, and write the same layout, as text or
+Markdown (`scraping.extraction.blocks`). Everything here is pure and may be slow or die on hostile input;
+`scraping.extraction.sandbox` runs it in children with limits.
 """
 
 from __future__ import annotations
@@ -22,10 +24,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-import lxml.html
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
-from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
+from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
+from scraping.extraction.blocks.cut import Page, cut
+from scraping.extraction.blocks.features import Head, read_head
+from scraping.extraction.blocks.model import FILE as MODEL
+from scraping.extraction.blocks.render import Format
+from scraping.extraction.blocks.select import Judged, Selection, by_container, by_model, by_trafilatura, judge
+from scraping.extraction.blocks.title import title_of
 from scraping.extraction.charset import decode
 from scraping.extraction.imports import own_files
 from scraping.extraction.normalize import normalize
@@ -42,13 +49,23 @@ def _checked_selector(selector: str) -> str:
     return selector
 
 
-class ArticleExtractor(BaseModel, extra="forbid"):
+class _PageExtractor(BaseModel, extra="forbid"):
+    format: Format = Field("text", description="How the text is written: text, or markdown with headings, tables, code")
+
+
+class AutoExtractor(_PageExtractor):
+    """Find the page's own text by a model of seven kinds of pages."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class ArticleExtractor(_PageExtractor):
     """Find the main text by its looks (trafilatura, fast mode)."""
 
     kind: Literal["article"] = "article"
 
 
-class MainExtractor(BaseModel, extra="forbid"):
+class MainExtractor(_PageExtractor):
     """Take the text of the container that a CSS selector finds."""
 
     kind: Literal["main"] = "main"
@@ -76,7 +93,8 @@ class RecordsExtractor(BaseModel, extra="forbid"):
     )
 
 
-Extractor = Annotated[ArticleExtractor | MainExtractor | RecordsExtractor, Field(discriminator="kind")]
+PageExtractor = AutoExtractor | ArticleExtractor | MainExtractor
+Extractor = Annotated[AutoExtractor | ArticleExtractor | MainExtractor | RecordsExtractor, Field(discriminator="kind")]
 _EXTRACTOR: TypeAdapter[Extractor] = TypeAdapter(Extractor)
 
 
@@ -99,73 +117,14 @@ class Extracted(NamedTuple):
     url: str  # the page's; for records with `#id` after it
     title: str
     text: str
-    extractor: str  # which one gave the text: article, main, body, plain, records
+    extractor: str  # which one gave the text: auto, article, main, body, plain, records
     record: dict[str, Any] | None = None
 
 
-# --- text of an element -----------------------------------------------------------------------------------------------
-
-_ALWAYS_REMOVED = [
-    "head", "script", "style", "noscript", "template", "iframe", "object", "canvas", "svg",
-    "nav", "footer", "dialog", "button", "select", "input", "textarea",
-    "[hidden]", "[aria-hidden=true]", "[role=navigation]", "[role=search]",
-    ".headerlink",  # the ¶ that Sphinx puts behind every heading
-]  # fmt: skip
-_AROUND_THE_TEXT = ["header", "aside", "form", "[role=banner]", "[role=contentinfo]", "[role=complementary]"]
-_USUAL_CONTAINERS = ["main", "[role=main]", "article", "#content", "#main"]
-
-_PARAGRAPHS = "p, h1, h2, h3, h4, h5, h6, ul, ol, dl, table, blockquote, figure, section, article, hr, form, fieldset"
-_LINES = "address, aside, caption, dd, details, div, dt, figcaption, footer, header, legend, li, main, nav, summary, tr"
-
-# Marks that stand for layout while runs of white space are collapsed; control characters do not occur in HTML text.
-_LINE, _PARAGRAPH, _BULLET, _PRE_NEWLINE, _PRE_SPACE = "\x1e", "\x1d", "\x1b", "\x1c", "\x1f"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
-_WHITE_SPACE = re.compile(r"[ \t\n\r\f]+")
-_BREAKS = re.compile(f" ?[{_LINE}{_PARAGRAPH}][{_LINE}{_PARAGRAPH} ]*")
-_BULLETS = re.compile(f"{_BULLET}[{_LINE}{_PARAGRAPH} ]*")
-_PREFORMATTED = str.maketrans({"\n": _PRE_NEWLINE, " ": _PRE_SPACE, "\t": _PRE_SPACE * 4, "\r": None})
-_RESTORED = str.maketrans({_PRE_NEWLINE: "\n", _PRE_SPACE: " "})
-
-
-def _mark_layout(tree: LexborHTMLParser) -> None:
-    """Put marks where blocks begin and end, so that the text of any element can be read off in one call."""
-    for node in tree.css("pre"):
-        preformatted = tree.create_node("p")
-        preformatted.insert_child(node.text().strip("\n").translate(_PREFORMATTED))
-        node.replace_with(preformatted)
-    for selector, mark in ((_PARAGRAPHS, _PARAGRAPH), (_LINES, _LINE)):
-        for node in tree.css(selector):
-            node.insert_before(mark)
-            node.insert_after(mark)
-    for node in tree.css("li"):
-        node.insert_before(_BULLET)
-    for node in tree.css("br"):
-        node.insert_before(_LINE)
-    for node in tree.css("td, th"):
-        node.insert_after(" ")
-
-
-def _text_of(node: LexborNode) -> str:
-    """The text of an element whose layout is marked."""
-    text = _WHITE_SPACE.sub(" ", node.text())
-    text = _BULLETS.sub(f"{_LINE}- ", text)
-    text = _BREAKS.sub(lambda match: "\n\n" if _PARAGRAPH in match[0] else "\n", text)
-    return text.translate(_RESTORED).strip()
-
-
-def _title_of(tree: LexborHTMLParser) -> str:
-    """The page's title in one line: `<title>`, else the first heading."""
-    for selector in ("title", "h1"):
-        for node in tree.css(selector):
-            if title := " ".join(node.text().split()):
-                return title
-    return ""
 
 
 # --- extractors -------------------------------------------------------------------------------------------------------
-
-# Less than this many characters is a heading or a caption, not a page's text: try the next container.
-_ENOUGH = 50
 
 
 def extract_page(body: bytes, url: str, content_type: str | None, extractor: dict[str, Any]) -> list[list[Any]]:
@@ -200,67 +159,46 @@ def extract(body: bytes, url: str, content_type: str | None, extractor: Extracto
         if mime == "text/plain":
             return [Extracted(url, "", decode(body, content_type), "plain")]
         raise ValueError(f"{mime} is not a text format")
-    html = _CONTROL.sub("", decode(body, content_type))
-    match extractor:
-        case RecordsExtractor():
-            return list(_records(html, url, load_reader(extractor)))
-        case ArticleExtractor():
-            text, name = _article(html)
-            extractor = MainExtractor()
-        case MainExtractor():
-            text, name = "", "main"
+    html = _html(body, content_type)
+    if isinstance(extractor, RecordsExtractor):
+        return list(_records(html, url, load_reader(extractor)))
     tree = LexborHTMLParser(html)
-    title = _title_of(tree)
-    if len(text) < _ENOUGH:
-        text, name = _container(tree, extractor)
-    return [Extracted(url, title, text, name)] if text else []
+    selection = _select(html, tree, url, extractor)
+    text = selection.text(extractor.format)
+    return [Extracted(url, title_of(tree, url), text, selection.extractor)] if text else []
 
 
-def _article(html: str) -> tuple[str, str]:
-    """The main text by trafilatura, and the extractor's name."""
-    from trafilatura import extract as trafilatura_extract
-
-    # With its usual limits lxml silently drops everything nested deeper than 256 elements.
-    try:
-        tree = lxml.html.document_fromstring(
-            html.encode(), parser=lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
-        )
-    except lxml.etree.ParserError:  # an empty document
-        return "", "article"
-    return trafilatura_extract(tree, fast=True, include_comments=False) or "", "article"
+def explain(body: bytes, url: str, content_type: str | None, extractor: PageExtractor) -> list[Judged]:
+    """Every piece of a page's text, whether the extractor keeps it, and why."""
+    html = _html(body, content_type)
+    tree = LexborHTMLParser(html)
+    remove = extractor.remove if isinstance(extractor, MainExtractor) else []
+    return judge(_select(html, tree, url, extractor), cut(tree), tree, remove)
 
 
-def _container(tree: LexborHTMLParser, extractor: MainExtractor) -> tuple[str, str]:
-    """The text of the chosen container, else of a usual one, else of the whole body, and the extractor's name."""
-    tree.strip_tags(["script", "style", "template", "noscript"], recursive=True)
-    _mark_layout(tree)
-    _remove(tree, _ALWAYS_REMOVED + extractor.remove)
-    for selector in (extractor.selector, *_USUAL_CONTAINERS):
-        text = "\n\n".join(filter(None, map(_text_of, _outermost(tree.css(selector)))))
-        if len(text) >= _ENOUGH:
-            return text, "main"
-    _remove(tree, _AROUND_THE_TEXT)
-    return (_text_of(tree.body), "body") if tree.body else ("", "body")
+def read_blocks(body: bytes, url: str, content_type: str | None) -> tuple[Page, Head]:
+    """The blocks of a page, and what its head says, as the model is given them."""
+    tree = LexborHTMLParser(_html(body, content_type))
+    return cut(tree), read_head(tree, url)
 
 
-def _remove(tree: LexborHTMLParser, selectors: list[str]) -> None:
-    # From the inside out: what is inside a removed element is freed with it.
-    for node in reversed(tree.css(", ".join(selectors))):
-        node.decompose()
+def _html(body: bytes, content_type: str | None) -> str:
+    return _CONTROL.sub("", decode(body, content_type))
 
 
-def _outermost(nodes: list[LexborNode]) -> list[LexborNode]:
-    """Leave out the nodes that lie inside another one of the (document-ordered) list."""
-    chosen: list[LexborNode] = []
-    ids: set[int] = set()
-    for node in nodes:
-        above = node.parent
-        while above is not None and above.mem_id not in ids:
-            above = above.parent
-        if above is None:
-            chosen.append(node)
-            ids.add(node.mem_id)
-    return chosen
+def _select(html: str, tree: LexborHTMLParser, url: str, extractor: PageExtractor) -> Selection:
+    """The blocks that an extractor keeps; where those are next to nothing, the blocks of a container."""
+    selection = None
+    match extractor:
+        case AutoExtractor():
+            page = cut(tree)
+            selection = by_model(page, read_head(tree, url)) if page.blocks else None
+        case ArticleExtractor():
+            selection = by_trafilatura(html, cut(tree))
+    if selection is not None and selection.is_enough():
+        return selection
+    container = extractor if isinstance(extractor, MainExtractor) else MainExtractor()
+    return by_container(tree, container.selector, container.remove)
 
 
 def load_reader(extractor: RecordsExtractor) -> RecordReader:
@@ -278,6 +216,11 @@ def load_reader(extractor: RecordsExtractor) -> RecordReader:
             f"no record reader {extractor.reader} ({type(error).__name__}: {error}): correct `reader` in the source, or"
             f" the class.{place if isinstance(error, ModuleNotFoundError) else ''}"
         ) from error
+
+
+def model_digest() -> str:
+    """SHA-256 of the model that `auto` asks: another model reads pages anew."""
+    return hashlib.sha256(MODEL.read_bytes()).hexdigest()
 
 
 def reader_digest(extractor: RecordsExtractor) -> str:

@@ -18,6 +18,7 @@ from scraping.corpus.boilerplate import (
     remove_template,
     template_of,
 )
+from scraping.corpus.config import TemplateConfig
 
 MENU = "Home\nAbout us\nStudy here\nResearch\nNews and events\nContact\nLog in"
 FOOTER = "Copyright by the university, all rights reserved, 100 Some Boulevard, Boston\nImprint"
@@ -33,11 +34,11 @@ def site(count=60, seed=1):
     return ["\n".join([*(sentence() for _ in range(4)), "See also", sentence()]) for _ in range(count)]
 
 
-def learn(texts, share=0.25, min_pages=10):
+def learn(texts):
     learner = TemplateLearner()
     for text in texts:
         learner.add(text)
-    return learner.template(share, min_pages)
+    return learner.template(TemplateConfig().share, TemplateConfig().min_pages)
 
 
 def clean(texts):

@@ -128,6 +128,26 @@ def test_redirects_give_one_document(site, page, answer, make_source, run_crawl,
     assert result["skipped"] == {"other host": 1}
 
 
+def test_odd_pages_are_read_as_browsers_read_them(site, page, answer, make_source, run_crawl):
+    def hinted(handler):
+        body = page("/after-hints").encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n" + head + body)
+
+    query = '<meta charset="windows-1251"><a href="/s?q=привет">x</a>'.encode("cp1251")
+    site.routes["/"] = '<frameset cols="*,*"><frame src="/late-base"><frame src="/hints"></frameset>'
+    site.routes["/late-base"] = '<a href="one">x</a><iframe src="/utf-8"></iframe><base href="/folder/">'
+    site.routes["/hints"] = hinted
+    site.routes["/utf-8"] = answer(page("/nul"), headers={"Content-Encoding": "UTF-8"})
+    site.routes["/nul"] = answer(b'<!doctype html><title>a\0b</title><a href="/query">x</a>', content_type="text/html")
+    site.routes["/query"] = answer(query, content_type="text/html")
+    site.fallback = lambda path: page()
+    expected = ["/", "/late-base", "/hints", "/utf-8", "/folder/one", "/after-hints", "/nul", "/query"]
+    pages = run_crawl(make_source())
+    assert set(pages) == {site.url(path) for path in (*expected, "/s?q=%EF%F0%E8%E2%E5%F2")}
+    assert pages[site.url("/query")]["body"] == query
+
+
 def test_sitemaps_that_cannot_be_read_are_reported(site, page, answer, make_source, run_crawl, tmp_path):
     named = "".join(f"Sitemap: /{name}\n" for name in ("cut.xml", "gone.xml", "good.txt"))
     site.routes["/robots.txt"] = answer(named, content_type="text/plain")

@@ -30,7 +30,7 @@ def test_the_extractor_is_suggested_by_what_is_found(site, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(declare(site.url(), "me@example.org", str(path), private_addresses=True, delay=0))
     data = yaml.safe_load(path.read_text())
-    assert data["extractor"] in ({"kind": "main", "selector": "#content"}, {"kind": "article"})
+    assert data["extractor"] in ({"kind": "main", "selector": "#content"}, {"kind": "auto"})
     assert "#content" in path.read_text()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from scraping.crawling import worker
 from scraping.crawling.crawl import crawl
 from scraping.crawling.snapshot import PreviousSnapshot
 from textmill.errors import Unavailable
@@ -211,7 +212,9 @@ def test_a_host_that_breaks_down_is_given_up_and_the_next_crawl_asks_for_the_res
     assert found[0] == found[1]
 
 
-def test_a_host_that_is_down_for_a_while_loses_nothing(twelve, make_source, run_crawl, tmp_path):
+@pytest.mark.parametrize("nap", [60.0, 0.0], ids=["its worker waits", "its worker gives its thread away"])
+def test_a_host_that_is_down_for_a_while_loses_nothing(twelve, make_source, run_crawl, tmp_path, monkeypatch, nap):
+    monkeypatch.setattr(worker, "_NAP", nap)
     answering = twelve.routes["/6"]
 
     def restart(handler):

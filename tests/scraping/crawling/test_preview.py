@@ -20,7 +20,8 @@ def test_a_preview_shows_what_a_crawl_would_do(sound_site, make_source, prose):
     assert len(views) == 3
     first = views[0]
     assert (first.url, first.outcome, first.status) == (site.url("/"), "stored", 200)
-    assert first.documents[0].title == "Start - Example"
+    assert first.documents[0].title == "Start"  # without the site's name
+    assert ("All rights reserved", False, "inside footer") in first.judged
     assert first.documents[0].text.startswith("Start\n")
     assert "All rights reserved" in first.stripped
     assert not any(prose[:40] in piece for piece in first.stripped)
@@ -85,7 +86,7 @@ def test_new_then_check(sound_site, tmp_path):
     output = run("check", str(path), "--pages", "2")
     for expected in (
         "textmill/0.1 (+me@example.org)", "the start URL is allowed", sound_site.url("/map.xml"), "stored (200)",
-        "Start - Example", "This sentence belongs", "stripped", "All rights reserved", "to follow",
+        "title     Start", "This sentence belongs", "stripped", "All rights reserved", "to follow",
         "1 not (robots.txt)", "1 not (other host)",
     ):  # fmt: skip
         assert expected in output
@@ -97,7 +98,8 @@ def test_check_of_a_url(sound_site, monkeypatch):
     with pytest.raises(UserError, match="TEXTMILL_CONTACT"):
         run("check", sound_site.url(), "--private")
     output = run("check", sound_site.url("/two"), "--private", "--pages", "1", "--contact", "me@example.org")
-    assert "Two - Example" in output
+    assert "title     Two" in output
+    assert "kept: " in output and "dropped: " in output
 
 
 def test_list():

@@ -40,7 +40,7 @@ def test_defaults(write):
     assert source.start == ["http://example.org/"]
     assert source.hosts == ["example.org"]
     assert source.delay == 1
-    assert source.extractor.kind == "article"
+    assert source.extractor.kind == "auto"
     assert source.max_age == timedelta(hours=12)
     assert source.user_agent_header() == "textmill/0.1 (+me@example.org)"
 
