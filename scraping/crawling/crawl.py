@@ -170,9 +170,9 @@ def _complete_snapshot(state: CrawlState, out: Path) -> None:
         )
     _check_against_previous(state, out)
     for origin, reason in state.given_up.items():
-        frontier.set_note(f"{GIVEN_UP}{_name_of(origin, frontier)}", str(reason))
+        note = (f"{GIVEN_UP}{_name_of(origin, frontier)}", str(reason))
         _keep_previous_pages(state, origin)
-        frontier.give_up(origin, unfinished=not reason.permanent)
+        frontier.give_up(origin, note, unfinished=not reason.permanent)
     frontier.close_queue(PAGE_LIMIT)
     frontier.resolve_canonicals()
     frontier.cut_shard()

@@ -240,13 +240,14 @@ class Frontier:
         """All URLs found so far, in order, but for those found in nofollow links alone. To be used as `stream` is."""
         yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
 
-    def give_up(self, origin: str, *, unfinished: bool) -> None:
-        """Nothing more will be fetched of `origin`: its queued URLs have failed.
+    def give_up(self, origin: str, note: tuple[str, str], *, unfinished: bool) -> None:
+        """Nothing more will be fetched of `origin`: its queued URLs have failed. `note` (key, value) is kept with that.
 
         If they are `unfinished`, the next crawl is to ask for them, but for those that a stored page names as its
         canonical URL: nothing is missing without them.
         """
         with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
             self._db.execute(
                 "UPDATE urls SET outcome = 'failed', reason = 'host given up', unfinished = ? AND url NOT IN"
                 " (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
