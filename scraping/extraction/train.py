@@ -11,6 +11,7 @@ host. `--cross-validate` trains on four fifths of the hosts five times and says 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
 import zlib
@@ -77,10 +78,10 @@ class _Learned(NamedTuple):
     second: dict[int, Integers]
 
 
-def read_pages(path: Path) -> list[LabeledPage]:
-    """The pages of a file, described and labeled."""
+def read_pages(path: Path, step: int = 1) -> list[LabeledPage]:
+    """Every `step`-th page of a file, described and labeled."""
     rows = pq.read_table(path, columns=["html", "url", "page_type", "main_content"])
-    return [_labeled(row) for row in rows.to_pylist()]
+    return [_labeled(row) for row in rows.to_pylist()[::step]]
 
 
 def _labeled(row: dict[str, Any]) -> LabeledPage:
@@ -258,17 +259,18 @@ def page_f1(page: LabeledPage, scores: Integers | None) -> float:
     return f1(kept, page.right)
 
 
-def cross_validate(pages: list[LabeledPage]) -> dict[str, float]:
-    """Mean F1 by kind of page, each page scored by a model that has seen no page of its host's fold."""
+def cross_validate(pages: list[LabeledPage], folds: int = FOLDS) -> dict[str, float]:
+    """Mean F1 by kind of page and of all pages, each scored by a model that has seen no page of its host's fold; fewer
+    `folds` than all leave pages out."""
     trainer = Trainer(pages)
     results: dict[str, list[float]] = {}
-    for fold in range(FOLDS):
+    for fold in range(folds):
         asked = [number for number, page in enumerate(pages) if page.fold == fold]
         learned = trainer.train([other for other in range(FOLDS) if other != fold], asked)
         for number in asked:
             results.setdefault(pages[number].kind, []).append(page_f1(pages[number], learned.second.get(number)))
         so_far = [value for values in results.values() for value in values]
-        print(f"fold {fold + 1} of {FOLDS}: F1 {mean(so_far):.4f} so far", file=sys.stderr, flush=True)
+        print(f"fold {fold + 1} of {folds}: F1 {mean(so_far):.4f} so far", file=sys.stderr, flush=True)
     by_kind = {kind: mean(values) for kind, values in sorted(results.items())}
     return {"all": mean(value for values in results.values() for value in values), **by_kind}
 
@@ -281,6 +283,10 @@ def main() -> None:
         "--cross-validate", action="store_true", help="say the F1 over hosts instead of writing a model"
     )
     arguments = parser.parse_args()
+    if importlib.util.find_spec("lightgbm") is None:
+        parser.error("LightGBM is missing: pip install 'textmill[train-extractor]'")
+    if not arguments.pages.is_file():
+        parser.error(f"there is no file {arguments.pages}: give a Parquet file of WCXB")
     pages = read_pages(arguments.pages)
     if arguments.cross_validate:
         for kind, value in cross_validate(pages).items():
