@@ -13,8 +13,9 @@ from flows.store.local import Artifact, Store
 from scraping.collections.config import IngestConfig
 from scraping.collections.files import check_contents, ingest_files
 from scraping.collections.names import named_layout
-from scraping.collections.remote import is_remote
+from scraping.collections.remote import is_path_list, is_remote
 from scraping.collections.skipped import SKIPPED, by_reason
+from scraping.extraction.extract import model_digest
 from textmill.addresses import expand, is_resolvable, shown, without_secrets
 
 LISTED = 20  # of what was not read, on the page
@@ -39,14 +40,15 @@ class Ingest(Stage[IngestConfig]):
     def identity(self, config: IngestConfig, store: Store) -> Any:
         """Local files count by what is in them, wherever they lie, and whether that is to be read as CSV, which their
         names tell; a remote data set counts by its address, but for the secrets in that: a fresh signature is no other
-        data set."""
+        data set. The text of a web archive's pages depends on the model that extracts them."""
         address = expand(config.path)
         if is_remote(address):
-            return {"settings": config, "address": without_secrets(address)}
+            model = _extraction([address.partition("?")[0]])
+            return {"settings": config, "address": without_secrets(address)} | model
         files = _files(config)
         tables = [number for number, file in enumerate(files) if named_layout(file.name) == "csv"]
         identity = {"settings": config, "files": [store.file_digest(file) for file in files]}
-        return identity | ({"csv": tables} if tables else {})
+        return identity | ({"csv": tables} if tables else {}) | _extraction([file.name for file in files])
 
     def check_available(self, config: IngestConfig) -> None:
         _files(config)
@@ -80,6 +82,12 @@ class Ingest(Stage[IngestConfig]):
                 found = [json.loads(line) for line, _ in zip(file, range(LISTED), strict=False)]
             rows = [[item[key] for key in ("file", "place", "reason", "detail")] for item in found]
             yield Table(("file", "place", "not read, because", "detail"), rows)
+
+
+def _extraction(names: list[str]) -> dict[str, str]:
+    """What decides the text of pages, if there are web archives, or lists of such, among files of these names."""
+    holds_pages = any(named_layout(name) == "warc" or is_path_list(name) for name in names)
+    return {"model": model_digest()} if holds_pages else {}
 
 
 def _files(config: IngestConfig) -> list[Path]:

@@ -18,7 +18,7 @@ from fastwarc.warc import ArchiveIterator
 from scraping.collections.archives import GZIP, ZSTD, decompressed, first_line, reraise_failure
 from scraping.collections.records import Document, Record, document
 from scraping.collections.skipped import Skipped, unread
-from scraping.extraction.extract import ArticleExtractor
+from scraping.extraction.extract import AutoExtractor
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 
 _RECORD_BYTES = 64 << 20  # more than this is not a document
@@ -54,7 +54,7 @@ def warc_records(name: str, path: Path) -> Iterator[Record]:
 
 
 def _calls(items: Iterable[_Page | Record]) -> Iterator[Call]:
-    extractor = ArticleExtractor().model_dump()
+    extractor = AutoExtractor().model_dump()
     for item in items:
         if isinstance(item, _Page):
             yield Call({"url": item.url, "content_type": item.content_type, "extractor": extractor}, item.body)

@@ -13,6 +13,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from flows.stages.ingest import ingest as stage
+from flows.store.local import Store
 from scraping.collections.config import IngestConfig
 from scraping.collections.ingest import ingest
 from scraping.shards import read_rows, shards
@@ -177,3 +178,17 @@ def test_of_a_list_no_more_is_fetched_than_a_limit_needs(crawl, tmp_path):
 def test_what_is_no_list_of_paths_is_refused(crawl, tmp_path):
     with pytest.raises(UserError, match=r"wrong\.paths\.gz lists <html>Not"):
         run(crawl.url("/crawl-data/wrong.paths.gz"), tmp_path / "out")
+
+
+def test_a_web_archive_is_read_anew_by_another_model(tmp_path, monkeypatch):
+    (tmp_path / "a.warc.gz").write_bytes(archive([page(0)]))
+    (tmp_path / "a.txt").write_text(TEXTS[0])
+    store = Store(tmp_path / "store")
+    paths = [tmp_path / "a.warc.gz", "http://127.0.0.1:9/wet.paths.gz?x=1", tmp_path / "a.txt"]
+
+    def identities():
+        return [stage.identity(IngestConfig(path=str(path)), store) for path in paths]
+
+    before = identities()
+    monkeypatch.setattr("flows.stages.ingest.model_digest", lambda: "another")
+    assert [one == other for one, other in zip(before, identities(), strict=True)] == [False, False, True]
