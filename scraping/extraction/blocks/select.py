@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import lxml.html
 import numpy as np
+from numpy.typing import NDArray
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from scraping.extraction.blocks.cut import Page, cut
@@ -27,6 +28,7 @@ ENOUGH = 50
 _MIN_CHARACTERS = 300
 _MAX_BLOCKS = 30_000
 _MAX_DEPTH = 400
+_TABLE_WORDS = 200  # of a table that stays as a whole
 
 _ALWAYS_REMOVED = [
     "nav", "footer", "dialog", "button", "select", "input", "textarea", "[hidden]", "[aria-hidden=true]",
@@ -75,7 +77,23 @@ def by_model(page: Page, head: Head) -> Selection | None:
     scores = load().score(page, head)
     sizes = np.array([len(words_of(block.text)) for block in blocks], np.int64)
     cutoff = choose(scores, sizes)
-    return Selection(page, np.flatnonzero(scores >= cutoff).tolist(), "auto", scores.tolist(), cutoff)
+    kept = _with_whole_tables(page, scores >= cutoff, sizes)
+    return Selection(page, np.flatnonzero(kept).tolist(), "auto", scores.tolist(), cutoff)
+
+
+def _with_whole_tables(page: Page, kept: NDArray[np.bool_], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """What is kept, and the other blocks of small tables of which half the words are: a row is a fact as its neighbors
+    are. Tables around tables are layout."""
+    elements = page.elements
+    tables = [number for number, tag in enumerate(elements.tags) if tag == "table"]
+    around = {above for table in tables for above in page.ancestors(elements.parents[table])}
+    whole = kept.copy()
+    for table in tables:
+        part = slice(elements.first[table], elements.end[table])
+        words = sizes[part].sum()
+        if table not in around and words <= _TABLE_WORDS and 2 * sizes[part][kept[part]].sum() >= words:
+            whole[part] = True
+    return whole
 
 
 # --- containers -------------------------------------------------------------------------------------------------------
@@ -160,7 +178,7 @@ def judge(selection: Selection, whole: Page, tree: LexborHTMLParser, remove: lis
     if selection.scores is not None:
         keeps = set(selection.kept)
         return [
-            Judged(block.text, number in keeps, _score_reason(selection, number))
+            Judged(block.text, number in keeps, _score_reason(selection, number, number in keeps))
             for number, block in enumerate(selection.page.blocks)
         ]
     kept = {selection.page.elements.nodes[selection.page.blocks[number].element] for number in selection.kept}
@@ -180,11 +198,13 @@ def judge(selection: Selection, whole: Page, tree: LexborHTMLParser, remove: lis
     return judged
 
 
-def _score_reason(selection: Selection, number: int) -> str:
+def _score_reason(selection: Selection, number: int, kept: bool) -> str:
     assert selection.scores is not None
     page, block = selection.page, selection.page.blocks[number]
     signs = [tag for element in page.ancestors(block.element) if (tag := page.elements.tags[element]) in _TELLING][:1]
     if block.link_chars * 2 > len(block.text):
         signs.append("links")
     place = f" ({', '.join(signs)})" if signs else ""
+    if kept and selection.scores[number] < selection.cutoff:
+        return f"with its table{place}"
     return f"score {selection.scores[number] // 100 / 10:.1f}…, kept from {selection.cutoff / 1000:.2f}{place}"

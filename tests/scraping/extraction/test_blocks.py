@@ -13,6 +13,7 @@ from scraping.extraction.blocks.features import read_head
 from scraping.extraction.blocks.labels import label
 from scraping.extraction.blocks.model import choose, load, pack, unpack
 from scraping.extraction.blocks.render import render
+from scraping.extraction.blocks.select import _with_whole_tables
 from scraping.extraction.blocks.title import title_of
 from scraping.extraction.extract import ArticleExtractor, AutoExtractor, MainExtractor, explain, extract
 
@@ -215,3 +216,17 @@ def test_the_model_is_part_of_what_prepare_made():
     assert auto["model"] == hashlib.sha256(FILE.read_bytes()).hexdigest()
     main = PrepareSettings(extractors={"a": MainExtractor()})
     assert prepare.identity(main, None) == main
+
+
+def test_the_rows_of_a_small_table_stay_together():
+    rows = "".join(f"<tr><th>Key {number}:</th><td>value {number}</td></tr>" for number in range(4))
+    nested = f"<table><tr><td><p>menu of the site</p></td><td><table>{rows}</table></td></tr></table>"
+    page = cut(LexborHTMLParser(nested))
+    sizes = np.array([len(block.text.split()) for block in page.blocks])
+    is_row = ["menu" not in block.text for block in page.blocks]
+    for lost, expected in (("2", is_row), ("123", None)):
+        kept = np.array(
+            [row and block.text.strip(":")[-1] not in lost for row, block in zip(is_row, page.blocks, strict=True)]
+        )
+        assert kept.any() and not kept.all()
+        assert _with_whole_tables(page, kept, sizes).tolist() == (expected or kept.tolist())
