@@ -133,6 +133,16 @@ def _show_site(console: Console, source: Source, site: SitePreview) -> None:
 _REASONS = 8  # why pieces of a page are kept or dropped, that are shown
 
 
+def _dropped(text: str) -> str:
+    """Why the default filters of `prepare` would drop a text, and the number that decides; empty if they keep it."""
+    from scraping.corpus.config import FilterConfig
+    from scraping.corpus.recipe import apply_filters, recipe
+    from scraping.extraction.normalize import normalize
+
+    found = apply_filters(normalize(text), recipe(FilterConfig()))
+    return f"{found.reason} ({found.detail})" if found.reason else ""
+
+
 def _show_page(console: Console, page: PagePreview, chars: int) -> None:
     from rich.markup import escape
 
@@ -146,6 +156,8 @@ def _show_page(console: Console, page: PagePreview, chars: int) -> None:
         console.print(f"  text      {len(document.text):,} characters by the extractor `{document.extractor}`")
         for line in shown.splitlines():
             console.print(f"    [dim]|[/dim] {escape(line)}")
+        if dropped := _dropped(document.text):
+            console.print(f"  filters   [yellow]would be dropped: {escape(dropped)}[/yellow]")
     if len(page.documents) > 3:
         console.print(f"  …         {len(page.documents) - 3} more documents on this page")
     if page.stripped:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from flows.cli.source import _schedule
+from flows.cli.source import _schedule, _show_page
+from scraping.crawling.preview import PagePreview
 from scraping.crawling.source import load_source
+from scraping.extraction.extract import Extracted
 
 SITE = "start: [http://example.org]\ncontact: me@example.org\nschedule: {cron: '0 3 * * 0'}\n"
 
@@ -41,3 +44,16 @@ def test_a_source_of_textmill_s_own_waits_for_a_configuration_that_names_it(tmp_
     assert "until then scrape/umb is switched off" in _schedule(load_source("umb"))
     Path("configs/a.yaml").write_text("scrape: {sources: [umb]}\n")
     assert "by scrape/umb" in _schedule(load_source("umb"))
+
+
+def test_a_page_that_the_filters_of_prepare_would_drop_is_said(capsys):
+    menu = "\n".join(
+        f"{place} {thing}" for place in ("Garden", "Kitchen", "Bathroom") for thing in ("tables", "chairs")
+    )
+    prose = (
+        "The library opens at nine in the morning. On Saturday it closes at one, and on Sunday it stays closed. " * 2
+    )
+    for text, said in ((menu * 3, True), (prose, False)):
+        page = PagePreview("http://a.example/", "stored", 200, [Extracted("http://a.example/", "", text, "main")])
+        _show_page(Console(highlight=False, soft_wrap=True), page, 40)
+        assert ("would be dropped: no sentences (" in capsys.readouterr().out) == said
