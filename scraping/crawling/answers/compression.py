@@ -22,8 +22,11 @@ class Decompressed(NamedTuple):
 def decompress(body: bytes, encoding: str, max_bytes: int) -> Decompressed:
     """Undo one of the encodings `COMPRESSED`; never more than `max_bytes` are held.
 
-    What stands behind the end of a compressed body is passed over, as browsers do.
+    What stands behind the end of a compressed body is passed over, as browsers do. A body that does not begin as gzip
+    is taken as it is: some servers set the header on pages that they send uncompressed.
     """
+    if encoding != "deflate" and not body.startswith(_GZIP_MAGIC):
+        return Decompressed(body[:max_bytes], f"larger than {max_bytes:,} bytes" if len(body) > max_bytes else None)
     parts: list[bytes] = []
     size = 0
     while body and (not parts or (encoding != "deflate" and body.startswith(_GZIP_MAGIC))):

@@ -406,7 +406,7 @@ def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_sour
     site.routes["/many"] = "".join(f"<a href='/p{n}?{n}'>x</a>" for n in range(200_000))
     site.routes["/latin"] = answer('<a href="/café">'.encode("latin-1"), content_type="text/html; charset=iso-8859-1")
     site.routes["/nul"] = answer(b"<html>\0\0\0", content_type="text/html")
-    site.routes["/broken"] = answer(b"no gzip", headers={"Content-Encoding": "gzip"})
+    site.routes["/broken"] = answer(b"\x1f\x8bno gzip", headers={"Content-Encoding": "gzip"})
     site.routes["/end"] = site.routes["/from-deep"] = site.routes["/caf%C3%A9"] = page()
     limits = {"pages": 14, "bytes": 8_000_000, "seconds": 0.5}
     pages = run_crawl(make_source(limits=limits))

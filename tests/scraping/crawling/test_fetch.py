@@ -183,9 +183,15 @@ def test_a_compressed_body_that_is_cut_off_is_trouble(site, fetcher):
 
 
 def test_broken_compression(site, fetcher, answer):
-    site.routes["/"] = answer(b"not gzip at all", headers={"Content-Encoding": "gzip"})
+    site.routes["/"] = answer(b"\x1f\x8bnot gzip beyond its mark", headers={"Content-Encoding": "gzip"})
     with pytest.raises(FetchError, match="cannot be decompressed"):
         get(fetcher, site.url())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_a_page_that_is_only_said_to_be_compressed(site, fetcher, answer, encoding):
+    site.routes["/"] = answer(b"<p>plain", headers={"Content-Encoding": encoding})
+    assert get(fetcher, site.url()).body == b"<p>plain"
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "br", "gzip, br"])
