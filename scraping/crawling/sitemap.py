@@ -2,7 +2,7 @@
 
 The protocol is that of sitemaps.org (0.9, 2008): XML, gzipped, plain text, indexes, and the feeds that it allows (RSS,
 Atom). Sites leave blank lines or a warning before the XML, forget to escape `&`, send UTF-16 or several gzip members.
-So the text is decoded as a page's is, its ampersands are mended, and libxml2 reads it in its recovering mode: without
+So the text is decoded as a page's is, its references are mended, and libxml2 reads it in its recovering mode: without
 entities, without the network, and no further than a number of errors.
 """
 
@@ -32,7 +32,7 @@ MAX_ENTRIES = 50_000  # of a file, by the protocol
 MAX_FILES = 200  # of a host
 _TIMEOUT = 60.0  # seconds
 _MAX_ERRORS = 1_000  # of a file; after that it is something else
-_MAX_AMPERSANDS = 1_000_000  # of a file, that are looked at
+_MAX_REFERENCES = 2_000_000  # of a file
 _CHUNK = 1 << 16  # characters that are parsed at once
 
 _ROOT = re.compile(r"<(?:[\w.-]{1,30}:)?(?:urlset|sitemapindex|sitemap|url|rss|feed|rdf)[\s>]", re.I)
@@ -41,10 +41,12 @@ _ENTRIES = ("{*}url", "{*}sitemap", "{*}item", "{*}entry")
 _DECLARATION = re.compile(
     r"<\?xml[^<>]{0,1000}>|<!DOCTYPE[^<>\[]{0,1000}>|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", re.I
 )
-_AMPERSAND = re.compile(
-    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-f]{1,6});)(?:[a-z][a-z0-9]{1,30};)?",
-    re.S | re.I,
+_REFERENCE = re.compile(
+    r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)|&(?:(?:[a-z][a-z0-9]{1,30}|#[0-9]{1,9}|#x[0-9a-f]{1,8});)?", re.S | re.I
 )
+# By number, because libxml2 drops references by name in all that follows an error.
+_MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "&<>\"'"} | {"\f": " "})
+_ENTRY = re.compile(r"<(?:[\w.-]{1,30}:)?(?:loc|item|entry)[\s>]", re.I)
 
 
 @dataclass(slots=True)
@@ -178,7 +180,10 @@ def _parse_xml(text: str, entries: _Entries, report: Callable[[str], None]) -> N
     if "<!ENTITY" in text:
         report("it declares entities")
         return
-    text = _AMPERSAND.sub(_mend_ampersand, _DECLARATION.sub("", text), _MAX_AMPERSANDS)
+    text, references = _REFERENCE.subn(_mend_reference, _DECLARATION.sub("", text), _MAX_REFERENCES)
+    if references == _MAX_REFERENCES:
+        report(f"{_MAX_REFERENCES:,} references in its XML, or more")
+        return
     parser = etree.XMLPullParser(
         ("end",), tag=_ENTRIES, recover=True, resolve_entities=False, no_network=True, load_dtd=False,
         remove_comments=True, remove_pis=True, collect_ids=False, encoding="utf-8",
@@ -200,6 +205,8 @@ def _parse_xml(text: str, entries: _Entries, report: Callable[[str], None]) -> N
     # A prefix without a namespace does no harm.
     if log := [error for error in parser.feed_error_log if error.domain != etree.ErrorDomains.NAMESPACE]:
         report(f"{len(log)} errors in its XML, the first of them: {log[0].message.strip()}")
+    if not (entries.pages or entries.index or entries.strange) and _ENTRY.search(text):
+        report("none of its entries could be read")
 
 
 def _take(parser: etree.XMLPullParser, entries: _Entries) -> None:
@@ -217,16 +224,27 @@ def _add(element: etree._Element, entries: _Entries) -> None:
     namespace, _, kind = element.tag.rpartition("}")
     fields = {
         name: child
-        for child in element
+        for child in element.iterchildren(tag=etree.Element)
         if (name := _field(child, namespace)) and (name != "link" or child.get("rel", "alternate") == "alternate")
     }
     texts = {name: "".join(child.itertext()).strip() for name, child in fields.items()}
     if "loc" in texts and kind in ("url", "sitemap"):
         pages_or_index = entries.pages if kind == "url" else entries.index
         entries.add(pages_or_index, texts["loc"], texts.get("priority", ""), texts.get("lastmod", ""))
-    elif "link" in texts and kind in ("item", "entry"):
+    elif kind in ("item", "entry"):
+        location = _location(fields, texts)
         date = texts.get("updated") or texts.get("published") or _w3c_date(texts.get("pubDate", ""))
-        entries.add(entries.pages, fields["link"].get("href") or texts["link"], lastmod=date)
+        if location is not None:
+            entries.add(entries.pages, location, lastmod=date)
+
+
+def _location(fields: dict[str, etree._Element], texts: dict[str, str]) -> str | None:
+    """Where an entry of a feed leads: by its link, else by what RSS 2.0 calls a permanent link."""
+    if "link" in texts:
+        return fields["link"].get("href") or texts["link"]
+    if "guid" in texts and fields["guid"].get("isPermaLink", "true") == "true":
+        return texts["guid"]
+    return None
 
 
 def _field(child: etree._Element, namespace: str) -> str:
@@ -235,13 +253,12 @@ def _field(child: etree._Element, namespace: str) -> str:
     return name if its_namespace == namespace else ""
 
 
-def _mend_ampersand(match: re.Match[str]) -> str:
+def _mend_reference(match: re.Match[str]) -> str:
+    """Write as text what HTML means by a reference, which is U+FFFD where there is no character, and what a CDATA
+    section holds. So the parser meets only references that it knows, wherever it sees the borders of a section."""
     found = match[0]
-    if found.startswith("<"):
-        return found
-    # An entity of HTML means its character; XML does not know it.
-    character = html.unescape(found) if found.endswith(";") else found
-    return html.escape(character, quote=False)
+    text: str = match[1] if match[1] is not None else html.unescape(found) if found.endswith(";") else found
+    return text.translate(_MARKUP)
 
 
 def _priority(value: str) -> float:

@@ -175,9 +175,12 @@ def parse_tdm_rules(body: bytes) -> PathRules:
     """The rules of a tdmrep.json.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or is nested too deep.
     """
-    entries = json.loads(body)
+    try:
+        entries = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     rules = []
     for entry in (entries if isinstance(entries, list) else [entries])[:_MAX_RULES]:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", "")

@@ -87,6 +87,8 @@ TWO = "http://a.org/x?a=1&b=2"
         f"{ONE}\n{TWO}".encode("utf-16"),
         f'<rss version="2.0"><channel><link>http://a.org/</link><image><url>http://a.org/i.png</url></image><item><link>'
         f"{ONE}</link></item><item><title>x</title><link>{TWO}</link></item></channel></rss>",
+        f'<rss version="2.0"><channel><item><guid isPermaLink="true">{ONE}</guid></item><item><guid>{TWO}</guid></item>'
+        '<item><guid isPermaLink="false">http://a.org/3</guid></item></channel></rss>',
         f'<feed xmlns="http://www.w3.org/2005/Atom"><link href="http://a.org/"/><entry><link rel="edit" href="/e"/>'
         f'<link href="{ONE}"/></entry><entry><link rel="alternate" href="{TWO}"/></entry></feed>',
         f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/"><channel>'
@@ -94,7 +96,8 @@ TWO = "http://a.org/x?a=1&b=2"
     ],
     ids=["blank lines", "raw ampersand", "CDATA", "UTF-16", "UTF-16 without a mark", "warning", "warning in plain text",
          "two files", "undeclared prefix", "another namespace", "prefix", "comment and control character",
-         "gzip members", "gzip with padding", "text with a mark", "text in UTF-16", "RSS", "Atom", "RSS 1.0"],
+         "gzip members", "gzip with padding", "text with a mark", "text in UTF-16", "RSS",
+         "RSS without links", "Atom", "RSS 1.0"],
 )  # fmt: skip
 def test_what_real_sites_serve_is_read_without_loss(body):
     assert read(body) == ([ONE, TWO], [])
@@ -119,14 +122,35 @@ def test_what_real_sites_serve_is_read_without_loss(body):
         (gzip.compress(urlset(entry(ONE)).encode()) + b"\x1f\x8bbroken", [ONE], "cannot be decompressed"),
         ("<!DOCTYPE html><html><body>Not found</body></html>", [], "neither a sitemap nor a feed"),
         ("Not found", [], "1 entries without the URL of a page, the first of them 'Not found'"),
+        (urlset(entry(ONE), entry(f"{ONE}&#xD83D;&#xDE00;"), entry(f"{ONE}&#1114112;")), [ONE], "2 entries without"),
+        (urlset(entry(ONE, "<!-- a -- b -->"), entry(TWO.replace("&", "&amp;"))), [ONE, TWO], "1 errors in its XML"),
+        (urlset(entry("http://a.org/1")).upper(), [], "none of its entries could be read"),
+        ("<rss><channel><item><title>x</title></item></channel></rss>", [], "none of its entries could be read"),
         ("", [], None),
         (urlset(), [], None),
+        ("<rss><channel><link>http://a.org/</link></channel></rss>", [], None),
     ],
 )
 def test_what_cannot_be_read_is_reported(body, pages, problem):
     found, problems = read(body)
     assert pages is None or found == pages
     assert (problem in "; ".join(problems)) if problem else problems == []
+
+
+@pytest.mark.parametrize("reference", ["&LT;", "&AMP;", "&Quot;", "&undefined;", "&#xD83D;", "&#0;", "&#12;", "&#X41;"])
+def test_references_that_xml_does_not_know_end_nothing_and_change_no_url(reference):
+    comment = f"<!-- <![CDATA[ --> {reference} <!-- ]]> -->"
+    for stray in (reference, f"<![CDATA[{reference}]]>", comment):
+        assert read(urlset(f"<url><loc>{ONE}</loc>{stray}</url>", entry(TWO)))[0] == [ONE, TWO], stray
+    assert read(urlset(entry(f"<![CDATA[{TWO}]]>"), entry("http://a.org/?a=&#34;&eacute;")))[0] == [
+        TWO,
+        "http://a.org/?a=%22%C3%A9",
+    ]
+
+
+def test_too_many_stray_ampersands_are_reported(monkeypatch):
+    monkeypatch.setattr(sitemap, "_MAX_REFERENCES", 10)
+    assert read(urlset(entry(ONE), "&" * 10)) == ([], ["10 references in its XML, or more"])
 
 
 def test_entries_and_feeds_have_dates_and_may_be_relative():

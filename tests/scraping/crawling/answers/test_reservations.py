@@ -109,6 +109,11 @@ def test_any_file_is_read_or_refused(body):
     assert rules == PathRules()
 
 
+def test_a_file_that_is_nested_too_deep_is_refused():
+    with pytest.raises(ValueError, match="nested too deep"):
+        parse_tdm_rules(b"[" * 200_000)
+
+
 # --- a crawl ----------------------------------------------------------------------------------------------------------
 
 
