@@ -234,6 +234,17 @@ def write_shard(path: Path, rows: Iterable[Row], schema: pa.Schema) -> int:
     return shard.rows
 
 
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table to the one file `path`, atomically."""
+    shard = _Shard(path, table.schema)
+    try:
+        shard.append(table.combine_chunks())
+    except BaseException:
+        shard.discard()
+        raise
+    shard.finish()
+
+
 def shards(folder: Path, prefix: str = "part") -> list[Path]:
     """The finished shards of `folder` with that prefix, in order."""
     return sorted(folder.glob(f"{prefix}-[0-9][0-9][0-9][0-9][0-9].parquet"))

@@ -2,8 +2,8 @@
 
 `prepare` reads as the table of contents of this room. Nothing of it depends on when, in which order or by how many
 workers pages were fetched and read: recrawling an unchanged site gives the same bytes. The slow steps (extract, refine)
-leave finished files in `.work`, from where a killed run goes on. Memory holds about 250 bytes a document, plus one
-shard of the output at a time.
+leave finished files in `.work`, from where a killed run goes on. Memory holds some tens of bytes a document (`dedup`),
+plus a part of a shard for each worker.
 
 A document is dropped in one of three places, each of which says why: a page in `extract_pages`, a text by the filters
 of `recipe`, a duplicate in `dedup`. Everything that is dropped is written too, with its reason, and the counts add up:
@@ -22,8 +22,9 @@ from typing import NamedTuple
 from scraping.corpus.config import PrepareConfig
 from scraping.corpus.dedup import deduplicate
 from scraping.corpus.extract_pages import extract_pages
+from scraping.corpus.ranges import count_ranges
 from scraping.corpus.records import write_records
-from scraping.corpus.refine import RefineConfig, refine, sum_counts
+from scraping.corpus.refine import RefineConfig, RefineOutput, refine, sum_counts
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, learn_templates, template_report
 from scraping.corpus.writer import Candidates, write_corpus
@@ -82,12 +83,13 @@ def prepare(
         raise UserError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
     templates = learn_templates(documents, config.template, work / "site-templates.npz", progress)
     rules = RefineConfig(filters=config.filters, dedup=config.dedup)
-    refined = refine(documents, templates, rules, work / "refined", execution)
+    ranges = count_ranges(document.path for document in documents)
+    refined = refine(documents, templates, rules, RefineOutput(work / "refined", ranges), execution)
     passed, signatures = [item.documents for item in refined], [item.signatures for item in refined]
     duplicates = deduplicate(passed, signatures, config.dedup, work, progress)
     dropped = [item.dropped for item in extracted] + [item.dropped for item in refined]
-    candidates = Candidates(passed, dropped, duplicates)
-    stats = write_corpus(candidates, config.validation_fraction, work / "sorting", out, progress)
+    candidates = Candidates(passed, signatures, ranges, dropped, duplicates)
+    stats = write_corpus(candidates, config.validation_fraction, work / "written", out, execution)
     write_records([item.records for item in extracted], out / "records")
 
     stats["pages"] = sum(count_rows(shards(folder)) for folder in inputs.pages)

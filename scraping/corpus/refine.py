@@ -1,7 +1,8 @@
 """The step that makes documents fit for the corpus: without their site's template, filtered, signed for deduplication.
 
 Documents are refined in pieces of some row groups, each by a child process, whether they lie in many small shards or in
-few large ones. Four files of each piece are kept, from which a killed run goes on.
+few large ones. Texts go through the step one by one, all else as columns. Four files of each piece are kept, from which
+a killed run goes on.
 """
 
 from __future__ import annotations
@@ -10,26 +11,29 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel
 
 from scraping.corpus.boilerplate import remove_template
 from scraping.corpus.config import DedupConfig, FilterConfig
-from scraping.corpus.dedup import Signatures, concatenated, sign
+from scraping.corpus.dedup import save_signatures, sign
 from scraping.corpus.kernels.plain import normalized
+from scraping.corpus.ranges import sort_by_range, write_ranges
 from scraping.corpus.recipe import apply_filters, recipe
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, SiteTemplates
-from scraping.corpus.writer import dropped_row
+from scraping.corpus.writer import EXCERPT, with_columns
 from scraping.extraction.sandbox import Call, Failure, Sandbox
-from scraping.shards import DOCUMENTS, DROPPED, ROW_GROUP_ROWS, open_parquet, read_groups, write_shard
-from textmill.files import atomic_path, atomic_write
+from scraping.shards import DOCUMENTS, DROPPED, ROW_GROUP_ROWS, open_parquet, write_table
+from textmill.files import atomic_write, remove_temporary
 
-_PIECE_GROUPS = 4  # row groups of a piece: some seconds of work
-_CALL_PIECES = 4  # for each child that a call starts: starting it takes a fiftieth of the time they take
+_PIECE_GROUPS, _PIECE_BYTES = 8, 48 << 20  # of a piece, at most: some seconds of work; its memory is a few times that
+_CALL_PIECES = 16  # for each child that a call starts: starting it takes a fiftieth of the time they take
 
 
 class RefineConfig(BaseModel, extra="forbid"):
@@ -42,8 +46,8 @@ class RefineConfig(BaseModel, extra="forbid"):
 class RefinedPiece(NamedTuple):
     """What refining a piece leaves."""
 
-    documents: Path  # DOCUMENTS that passed the filters
-    signatures: Path  # .npz: the fields of `Signatures`
+    documents: Path  # DOCUMENTS that passed the filters, in ranges
+    signatures: Path  # of these, in their order
     dropped: Path  # DROPPED
     counts: Path  # JSON; written last
 
@@ -54,15 +58,25 @@ class Piece(BaseModel, frozen=True):
     shard: DocumentShard
     groups: list[int]
     rows: int
+    ranges: int
     output: RefinedPiece
 
 
+class RefineOutput(NamedTuple):
+    """Where refined documents are written, and into how many ranges of ids they are dealt."""
+
+    folder: Path
+    ranges: int
+
+
 def refine(
-    shards: list[DocumentShard], templates: Path, config: RefineConfig, folder: Path, execution: Execution
+    shards: list[DocumentShard], templates: Path, config: RefineConfig, output: RefineOutput, execution: Execution
 ) -> list[RefinedPiece]:
-    """Refine all documents into `folder`; what an earlier run finished is kept."""
+    """Refine all documents; what an earlier run finished is kept."""
+    folder = output.folder
     folder.mkdir(exist_ok=True)
-    pieces = list(_pieces(shards, folder))
+    remove_temporary(folder)
+    pieces = list(_pieces(shards, output))
     finished = set(folder.glob("counts-*.json"))
     missing = [piece for piece in pieces if piece.output.counts not in finished]
     per_call = _CALL_PIECES * execution.children
@@ -91,13 +105,15 @@ def refine_pieces(
 
 def refine_piece(_: bytes, piece: dict[str, Any], templates: str, config: dict[str, Any]) -> None:
     """Refine one piece; runs in the sandbox."""
-    refinement = _Refinement(Piece(**piece), SiteTemplates(Path(templates)), RefineConfig(**config))
-    output = refinement.piece.output
-    write_shard(output.documents, refinement.documents(), DOCUMENTS)  # fills what is written below
-    with atomic_path(output.signatures) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **concatenated(refinement.signatures)._asdict())
-    write_shard(output.dropped, refinement.dropped, DROPPED)
-    atomic_write(output.counts, json.dumps(refinement.counts))
+    work, rules = Piece(**piece), RefineConfig(**config)
+    refinement = _Refinement(work, SiteTemplates(Path(templates)), rules.filters)
+    refinement.refine()
+    documents = sort_by_range(pa.concat_tables(refinement.documents), work.ranges)
+    write_ranges(work.output.documents, documents, work.ranges)
+    signatures = sign(documents["id"].to_pylist(), documents["text"].to_pylist(), rules.dedup)
+    save_signatures(work.output.signatures, signatures)
+    write_table(work.output.dropped, pa.concat_tables(refinement.dropped))
+    atomic_write(work.output.counts, json.dumps(refinement.counts))
 
 
 def sum_counts(pieces: list[RefinedPiece]) -> dict[str, int]:
@@ -109,57 +125,80 @@ def sum_counts(pieces: list[RefinedPiece]) -> dict[str, int]:
 
 
 class _Refinement:
-    """Refines the documents of a piece; the other fields fill up while `documents` is consumed."""
+    """Refines the documents of a piece, a batch at a time."""
 
-    def __init__(self, piece: Piece, templates: SiteTemplates, config: RefineConfig) -> None:
-        self.piece = piece
-        self.dropped: list[dict[str, Any]] = []
-        self.signatures: list[Signatures] = []
+    def __init__(self, piece: Piece, templates: SiteTemplates, config: FilterConfig) -> None:
+        self._piece, self._templates, self._filters = piece, templates, recipe(config)
+        self.documents: list[pa.Table] = [DOCUMENTS.empty_table()]
+        self.dropped: list[pa.Table] = [DROPPED.empty_table()]
         self.counts = Counter(characters_before_template_removal=0, characters_after_template_removal=0)
-        self._templates, self._config = templates, config
 
-    def documents(self) -> Iterator[dict[str, Any]]:
-        """The rows of the documents that passed the filters, signed in batches."""
-        batch: list[dict[str, Any]] = []
-        for row in self._filtered():
-            batch.append(row)
-            if len(batch) == ROW_GROUP_ROWS:
-                yield from self._signed(batch)
-                batch = []
-        yield from self._signed(batch)
+    def refine(self) -> None:
+        """Fill `documents`, `dropped` and `counts`."""
+        with open_parquet(self._piece.shard.path) as file:
+            for batch in file.iter_batches(ROW_GROUP_ROWS, row_groups=self._piece.groups, use_threads=False):
+                self._refine(pa.table(batch))
 
-    def _filtered(self) -> Iterator[dict[str, Any]]:
-        shard, filters = self.piece.shard, recipe(self._config.filters)
-        for row in read_groups(shard.path, self.piece.groups):
-            text = row["text"] if shard.crawled else normalized(row["text"])
-            self.counts["characters_before_template_removal"] += len(text)
-            text = remove_template(text, self._templates.of(shard.site(row["source"], row["url"])))
-            self.counts["characters_after_template_removal"] += len(text)
-            result = apply_filters(text, filters)
-            if result.reason:
-                self.dropped.append(dropped_row(row, result.reason, result.detail, text))
-            else:
-                yield {**row, "lang": result.lang, "text": text, "n_chars": len(text)}
+    def _refine(self, table: pa.Table) -> None:
+        rows = zip(*(table[name].to_pylist() for name in ("text", "source", "url")), strict=True)
+        texts = [self._cleaned(*row) for row in rows]
+        results = [apply_filters(text, self._filters) for text in texts]
+        has_failed = np.array([result.reason is not None for result in results])
+        passed, failed = np.flatnonzero(~has_failed).tolist(), np.flatnonzero(has_failed).tolist()
+        columns = {
+            "lang": [results[place].lang for place in passed],
+            "text": [texts[place] for place in passed],
+            "n_chars": [len(texts[place]) for place in passed],
+        }
+        self.documents.append(with_columns(table.filter(pa.array(~has_failed)), columns, DOCUMENTS))
+        columns = {
+            "reason": [results[place].reason for place in failed],
+            "detail": [results[place].detail for place in failed],
+            "excerpt": [texts[place][:EXCERPT] for place in failed],
+        }
+        self.dropped.append(with_columns(table.filter(pa.array(has_failed)), columns, DROPPED))
 
-    def _signed(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        ids, texts = [row["id"] for row in batch], [row["text"] for row in batch]
-        self.signatures.append(sign(ids, texts, self._config.dedup))
-        return batch
+    def _cleaned(self, text: str, source: str, url: str | None) -> str:
+        """A document's text in normal form and without its site's template."""
+        shard = self._piece.shard
+        text = text if shard.crawled else normalized(text)
+        self.counts["characters_before_template_removal"] += len(text)
+        text = remove_template(text, self._templates.of(shard.site(source, url)))
+        self.counts["characters_after_template_removal"] += len(text)
+        return text
 
 
-def _pieces(shards: list[DocumentShard], folder: Path) -> Iterator[Piece]:
+def _pieces(shards: list[DocumentShard], output: RefineOutput) -> Iterator[Piece]:
     """The pieces of all shards; a shard without rows is one empty piece."""
-    number = 0
+    folder, ranges = output
+    numbers = count()
     for shard in shards:
         with open_parquet(shard.path) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        for start in range(0, max(1, len(sizes)), _PIECE_GROUPS):
-            groups = list(range(start, min(start + _PIECE_GROUPS, len(sizes))))
-            output = RefinedPiece(
-                folder / f"documents-{number:05d}.parquet",
+            sizes = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+        for groups in _cut([size.total_byte_size for size in sizes]):
+            number = next(numbers)
+            files = RefinedPiece(
+                folder / f"documents-{number:05d}.arrow",
                 folder / f"signatures-{number:05d}.npz",
                 folder / f"dropped-{number:05d}.parquet",
                 folder / f"counts-{number:05d}.json",
             )
-            yield Piece(shard=shard, groups=groups, rows=sum(sizes[group] for group in groups), output=output)
-            number += 1
+            rows = sum(sizes[group].num_rows for group in groups)
+            yield Piece(shard=shard, groups=groups, rows=rows, ranges=ranges, output=files)
+
+
+def _cut(sizes: list[int]) -> list[list[int]]:
+    """Row groups of so many bytes, by the pieces that they are refined in.
+
+    >>> _cut([_PIECE_BYTES // 2] * 3)
+    [[0, 1], [2]]
+    """
+    pieces: list[list[int]] = [[]]
+    size = 0
+    for group, more in enumerate(sizes):
+        if pieces[-1] and (len(pieces[-1]) == _PIECE_GROUPS or size + more > _PIECE_BYTES):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(group)
+        size += more
+    return pieces

@@ -96,3 +96,15 @@ def ngrams(hashes, n):
             combined = combined * M2 + hashes[i + j]
         result[i] = mixed(combined)
     return result
+
+
+@kernel
+def count_common(first, second):
+    """How many values two sorted arrays without repetitions have in common."""
+    i = j = common = 0
+    while i < len(first) and j < len(second):
+        a, b = first[i], second[j]
+        common += a == b
+        i += a <= b
+        j += b <= a
+    return common

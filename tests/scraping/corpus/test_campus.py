@@ -20,7 +20,7 @@ from scraping.collections.documents import document_id
 from scraping.collections.ingest import ingest
 from scraping.corpus.boilerplate import Sampler, TemplateLearner, remove_template
 from scraping.corpus.config import DedupConfig, PrepareConfig, TemplateConfig
-from scraping.corpus.dedup import find_duplicates, sign
+from scraping.corpus.dedup import SignatureColumns, find_duplicates, save_signatures, sign
 from scraping.corpus.hashing import hash_ngrams, hash_words
 from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.extraction.normalize import normalize
@@ -101,4 +101,6 @@ def test_the_corpus_has_no_template_and_no_duplicates(pages, tmp_path):
     assert len(set(corpus)) == len(corpus)
     config = DedupConfig()
     signatures = sign([document_id(text.encode()) for text in corpus], corpus, config)
-    assert find_duplicates(signatures, lambda places: (corpus[place] for place in places), config, tmp_path) == []
+    save_signatures(tmp_path / "signatures.npz", signatures)
+    known = SignatureColumns([tmp_path / "signatures.npz"], tmp_path / "signatures")
+    assert not len(find_duplicates(known, lambda places: (corpus[place] for place in places), config, tmp_path))

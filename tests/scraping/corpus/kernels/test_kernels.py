@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from scraping.corpus.filters import detect_language
 from scraping.corpus.kernels import edges, reference
+from scraping.corpus.kernels.buckets import Kept, add_document, find_rivals
 from scraping.corpus.kernels.characters import every_character
 from scraping.corpus.kernels.plain import is_plain, normalized
-from scraping.corpus.kernels.words import find_words, ngrams
+from scraping.corpus.kernels.words import count_common, find_words, ngrams
 from scraping.extraction.normalize import normalize
 
 # what normal form is about: composition, order of marks, Hangul, misread UTF-8, line ends, spaces, what is not seen
@@ -59,6 +60,27 @@ def test_blocks_near_an_edge(count, template, end):
     known = np.array(sorted(pages.items()), dtype=[("hash", np.uint64), ("pages", np.int64)])
     assert edges.known_blocks(words, known, end).tolist() == reference.known_blocks(words.tolist(), pages, end)
     assert edges.known_pages(np.array(blocks, np.uint64), known).tolist() == [pages.get(block, 0) for block in blocks]
+
+
+@given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
+def test_what_two_sets_have_in_common(first, second):
+    arrays = (np.unique(np.array(values, np.uint64)) for values in (first, second))
+    assert count_common(*arrays) == len({*first} & {*second})
+
+
+@given(st.lists(st.lists(st.integers(-1, 5), min_size=3, max_size=3), max_size=40))
+def test_rivals_are_all_documents_of_a_bucket(rows):
+    kept = Kept.empty(6)
+    buckets: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        own = {bucket for bucket in row if bucket >= 0}
+        rivals = {rival for bucket in own for rival in buckets.get(bucket, ())}
+        array = np.array([*own, *[-1] * (3 - len(own))], np.int32)
+        assert find_rivals(kept, array).tolist() == sorted(rivals)
+        kept = add_document(kept, array, 100 + number)
+        assert kept.documents[number] == 100 + number
+        for bucket in own:
+            buckets.setdefault(bucket, []).append(number)
 
 
 @given(st.text(alphabet=TRICKY, max_size=12) | st.text(max_size=30))
