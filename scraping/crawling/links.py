@@ -63,9 +63,9 @@ class RobotsDirectives:
         return directives
 
     def add(self, directives: str) -> None:
-        """Add directives that are separated by commas; others than these are ignored."""
-        for directive in directives.lower().split(","):
-            match directive.strip():
+        """Add directives that are separated by commas or white space; others than these are ignored."""
+        for directive in directives.lower().replace(",", " ").split():
+            match directive:
                 case "noindex":
                     self.noindex = True
                 case "nofollow":

@@ -6,6 +6,7 @@ Nothing is kept. `Preview.site` tells a host's conditions, `Preview.pages` one p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from scraping.extraction.sniff import is_html
 from textmill.errors import Unavailable, UserError
 
 __all__ = ["PagePreview", "Preview", "SitePreview"]
+
+logger = logging.getLogger(__name__)
 
 _SITEMAP_FILES = 2  # a preview reads these; a crawl reads all
 
@@ -209,8 +212,11 @@ class Preview:
         if origin not in self._tdm:
             robots = self._robots[origin]
             delay, seconds = self.source.request_delay(robots.crawl_delay), self.source.limits.seconds
-            is_allowed = robots.allows(f"{origin}{TDM_FILE}")
-            self._tdm[origin] = fetch_tdm_rules(origin, self._fetcher, delay, seconds) if is_allowed else PathRules()
+            try:
+                self._tdm[origin] = fetch_tdm_rules(origin, self._fetcher, delay, seconds, robots.allows)
+            except FetchError as error:
+                logger.warning("%s%s: %s; so it reserves nothing", origin, TDM_FILE, error)
+                self._tdm[origin] = PathRules()
         return self._tdm[origin]
 
     def _sitemap_delay(self, url: str) -> float | None:

@@ -34,8 +34,8 @@ from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parque
 from textmill.files import atomic_write
 
 __all__ = [
-    "GIVEN_UP", "LINKS_DROPPED", "PAGE_LIMIT", "UNREAD_SITEMAP", "URLS", "PreviousPage", "PreviousSnapshot",
-    "restore_snapshot", "write_pages", "write_reports",
+    "GIVEN_UP", "LINKS_DROPPED", "PAGE_LIMIT", "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage",
+    "PreviousSnapshot", "restore_snapshot", "write_pages", "write_reports",
 ]  # fmt: skip
 
 URLS = pa.schema(
@@ -57,6 +57,7 @@ URLS = pa.schema(
 GIVEN_UP = "given up: "  # this and a host -> the reason
 LINKS_DROPPED = "urls passed over"  # limits.urls was met
 UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read of it
+UNREAD_TDM_FILE = "unread TDM file: "  # this and a URL -> why it could not be read
 _CONTINUES = "continues"  # how many URLs of the previous crawl were queued again
 _AS_OF = "as of"  # when the previous crawl, which this one continues, ended
 
@@ -223,6 +224,7 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
             frontier, f"SELECT reason, count(*) FROM urls WHERE reason LIKE '{RESERVED}%' GROUP BY 1"
         ),
         "unread_sitemaps": _noted(frontier, UNREAD_SITEMAP),
+        "unread_tdm_files": _noted(frontier, UNREAD_TDM_FILE),
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
             **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),

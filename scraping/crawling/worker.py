@@ -28,7 +28,7 @@ from scraping.crawling.links import ParsedPage, RobotsDirectives, parse_page, sk
 from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.sitemap import read_sitemaps
-from scraping.crawling.snapshot import UNREAD_SITEMAP, PreviousPage
+from scraping.crawling.snapshot import UNREAD_SITEMAP, UNREAD_TDM_FILE, PreviousPage
 from scraping.crawling.state import CrawlState, HostGivenUp
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import is_html
@@ -251,12 +251,24 @@ class OriginWorker:
     def _tdm_rules(self, robots: RobotsTxt) -> PathRules:
         """The origin's rules about text and data mining, which are fetched when the first page is there."""
         if self._tdm is None:
-            delay = self._delay(robots, self.host)
-            is_allowed = robots.allows(f"{self.origin}{TDM_FILE}")
-            self._tdm = (
-                fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds) if is_allowed else PathRules()
-            )
+            self._tdm = self._fetch_tdm_rules(robots)
         return self._tdm
+
+    def _fetch_tdm_rules(self, robots: RobotsTxt) -> PathRules:
+        """The rules of the origin's file; none, which is noted, if it cannot be had."""
+        delay = self._delay(robots, self.host)
+        for attempt in range(1, self.source.limits.attempts + 1):
+            try:
+                return fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds, robots.allows)
+            except FetchError as error:
+                problem = str(error)
+                if not isinstance(error, TransientHostError):
+                    break
+            if attempt < self.source.limits.attempts:
+                self.fetcher.sleep(self._backoff(attempt))
+        logger.warning("%s%s: %s; so it reserves nothing", self.origin, TDM_FILE, problem)
+        self.frontier.set_note(f"{UNREAD_TDM_FILE}{self.origin}{TDM_FILE}", problem)
+        return PathRules()
 
     def _seed_sitemaps(self, origin: str, robots: RobotsTxt) -> None:
         """Once a crawl: put what the site's sitemaps list into the queue, the most important URLs first."""

@@ -22,18 +22,21 @@ class Decompressed(NamedTuple):
 def decompress(body: bytes, encoding: str, max_bytes: int) -> Decompressed:
     """Undo one of the encodings `COMPRESSED`; never more than `max_bytes` are held.
 
-    What stands behind the end of a compressed body is passed over, as browsers do. A body that does not begin as gzip
-    is taken as it is: some servers set the header on pages that they send uncompressed.
+    What stands behind the end of a compressed body is passed over, as browsers do. A body that does not begin as gzip,
+    or as zlib and is no deflate, is taken as it is: some servers set the header on pages that they send uncompressed.
     """
     if encoding != "deflate" and not body.startswith(_GZIP_MAGIC):
-        return Decompressed(body[:max_bytes], f"larger than {max_bytes:,} bytes" if len(body) > max_bytes else None)
+        return _as_it_is(body, max_bytes)
     parts: list[bytes] = []
     size = 0
     while body and (not parts or (encoding != "deflate" and body.startswith(_GZIP_MAGIC))):
-        decompressor = zlib.decompressobj(_window_bits(body, encoding))
+        window_bits = _window_bits(body, encoding)
+        decompressor = zlib.decompressobj(window_bits)
         try:
             parts.append(decompressor.decompress(body, max_bytes - size + 1))
         except zlib.error:
+            if not parts and window_bits < 0:
+                return _as_it_is(body, max_bytes)
             return Decompressed(b"".join(parts), "cannot be decompressed")
         size += len(parts[-1])
         if size > max_bytes:
@@ -42,6 +45,10 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> Decompressed:
             return Decompressed(b"".join(parts), CUT_OFF)
         body = decompressor.unused_data
     return Decompressed(b"".join(parts))
+
+
+def _as_it_is(body: bytes, max_bytes: int) -> Decompressed:
+    return Decompressed(body[:max_bytes], f"larger than {max_bytes:,} bytes" if len(body) > max_bytes else None)
 
 
 def _window_bits(body: bytes, encoding: str) -> int:

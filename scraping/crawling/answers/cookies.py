@@ -20,7 +20,7 @@ _MAX_HOSTS = 1_000
 _MAX_COOKIES = 50  # of a host, as RFC 6265 section 6.1 asks for at least
 _MAX_COOKIE = 4_096  # characters, likewise
 _MAX_HEADER = 8_192  # characters of a host's cookies together: what servers take of a header
-_MAX_NAMES = 1_000  # of a host, that are counted
+_MAX_COUNTED = 10_000  # cookies of a host
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -30,12 +30,12 @@ class _Jar(CookieJar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: set[tuple[str, str, str]] = set()  # of all cookies that the host ever set
+        self.ever: set[int] = set()  # hashes of all cookies that the host ever set, with their values
 
     def set_cookie(self, cookie: Cookie) -> None:
         super().set_cookie(cookie)
-        if len(self.names) < _MAX_NAMES:
-            self.names.add((cookie.domain, cookie.path, cookie.name))
+        if len(self.ever) < _MAX_COUNTED:
+            self.ever.add(hash((cookie.domain, cookie.path, cookie.name, cookie.value)))
         held = list(self)
         size = sum(map(_length, held))
         for oldest in held[:-1]:
@@ -72,9 +72,9 @@ class Cookies:
             self._jars.popitem(last=False)
 
     def count(self, host: str) -> int:
-        """How many different cookies `host` has set so far."""
+        """How many different cookies, by name or value, `host` has set so far."""
         jar = self._jars.get(host)
-        return len(jar.names) if jar else 0
+        return len(jar.ever) if jar else 0
 
 
 class _Headers:

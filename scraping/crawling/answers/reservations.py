@@ -12,16 +12,15 @@ There are several ways to say so, and a page is reserved if any of them says it:
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from scraping.crawling.fetch import Fetcher, FetchError, Request, Response
+from scraping.crawling.fetch import Fetcher, FetchError, Request, Response, TransientHostError
 from scraping.crawling.links import ParsedPage, tdm_value
-from scraping.crawling.urls import resolve
+from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import HTML_TYPES, mime_type
 
 __all__ = [
@@ -34,8 +33,6 @@ __all__ = [
     "parse_tdm_rules",
     "signal_reservation",
 ]
-
-logger = logging.getLogger(__name__)
 
 RESERVED = "reserved: "  # what reasons begin with
 TDM_FILE = "/.well-known/tdmrep.json"
@@ -146,52 +143,66 @@ def parse_content_signals(lines: Iterable[str], agent: str) -> PathRules:
     return PathRules(tuple(rules[:_MAX_RULES]))
 
 
-def fetch_tdm_rules(origin: str, fetcher: Fetcher, delay: float, timeout: float) -> PathRules:
-    """The rules of `/.well-known/tdmrep.json`; none if the file is not there or cannot be read.
+def fetch_tdm_rules(
+    origin: str, fetcher: Fetcher, delay: float, timeout: float, allows: Callable[[str], bool]
+) -> PathRules:
+    """The rules of `/.well-known/tdmrep.json`; none if the origin has no such file.
 
     Args:
-        origin: scheme and host.
+        origin: scheme and host; a redirect that leaves it leads to no file of its own.
         fetcher: makes the request.
         delay: seconds between requests.
         timeout: seconds that an answer may take.
+        allows: whether the origin's robots.txt allows a URL.
+
+    Raises:
+        TransientHostError: no usable answer; ask again later.
+        FetchError: the file cannot be read.
     """
     target: str | None = f"{origin}{TDM_FILE}"
-    try:
-        for _ in range(_MAX_REDIRECTS + 1):
-            if target is None:
-                break
-            response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
-            if response.status >= 500:
-                logger.warning("%s: status %d, so it reserves nothing", target, response.status)
-            if response.location is None:
-                return PathRules() if response.skip_reason else parse_tdm_rules(response.body)
-            target = resolve(target, response.location)
-    except (FetchError, ValueError) as error:
-        logger.warning("%s%s: %s", origin, TDM_FILE, error)
+    for _ in range(_MAX_REDIRECTS + 1):
+        if target is None or origin_of(target) != origin or not allows(target):
+            break
+        response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
+        if response.status >= 500 or response.status in (408, 425, 429):
+            raise TransientHostError(f"status {response.status}")
+        if response.location is None:
+            return _rules_of(response, origin)
+        target = resolve(target, response.location)
     return PathRules()
 
 
-def parse_tdm_rules(body: bytes) -> PathRules:
-    """The rules of a tdmrep.json.
+def _rules_of(response: Response, origin: str) -> PathRules:
+    """The rules that an answer holds; many sites answer with a page that says that there are none."""
+    if response.skip_reason:
+        return PathRules()
+    try:
+        return parse_tdm_rules(response.body, origin)
+    except ValueError as error:
+        if mime_type(response.content_type) in HTML_TYPES:
+            return PathRules()
+        raise FetchError(str(error)) from None
+
+
+def parse_tdm_rules(body: bytes, origin: str) -> PathRules:
+    """The rules of a tdmrep.json. A location may be an absolute URL of `origin`, and a reservation true or false.
 
     Raises:
         ValueError: it is not JSON, or is nested too deep.
     """
     try:
-        entries = json.loads(body)
+        entries = json.loads(body.decode(json.detect_encoding(body), "replace"))
     except RecursionError:
         raise ValueError("nested too deep") from None
+    own = re.compile(rf"(?:https?://{re.escape(host_of(f'{origin}/'))})?(?=[/*]|$)", re.I)
     rules = []
     for entry in (entries if isinstance(entries, list) else [entries])[:_MAX_RULES]:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", "")
-        reserves = tdm_value(str(value))
-        if isinstance(location, str) and location[:1] in ("/", "*") and reserves is not None:
-            rules.append((location, reserves))
+        reserves = value if isinstance(value, bool) else tdm_value(str(value))
+        if isinstance(location, str) and location and reserves is not None and (start := own.match(location)):
+            rules.append((location[start.end() :] or "/", reserves))
     return PathRules(tuple(rules))
 
 
 def _skip_reason(response: Response) -> str | None:
-    """Why an answer is no such file: many sites answer with a page that says so."""
-    if response.status != 200:
-        return f"status {response.status}"
-    return "a page" if mime_type(response.content_type) in HTML_TYPES else None
+    return f"status {response.status}" if response.status != 200 else None

@@ -42,3 +42,10 @@ def test_what_is_cut_off_broken_or_too_large_is_said():
     assert decompress(gzip.compress(bytes(10**8)), "gzip", 1_000) == (bytes(1_000), "larger than 1,000 bytes")
     assert decompress(gzip.compress(TEXT), "gzip", len(TEXT)) == (TEXT, None)
     assert decompress(b"", "gzip", 1_000) == Decompressed(b"")
+
+
+def test_what_is_only_said_to_be_compressed_is_taken_as_it_is():
+    page = b"<!DOCTYPE html><html><p>text</p></html>"
+    assert decompress(page, "deflate", 10_000) == (page, None)
+    assert decompress(page, "deflate", 10) == (page[:10], "larger than 10 bytes")
+    assert decompress(zlib.compress(TEXT)[:2] + bytes([255]) * 50, "deflate", 10_000) == (b"", "cannot be decompressed")

@@ -33,6 +33,13 @@ def test_another_host_is_told_nothing():
     assert (cookies.count("a.org"), cookies.count("b.org")) == (1, 0)
 
 
+def test_another_value_is_another_cookie():
+    cookies = Cookies()
+    for value in (1, 2, 3, 3):
+        cookies.keep("a.org", URL, [f"n={value}; Path=/"])
+    assert (cookies.count("a.org"), cookies.header("a.org", URL)) == (3, "n=3")
+
+
 def test_jars_are_bounded():
     cookies = Cookies()
     cookies.keep("a.org", URL, [f"c{n}={n}" for n in range(500)] + ["long=" + "x" * 5000])

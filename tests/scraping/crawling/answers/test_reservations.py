@@ -1,5 +1,6 @@
 import json
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,7 @@ URL = "http://a.org/news/1?x=y"
 def reserved(head: str = "", robots: str = "", tdm: list | None = None, **headers: str) -> str | None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     response = Response(URL, 200, HTTPHeaderDict({"Content-Type": "text/html", **named}), head.encode())
-    rules = parse_tdm_rules(json.dumps(tdm or []).encode())
+    rules = parse_tdm_rules(json.dumps(tdm or []).encode(), "http://a.org")
     page = parse_page(response, "textmill")
     return page_reservation(page, response, parse_robots(robots.encode(), "textmill"), rules)
 
@@ -35,6 +36,7 @@ def reserved(head: str = "", robots: str = "", tdm: list | None = None, **header
     [
         ({}, None),
         ({"head": '<meta name="robots" content="index, NoAI">'}, "noai"),
+        ({"head": '<meta name="robots" content="index noai noimageai">'}, "noai"),
         ({"head": '<meta name="robots" content="noimageai">'}, "noimageai"),
         ({"head": '<meta name="textmill" content="noai">'}, "noai"),
         ({"head": '<meta name="otherbot" content="noai">'}, None),
@@ -47,6 +49,10 @@ def reserved(head: str = "", robots: str = "", tdm: list | None = None, **header
         ({"tdm": [{"location": "/", "tdm-reservation": 1, "tdm-policy": "http://a.org/p"}]}, "TDM reservation"),
         ({"tdm": [{"location": "/news/*?x", "tdm-reservation": "1"}]}, "TDM reservation"),
         ({"tdm": [{"location": "/old/", "tdm-reservation": 1}]}, None),
+        ({"tdm": [{"location": "/", "tdm-reservation": True}]}, "TDM reservation"),
+        ({"tdm": [{"location": "https://A.org/news/", "tdm-reservation": 1}]}, "TDM reservation"),
+        ({"tdm": [{"location": "http://a.org", "tdm-reservation": 1}]}, "TDM reservation"),
+        ({"tdm": [{"location": "http://b.org/news/", "tdm-reservation": 1}]}, None),
         ({"tdm": [{"location": "*", "tdm-reservation": 1}, {"location": "/news/", "tdm-reservation": 0}]}, None),
         ({"tdm": [{"location": "/", "tdm-reservation": 1}], "TDM_Reservation": "0"}, None),
         ({"head": '<meta name="tdm-reservation" content="0">', "TDM_Reservation": "1"}, None),
@@ -103,7 +109,7 @@ def test_a_pattern_takes_linear_time():
 @given(st.binary(max_size=100) | st.recursive(st.text() | st.integers() | st.none(), st.lists).map(json.dumps))
 def test_any_file_is_read_or_refused(body):
     try:
-        rules = parse_tdm_rules(body if isinstance(body, bytes) else body.encode())
+        rules = parse_tdm_rules(body if isinstance(body, bytes) else body.encode(), "http://a.org")
     except ValueError:
         return
     assert rules == PathRules()
@@ -111,7 +117,7 @@ def test_any_file_is_read_or_refused(body):
 
 def test_a_file_that_is_nested_too_deep_is_refused():
     with pytest.raises(ValueError, match="nested too deep"):
-        parse_tdm_rules(b"[" * 200_000)
+        parse_tdm_rules(b"[" * 200_000, "http://a.org")
 
 
 # --- a crawl ----------------------------------------------------------------------------------------------------------
@@ -172,7 +178,7 @@ def test_a_preview_says_what_is_reserved(reserving_site, make_source):
         assert preview.page(reserving_site.url("/noai")).outcome == "stored, although reserved: noai"
 
 
-def test_a_broken_file_reserves_nothing_and_is_told(site, page, answer, make_source, run_crawl, caplog):
+def test_a_broken_file_reserves_nothing_and_is_told(site, page, answer, make_source, run_crawl, caplog, tmp_path):
     site.routes["/"] = page()
     site.routes["/.well-known/tdmrep.json"] = answer("<html>not here", content_type="text/html")
     assert len(run_crawl(make_source())) == 1
@@ -180,3 +186,32 @@ def test_a_broken_file_reserves_nothing_and_is_told(site, page, answer, make_sou
     site.routes["/.well-known/tdmrep.json"] = answer("{", content_type="application/json")
     assert len(run_crawl(make_source(), "broken")) == 1
     assert "tdmrep.json: Expecting property name" in caplog.text
+    assert list(unread_tdm_files(tmp_path / "broken")) == [site.url("/.well-known/tdmrep.json")]
+
+
+def unread_tdm_files(snapshot: Path) -> dict[str, str]:
+    return json.loads((snapshot / "stats.json").read_text())["unread_tdm_files"]
+
+
+def test_a_file_that_is_not_answered_is_asked_for_again(site, page, answer, make_source, run_crawl, tmp_path):
+    rules = json.dumps([{"location": site.url("/a"), "tdm-reservation": True}])
+    site.routes["/"], site.routes["/a"] = page("/a"), page()
+    answers = iter([answer(status=503), answer(rules, content_type="text/html")])
+    site.routes["/.well-known/tdmrep.json"] = lambda handler: next(answers)
+    assert set(run_crawl(make_source())) == {site.url()}
+    assert unread_tdm_files(tmp_path / "out") == {}
+    site.routes["/.well-known/tdmrep.json"] = answer(status=503)
+    assert len(run_crawl(make_source(), "never")) == 2
+    assert unread_tdm_files(tmp_path / "never") == {site.url("/.well-known/tdmrep.json"): "status 503"}
+
+
+def test_a_redirect_of_the_file_is_followed_within_its_origin(site, page, answer, make_source, run_crawl):
+    site.routes["/"] = page()
+    away = site.url("/private").replace("127.0.0.1", "localhost")
+    site.routes["/.well-known/tdmrep.json"] = answer(status=302, headers={"Location": away})
+    assert len(run_crawl(make_source())) == 1
+    site.routes["/.well-known/tdmrep.json"] = answer(status=302, headers={"Location": "/tdm"})
+    site.routes["/tdm"] = answer('{"location": "/", "tdm-reservation": 1}')
+    with pytest.raises(UserError, match="TDM reservation"):
+        run_crawl(make_source(), "within")
+    assert "/private" not in site.paths()
