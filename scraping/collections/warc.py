@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -128,7 +129,7 @@ def _item(name: str, record: Any) -> _Page | Record | None:
     if not _is_digest(record.headers.get("WARC-Block-Digest", ""), block):
         return Skipped(name, place, "damaged", f"{url}: not what its digest says")
     if kind == "response":
-        return _page(name, place, url, record, block)
+        return _page(name, place, url, block)
     if (media := record.headers.get("Content-Type", "").partition(";")[0].strip().lower()) != "text/plain":
         return unread(name, place, media or "no content type", url)
     found = document(name, place, block)
@@ -138,25 +139,36 @@ def _item(name: str, record: Any) -> _Page | Record | None:
     return found._replace(url=url or None, lang=language or None)
 
 
-def _page(name: str, place: str, url: str, record: Any, block: bytes) -> _Page | Record:
+def _page(name: str, place: str, url: str, block: bytes) -> _Page | Record:
     """The page that a response holds, or why it holds none."""
     if not url.startswith(("http://", "https://")):
         return unread(name, place, "no page", url)
     try:
-        record.set_bytes_content(block)
-        record.parse_http(auto_decode="all")
-        body = record.reader.read()
-        status = record.http_headers.status_code if record.http_headers else None
+        answer = _http(block)
+        body = answer.reader.read()
+        status = answer.http_headers.status_code if answer.http_headers else None
     except (OSError, ValueError) as error:
         return Skipped(name, place, "damaged", f"{url}: {first_line(error)}")
-    media = record.http_content_type or ""
+    media = answer.http_content_type or ""
     if status != 200:
         return unread(name, place, f"HTTP {status}", url)
     if media not in ("text/html", "application/xhtml+xml", "text/plain"):
         return unread(name, place, media or "no content type", url)
     if len(body) > _PAGE_BYTES:
         return Skipped(name, place, "too long", f"{url}: {len(body)} bytes")
-    return _Page(place, url, record.http_headers.get("Content-Type", media), body)
+    return _Page(place, url, answer.http_headers.get("Content-Type", media), body)
+
+
+def _http(block: bytes) -> Any:
+    """A record of its own for an HTTP answer, decoded: where decoding fails, the archive can still be read on.
+
+    Raises:
+        OSError, ValueError: it is damaged.
+    """
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
+    record = next(ArchiveIterator(io.BytesIO(head % len(block) + block + b"\r\n\r\n"), parse_http=False))
+    record.parse_http(auto_decode="all")
+    return record
 
 
 def _is_digest(digest: str, block: bytes) -> bool:

@@ -192,3 +192,19 @@ def test_a_web_archive_is_read_anew_by_another_model(tmp_path, monkeypatch):
     before = identities()
     monkeypatch.setattr("flows.stages.ingest.model_digest", lambda: "another")
     assert [one == other for one, other in zip(before, identities(), strict=True)] == [False, False, True]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_broken_answer_costs_itself(whole, tmp_path):
+    def broken(writer):
+        answer = StatusAndHeaders(
+            "200 OK", [("Content-Type", "text/html"), ("Transfer-Encoding", "chunked")], protocol="HTTP/1.1"
+        )
+        body = io.BytesIO(b"zz\r\n<p>No chunk.</p>")
+        return writer.create_warc_record("http://site.example/broken", "response", body, http_headers=answer)
+
+    records = [wet(0), broken, wet(1), wet(2)]
+    content = gzip.compress(archive(records, compress=False)) if whole else archive(records)
+    (tmp_path / "a.warc.gz").write_bytes(content)
+    assert [row["text"] for row in run(tmp_path, tmp_path / "out")] == TEXTS[:3]
+    assert stats(tmp_path / "out")["skipped"] == {"damaged": 1}
