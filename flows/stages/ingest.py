@@ -65,6 +65,8 @@ class Ingest(Stage[IngestConfig]):
         parts = [f"{stats['documents']:,} documents"]
         if stats["empty"]:
             parts.append(f"{stats['empty']:,} without text")
+        if stats["marred"]:
+            parts.append(f"{stats['marred']:,} with U+FFFD (lost characters)")
         if stats["skipped"]:
             parts.append(f"{sum(stats['skipped'].values()):,} skipped ({by_reason(stats['skipped'])})")
         if stats["unread"]:

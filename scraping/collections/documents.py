@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scraping.collections.layouts import Batch, Unit
+from scraping.collections.records import REPLACEMENT
 from scraping.collections.skipped import Skipped
 from scraping.shards import DOCUMENTS
 
@@ -35,8 +36,8 @@ def read_unit(unit: Unit, source: str, sample: float | None) -> Iterator[pa.Tabl
 
 
 def counts_of(table: pa.Table) -> dict[str, int]:
-    """What `read_unit` counted of a table: its `bytes` in memory where it was made, and the texts that are left out,
-    `empty` and `sampled_out`."""
+    """What `read_unit` counted of a table: its `bytes` in memory where it was made, the texts that are left out,
+    `empty` and `sampled_out`, and those that lost characters, `marred`: U+FFFD stands for them."""
     counts: dict[str, int] = json.loads(table.schema.metadata[b"counts"])
     return counts
 
@@ -88,7 +89,7 @@ def _documents(batch: Batch, source: str, sample: float | None) -> pa.Table:
         texts = as_read.cast(pa.string())
     ids = [document_id(text) for text in canonical]
     keep = []
-    counts = {"empty": 0, "sampled_out": 0}
+    counts = {"empty": 0, "sampled_out": 0, "marred": 0}
     for position, (text, id) in enumerate(zip(canonical, ids, strict=True)):
         if not text:
             counts["empty"] += 1
@@ -96,6 +97,7 @@ def _documents(batch: Batch, source: str, sample: float | None) -> pa.Table:
             counts["sampled_out"] += 1
         else:
             keep.append(position)
+            counts["marred"] += REPLACEMENT in text
     columns = {
         "id": ids,
         "source": [source] * len(ids),

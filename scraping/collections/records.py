@@ -14,9 +14,10 @@ from scraping.collections.skipped import Skipped
 from textmill.errors import UserError
 
 SEPARATOR = b"<|endoftext|>"
+REPLACEMENT = "\ufffd".encode()
 DOCUMENT_BYTES = 64 << 20  # more than this is not a document
 _CHUNK = 1 << 20
-_BROKEN_SHARE = 0.3  # of a text's characters, above which it is not UTF-8 with mistakes but something else
+_BROKEN, _BROKEN_SHARE = 2, 0.01  # characters, and share of all: above both a text is not UTF-8 with mistakes
 _LACKING = 1_000  # records without the text's key, before any with it, after which the key is taken to be wrong
 _BOM = b"\xef\xbb\xbf"
 _DELIMITERS = ",\t;|"
@@ -45,7 +46,8 @@ def utf8(raw: bytes) -> bytes:
     """The text, with what is not UTF-8 in it marked by U+FFFD.
 
     Raises:
-        NotUtf8: so much is not UTF-8 that the rest is not a text.
+        NotUtf8: so much is not UTF-8 that the text is in another encoding: in Western European languages, few of the
+            characters are beyond ASCII.
 
     Example:
         >>> utf8(b"caf\\xe9 au lait").decode()
@@ -55,9 +57,9 @@ def utf8(raw: bytes) -> bytes:
         raw.decode()
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "replace")
-        broken = text.count("\ufffd") / len(text)
-        if broken > _BROKEN_SHARE:
-            raise NotUtf8(f"{broken:.0%} of the characters") from None
+        broken = text.count("\ufffd") - raw.count(REPLACEMENT)
+        if broken > max(_BROKEN, _BROKEN_SHARE * len(text)):
+            raise NotUtf8(f"{broken / len(text):.0%} of the characters; iconv converts it") from None
         return text.encode()
     return raw
 
@@ -118,7 +120,7 @@ def _json_document(name: str, place: str, record: Any, text_column: str) -> Reco
     if not isinstance(text, str):
         return Skipped(name, place, "no text", f"{text_column!r} is a {type(text).__name__}")
     meta = record.get("meta")
-    about = meta if isinstance(meta, dict) else record
+    about = record | meta if isinstance(meta, dict) else record
     return Document(text.encode("utf-8", "replace"), *(_string(about.get(key)) for key in ("url", "title", "lang")))
 
 

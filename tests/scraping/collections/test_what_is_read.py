@@ -424,6 +424,14 @@ def test_odd_lines_that_are_read(line, tmp_path):
     assert run(tmp_path / "a.jsonl", tmp_path / "out") == [*TEXTS, "odd"]
 
 
+def test_what_meta_lacks_the_record_may_say(tmp_path):
+    line = {"text": "A text.", "url": "http://a.example/", "lang": "en", "meta": {"lang": "de", "seen": 1}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    run(tmp_path / "a.jsonl", tmp_path / "out")
+    [row] = read_rows(shards(tmp_path / "out"))
+    assert (row["url"], row["lang"]) == ("http://a.example/", "de")
+
+
 def test_a_null_is_a_record_without_text(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*LINES[:10], b'{"text": null}', *LINES[10:]]))
     assert run(tmp_path / "a.jsonl", tmp_path / "out") == TEXTS
@@ -470,6 +478,21 @@ def test_a_text_in_another_encoding_costs_one_row(tmp_path):
     assert skipped(tmp_path / "out") == [("a.parquet", "row group 0, row 7", "not UTF-8")]
     urls = [row["url"] for row in read_rows(shards(tmp_path / "out"))]
     assert urls == TEXTS[:7] + TEXTS[8:]
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.jsonl", '{"text": "%s"}'), ("a.csv", 'text\n"%s"'), ("a.txt", "%s")])
+def test_a_western_text_in_another_encoding_is_refused(name, form, tmp_path):
+    text = "Die Brücke über den Fluß ist für große Schiffe zu niedrig, sagt die Behörde, und läßt sie nicht durch."
+    (tmp_path / name).write_bytes((form % text).encode("cp1252"))
+    with pytest.raises(UserError, match=r"not UTF-8 1;.*iconv"):
+        run(tmp_path / name, tmp_path / "out")
+
+
+def test_texts_that_lost_characters_are_counted(tmp_path):
+    lines = [*LINES, b'{"text": "caf\xe9 au lait"}', '{"text": "lost \ufffd before"}'.encode()]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    assert run(tmp_path / "a.jsonl", tmp_path / "out") == [*TEXTS, "caf\ufffd au lait", "lost \ufffd before"]
+    assert stage.headline(stats(tmp_path / "out")) == "52 documents, 2 with U+FFFD (lost characters)"
 
 
 @pytest.mark.parametrize(
