@@ -31,7 +31,8 @@ from benchmarks.support.report import Row, compare
 from benchmarks.support.sites import site_folder
 from scraping.extraction.blocks.labels import f1, words_of
 from scraping.extraction.charset import decode
-from scraping.extraction.extract import ArticleExtractor, AutoExtractor, Extractor, MainExtractor, extract
+from scraping.extraction.config import ArticleExtractor, AutoExtractor, Extractor, MainExtractor
+from scraping.extraction.extract import extract
 from scraping.extraction.sandbox import Call, Sandbox
 from scraping.extraction.train import FOLDS, cross_validate, read_pages
 

@@ -21,7 +21,7 @@ from modeling.config import FinetuneConfig, PretrainConfig
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
-from scraping.extraction.extract import RecordsExtractor, load_reader
+from scraping.extraction.config import RecordsExtractor, load_reader
 from textmill.addresses import not_masked
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings

@@ -15,7 +15,7 @@ from scraping.collections.files import check_contents, ingest_files
 from scraping.collections.names import named_layout
 from scraping.collections.remote import is_path_list, is_remote
 from scraping.collections.skipped import SKIPPED, by_reason
-from scraping.extraction.extract import model_digest
+from scraping.extraction.config import model_digest
 from textmill.addresses import expand, is_resolvable, shown, without_secrets
 
 LISTED = 20  # of what was not read, on the page

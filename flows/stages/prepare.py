@@ -12,7 +12,7 @@ from flows.engine.page import Bars, Block, Sample, Table, Text
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
 from scraping.corpus.config import PrepareConfig
-from scraping.extraction.extract import AutoExtractor, Extractor, RecordsExtractor, model_digest, reader_digest
+from scraping.extraction.config import AutoExtractor, Extractor, RecordsExtractor, model_digest, reader_digest
 
 DOCUMENTS = 4  # that are shown of a corpus
 EXAMPLES = 2  # of what was dropped, for each reason

@@ -19,7 +19,7 @@ from fastwarc.warc import ArchiveIterator
 from scraping.collections.archives import GZIP, ZSTD, decompressed, first_line, reraise_failure
 from scraping.collections.records import Document, Record, document
 from scraping.collections.skipped import Skipped, unread
-from scraping.extraction.extract import AutoExtractor
+from scraping.extraction.config import AutoExtractor
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 
 _RECORD_BYTES = 64 << 20  # more than this is not a document

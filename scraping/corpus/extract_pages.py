@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from scraping.corpus.config import ExtractionLimits
 from scraping.corpus.records import RECORDS
 from scraping.corpus.steps import Execution
-from scraping.extraction.extract import Extractor, MainExtractor, RecordsExtractor
+from scraping.extraction.config import Extractor, MainExtractor, RecordsExtractor
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 from scraping.shards import DOCUMENTS, DROPPED, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError

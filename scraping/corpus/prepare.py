@@ -28,7 +28,7 @@ from scraping.corpus.refine import RefineConfig, RefineOutput, refine, sum_count
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, learn_templates, template_report
 from scraping.corpus.writer import Candidates, write_corpus
-from scraping.extraction.extract import Extractor, RecordsExtractor, load_reader
+from scraping.extraction.config import Extractor, RecordsExtractor, load_reader
 from scraping.shards import count_rows, shards
 from textmill.errors import UserError
 from textmill.files import atomic_write, remove_temporary

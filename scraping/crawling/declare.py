@@ -18,7 +18,8 @@ from scraping.crawling.fetch import Response
 from scraping.crawling.preview import PagePreview, Preview, SitePreview
 from scraping.crawling.source import Source, source_of_url
 from scraping.crawling.urls import host_of, normalize
-from scraping.extraction.extract import AutoExtractor, Extractor, MainExtractor, decode, extract
+from scraping.extraction.config import AutoExtractor, Extractor, MainExtractor
+from scraping.extraction.extract import decode, extract
 from textmill.errors import UserError
 
 __all__ = ["declare"]

@@ -28,7 +28,8 @@ from scraping.crawling.sitemap import SitemapEntry, read_sitemaps
 from scraping.crawling.source import Source
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.blocks.select import Judged
-from scraping.extraction.extract import Extracted, RecordsExtractor, decode, explain, extract
+from scraping.extraction.config import RecordsExtractor
+from scraping.extraction.extract import Extracted, decode, explain, extract
 from scraping.extraction.sniff import is_html
 from textmill.errors import Unavailable, UserError
 

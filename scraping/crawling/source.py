@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 
 from scraping.crawling.scope import FamilyLimits, Scope, UrlBounds
 from scraping.crawling.urls import host_of, normalize
-from scraping.extraction.extract import AutoExtractor, Extractor
+from scraping.extraction.config import AutoExtractor, Extractor
 from textmill.errors import UserError
 from textmill.settings import execution_only, read_settings
 

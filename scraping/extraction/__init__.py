@@ -1,5 +1,6 @@
 """From the bytes of a page to its text. Read in this order:
 
+config      which extractor a source has: the declaration alone
 sniff       whether a body is a page at all
 charset     bytes to characters
 blocks      a page as blocks of text: cut, chosen by a model or a rule, laid out as text or Markdown

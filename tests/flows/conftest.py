@@ -106,6 +106,9 @@ def textmill(prefect_server, tmp_path) -> Callable[..., subprocess.Popen]:
     return start
 
 
+ABOUT_THE_SITE = ("/robots.txt", "/.well-known/tdmrep.json")  # what a crawl asks for besides pages
+
+
 @dataclass
 class Site:
     """A site on loopback whose pages link to each other.
@@ -120,6 +123,11 @@ class Site:
     asked: list[tuple[float, str]] = field(default_factory=list)
     agents: list[str] = field(default_factory=list)
     broken: bool = False
+
+    @property
+    def pages(self) -> list[str]:
+        """The pages that were asked for, in order."""
+        return [path for _, path in self.asked if path not in ABOUT_THE_SITE]
 
     @property
     def host(self) -> str:
@@ -140,7 +148,7 @@ def start_site() -> Iterator[Callable[[int], Site]]:
         class Pages(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 site.asked.append((time.monotonic(), self.path))
-                if self.path == "/robots.txt" or site.broken:
+                if self.path in ABOUT_THE_SITE or site.broken:
                     self.send_error(404)
                     return
                 site.agents.append(self.headers["User-Agent"])

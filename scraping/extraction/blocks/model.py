@@ -10,7 +10,6 @@ The numbers come from `python -m scraping.extraction.train` and lie in `model.np
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from scraping.extraction.blocks.features import (
     surroundings,
     words_of_page,
 )
+from scraping.extraction.config import MODEL
 
 _ROWS = 1024  # blocks that go through the trees at once
 
@@ -96,13 +96,10 @@ def choose(scores: Integers, sizes: Integers) -> int:
     return int(scores[order][int(np.argmax(expected))])
 
 
-FILE = Path(__file__).with_name("model.npz")
-
-
 @lru_cache(1)
 def load() -> Model:
     """The model that comes with Textmill."""
-    with np.load(FILE, allow_pickle=False) as arrays:
+    with np.load(MODEL, allow_pickle=False) as arrays:
         return unpack(dict(arrays))
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from scraping.extraction.blocks.cut import BLOCK_TAGS, CODE, EMPHASIS, STRONG, Block, Page
-
-Format = Literal["text", "markdown"]
+from scraping.extraction.config import Format
 
 _PARAGRAPHS = frozenset([
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "menu", "dir", "dl", "table", "blockquote", "figure",

@@ -19,7 +19,8 @@ from scraping.extraction.blocks.cut import Page, cut
 from scraping.extraction.blocks.features import Head
 from scraping.extraction.blocks.labels import label, words_of
 from scraping.extraction.blocks.model import choose, load
-from scraping.extraction.blocks.render import Format, render
+from scraping.extraction.blocks.render import render
+from scraping.extraction.config import Format
 
 # Less than this many characters is a heading or a caption, not a page's text: try the next container.
 ENOUGH = 50

@@ -35,7 +35,7 @@ from scraping.collections.config import IngestConfig
 from scraping.collections.ingest import ingest
 from scraping.corpus.config import PrepareConfig
 from scraping.corpus.prepare import CorpusInputs, prepare
-from scraping.extraction.extract import MainExtractor
+from scraping.extraction.config import MainExtractor
 from scraping.shards import PAGES, ShardWriter
 from textmill.errors import UserError
 from textmill.mapping import HERE, Executor, map_in_order

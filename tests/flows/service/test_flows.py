@@ -396,7 +396,7 @@ def test_a_contact_is_asked_for_only_where_something_is_crawled(store, write_con
 
 def test_an_improved_extractor_reads_the_kept_pages_again_and_does_not_crawl(store, config, monkeypatch):
     from scraping.crawling.source import load_source
-    from scraping.extraction.extract import ArticleExtractor
+    from scraping.extraction.config import ArticleExtractor
 
     changed = load_source("python-docs").model_copy(update={"extractor": ArticleExtractor()})
     monkeypatch.setattr("flows.pipeline.config.load_source", lambda name: changed)

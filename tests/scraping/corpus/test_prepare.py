@@ -19,7 +19,7 @@ from scraping.corpus.config import PrepareConfig
 from scraping.corpus.extract_pages import page_id
 from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.corpus.writer import EXCERPT
-from scraping.extraction.extract import ArticleExtractor, MainExtractor, RecordsExtractor
+from scraping.extraction.config import ArticleExtractor, MainExtractor, RecordsExtractor
 from scraping.shards import DOCUMENTS, DROPPED, PAGES, ShardWriter, count_rows, read_rows, shards, write_shard
 from textmill.errors import UserError
 
@@ -201,7 +201,7 @@ def test_validation_is_never_empty_unless_wanted(tmp_path):
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from scraping.extraction.extract import MainExtractor
+from scraping.extraction.config import MainExtractor
 from scraping.corpus.config import PrepareConfig
 from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.corpus.writer import EXCERPT

@@ -15,7 +15,8 @@ from scraping.extraction.blocks.model import choose, load, pack, unpack
 from scraping.extraction.blocks.render import render
 from scraping.extraction.blocks.select import _with_whole_tables
 from scraping.extraction.blocks.title import title_of
-from scraping.extraction.extract import ArticleExtractor, AutoExtractor, MainExtractor, explain, extract
+from scraping.extraction.config import ArticleExtractor, AutoExtractor, MainExtractor
+from scraping.extraction.extract import explain, extract
 
 PROSE = [
     "The harbour master keeps a log of every ship that enters, with its flag, its cargo and the state of the tide.",
@@ -210,10 +211,10 @@ def test_titles_without_the_site(head, title):
 
 def test_the_model_is_part_of_what_prepare_made():
     from flows.stages.prepare import PrepareSettings, prepare
-    from scraping.extraction.blocks.model import FILE
+    from scraping.extraction.config import MODEL
 
     auto = prepare.identity(PrepareSettings(extractors={"a": AutoExtractor()}), None)
-    assert auto["model"] == hashlib.sha256(FILE.read_bytes()).hexdigest()
+    assert auto["model"] == hashlib.sha256(MODEL.read_bytes()).hexdigest()
     main = PrepareSettings(extractors={"a": MainExtractor()})
     assert prepare.identity(main, None) == main
 

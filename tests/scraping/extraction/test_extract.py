@@ -8,15 +8,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from scraping.extraction.charset import decode
-from scraping.extraction.extract import (
-    ArticleExtractor,
-    Extractor,
-    MainExtractor,
-    RecordsExtractor,
-    extract,
-    extract_page,
-    load_reader,
-)
+from scraping.extraction.config import ArticleExtractor, Extractor, MainExtractor, RecordsExtractor, load_reader
+from scraping.extraction.extract import extract, extract_page
 from textmill.errors import UserError
 
 STORY = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scraping.extraction.extract import RecordsExtractor, reader_digest
+from scraping.extraction.config import RecordsExtractor, reader_digest
 from scraping.extraction.imports import own_files
 from textmill.files import sha256
 
