@@ -125,7 +125,11 @@ class _Extraction:
             else:
                 yield from self._rows(page)
         if again:  # pages that are too much for a model may still have a container
-            containers = dict.fromkeys(extractors, MainExtractor())
+            containers = {
+                name: MainExtractor(format=extractor.format)
+                for name, extractor in extractors.items()
+                if not isinstance(extractor, RecordsExtractor)
+            }
             for page in self._pages(containers, only=again):
                 yield from self._rows(page)
 

@@ -76,9 +76,11 @@ class Scope:
         return None
 
     def _repeats(self, parts: list[str]) -> bool:
-        """Whether a part occurs too often, as where relative links pile up."""
+        """Whether a part occurs too often, as where relative links pile up. Numbers may: /2026/01/01/01 is a date and a
+        place, and of URLs that differ in numbers only there are limits of their own."""
         allowed = self._bounds.repeats
-        return len(parts) > allowed and max(Counter(parts).values()) > allowed
+        counts = Counter(part for part in parts if not part.isdigit())
+        return len(parts) > allowed and max(counts.values(), default=0) > allowed
 
 
 class FamilyLimits:

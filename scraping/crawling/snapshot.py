@@ -64,6 +64,7 @@ _AS_OF = "as of"  # when the previous crawl, which this one continues, ended
 PAGE_LIMIT = "page limit"
 _LIMITS = {
     PAGE_LIMIT: "pages", "too many query strings": "variants", "too many similar URLs": "similar", "too deep": "depth",
+    "repeating path": "repeats", "repeating query": "repeats",
 }  # fmt: skip  # reason to skip a URL -> the limit that was met
 
 FETCHES_FILE = "fetches.parquet"
@@ -241,7 +242,9 @@ _WAITING = (
     f"outcome = 'skipped' AND reason = '{PAGE_LIMIT}'"
     f" OR {_GIVEN_UP} AND origin IN (SELECT origin FROM urls WHERE outcome = 'stored')"
 )
-_DEAD_LINK = "reason != 'host given up' AND status BETWEEN 300 AND 499"  # the server's last word
+_DEAD_LINK = (
+    "reason != 'host given up' AND status BETWEEN 300 AND 499 AND status NOT IN (408, 425)"  # the server's last word
+)
 _UNANSWERED = f"outcome = 'failed' AND (unfinished OR NOT ({_GIVEN_UP}) AND NOT coalesce({_DEAD_LINK}, 0))"
 
 

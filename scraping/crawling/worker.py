@@ -402,9 +402,12 @@ class OriginWorker:
         self.frontier.fail(item, reason, status)
 
 
+_TRY_LATER = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
+
+
 def _is_no_use(response: Response) -> bool:
     """Whether an answer says that the server cannot answer now."""
-    return response.status >= 500 or response.status == 429
+    return response.status >= 500 or response.status in _TRY_LATER
 
 
 def _body_of(response: Response) -> PageBody:

@@ -30,7 +30,7 @@ _KEPT = r"^of ([0-9a-f]+), similarity ([0-9.]+)"  # the detail of a duplicate: d
 DROPPED = "id, source, url, reason, detail, excerpt AS text"  # the fields of `Dropped`
 
 Row = dict[str, Any]
-_FAILURES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
+_FAILURES = (duckdb.Error, UnicodeDecodeError)  # of damaged files come many of DuckDB's, and texts that are none
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Corpus:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._folders: list[str] = []
         self._spill = tempfile.TemporaryDirectory(prefix="textmill-corpus-")
         self._db = duckdb.connect(
             config={
@@ -140,14 +141,17 @@ class Corpus:
         dropped = shards(folder / "dropped")
         origin = f"SELECT {_DROPPED_COLUMNS} FROM {parquet(dropped)}" if dropped else _nothing_dropped()
         try:
-            self.execute(f"CREATE OR REPLACE VIEW {prefix}documents AS {documents}")
+            self._db.execute(f"CREATE OR REPLACE VIEW {prefix}documents AS {documents}")
+            self._db.execute(
+                f"CREATE OR REPLACE VIEW {prefix}dropped AS SELECT *, nullif(regexp_extract(detail, '{_KEPT}', 1), '') "
+                f"AS kept, try_cast(regexp_extract(detail, '{_KEPT}', 2) AS DOUBLE) AS similarity FROM ({origin})"
+            )
         except duckdb.BinderException as error:
             reason = _first_line(error)
             raise UserError(f"{folder} holds no corpus ({reason}): give a folder that prepare wrote") from error
-        self.execute(
-            f"CREATE OR REPLACE VIEW {prefix}dropped AS SELECT *, nullif(regexp_extract(detail, '{_KEPT}', 1), '') "
-            f"AS kept, try_cast(regexp_extract(detail, '{_KEPT}', 2) AS DOUBLE) AS similarity FROM ({origin})"
-        )
+        except _FAILURES as error:
+            raise _refusal(error, str(folder)) from error
+        self._folders.append(str(folder))
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> duckdb.DuckDBPyConnection:
         """Run a statement.
@@ -158,7 +162,7 @@ class Corpus:
         try:
             return self._db.execute(sql, parameters)
         except _FAILURES as error:
-            raise self._refusal(error) from error
+            raise _refusal(error, " or ".join(self._folders)) from error
 
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """The rows of a query, by the names of its columns."""
@@ -166,7 +170,7 @@ class Corpus:
         try:
             values = result.fetchall()
         except _FAILURES as error:
-            raise self._refusal(error) from error
+            raise _refusal(error, " or ".join(self._folders)) from error
         names = [column[0] for column in result.description or ()]
         return [dict(zip(names, row, strict=True)) for row in values]
 
@@ -205,11 +209,12 @@ class Corpus:
         by_id = {row["id"]: Document(**row) for row in found}
         return [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
 
-    def _refusal(self, error: Exception) -> UserError:
-        reason = _first_line(error)
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return UserError(f"{reason}: give the temporary folder ({tempfile.gettempdir()}, TMPDIR) more room")
-        return UserError(f"the corpus in {self.folder} cannot be read ({reason}): a run with --verify builds it again")
+
+def _refusal(error: Exception, place: str) -> UserError:
+    reason = _first_line(error)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return UserError(f"{reason}: give the temporary folder ({tempfile.gettempdir()}, TMPDIR) more room")
+    return UserError(f"the corpus in {place} cannot be read ({reason}): build it again (textmill run CONFIG --verify)")
 
 
 def parquet(files: Sequence[Path]) -> str:

@@ -253,11 +253,12 @@ class _Cutter:
                 else [" ".join(marked.split())]
             )
             parts = _paragraphs(lines) if len(lines) > 1 else lines
+            total = sum(map(len, parts))
             for part in parts:
                 text = part.translate(_UNMARKED)
                 if text != part:  # white space on both sides of a mark
                     text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
-                share = self._link_chars if len(parts) == 1 else self._link_chars * len(part) // sum(map(len, parts))
+                share = self._link_chars if len(parts) == 1 else self._link_chars * len(part) // total
                 marked = _EMPTY_MARKS.sub(r"\2", part) if text != part else text
                 links = self._links if len(parts) == 1 else 0
                 self.blocks.append(

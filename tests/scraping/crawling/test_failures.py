@@ -86,7 +86,7 @@ def silence(handler):
 # --- pages that are broken --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [500, 503, short_body, many_headers, hang_up, silence])
+@pytest.mark.parametrize("failure", [408, 425, 500, 503, short_body, many_headers, hang_up, silence])
 def test_broken_pages_cost_themselves_alone_and_are_asked_for_again_after_the_others(
     twelve, answer, make_source, run_crawl, tmp_path, failure
 ):

@@ -162,9 +162,14 @@ def test_any_spelling_of_a_host_means_it(host, url):
 
 
 def test_how_often_a_url_may_repeat_itself_can_be_set():
-    assert make().scope().skip_reason("http://a.org/11/11/11/") == "repeating path"
+    assert make().scope().skip_reason("http://a.org/b/b/b/") == "repeating path"
     scope = make(limits={"repeats": 3}).scope()
-    assert [scope.skip_reason(f"http://a.org/11/11/11/{rest}") for rest in ("", "11/")] == [None, "repeating path"]
+    assert [scope.skip_reason(f"http://a.org/b/b/b/{rest}") for rest in ("", "b/")] == [None, "repeating path"]
+
+
+@pytest.mark.parametrize("path", ["2026/01/01/01/a.html", "01/01/01/a.html", "a/1/1/1/b"])
+def test_dates_and_numbers_may_repeat(path):
+    assert make().scope().skip_reason(f"http://a.org/{path}") is None
 
 
 def test_families_have_limits():

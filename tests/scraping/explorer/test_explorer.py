@@ -341,6 +341,11 @@ def test_a_folder_without_a_corpus_and_a_damaged_file_are_said_in_one_line(tmp_p
     write_shard(tmp_path / "train-00000.parquet", [{"text": "A text."}], pa.schema([("text", pa.string())]))
     with pytest.raises(UserError, match=r"holds no corpus \(.*give a folder that prepare wrote"):
         Corpus(tmp_path)
+    foreign = write_corpus(tmp_path / "foreign", [document(1)]) / "dropped"
+    foreign.mkdir(exist_ok=True)
+    write_shard(foreign / "part-00000.parquet", [{"text": "A text."}], pa.schema([("text", pa.string())]))
+    with pytest.raises(UserError, match=r"holds no corpus \(.*give a folder that prepare wrote"):
+        Corpus(foreign.parent)
     shard = folder / "train-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:200])
     with pytest.raises(UserError, match="cannot be read") as told, Corpus(folder) as corpus:
