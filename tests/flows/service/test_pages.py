@@ -198,7 +198,10 @@ def test_a_run_from_the_form_is_given_what_was_filled_in_and_nothing_else(page, 
     toggles = {"force": False, "verify": False, "build_missing": True}
     assert run["parameters"] == {"config": "configs/demo.yaml", "vocab_size": 500, **toggles}
     service.wait(run["id"], "Completed")
-    assert "train_tokenizer 500 tokens: build" in service.logs(run["id"])
+    deadline = time.monotonic() + 120  # a busy server writes log lines later than states
+    while "train_tokenizer 500 tokens: build" not in (lines := service.logs(run["id"])):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.3)
 
     page.goto(f"/runs/flow-run/{run['id']}")
     page.locator(".p-icon-button-menu button").first.click()
