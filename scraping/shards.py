@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textmill.errors import UserError
+from textmill.errors import UserError, first_line
 from textmill.files import fsync, temporary_path
 
 Row = Mapping[str, Any]
@@ -27,6 +27,8 @@ ROW_GROUP_ROWS = 1_000
 ROW_GROUP_BYTES = 32 << 20
 SHARD_BYTES = 250_000_000
 _MERGED_ROWS = 16  # read at once of each file that is merged: pages may be large and files many
+
+FETCHES_FILE, URLS_FILE = "fetches.parquet", "urls.parquet"  # of a snapshot, beside its pages
 
 PAGES = pa.schema(
     [
@@ -259,7 +261,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}): fetch it again.") from error
+        raise UserError(f"{path} is not a readable Parquet file ({first_line(error)}): fetch it again.") from error
 
 
 def read_groups(path: Path, groups: list[int], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -318,7 +320,3 @@ def count_rows(paths: Iterable[Path]) -> int:
 
 def _row_bytes(row: Row) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str | bytes))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,10 +1,10 @@
-"""The two exceptions that are told to a user as one line, without a traceback."""
+"""The two exceptions that are told to a user as one line, without a traceback, and that line of any other."""
 
 from __future__ import annotations
 
 from textmill.secrets import mask
 
-__all__ = ["Unavailable", "UserError"]
+__all__ = ["Unavailable", "UserError", "first_line"]
 
 
 class UserError(Exception):
@@ -20,3 +20,13 @@ class UserError(Exception):
 
 class Unavailable(UserError):
     """Something outside does not answer now (a host, a hub, a broken download): the same call may work later."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing.
+
+    Example:
+        >>> first_line(OSError("cannot read\nmore")), first_line(EOFError())
+        ('cannot read', 'EOFError')
+    """
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

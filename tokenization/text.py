@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textmill.errors import UserError
+from textmill.errors import UserError, first_line
 
 __all__ = [
     "BATCH_BYTES", "Documents", "batches", "count_documents", "documents_of", "from_arrow", "read_any", "read_shard",
@@ -135,7 +135,7 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
                 row += len(array)
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{shard} is damaged after row {row}: {_first_line(error)}") from error
+            raise UserError(f"{shard} is damaged after row {row}: {first_line(error)}") from error
 
 
 def count_documents(shard: Path) -> int:
@@ -153,7 +153,7 @@ def _open_parquet(shard: Path) -> pq.ParquetFile:
         # every page is decoded once, in order; buffering whole column chunks would cost their memory
         return pq.ParquetFile(shard, buffer_size=1 << 20, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{shard} is not a readable Parquet file: {_first_line(error)}") from error
+        raise UserError(f"{shard} is not a readable Parquet file: {first_line(error)}") from error
 
 
 def read_any(path: Path) -> Iterator[Documents]:
@@ -192,7 +192,3 @@ def _check_strings(array: pa.Array, shard: Path, row: int) -> None:
                     f"{shard}, row {row + i}: invalid UTF-8 at byte {error.start}; decode it in prepare"
                 ) from None
         raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -31,11 +31,11 @@ from flows.service.watching.live import BestEffort, LivePage, Watch
 from flows.service.watching.markdown import plain
 from flows.service.watching.metrics import Gauges
 from flows.service.watching.pages import RunPage, key_of, stage_key, stage_page
-from flows.service.watching.progress import StageProgress, first_line
+from flows.service.watching.progress import StageProgress
 from flows.store.local import Artifact, Damaged
 from flows.store.manifest import Name
 from textmill.disk import one_line_of_disk
-from textmill.errors import Unavailable, UserError
+from textmill.errors import Unavailable, UserError, first_line
 from textmill.progress import Clock
 from textmill.secrets import masked_errors
 

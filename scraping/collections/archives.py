@@ -20,7 +20,7 @@ import pyarrow as pa
 import zstandard
 
 from scraping.collections.skipped import Skipped, unread
-from textmill.errors import Unavailable
+from textmill.errors import Unavailable, first_line
 
 XZ, GZIP, BZIP2, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW = 2 << 30  # the largest that `zstd --long=31` makes; as much memory is taken as the content fills
@@ -35,9 +35,9 @@ DECODER_ERRORS = (
 )  # fmt: skip
 
 
-def first_line(error: BaseException) -> str:
-    """What a decoder says of its input, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def complaint(error: BaseException) -> str:
+    """What a decoder says of its input, in one line of bounded length."""
+    return first_line(error)[:200]
 
 
 def reraise_failure(name: str, error: BaseException) -> None:
@@ -47,7 +47,7 @@ def reraise_failure(name: str, error: BaseException) -> None:
         Unavailable: the operating system refused to read or write.
     """
     if isinstance(error, OSError) and error.errno:
-        reason = error.strerror or first_line(error)
+        reason = error.strerror or complaint(error)
         raise Unavailable(f"cannot go on with {name} ({reason}): mend that and run again.") from error
 
 

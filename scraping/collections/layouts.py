@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scraping.collections import records
-from scraping.collections.archives import DECODER_ERRORS, decompressed, first_line, members_of, reraise_failure
+from scraping.collections.archives import DECODER_ERRORS, complaint, decompressed, members_of, reraise_failure
 from scraping.collections.names import is_data, is_document, is_hidden, named_layout, says_compressed
 from scraping.collections.records import Document, NotUtf8, Record, csv_rows, json_lines, separated_texts, utf8
 from scraping.collections.skipped import Skipped, unread
@@ -100,7 +100,7 @@ def unit_of(skipped: list[Skipped]) -> Unit:
 
 def _rest(name: str, error: BaseException) -> Skipped:
     """What follows damage that a file's structure does not survive: nobody knows how much that is."""
-    return Skipped(name, "", "rest of a damaged file", first_line(error))
+    return Skipped(name, "", "rest of a damaged file", complaint(error))
 
 
 def _empty(name: str, path: Path) -> Skipped:
@@ -298,7 +298,7 @@ def _read_row_groups(name: str, path: Path, groups: list[int], columns: list[str
                 reraise_failure(name, error)
                 damaged.append(group)
                 lost += max(1, file.metadata.row_group(group).num_rows - read)
-                detail = first_line(error)
+                detail = complaint(error)
     yield from said()
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from scraping.collections.archives import first_line
+from scraping.collections.archives import complaint
 from scraping.collections.skipped import Skipped
 from textmill.errors import UserError
 
@@ -93,7 +93,7 @@ def json_lines(name: str, stream: IO[bytes], text_column: str) -> Iterator[Recor
         except NotUtf8 as error:
             yield Skipped(name, place, "not UTF-8", str(error))
         except (ValueError, RecursionError) as error:
-            yield Skipped(name, place, "not JSON", first_line(error))
+            yield Skipped(name, place, "not JSON", complaint(error))
         else:
             if isinstance(record, dict) and text_column not in record:
                 lacking, keys = lacking + 1, keys or list(record)

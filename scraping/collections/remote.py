@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from urllib.parse import urljoin
 
 from scraping.collections.names import files_of_one_layout, is_data, is_hidden
 from scraping.collections.skipped import Skipped, beside
-from textmill.errors import Unavailable, UserError
+from textmill.errors import Unavailable, UserError, first_line
 from textmill.files import atomic_write
 from textmill.progress import Progress
 
@@ -103,12 +101,13 @@ def fetch_listed(paths: Path, base: str, folder: Path, progress: Progress) -> It
     """
     from requests import RequestException
 
+    from scraping.collections.archives import DECODER_ERRORS, decompressed
     from scraping.collections.download import download
 
-    content = paths.read_bytes()
     try:
-        lines = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode().split()
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        with paths.open("rb") as file:
+            lines = decompressed(file).read().decode().split()
+    except DECODER_ERRORS as error:
         raise UserError(f"{paths.name} is no list of paths ({error}): fetch it again.") from error
     if not lines or not all(map(is_data, lines)):
         wrong = next((line for line in lines if not is_data(line)), "nothing")[:100]
@@ -170,8 +169,7 @@ def _unreachable(path: str, error: Exception) -> UserError:
     """What to raise where a remote collection could not be had; `Unavailable` unless its server refuses it."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
     kind = UserError if 400 <= status < 500 and status not in (408, 429) else Unavailable
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return kind(
-        f"cannot fetch {path} ({reason}): go online, or set the path to a folder with the files, "
+        f"cannot fetch {path} ({first_line(error)}): go online, or set the path to a folder with the files, "
         "or set required: false to go on without it."
     )

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from fastwarc.warc import ArchiveIterator
 
-from scraping.collections.archives import GZIP, ZSTD, decompressed, first_line, reraise_failure
+from scraping.collections.archives import GZIP, ZSTD, complaint, decompressed, reraise_failure
 from scraping.collections.records import Document, Record, document
 from scraping.collections.skipped import Skipped, unread
 from scraping.extraction.config import AutoExtractor
@@ -92,7 +92,7 @@ def _items(name: str, path: Path) -> Iterator[_Page | Record]:
             except OSError as error:
                 reraise_failure(name, error)
                 if not known:
-                    yield Skipped(name, f"after byte {last}", "damaged", first_line(error))
+                    yield Skipped(name, f"after byte {last}", "damaged", complaint(error))
                 known = True  # what follows may still belong to it
             if not seekable or (position := _next_record(file, last + 1, start.startswith(GZIP))) < 0:
                 return
@@ -148,7 +148,7 @@ def _page(name: str, place: str, url: str, block: bytes) -> _Page | Record:
         body = answer.reader.read()
         status = answer.http_headers.status_code if answer.http_headers else None
     except (OSError, ValueError) as error:
-        return Skipped(name, place, "damaged", f"{url}: {first_line(error)}")
+        return Skipped(name, place, "damaged", f"{url}: {complaint(error)}")
     media = answer.http_content_type or ""
     if status != 200:
         return unread(name, place, f"HTTP {status}", url)

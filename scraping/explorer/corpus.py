@@ -17,7 +17,7 @@ from typing import Any, Self
 import duckdb
 
 from scraping.shards import shards
-from textmill.errors import UserError
+from textmill.errors import UserError, first_line
 
 MEMORY = "1GB"
 THREADS = 8  # at most; each reads a row group of its own
@@ -147,7 +147,7 @@ class Corpus:
                 f"AS kept, try_cast(regexp_extract(detail, '{_KEPT}', 2) AS DOUBLE) AS similarity FROM ({origin})"
             )
         except duckdb.BinderException as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise UserError(f"{folder} holds no corpus ({reason}): give a folder that prepare wrote") from error
         except _FAILURES as error:
             raise _refusal(error, str(folder)) from error
@@ -211,7 +211,7 @@ class Corpus:
 
 
 def _refusal(error: Exception, place: str) -> UserError:
-    reason = _first_line(error)
+    reason = first_line(error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return UserError(f"{reason}: give the temporary folder ({tempfile.gettempdir()}, TMPDIR) more room")
     return UserError(f"the corpus in {place} cannot be read ({reason}): build it again (textmill run CONFIG --verify)")
@@ -221,10 +221,6 @@ def parquet(files: Sequence[Path]) -> str:
     """A table of Parquet files, for SQL."""
     listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
     return f"read_parquet([{listed}])"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _nothing_dropped() -> str:

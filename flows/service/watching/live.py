@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_UI_URL
 from flows.service.watching.markdown import plain
 from flows.service.watching.progress import Logger
 from flows.service.watching.terminal import Bars, Shown, bars_on_terminal
+from textmill.errors import first_line
 
 FIRST_SECONDS = 1.5  # what takes less leaves its final page alone
 PAGE_SECONDS = 5.0
@@ -44,8 +45,9 @@ class BestEffort:
             self.away = False
         except (httpx.HTTPError, PrefectException) as error:
             if not self.away:
-                reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-                self.logger.warning("The Prefect server cannot be told how it stands (%s); the work goes on", reason)
+                self.logger.warning(
+                    "The Prefect server cannot be told how it stands (%s); the work goes on", first_line(error)
+                )
             self.away = True
         except Exception as error:
             self.logger.warning("What was done cannot be shown (%r); the work goes on", error)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.service.watching.markdown import picture, plain, table
+from textmill.errors import first_line
 from textmill.progress import Clock
 
 LOG_SECONDS = 15.0
@@ -165,11 +166,6 @@ class StageProgress:
             ("as of", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"),
         ]
         return [*lines, *table(("figure", "now"), [row for row in rows if row[1]])]
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, for people."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
