@@ -44,6 +44,7 @@ _NOT_READ = {
     "aes128gcm", "br", "bzip2", "compress", "dcb", "dcz", "exi", "lzma", "pack200-gzip", "sdch", "x-bzip2",
     "x-compress", "xz", "zstd",
 }  # fmt: skip
+_TRY_LATER = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _NOT_ASCII = re.compile(r"[\x80-\xff]")
 
@@ -58,6 +59,11 @@ class Response:
     body: bytes = b""
     skip_reason: str | None = None  # why the body was not read
     cookies: int = 0  # how many cookies the host had set before this request
+
+    @property
+    def is_no_use(self) -> bool:
+        """Whether it says that the server cannot answer now."""
+        return self.status >= 500 or self.status in _TRY_LATER
 
     @property
     def content_type(self) -> str:

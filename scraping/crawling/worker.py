@@ -131,7 +131,7 @@ class OriginWorker:
         except FetchError as error:
             self._fail(item, str(error))
             return 0.0
-        if _is_no_use(response):
+        if response.is_no_use:
             return self._put_back(item, f"status {response.status}", response)
         self._count_success()
         self.state.count_answer()
@@ -239,7 +239,7 @@ class OriginWorker:
                 raise HostGivenUp(str(error), permanent=True) from error
             self._count_success()
             self._tdm = None
-            self._seed_sitemaps(self.origin, self._robots)
+            self._seed_sitemaps(self._robots)
         return self._robots
 
     def _fetch_robots(self, url: str) -> RobotsTxt:
@@ -270,14 +270,14 @@ class OriginWorker:
         self.frontier.set_note(f"{UNREAD_TDM_FILE}{self.origin}{TDM_FILE}", problem)
         return PathRules()
 
-    def _seed_sitemaps(self, origin: str, robots: RobotsTxt) -> None:
+    def _seed_sitemaps(self, robots: RobotsTxt) -> None:
         """Once a crawl: put what the site's sitemaps list into the queue, the most important URLs first."""
-        note = f"sitemaps of {origin}"
+        note = f"sitemaps of {self.origin}"
         if not self.source.sitemaps or self.frontier.get_note(note) is not None:
             return
-        named = robots.sitemaps(origin)
-        urls = named or [f"{origin}/sitemap.xml"]
-        rules: dict[str, RobotsTxt | None] = {origin: robots}
+        named = robots.sitemaps(self.origin)
+        urls = named or [f"{self.origin}/sitemap.xml"]
+        rules: dict[str, RobotsTxt | None] = {self.origin: robots}
 
         def delay_of(sitemap: str) -> float | None:
             """The delay for a sitemap's host, which may be another than that of its pages; None if that host is out of
@@ -361,7 +361,7 @@ class OriginWorker:
             return self._trouble(str(error))
         except FetchError:
             response = None
-        if response and _is_no_use(response):
+        if response and response.is_no_use:
             return self._trouble(f"status {response.status}", response.retry_after())
         self._count_success()
         return 0.0
@@ -400,14 +400,6 @@ class OriginWorker:
         """Record that a URL came to nothing."""
         self.state.count_error(reason)
         self.frontier.fail(item, reason, status)
-
-
-_TRY_LATER = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
-
-
-def _is_no_use(response: Response) -> bool:
-    """Whether an answer says that the server cannot answer now."""
-    return response.status >= 500 or response.status in _TRY_LATER
 
 
 def _body_of(response: Response) -> PageBody:

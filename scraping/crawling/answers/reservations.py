@@ -164,7 +164,7 @@ def fetch_tdm_rules(
         if target is None or origin_of(target) != origin or not allows(target):
             break
         response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
-        if response.status >= 500 or response.status in (408, 425, 429):
+        if response.is_no_use:
             raise TransientHostError(f"status {response.status}")
         if response.location is None:
             return _rules_of(response, origin)
