@@ -23,13 +23,12 @@ from uuid import NAMESPACE_URL, uuid5
 
 from fastwarc.warc import WarcRecord, WarcRecordType
 
-from scraping.shards import count_rows, read_rows, shards
+from scraping.shards import FETCHES_FILE, URLS_FILE, count_rows, read_rows, shards
 from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress, quiet
 
 FILE_BYTES = 1_000_000_000  # after which a file ends: what the standard recommends
-FETCHES, URLS = "fetches.parquet", "urls.parquet"  # of a snapshot
 NOTE = (
     "Bodies are as the server sent them, without content encoding. Of the headers of responses Content-Type, ETag and "
     "Last-Modified were kept; those of requests follow from their URLs."
@@ -53,7 +52,7 @@ class Written(NamedTuple):
 
 def is_snapshot(folder: Path) -> bool:
     """Whether the folder is that of a crawl."""
-    return (folder / FETCHES).is_file()
+    return (folder / FETCHES_FILE).is_file()
 
 
 def write_warc(snapshot: Path, out: Path, progress: Progress = quiet) -> Written:
@@ -72,16 +71,16 @@ def write_warc(snapshot: Path, out: Path, progress: Progress = quiet) -> Written
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    total = count_rows([snapshot / FETCHES])
-    latest = max((row["fetched_at"] for row in read_rows([snapshot / FETCHES], ["fetched_at"])), default=_EPOCH)
+    total = count_rows([snapshot / FETCHES_FILE])
+    latest = max((row["fetched_at"] for row in read_rows([snapshot / FETCHES_FILE], ["fetched_at"])), default=_EPOCH)
     pages = redirects = 0
     source = next((row["source"] for row in read_rows(shards(snapshot), ["source"])), "pages")
     with _Files(out, source, latest) as files:
-        for page, fetch in zip(read_rows(shards(snapshot)), read_rows([snapshot / FETCHES]), strict=True):
+        for page, fetch in zip(read_rows(shards(snapshot)), read_rows([snapshot / FETCHES_FILE]), strict=True):
             files.write(_records_of_page(page, fetch))
             pages += 1
             progress(pages, total, unit="pages")
-        for row in read_rows([snapshot / URLS], ["url", "outcome", "reason", "status"]):
+        for row in read_rows([snapshot / URLS_FILE], ["url", "outcome", "reason", "status"]):
             if row["outcome"] == "redirected" and row["reason"] and row["status"]:
                 files.write([_redirect(row, latest)])
                 redirects += 1

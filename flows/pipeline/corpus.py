@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from scraping.explorer.passage import Origins
 
 CONFIGURATIONS = (".yaml", ".yml")
-URLS = "urls.parquet"
 PREVIOUS = "previous"  # instead of a corpus's name: the one before
 
 
@@ -156,6 +155,7 @@ def records_behind(place: Place) -> Iterator[Records]:
     """The records of what a corpus was made from, as far as its store still has them. Those of a bucket are copied for
     as long as the block lasts."""
     from scraping.explorer.passage import Origins
+    from scraping.shards import URLS_FILE
 
     with tempfile.TemporaryDirectory(prefix="textmill-records-") as copies:
         crawls: dict[str, Path] = {}
@@ -170,7 +170,7 @@ def records_behind(place: Place) -> Iterator[Records]:
                 continue
             if entry.stage == "scrape":
                 name = str(origin.manifest.settings["name"])
-                crawls[name] = _copied(origin, URLS, Path(copies))
+                crawls[name] = _copied(origin, URLS_FILE, Path(copies))
                 notes[name] = origin.manifest.incomplete
                 with suppress(ValidationError):  # of a version with other settings
                     scopes[name] = Source.model_validate(origin.manifest.settings).scope()

@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,9 +76,14 @@ class Document:
         return self.text.isascii() or not _NO_SPACES.search(self.text)
 
     @cached_property
+    def runs(self) -> list[str]:
+        """The runs without white space."""
+        return self.text.split()
+
+    @cached_property
     def segments(self) -> list[str]:
         """The runs without white space; each character of a script without spaces is one by itself."""
-        return self.text.split() if self.is_spaced else _SEGMENT.findall(self.text)
+        return self.runs if self.is_spaced else _SEGMENT.findall(self.text)
 
     @cached_property
     def segment_hashes(self) -> Hashes:
@@ -106,7 +111,7 @@ class Document:
         """Share of the runs without white space that are words of letters: near 1 in prose, menus and keyword lists,
         less in code, in tables of numbers, and where identifiers, paths, prices or formulas are listed. Counts in
         parentheses and years are left out."""
-        runs = [_OUTER.sub("", run) for run in self.text.split() if not _BARE_COUNT.fullmatch(run)]
+        runs = [_OUTER.sub("", run) for run in self.runs if not _BARE_COUNT.fullmatch(run)]
         plain = [_PLAIN.fullmatch(run) is not None and not _CAMEL_CASE.search(run) for run in runs if run]
         return sum(plain) / len(plain) if plain else 0.0
 
@@ -242,8 +247,7 @@ class PlaceholderText:
     reason: ClassVar[str] = "placeholder text"
 
     def failure(self, document: Document) -> str | None:
-        listed = sum(document.word_counts[word] for word in document.word_counts.keys() & PLACEHOLDER_WORDS)
-        share = listed / max(1, len(document.words))
+        share = _count(PLACEHOLDER_WORDS, document.word_counts) / max(1, len(document.words))
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -258,8 +262,7 @@ class Notices:
     reason: ClassVar[str] = "notices"
 
     def failure(self, document: Document) -> str | None:
-        counts = document.word_counts
-        subject = sum(counts[word] for word in counts.keys() & NOTICE_WORDS)
+        subject = _count(NOTICE_WORDS, document.word_counts)
         if len(document.text) > _LONGEST_NOTICES or (
             document.is_spaced and subject < _ON_SUBJECT * len(document.words)
         ):
@@ -292,7 +295,7 @@ class Addresses:
 
     def failure(self, document: Document) -> str | None:
         total = sum(map(len, document.segments))
-        addresses = [run for run in document.text.split() if "://" in run or "www." in run]
+        addresses = [run for run in document.runs if "://" in run or "www." in run]
         share = sum(map(len, addresses)) / max(1, total)
         return f"{share:.2f}" if share > self.max_share else None
 
@@ -415,6 +418,11 @@ _SENTENCE_END = regex.compile(r"(?<=[\p{L}\p{M}\p{N})\]\"'”’»」』])[.!?�
 _PHRASE_SCRIPTS = regex.compile(r"[\p{Thai}\p{Lao}\p{Tibetan}\p{Myanmar}\p{Khmer}]")
 
 
+def _count(listed: Set[str], counts: Counter[str]) -> int:
+    """How often any of the listed words, or characters, occurs."""
+    return sum(counts[word] for word in counts.keys() & listed)
+
+
 def _function_words(document: Document) -> FunctionWords:
     words = document.word_counts
     if not document.text.isascii():
@@ -423,8 +431,8 @@ def _function_words(document: Document) -> FunctionWords:
         if 2 * len(_PHRASE_SCRIPTS.findall(document.text)) > letters + characters.total():
             return FunctionWords(0, 0.0)
         if characters.total() > letters:
-            listed = sum(characters[character] for character in characters.keys() & FUNCTION_CHARACTERS)
-            return FunctionWords(characters.total(), listed / characters.total())
+            share = _count(FUNCTION_CHARACTERS, characters) / characters.total()
+            return FunctionWords(characters.total(), share)
     counts: Counter[str] = Counter()
     for word in words.keys() & FUNCTION_WORDS.keys():
         for language in FUNCTION_WORDS[word]:

@@ -30,7 +30,18 @@ import pyarrow as pa
 from scraping.crawling.answers.reservations import RESERVED
 from scraping.crawling.frontier import Frontier, PageBody
 from scraping.crawling.urls import host_of, origin_of
-from scraping.shards import FETCHES, PAGES, ShardWriter, merge_rows, open_parquet, read_rows, shards, write_shard
+from scraping.shards import (
+    FETCHES,
+    FETCHES_FILE,
+    PAGES,
+    URLS_FILE,
+    ShardWriter,
+    merge_rows,
+    open_parquet,
+    read_rows,
+    shards,
+    write_shard,
+)
 from textmill.files import atomic_write
 
 __all__ = [
@@ -67,7 +78,6 @@ _LIMITS = {
     "repeating path": "repeats", "repeating query": "repeats",
 }  # fmt: skip  # reason to skip a URL -> the limit that was met
 
-FETCHES_FILE = "fetches.parquet"
 _MAX_LISTED = 100  # failed URLs in stats.json; all of them are in urls.parquet
 _CACHED_ROW_GROUPS = 2  # a recrawl meets the pages in about the order of the previous one
 
@@ -192,7 +202,7 @@ def restore_snapshot(frontier: Frontier, folder: Path) -> None:
     notes = {_CONTINUES: str(stats["unfinished"]), _AS_OF: stats.get("as_of") or ended.isoformat()}
     if not stats["found_all"]:
         notes[LINKS_DROPPED] = ""
-    urls = (row for row in read_rows([folder / "urls.parquet"]) if row["depth"] is not None)
+    urls = (row for row in read_rows([folder / URLS_FILE]) if row["depth"] is not None)
     pages = zip(read_rows(shards(folder)), read_rows(fetches), strict=True)
     frontier.restore(urls, ({**page, **fetch} for page, fetch in pages), notes)
 
@@ -200,7 +210,7 @@ def restore_snapshot(frontier: Frontier, folder: Path) -> None:
 def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> None:
     """Write `urls.parquet`, a row for each URL, and `stats.json`, the sums."""
     vanished = dict.fromkeys(url for url in previous.urls() if not frontier.is_stored(url))
-    write_shard(out / "urls.parquet", _url_rows(frontier, vanished), URLS)
+    write_shard(out / URLS_FILE, _url_rows(frontier, vanished), URLS)
     stats = {
         "pages": _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'stored'"),
         "bytes": _count(frontier, "SELECT coalesce(sum(bytes), 0) FROM urls WHERE outcome = 'stored'"),
@@ -242,9 +252,7 @@ _WAITING = (
     f"outcome = 'skipped' AND reason = '{PAGE_LIMIT}'"
     f" OR {_GIVEN_UP} AND origin IN (SELECT origin FROM urls WHERE outcome = 'stored')"
 )
-_DEAD_LINK = (
-    "reason != 'host given up' AND status BETWEEN 300 AND 499 AND status NOT IN (408, 425)"  # the server's last word
-)
+_DEAD_LINK = "reason != 'host given up' AND status BETWEEN 300 AND 499"  # the server's last word
 _UNANSWERED = f"outcome = 'failed' AND (unfinished OR NOT ({_GIVEN_UP}) AND NOT coalesce({_DEAD_LINK}, 0))"
 
 

@@ -18,7 +18,7 @@ _LINE = "\x1e"
 _MARKS = {
     "code": CODE, "kbd": CODE, "samp": CODE, "tt": CODE, "strong": STRONG, "b": STRONG, "em": EMPHASIS, "i": EMPHASIS,
 }  # fmt: skip
-_UNMARKED = str.maketrans("", "", CODE + STRONG + EMPHASIS)
+UNMARKED = str.maketrans("", "", CODE + STRONG + EMPHASIS)
 _EMPTY_MARKS = re.compile(f"([{CODE}{STRONG}{EMPHASIS}])(\\s*)\\1")
 
 BLOCK_TAGS = frozenset([
@@ -255,7 +255,7 @@ class _Cutter:
             parts = _paragraphs(lines) if len(lines) > 1 else lines
             total = sum(map(len, parts))
             for part in parts:
-                text = part.translate(_UNMARKED)
+                text = part.translate(UNMARKED)
                 if text != part:  # white space on both sides of a mark
                     text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
                 share = self._link_chars if len(parts) == 1 else self._link_chars * len(part) // total
@@ -280,7 +280,7 @@ def _paragraphs(lines: list[str]) -> list[str]:
     """Join lines, and begin another paragraph after an empty one."""
     paragraphs: list[list[str]] = [[]]
     for line in lines:
-        if line.translate(_UNMARKED):
+        if line.translate(UNMARKED):
             paragraphs[-1].append(line)
         elif paragraphs[-1]:
             paragraphs.append([])

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from scraping.extraction.blocks.cut import BLOCK_TAGS, CODE, EMPHASIS, STRONG, Block, Page
+from scraping.extraction.blocks.cut import BLOCK_TAGS, CODE, EMPHASIS, STRONG, UNMARKED, Block, Page
 from scraping.extraction.config import Format
 
 _PARAGRAPHS = frozenset([
@@ -39,7 +39,6 @@ _STRESS = [
     (re.compile(f"{mark}(\\s*)([^{mark}]*?)(\\s*){mark}"), rf"\g<1>{symbol}\g<2>{symbol}\g<3>")
     for mark, symbol in ((CODE, "`"), (STRONG, "**"), (EMPHASIS, "*"))
 ]
-_MARKS = str.maketrans("", "", CODE + STRONG + EMPHASIS)
 _SPACES = re.compile(" {2,}")
 
 
@@ -240,7 +239,7 @@ class _Renderer:
             return marked
         for pattern, sign in _STRESS:
             marked = pattern.sub(sign, marked)
-        return _SPACES.sub(" ", marked.translate(_MARKS)).strip()
+        return _SPACES.sub(" ", marked.translate(UNMARKED)).strip()
 
 
 def _indented(text: str, by: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from selectolax.lexbor import LexborHTMLParser
+from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 _SEPARATOR = re.compile(r"\s+[|\-–—·•»«›‹:/~⋆]+\s+|\s*[|»›·•—]\s*|:\s+|\s+::\s+")
 _SITE_NAMES = "meta[property='og:site_name'], meta[name='application-name'], meta[name='apple-mobile-web-app-title']"
@@ -45,9 +45,8 @@ def title_of(tree: LexborHTMLParser, url: str) -> str:
     return title
 
 
-def _in_svg(node: object) -> bool:
-    parent = getattr(node, "parent", None)
-    return parent is not None and parent.tag != "head" and parent.tag == "svg"
+def _in_svg(node: LexborNode) -> bool:
+    return node.parent is not None and node.parent.tag == "svg"
 
 
 def _line(text: str) -> str:

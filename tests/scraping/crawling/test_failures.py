@@ -60,6 +60,15 @@ def break_down(twelve):
     return after
 
 
+def kill_after(crawler, site, requests: int) -> None:
+    """Let a crawler make so many requests, and kill it."""
+    while len(site.paths()) < requests:
+        assert crawler.poll() is None
+        time.sleep(0.002)
+    os.kill(crawler.pid, signal.SIGKILL)
+    crawler.wait()
+
+
 def short_body(handler):
     handler.send_response(200)
     handler.send_header("Content-Type", "text/html")
@@ -297,13 +306,8 @@ def test_kill_9_between_failures_gives_what_a_quiet_crawl_gives(
         twelve.routes[path] = answer(status=503)
     source = make_source(delay=0.02, limits={"pages": limit})
     for _ in range(2):
-        crawler = start_crawler(source, "killed")
         seen = len(twelve.paths())
-        while len(twelve.paths()) < seen + 5:
-            assert crawler.poll() is None
-            time.sleep(0.002)
-        os.kill(crawler.pid, signal.SIGKILL)
-        crawler.wait()
+        kill_after(start_crawler(source, "killed"), twelve, seen + 5)
     assert start_crawler(source, "killed").wait(60) == 0
     run_crawl(source, "quiet")
     assert pages_of(tmp_path / "killed") == pages_of(tmp_path / "quiet")
@@ -316,13 +320,8 @@ def test_a_killed_continuation_goes_on(twelve, break_down, make_source, run_craw
     run_crawl(make_source(), "first")
     mend()
     source = make_source(delay=0.05)
-    crawler = start_crawler(source, "second", "first")
     seen = len(twelve.paths())
-    while len(twelve.paths()) < seen + 3:
-        assert crawler.poll() is None
-        time.sleep(0.005)
-    os.kill(crawler.pid, signal.SIGKILL)
-    crawler.wait()
+    kill_after(start_crawler(source, "second", "first"), twelve, seen + 3)
     assert start_crawler(source, "second", "first").wait(60) == 0
     assert len(twelve.paths()) - seen <= 7 + 1
     assert pages_of(tmp_path / "second") == pages_of(tmp_path / "quiet")
