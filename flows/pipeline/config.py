@@ -157,6 +157,10 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     def placed(value: Any) -> Any:
         return place(value) if isinstance(value, str) and is_relative(value) else value
 
+    def whole(value: Any) -> Any:  # because manifests keep it
+        path = placed(value)
+        return path if path is value else str(Path(path).absolute())
+
     def entry(value: Any) -> Any:
         return placed(value) if isinstance(value, str) and ("/" in value or Path(value).suffix) else value
 
@@ -168,8 +172,13 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     if isinstance(runner, Mapping) and isinstance(job, Mapping) and "folder" in job:
         result["runner"] = {**runner, "job": {**job, "folder": placed(job["folder"])}}
     if isinstance(ingest, Mapping) and "path" in ingest:
-        path = placed(ingest["path"])  # whole, because manifests keep it
-        result["ingest"] = {**ingest, "path": path if path is ingest["path"] else str(Path(path).absolute())}
+        result["ingest"] = {**ingest, "path": whole(ingest["path"])}
+    prepare = result.get("prepare")
+    decontaminate = prepare.get("decontaminate") if isinstance(prepare, Mapping) else None
+    if isinstance(prepare, Mapping) and isinstance(decontaminate, Mapping) and "paths" in decontaminate:
+        paths = decontaminate["paths"]
+        paths = [whole(path) for path in paths] if isinstance(paths, list) else paths
+        result["prepare"] = {**prepare, "decontaminate": {**decontaminate, "paths": paths}}
     if isinstance(scrape, Mapping) and isinstance(scrape.get("sources"), list):
         result["scrape"] = {**scrape, "sources": [entry(value) for value in scrape["sources"]]}
     return result

@@ -83,6 +83,7 @@ class Planner:
         context = Context(self.store, options=self.selection.options(stage, self.forced))
         pending = [item for item in each_of(inputs) if isinstance(item, Pending)]
         if pending:
+            check_available(stage, config)
             if context.options.force:
                 return Step(stage.name, title, "build", "forced")
             if any(item.is_first for item in pending):

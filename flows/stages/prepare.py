@@ -12,6 +12,7 @@ from flows.engine.page import Bars, Block, Sample, Table, Text
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
 from scraping.corpus.config import PrepareConfig
+from scraping.corpus.safeguards.evaluation import evaluation_files
 from scraping.extraction.config import AutoExtractor, Extractor, RecordsExtractor, model_digest, reader_digest
 
 DOCUMENTS = 4  # that are shown of a corpus
@@ -45,13 +46,19 @@ class Prepare(Stage[PrepareSettings]):
         prepare_corpus(inputs, job.config.corpus, job.out, job.progress, job.executor)
 
     def identity(self, settings: PrepareSettings, store: Store) -> Any:
-        """The settings, the code of the record readers that they name, and the model that chooses a page's text."""
+        """The settings, the code of the record readers that they name, the model that chooses a page's text, and the
+        evaluation texts by name and contents, wherever they lie."""
         extractors = settings.extractors.items()
         readers = {name: reader_digest(chosen) for name, chosen in extractors if isinstance(chosen, RecordsExtractor)}
         model = model_digest() if any(isinstance(chosen, AutoExtractor) for _, chosen in extractors) else None
         besides: dict[str, Any] = {"readers": readers} if readers else {}
         besides |= {"model": model} if model else {}
+        evaluation = evaluation_files(settings.corpus.decontaminate.paths)
+        besides |= {"evaluation": [[file.name, store.file_digest(file)] for file in evaluation]} if evaluation else {}
         return {"settings": settings, **besides} if besides else settings
+
+    def check_available(self, settings: PrepareSettings) -> None:
+        evaluation_files(settings.corpus.decontaminate.paths)
 
     def label(self, settings: PrepareSettings) -> str:
         return ", ".join(settings.extractors)
@@ -78,6 +85,7 @@ class Prepare(Stage[PrepareSettings]):
                 for name, source in sorted(sources.items())
             ],
         )  # fmt: skip
+        yield from _safeguarded(artifact.stats)
         yield from _removed(artifact.stats["templates"])
         for document in sample_documents(artifact):
             yield Sample(f"A document of {document['source']}", document["text"][:EXCERPT], document["url"] or "")
@@ -87,6 +95,18 @@ class Prepare(Stage[PrepareSettings]):
             text = row["excerpt"] or "(no text was read)"
             yield Sample(f"Dropped: {row['reason']}{detail}", text[:DROPPED_EXCERPT], row["url"] or "")
         yield Text(f"More of it, by source and reason, and a search: textmill corpus {artifact.manifest.fingerprint}")
+
+
+def _safeguarded(stats: dict[str, Any]) -> Iterator[Block]:
+    """What was done about personal data and evaluation texts."""
+    redacted = {key.removeprefix("redacted_"): count for key, count in stats.items() if key.startswith("redacted_")}
+    if redacted:
+        yield Bars("personal data replaced by placeholders", redacted)
+    if evaluation := stats.get("evaluation"):
+        yield Text(
+            f"Documents that hold a part of one of {evaluation['texts']:,} evaluation texts were dropped. "
+            f"Texts that are too short to be looked for: {evaluation['too_short']:,}."
+        )
 
 
 def _removed(templates: list[dict[str, Any]]) -> Iterator[Block]:

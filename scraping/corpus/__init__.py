@@ -14,5 +14,6 @@ records         tables of structured records beside the corpus
 
 hashing         words and n-grams as arrays of hashes
 steps           how the parallel steps run on an executor
+safeguards/     what a corpus must not hold, if a configuration says so: personal data, evaluation texts
 kernels/        the inner loops, compiled
 """

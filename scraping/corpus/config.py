@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -115,6 +116,21 @@ class DedupConfig(BaseModel, extra="forbid"):
     )
 
 
+PersonalData = Literal["email", "phone", "ip"]
+
+
+class DecontaminationConfig(BaseModel, extra="forbid"):
+    """Which texts models are tested on, so that no document may hold a part of one."""
+
+    paths: list[str] = execution_only(
+        [], description="Files, folders or globs of these texts: .txt, .jsonl or .parquet; empty: nothing is looked for"
+    )
+    fields: list[str] = Field([], description="Keys or columns that hold the texts; empty: every string of a record")
+    ngram: int = Field(
+        13, ge=5, description="So many words in a row that a document and a text have in common are part of it"
+    )
+
+
 class PrepareConfig(BaseModel, extra="forbid"):
     """How pages and documents become a corpus."""
 
@@ -122,6 +138,10 @@ class PrepareConfig(BaseModel, extra="forbid"):
     template: TemplateConfig = TemplateConfig()
     filters: FilterConfig = FilterConfig()
     dedup: DedupConfig = DedupConfig()
+    decontaminate: DecontaminationConfig = DecontaminationConfig()
+    redact: list[PersonalData] = Field(
+        [], description="Personal data to replace by placeholders: email, phone, ip; empty: none"
+    )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the documents set aside for validation")
     workers: int = execution_only(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Child processes that extract and filter"

@@ -25,6 +25,7 @@ from scraping.corpus.extract_pages import extract_pages
 from scraping.corpus.ranges import count_ranges
 from scraping.corpus.records import write_records
 from scraping.corpus.refine import RefineConfig, RefineOutput, refine, sum_counts
+from scraping.corpus.safeguards.decontaminate import write_index
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, learn_templates, template_report
 from scraping.corpus.writer import Candidates, write_corpus
@@ -82,7 +83,11 @@ def prepare(
     if not documents:
         raise UserError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
     templates = learn_templates(documents, config.template, work / "site-templates.npz", progress)
-    rules = RefineConfig(filters=config.filters, dedup=config.dedup)
+    rules = RefineConfig(filters=config.filters, dedup=config.dedup, redact=config.redact)
+    if config.decontaminate.paths:
+        rules.evaluation = work / "evaluation.npz"
+        evaluation = write_index(config.decontaminate, config.redact, rules.evaluation)
+        progress(0, None, unit="texts", phase="reading evaluation texts")
     ranges = count_ranges(document.path for document in documents)
     refined = refine(documents, templates, rules, RefineOutput(work / "refined", ranges), execution)
     passed, signatures = [item.documents for item in refined], [item.signatures for item in refined]
@@ -96,5 +101,7 @@ def prepare(
     stats["ingested"] = count_rows(ingested)
     stats["templates"] = template_report(templates)
     stats.update(sum_counts(refined))
+    if config.decontaminate.paths:
+        stats["evaluation"] = evaluation._asdict()
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False))
     shutil.rmtree(work)

@@ -20,11 +20,13 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from scraping.corpus.boilerplate import remove_template
-from scraping.corpus.config import DedupConfig, FilterConfig
+from scraping.corpus.config import DedupConfig, FilterConfig, PersonalData
 from scraping.corpus.dedup import save_signatures, sign
 from scraping.corpus.kernels.plain import normalized
 from scraping.corpus.ranges import sort_by_range, write_ranges
-from scraping.corpus.recipe import apply_filters, recipe
+from scraping.corpus.recipe import FilterResult, apply_filters, recipe
+from scraping.corpus.safeguards.decontaminate import CONTAMINATED, load_index
+from scraping.corpus.safeguards.redact import redact
 from scraping.corpus.steps import Execution
 from scraping.corpus.templates import DocumentShard, SiteTemplates
 from scraping.corpus.writer import EXCERPT, with_columns
@@ -41,6 +43,8 @@ class RefineConfig(BaseModel, extra="forbid"):
 
     filters: FilterConfig
     dedup: DedupConfig
+    redact: list[PersonalData] = []
+    evaluation: Path | None = None  # the index of the texts that no document may hold a part of
 
 
 class RefinedPiece(NamedTuple):
@@ -106,7 +110,7 @@ def refine_pieces(
 def refine_piece(_: bytes, piece: dict[str, Any], templates: str, config: dict[str, Any]) -> None:
     """Refine one piece; runs in the sandbox."""
     work, rules = Piece(**piece), RefineConfig(**config)
-    refinement = _Refinement(work, SiteTemplates(Path(templates)), rules.filters)
+    refinement = _Refinement(work, SiteTemplates(Path(templates)), rules)
     refinement.refine()
     documents = sort_by_range(pa.concat_tables(refinement.documents), work.ranges)
     write_ranges(work.output.documents, documents, work.ranges)
@@ -117,7 +121,7 @@ def refine_piece(_: bytes, piece: dict[str, Any], templates: str, config: dict[s
 
 
 def sum_counts(pieces: list[RefinedPiece]) -> dict[str, int]:
-    """How many characters all documents had before and after template removal."""
+    """How many characters all documents had before and after template removal, and personal data of each kind."""
     counts: Counter[str] = Counter()
     for piece in pieces:
         counts.update(json.loads(piece.counts.read_text()))
@@ -127,8 +131,9 @@ def sum_counts(pieces: list[RefinedPiece]) -> dict[str, int]:
 class _Refinement:
     """Refines the documents of a piece, a batch at a time."""
 
-    def __init__(self, piece: Piece, templates: SiteTemplates, config: FilterConfig) -> None:
-        self._piece, self._templates, self._filters = piece, templates, recipe(config)
+    def __init__(self, piece: Piece, templates: SiteTemplates, config: RefineConfig) -> None:
+        self._piece, self._templates, self._filters = piece, templates, recipe(config.filters)
+        self._kinds, self._evaluation = config.redact, load_index(config.evaluation) if config.evaluation else None
         self.documents: list[pa.Table] = [DOCUMENTS.empty_table()]
         self.dropped: list[pa.Table] = [DROPPED.empty_table()]
         self.counts = Counter(characters_before_template_removal=0, characters_after_template_removal=0)
@@ -142,7 +147,7 @@ class _Refinement:
     def _refine(self, table: pa.Table) -> None:
         rows = zip(*(table[name].to_pylist() for name in ("text", "source", "url")), strict=True)
         texts = [self._cleaned(*row) for row in rows]
-        results = [apply_filters(text, self._filters) for text in texts]
+        results = [self._uncontaminated(text, apply_filters(text, self._filters)) for text in texts]
         has_failed = np.array([result.reason is not None for result in results])
         passed, failed = np.flatnonzero(~has_failed).tolist(), np.flatnonzero(has_failed).tolist()
         columns = {
@@ -150,6 +155,9 @@ class _Refinement:
             "text": [texts[place] for place in passed],
             "n_chars": [len(texts[place]) for place in passed],
         }
+        if self._kinds:
+            titles = table["title"].to_pylist()
+            columns["title"] = [titles[place] and self._redacted(titles[place]) for place in passed]
         self.documents.append(with_columns(table.filter(pa.array(~has_failed)), columns, DOCUMENTS))
         columns = {
             "reason": [results[place].reason for place in failed],
@@ -165,7 +173,18 @@ class _Refinement:
         self.counts["characters_before_template_removal"] += len(text)
         text = remove_template(text, self._templates.of(shard.site(source, url)))
         self.counts["characters_after_template_removal"] += len(text)
+        return self._redacted(text)
+
+    def _redacted(self, text: str) -> str:
+        """A text without personal data, which is counted."""
+        text, counts = redact(text, self._kinds)
+        self.counts.update({f"redacted_{kind}": count for kind, count in counts.items()})
         return text
+
+    def _uncontaminated(self, text: str, result: FilterResult) -> FilterResult:
+        """The result of the filters, or that a document that passed them holds a part of an evaluation text."""
+        found = self._evaluation.found_in(text) if self._evaluation and result.reason is None else None
+        return result._replace(reason=CONTAMINATED, detail=found) if found else result
 
 
 def _pieces(shards: list[DocumentShard], output: RefineOutput) -> Iterator[Piece]:

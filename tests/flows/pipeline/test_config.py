@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.engine.assess import fingerprint_of, identify
 from flows.pipeline.config import load_config, parse_overrides
+from flows.pipeline.plan import plan
 from flows.stages.ingest import ingest
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.scrape import scrape
@@ -154,6 +156,25 @@ def test_the_code_of_a_record_reader_decides_what_is_prepared(write, tmp_path, m
     assert prepare.identity(settings, None) != before
     plain = PrepareSettings()
     assert prepare.identity(plain, None) is plain
+
+
+def test_evaluation_texts_decide_a_corpus_by_name_and_contents_wherever_they_lie(write, tmp_path, monkeypatch):
+    def identity(folder: Path, name: str, text: str) -> Any:
+        (folder / "tests").mkdir(parents=True, exist_ok=True)
+        (folder / "tests" / name).write_text(text)
+        (folder / "pipeline.yaml").write_text(f"prepare: {{decontaminate: {{paths: [tests/{name}]}}}}\n")
+        settings = PrepareSettings(corpus=load_config(folder / "pipeline.yaml").prepare)
+        return fingerprint_of(identify(prepare, settings, {}, Store(tmp_path / "store")))
+
+    monkeypatch.chdir(tmp_path)
+    first = identity(tmp_path / "a", "quiz.txt", "What is it?")
+    assert identity(Path("b"), "quiz.txt", "What is it?") == first
+    assert identity(tmp_path / "c", "test.txt", "What is it?") != first
+    assert identity(tmp_path / "a", "quiz.txt", "What is that?") != first
+    crawl = "scrape: {sources: [python-docs]}\n"  # which would take its time before
+    config = load_config(write(f"store: {tmp_path}\n{crawl}prepare: {{decontaminate: {{paths: [nowhere.txt]}}}}\n"))
+    with pytest.raises(UserError, match=r"prepare.decontaminate.paths: \S*nowhere.txt holds no .txt, "):
+        plan(config)
 
 
 def test_a_missing_file_is_named():

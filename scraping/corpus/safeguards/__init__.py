@@ -1,0 +1,6 @@
+"""What a corpus must not hold, where a configuration says so: personal data, and texts that models are tested on.
+
+redact        e-mail addresses, phone numbers and IP addresses, behind placeholders
+evaluation    the texts that models are tested on, read from files
+decontaminate drops documents that hold a part of one
+"""
