@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import re
-from collections import Counter
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +23,16 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 import regex
 
-from scraping.corpus.hashing import Hashes, hash_ngrams, hash_words
-from scraping.corpus.kernels.characters import letters
+from scraping.corpus.kernels import counts
+from scraping.corpus.kernels.characters import (
+    CONTINUATION,
+    CONTINUATION_1251,
+    HIGH_LATIN,
+    SWAPPED_LETTERS,
+    Characters,
+    character_table,
+    letters,
+)
 from scraping.corpus.kernels.fasttext import Model, classify, load
 from scraping.corpus.phrases import FUNCTION_CHARACTERS, FUNCTION_WORDS, NOTICE_WORDS, NOTICES, PLACEHOLDER_WORDS
 
@@ -42,19 +48,7 @@ class Filter(Protocol):
         """The number that decides against a document; None if it passes."""
 
 
-# Scripts whose words are not parted by spaces, and those of them in which one character is about a word.
-_UNSPACED = r"\p{Thai}\p{Lao}\p{Tibetan}\p{Myanmar}\p{Khmer}\p{Han}\p{Hiragana}\p{Katakana}ー"
-_SEGMENT = regex.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-_ASCII_LETTERS = re.compile("[a-z]+")
-_LETTERS = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*+")
-_NO_SPACES = regex.compile(rf"[{_UNSPACED}]")
-_CJK = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
-_BARE_COUNT = regex.compile(r"\(\d[\d,.]*\)|(?:19|20)\d\d")  # `Travel (159)`, `March 2021`: menus have them too
-# Letters, perhaps with digits behind; several such words with list marks and without spaces between.
-_PLAIN = regex.compile(r"[\p{L}\p{M}]+\d*(?:['’\u200c\u200d,;:|>»·•・、，；－-][\p{L}\p{M}]+\d*)*")
-_CAMEL_CASE = regex.compile(r"\p{Ll}\p{Lu}")
 _PROSE = 0.9  # share of plain words
-_OUTER = regex.compile(r"^[^\p{L}\p{M}\p{N}_]+|[^\p{L}\p{M}\p{N}_]+$")
 
 
 class FunctionWords(NamedTuple):
@@ -65,65 +59,65 @@ class FunctionWords(NamedTuple):
 
 
 class Document:
-    """A text, and what several filters want to know of it, computed once."""
+    """A text in normal form, and what several filters want to know of it, counted once."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._utf8 = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
 
     @cached_property
-    def is_spaced(self) -> bool:
-        """Whether all of it is in scripts that part words by spaces."""
-        return self.text.isascii() or not _NO_SPACES.search(self.text)
+    def runs(self) -> counts.RunCounts:
+        """Of runs without white space."""
+        return counts.count_runs(self._utf8, _characters())
 
     @cached_property
-    def runs(self) -> list[str]:
-        """The runs without white space."""
-        return self.text.split()
+    def words(self) -> counts.WordCounts:
+        """Of words."""
+        return counts.count_words(self._utf8, _characters(), _lists())
 
     @cached_property
-    def segments(self) -> list[str]:
-        """The runs without white space; each character of a script without spaces is one by itself."""
-        return self.runs if self.is_spaced else _SEGMENT.findall(self.text)
-
-    @cached_property
-    def segment_hashes(self) -> Hashes:
-        """A number for each segment, the same for equal ones: [segments]."""
-        return hash_words(self.text).hashes if self.is_spaced else _numbers(self.segments)
-
-    @cached_property
-    def words(self) -> list[str]:
-        """The runs of letters, in small letters."""
-        lower = self.text.lower()
-        return _ASCII_LETTERS.findall(lower) if lower.isascii() else _LETTERS.findall(lower)
-
-    @cached_property
-    def word_counts(self) -> Counter[str]:
-        """How often each word occurs."""
-        return Counter(self.words)
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """The lines that are not blank, without the white space around them."""
-        return [line for line in map(str.strip, self.text.split("\n")) if line]
-
-    @cached_property
-    def plain(self) -> float:
-        """Share of the runs without white space that are words of letters: near 1 in prose, menus and keyword lists,
-        less in code, in tables of numbers, and where identifiers, paths, prices or formulas are listed. Counts in
-        parentheses and years are left out."""
-        runs = [_OUTER.sub("", run) for run in self.runs if not _BARE_COUNT.fullmatch(run)]
-        plain = [_PLAIN.fullmatch(run) is not None and not _CAMEL_CASE.search(run) for run in runs if run]
-        return sum(plain) / len(plain) if plain else 0.0
-
-    @cached_property
-    def function_words(self) -> FunctionWords:
-        """How many words there are, and which share of them are function words of one language."""
-        return _function_words(self)
+    def lines(self) -> counts.LineCounts:
+        """Of lines."""
+        return counts.count_lines(self._utf8)
 
     @cached_property
     def sentences(self) -> int:
         """How many sentences end."""
-        return len(_SENTENCE_END.findall(self.text))
+        return counts.count_sentences(self._utf8, _characters())
+
+    @property
+    def ascii(self) -> counts.AsciiCounts:
+        """Of runs of Latin letters and digits."""
+        return counts.count_ascii(self._utf8)
+
+    @property
+    def single(self) -> counts.SingleCounts:
+        """Of words of one letter."""
+        return counts.count_single(self._utf8, _characters())
+
+    @property
+    def misread(self) -> int:
+        """How many characters may be misread, at least."""
+        return counts.bound_misread(self._utf8, _characters())
+
+    def top_ngram(self, n: int) -> int:
+        """How often the most frequent run of `n` words occurs."""
+        return counts.top_ngram(self._utf8, _characters(), n)
+
+    @property
+    def is_spaced(self) -> bool:
+        """Whether all of it is in scripts that part words by spaces."""
+        return not self.runs.unspaced
+
+    @cached_property
+    def function_words(self) -> FunctionWords:
+        """How many words there are, and which share of them are function words of one language."""
+        words = self.words
+        if 2 * words.phrase_characters > words.letters + words.cjk:
+            return FunctionWords(0, 0.0)
+        if words.cjk > words.letters:
+            return FunctionWords(words.cjk, words.function_characters / words.cjk)
+        return FunctionWords(words.words, words.function / max(1, words.words))
 
     @property
     def is_in_sentences(self) -> bool:
@@ -133,8 +127,11 @@ class Document:
 
     @cached_property
     def is_prose(self) -> bool:
-        """Whether nearly all of it is plain words: whether rules apply that were made for sentences."""
-        return self.plain >= _PROSE
+        """Whether nearly all runs without white space are words of letters, as in prose, menus and keyword lists: in
+        code, in tables of numbers, and where identifiers, paths, prices or formulas are listed, rules that were made
+        for sentences do not apply. Counts in parentheses and years are left out."""
+        plain, runs = counts.count_plain(self._utf8, _characters())
+        return runs > 0 and plain / runs >= _PROSE
 
     @cached_property
     def language(self) -> tuple[str | None, float]:
@@ -145,6 +142,16 @@ class Document:
     def lang(self) -> str | None:
         """ISO 639-1 code of the most likely language."""
         return self.language[0]
+
+
+@functools.cache
+def _characters() -> Characters:
+    return character_table(FUNCTION_CHARACTERS)
+
+
+@functools.cache
+def _lists() -> counts.Lists:
+    return counts.word_lists(FUNCTION_WORDS, PLACEHOLDER_WORDS, NOTICE_WORDS)
 
 
 # --- length -----------------------------------------------------------------------------------------------------------
@@ -164,7 +171,7 @@ class TooShort:
         length = len(document.text)
         if length >= self.min_characters:
             return None
-        said = length + len(_CJK.findall(document.text))
+        said = length + document.words.cjk
         words, sentences = document.function_words.words, document.sentences
         is_whole = sentences >= 2 and words >= _SHORT_SENTENCE * sentences and document.is_in_sentences
         return None if said >= self.min_characters / (1 + is_whole) else f"{length} characters"
@@ -183,29 +190,21 @@ class TooLong:
 
 # --- symbols ----------------------------------------------------------------------------------------------------------
 
-_DIGITS = re.compile(r"\d+")
-_DIGIT = re.compile("[0-9]")
-_HASHTAG = regex.compile(r"(?<!\S)#\p{L}\S*")
-_TRAILS_OFF = ("...", "…", "[...]", "[…]")
 _FEWEST_LINES = 3  # shares of lines mean nothing in a text of one or two
 _LONGEST_NOTICES = 2_000  # characters
 _ON_SUBJECT = 0.04  # share of words such as "cookies" and "page", which notices have
 _FEWEST_WORDS = 15  # nor does a share of words in so few
 
-# Characters of Windows-1252 that stand for bytes from 80 to BF, and where Windows-1251 has letters and marks for them.
-_CONTINUATION = "\x80-\xbfŒœŠšŽžŸƒˆ˜–—‘’‚“”„†‡•…‰‹›€™"
-_CONTINUATION_1251 = "ЂЃ‚ѓ„…†‡€‰Љ‹ЊЌЋЏђ‘’“”•–—™љ›њќћџЎўЈ¤Ґ¦§Ё©Є«¬®Ї°±Ііґµ¶·ё№є»јЅѕї"
-_SWAPPED_LETTERS = "".join(chr(byte << 8) for byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _MISREAD = regex.compile(
     "\ufffd"
-    f"|[Â-ß][{_CONTINUATION}]|[à-ï][{_CONTINUATION}]{{2}}|ð[{_CONTINUATION}]{{3}}"  # UTF-8 as Latin-1, Windows-1252
-    r"|(?=\S*[À-ÖØ-öø-ÿ]{2})[¡-ÿŒœŠšŽžŸƒˆ‚„†‡‰‹]{4,}"  # Cyrillic, Greek or Chinese bytes as Latin-1, Windows-1252
+    f"|[Â-ß][{CONTINUATION}]|[à-ï][{CONTINUATION}]{{2}}|ð[{CONTINUATION}]{{3}}"  # UTF-8 as Latin-1, Windows-1252
+    rf"|(?=\S*[À-ÖØ-öø-ÿ]{{2}})[{HIGH_LATIN}]{{4,}}"  # Cyrillic, Greek or Chinese bytes as Latin-1, Windows-1252
     r"|(?:[‚ƒ][!-ÿ]){3,}"  # Shift_JIS as Windows-1252
-    f"|(?:[РС][{_CONTINUATION_1251}]){{2,}}"  # UTF-8 as Windows-1251
+    f"|(?:[РС][{CONTINUATION_1251}]){{2,}}"  # UTF-8 as Windows-1251
     r"|\b[а-яё][А-ЯЁ]{2,}\b"  # KOI8 as Windows-1251, which has capitals where KOI8 has small letters
     r"|(?<=\p{Ll})\?(?=\p{Ll})"  # a character that the encoding lacked
     "|锟斤拷|烫烫烫|屯屯屯"  # U+FFFD and fresh memory as GBK
-    f"|[{_SWAPPED_LETTERS}]{{4,}}"  # UTF-16 in the other byte order
+    f"|[{SWAPPED_LETTERS}]{{4,}}"  # UTF-16 in the other byte order
 )
 
 
@@ -216,7 +215,7 @@ class NoWords:
     reason: ClassVar[str] = "no words"
 
     def failure(self, document: Document) -> str | None:
-        return None if document.words else "0 words"
+        return None if document.words.words else "0 words"
 
 
 @dataclass(frozen=True)
@@ -229,12 +228,11 @@ class FailedDecoding:
     reason: ClassVar[str] = "failed decoding"
 
     def failure(self, document: Document) -> str | None:
-        text, length = document.text, len(document.text)
-        # Nearly all texts have too few characters of which the pattern could be made.
-        if text.count("?") + 2 * (length - len(text.encode("ascii", "ignore"))) <= self.max_share * length:
+        most = self.max_share * len(document.text)
+        if document.misread <= most:
             return None
-        count = sum(len(match[0]) for match in _MISREAD.finditer(text))
-        return f"{count} of {length} characters" if count > self.max_share * length else None
+        count = sum(len(match[0]) for match in _MISREAD.finditer(document.text))
+        return f"{count} of {len(document.text)} characters" if count > most else None
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ class PlaceholderText:
     reason: ClassVar[str] = "placeholder text"
 
     def failure(self, document: Document) -> str | None:
-        share = _count(PLACEHOLDER_WORDS, document.word_counts) / max(1, len(document.words))
+        share = document.words.placeholder / max(1, document.words.words)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -262,10 +260,8 @@ class Notices:
     reason: ClassVar[str] = "notices"
 
     def failure(self, document: Document) -> str | None:
-        subject = _count(NOTICE_WORDS, document.word_counts)
-        if len(document.text) > _LONGEST_NOTICES or (
-            document.is_spaced and subject < _ON_SUBJECT * len(document.words)
-        ):
+        words = document.words
+        if len(document.text) > _LONGEST_NOTICES or (document.is_spaced and words.notice < _ON_SUBJECT * words.words):
             return None
         sentences = [sentence for sentence in _SENTENCES.split(document.text.lower()) if sentence.strip()]
         total = sum(map(len, sentences))
@@ -281,8 +277,7 @@ class Hashtags:
     reason: ClassVar[str] = "hashtags"
 
     def failure(self, document: Document) -> str | None:
-        hashtags = _HASHTAG.findall(document.text) if "#" in document.text else []
-        share = len(hashtags) / max(1, len(document.segments))
+        share = document.runs.hashtags / max(1, document.runs.segments)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -294,9 +289,7 @@ class Addresses:
     reason: ClassVar[str] = "addresses"
 
     def failure(self, document: Document) -> str | None:
-        total = sum(map(len, document.segments))
-        addresses = [run for run in document.runs if "://" in run or "www." in run]
-        share = sum(map(len, addresses)) / max(1, total)
+        share = document.runs.addresses / max(1, document.runs.characters)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -308,8 +301,8 @@ class EllipsisLines:
     reason: ClassVar[str] = "ellipsis lines"
 
     def failure(self, document: Document) -> str | None:
-        teasers = [len(line) for line in document.lines if line.endswith(_TRAILS_OFF)]
-        share = sum(teasers) / sum(map(len, document.lines)) if len(teasers) >= _FEWEST_LINES else 0.0
+        lines = document.lines
+        share = lines.trailing_off_characters / lines.characters if lines.trailing_off >= _FEWEST_LINES else 0.0
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -323,8 +316,8 @@ class FewWordsWithLetters:
     reason: ClassVar[str] = "few words with letters"
 
     def failure(self, document: Document) -> str | None:
-        words = len(document.words)
-        share = words / max(1, words + len(_DIGITS.findall(document.text)))
+        words = document.words
+        share = words.words / max(1, words.words + words.numbers)
         return f"{share:.2f}" if share < self.min_share else None
 
 
@@ -338,14 +331,10 @@ class MixedWords:
     reason: ClassVar[str] = "mixed words"
 
     def failure(self, document: Document) -> str | None:
-        if not _DIGIT.search(document.text):
-            return None
-        words = _ASCII_WORDS.findall(document.text)
-        mixed = sum(not word.isalpha() and not word.isdigit() for word in words)
-        if mixed > 0.05 * len(words):
-            hexadecimal = sum(_HEXADECIMAL.fullmatch(word) is not None for word in words)
-            mixed = hexadecimal if hexadecimal > 0.8 * len(words) else mixed
-        share = mixed / max(1, len(words))
+        words, mixed, hexadecimal = document.ascii
+        if mixed > 0.05 * words and hexadecimal > 0.8 * words:
+            mixed = hexadecimal
+        share = mixed / max(1, words)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -359,13 +348,11 @@ class WordLength:
     reason: ClassVar[str] = "word length"
 
     def failure(self, document: Document) -> str | None:
-        runs = (
-            document.segments if document.is_spaced else [run for run in document.segments if not _NO_SPACES.match(run)]
-        )
-        total = sum(map(len, runs))
-        if 2 * total < len(document.text) - document.text.count(" "):
+        runs = document.runs
+        total, count = runs.characters - runs.unspaced, runs.segments - runs.unspaced
+        if 2 * total < len(document.text) - runs.spaces:
             return None
-        return f"mean {total / len(runs):.1f}" if runs and total > self.max_mean * len(runs) else None
+        return f"mean {total / count:.1f}" if count and total > self.max_mean * count else None
 
 
 @dataclass(frozen=True)
@@ -376,11 +363,11 @@ class SingleLetters:
     reason: ClassVar[str] = "single letters"
 
     def failure(self, document: Document) -> str | None:
-        if sum(len(word) == 1 for word in document.words) <= 0.5 * self.max_share * len(document.words):
+        words = document.words
+        if words.single <= 0.5 * self.max_share * words.words:
             return None
-        words = [word for run in document.segments if (word := _OUTER.sub("", run)) and _LETTERS.match(word)]
-        words = [word for word in words if not _NO_SPACES.match(word)]
-        share = sum(len(word) == 1 for word in words) / len(words) if len(words) >= _FEWEST_WORDS else 0.0
+        single, count = document.single
+        share = single / count if count >= _FEWEST_WORDS else 0.0
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -411,33 +398,7 @@ class NoSentences:
 _HELD_TOGETHER = 0.1  # share of function words; prose has more
 _SHORT_SENTENCE = 5  # words; shorter ones are items of a menu
 _LONG_SENTENCE = 25  # words, or characters without spaces; fewer sentences than so are none, in a short text
-_ASCII_WORDS = re.compile("[A-Za-z0-9]+")
-_HEXADECIMAL = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _SENTENCES = regex.compile(r"(?<=[.!?。！？।۔؟])(?=\s|[^\x00-\x7f])|\n")
-_SENTENCE_END = regex.compile(r"(?<=[\p{L}\p{M}\p{N})\]\"'”’»」』])[.!?…؟۔։।]++(?=[)\]\"'”’»]*+(?:\s|$))|[。！？]")
-_PHRASE_SCRIPTS = regex.compile(r"[\p{Thai}\p{Lao}\p{Tibetan}\p{Myanmar}\p{Khmer}]")
-
-
-def _count(listed: Set[str], counts: Counter[str]) -> int:
-    """How often any of the listed words, or characters, occurs."""
-    return sum(counts[word] for word in counts.keys() & listed)
-
-
-def _function_words(document: Document) -> FunctionWords:
-    words = document.word_counts
-    if not document.text.isascii():
-        characters = Counter(_CJK.findall(document.text))
-        letters = sum(len(word) * count for word, count in words.items() if not _CJK.match(word))
-        if 2 * len(_PHRASE_SCRIPTS.findall(document.text)) > letters + characters.total():
-            return FunctionWords(0, 0.0)
-        if characters.total() > letters:
-            share = _count(FUNCTION_CHARACTERS, characters) / characters.total()
-            return FunctionWords(characters.total(), share)
-    counts: Counter[str] = Counter()
-    for word in words.keys() & FUNCTION_WORDS.keys():
-        for language in FUNCTION_WORDS[word]:
-            counts[language] += words[word]
-    return FunctionWords(len(document.words), max(counts.values(), default=0) / max(1, len(document.words)))
 
 
 # --- repetition -------------------------------------------------------------------------------------------------------
@@ -453,13 +414,10 @@ class DuplicateLines:
     reason: ClassVar[str] = "duplicate lines"
 
     def failure(self, document: Document) -> str | None:
-        seen: set[str] = set()
-        total = repeated = 0
-        for line in document.lines:
-            total += len(line)
-            repeated += len(line) if line in seen else 0
-            seen.add(line)
-        return f"{repeated / total:.2f}" if repeated > self.max_share * total else None
+        lines = document.lines
+        return (
+            f"{lines.repeated / lines.characters:.2f}" if lines.repeated > self.max_share * lines.characters else None
+        )
 
 
 @dataclass(frozen=True)
@@ -472,14 +430,7 @@ class DuplicateRuns:
     reason: ClassVar[str] = "duplicate runs"
 
     def failure(self, document: Document) -> str | None:
-        count = len(document.segment_hashes)
-        ngrams = hash_ngrams(document.segment_hashes, 10)
-        first = np.zeros(len(ngrams), bool)
-        first[np.unique(ngrams, return_index=True)[1]] = True
-        change = np.zeros(count + 1, np.int64)
-        change[: len(ngrams)] += ~first
-        change[10 : 10 + len(ngrams)] -= ~first
-        share = float(np.mean(np.cumsum(change[:count]) > 0)) if count else 0.0
+        share = document.runs.repeated / max(1, document.runs.segments)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -499,12 +450,10 @@ class TopNgram:
         return f"top {self.n}-gram"
 
     def failure(self, document: Document) -> str | None:
-        count = len(document.words)
-        most = max(document.word_counts.values(), default=0)  # no n-gram is more frequent than its words
-        if count < 5 * self.n or most * self.n <= self.max_share * count or not document.is_prose:
+        words = document.words  # no n-gram is more frequent than its words
+        if words.words < 5 * self.n or words.top * self.n <= self.max_share * words.words or not document.is_prose:
             return None
-        ngrams = hash_ngrams(_numbers(document.words), self.n)
-        top = int(np.unique(ngrams, return_counts=True)[1].max()) * self.n / count
+        top = document.top_ngram(self.n) * self.n / words.words
         return f"{top:.2f}" if top > self.max_share else None
 
 
@@ -518,17 +467,11 @@ class TopWord:
     reason: ClassVar[str] = "top word"
 
     def failure(self, document: Document) -> str | None:
-        long = [count for word, count in document.word_counts.items() if len(word) >= 4]
-        share = max(long, default=0) / max(1, sum(long))
-        if len(document.words) < 30 or share <= self.max_share:
+        words = document.words
+        share = words.top_long / max(1, words.long)
+        if words.words < 30 or share <= self.max_share:
             return None
         return f"{share:.2f}" if document.is_prose and document.is_in_sentences else None
-
-
-def _numbers(words: list[str]) -> Hashes:
-    """A number for each word, the same for equal ones: [words]."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(word, len(numbers)) for word in words], np.uint64)
 
 
 # --- language ---------------------------------------------------------------------------------------------------------

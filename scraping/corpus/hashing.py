@@ -1,5 +1,5 @@
-"""Words and word n-grams of a text as arrays of 64-bit hashes: the common ground of template detection, repetition
-filters and near-duplicate search, at hundreds of megabytes a second.
+"""Words and word n-grams of a text as arrays of 64-bit hashes: the common ground of template detection and
+near-duplicate search, at hundreds of megabytes a second.
 
 A hash depends on the bytes alone, not on process, platform or interpreter.
 """

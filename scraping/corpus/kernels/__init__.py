@@ -3,6 +3,7 @@
 - `reference.py`, first: what they compute, in plain Python, with which the tests compare the kernels.
 - `characters.py`: what is known of each code point.
 - `words.py`: the words of a text, their hashes, and those of their n-grams.
+- `counts.py`: what the filters count in a text.
 - `edges.py`: what pages of a site have in common at their edges.
 - `lookup.py`: which runs of words are among many known ones.
 - `buckets.py`: which documents share a bucket with another.

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 
+import regex
+
+from scraping.corpus.kernels.characters import UNSPACED
+from scraping.corpus.kernels.counts import (
+    REPEATED_RUN,
+    AsciiCounts,
+    LineCounts,
+    PlainCounts,
+    RunCounts,
+    SingleCounts,
+    WordCounts,
+)
 from scraping.corpus.kernels.edges import BLOCK, GAP
 
 _MASK = (1 << 64) - 1
@@ -80,3 +93,125 @@ def _mixed(value: int) -> int:
 def letters(text: str) -> str:
     """A text with a space for each run of what is not a letter: what the language is detected of."""
     return re.sub(r"[\W\d_]+", " ", text)
+
+
+# --- what filters count -----------------------------------------------------------------------------------------------
+
+_SEGMENT = regex.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*+")
+_CJK = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
+_PHRASE_SCRIPTS = regex.compile(r"[\p{Thai}\p{Lao}\p{Tibetan}\p{Myanmar}\p{Khmer}]")
+_ELLIPSES = ("...", "…", "[...]", "[…]")
+_SENTENCE_END = regex.compile(r"(?<=[\p{L}\p{M}\p{N})\]\"'”’»」』])[.!?…؟۔։।]++(?=[)\]\"'”’»]*+(?:\s|$))|[。！？]")
+_BARE_COUNT = regex.compile(r"\(\d[\d,.]*\)|(?:19|20)\d\d")  # `Travel (159)`, `March 2021`: menus have them too
+# Letters, perhaps with digits behind; several such words with list marks and without spaces between.
+_PLAIN = regex.compile(r"[\p{L}\p{M}]+\d*(?:['’\u200c\u200d,;:|>»·•・、，；－-][\p{L}\p{M}]+\d*)*")
+_CAMEL_CASE = regex.compile(r"\p{Ll}\p{Lu}")
+_OUTER = regex.compile(r"^[^\p{L}\p{M}\p{N}_]+|[^\p{L}\p{M}\p{N}_]+$")
+
+
+def segments(text: str) -> list[str]:
+    """The runs without white space; each character of a script without spaces is one by itself."""
+    return _SEGMENT.findall(text)
+
+
+def text_words(text: str) -> list[str]:
+    """The runs of letters, in small letters; a final sigma is a sigma."""
+    return _WORD.findall(text.lower().replace("ς", "σ"))
+
+
+def count_runs(text: str) -> RunCounts:
+    """What `counts.count_runs` counts."""
+    runs, pieces = text.split(), segments(text)
+    starts = range(len(pieces) - REPEATED_RUN + 1)
+    seen: set[tuple[str, ...]] = set()
+    repeated: set[int] = set()
+    for start in starts:
+        run = tuple(pieces[start : start + REPEATED_RUN])
+        if run in seen:
+            repeated.update(range(start, start + REPEATED_RUN))
+        seen.add(run)
+    return RunCounts(
+        characters=sum(map(len, runs)),
+        spaces=text.count(" "),
+        segments=len(pieces),
+        unspaced=len(regex.findall(f"[{UNSPACED}]", text)),
+        addresses=sum(len(run) for run in runs if "://" in run or "www." in run),
+        hashtags=len(regex.findall(r"(?<!\S)#\p{L}\S*", text)),
+        repeated=len(repeated),
+    )
+
+
+def count_words(
+    text: str, lists: tuple[Mapping[str, Sequence[str]], Set[str], Set[str]], function_characters: Set[str]
+) -> WordCounts:
+    """What `counts.count_words` counts.
+
+    Args:
+        text: in normal form.
+        lists: the words that hold sentences together, with their languages; those of "lorem ipsum"; those of notices.
+        function_characters: those that hold sentences together.
+    """
+    function, placeholder, notice = lists
+    words = text_words(text)
+    counts = Counter(words)
+    long = {word: count for word, count in counts.items() if len(word) >= 4}
+    languages: Counter[str] = Counter()
+    for word, names in function.items():
+        languages.update(dict.fromkeys(names, counts[word.replace("ς", "σ")]))
+    return WordCounts(
+        words=len(words),
+        single=sum(len(word) == 1 for word in words),
+        letters=sum(len(word) for word in words if not _CJK.match(word)),
+        top=max(counts.values(), default=0),
+        long=sum(long.values()),
+        top_long=max(long.values(), default=0),
+        function=max(languages.values(), default=0),
+        placeholder=sum(counts[word] for word in placeholder),
+        notice=sum(counts[word] for word in notice),
+        numbers=len(regex.findall(r"\d+", text)),
+        cjk=len(_CJK.findall(text)),
+        function_characters=sum(character in function_characters for character in text),
+        phrase_characters=len(_PHRASE_SCRIPTS.findall(text)),
+    )
+
+
+def top_ngram(text: str, n: int) -> int:
+    """How often the most frequent run of `n` words occurs."""
+    words = text_words(text)
+    ngrams = Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
+    return max(ngrams.values(), default=0)
+
+
+def count_lines(text: str) -> LineCounts:
+    """What `counts.count_lines` counts."""
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    trailing = [len(line) for line in lines if line.endswith(_ELLIPSES)]
+    characters = sum(map(len, lines))
+    return LineCounts(characters, characters - sum(map(len, set(lines))), len(trailing), sum(trailing))
+
+
+def count_sentences(text: str) -> int:
+    """How many sentences end."""
+    return len(_SENTENCE_END.findall(text))
+
+
+def count_ascii(text: str) -> AsciiCounts:
+    """What `counts.count_ascii` counts."""
+    words = re.findall("[A-Za-z0-9]+", text)
+    mixed = sum(not word.isalpha() and not word.isdigit() for word in words)
+    return AsciiCounts(len(words), mixed, sum(re.fullmatch("([0-9A-Fa-f]{2})+", word) is not None for word in words))
+
+
+def count_plain(text: str) -> PlainCounts:
+    """What `counts.count_plain` counts."""
+    runs = [_OUTER.sub("", run) for run in text.split() if not _BARE_COUNT.fullmatch(run)]
+    plain = [_PLAIN.fullmatch(run) is not None and not _CAMEL_CASE.search(run) for run in runs if run]
+    return PlainCounts(sum(plain), len(plain))
+
+
+def count_single(text: str) -> SingleCounts:
+    """What `counts.count_single` counts."""
+    pieces = [_OUTER.sub("", piece) for piece in segments(text) if not regex.match(f"[{UNSPACED}]", piece)]
+    words = [piece for piece in pieces if regex.match(r"\p{L}", piece)]
+    return SingleCounts(sum(len(word) == 1 for word in words), len(words))

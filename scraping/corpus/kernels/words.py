@@ -28,7 +28,7 @@ def mixed(value):
 
 
 @inlined
-def _word_hash(first, start, end, size):
+def word_hash(first, start, end, size):
     """The hash of the bytes start .. end of the `size` bytes at an address."""
     h = np.uint64(end - start) * M2
     at = start
@@ -69,7 +69,7 @@ def find_words(utf8):
         start = i
         while i < size and utf8[i] > SPACE:
             i += 1
-        starts[word], ends[word], hashes[word] = start, i, _word_hash(first, start, i, size)
+        starts[word], ends[word], hashes[word] = start, i, word_hash(first, start, i, size)
     return starts, ends, hashes
 
 
