@@ -44,12 +44,38 @@ def output_settings(model: BaseModel) -> dict[str, Any]:
 
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`document` with `overrides` laid over it, key by key down to the leaves."""
+    """`document` with `overrides` laid over it, key by key down to the leaves. An item of a list has its number, from
+    0, as its key, which is a string.
+
+    Raises:
+        UserError: an override is of a key, or a number, that a list does not have.
+
+    Example:
+        >>> merged({"a": [{"b": 1}, {"b": 2}]}, {"a": {"1": {"b": 3}}})
+        {'a': [{'b': 1}, {'b': 3}]}
+    """
     result = dict(document)
     for key, value in overrides.items():
         below = result.get(key)
-        result[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping) and isinstance(below, list) and below:
+            result[key] = _merged_items(key, below, value)
+        elif isinstance(value, Mapping):
+            result[key] = merged(below if isinstance(below, dict) else {}, value)
+        else:
+            result[key] = value
     return result
+
+
+def _merged_items(name: str, items: list[Any], overrides: Mapping[str, Any]) -> list[Any]:
+    numbered = {str(number): item for number, item in enumerate(items)}
+    if unknown := overrides.keys() - numbered.keys():
+        last = len(items) - 1
+        raise UserError(
+            f"{name}.{min(unknown)}: {name} is a list, whose items are {name}.0"
+            + (f" to {name}.{last}" if last else "")
+            + f": write {name}.0.{min(unknown)}, or give the whole list"
+        )
+    return [*merged(numbered, overrides).values()]
 
 
 def read_settings(
@@ -87,9 +113,9 @@ def _reaches(overrides: Mapping[str, Any], place: Sequence[str | int]) -> bool:
     for key in place:
         if not isinstance(found, Mapping):
             return True
-        if key not in found:
+        if str(key) not in found:
             return False
-        found = found[key]
+        found = found[str(key)]
     return True
 
 
@@ -173,6 +199,7 @@ def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> Iterator[str]:
     """Names of the fields of the model, or models, that `place` leads to."""
+    place = [part for part in place if isinstance(part, str)]  # an item of a list has the fields of the others
     if not place:
         yield from model.model_fields
     elif field := model.model_fields.get(str(place[0])):

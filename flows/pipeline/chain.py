@@ -46,7 +46,8 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
     """Every stage of the pipeline, in order, each with its configuration and inputs."""
     sources = config.scrape.load()
     pages = [visit(scrape, source) for source in sources]
-    documents = visit(ingest, config.ingest) if config.ingest else None
+    collections = [visit(ingest, collection) for collection in config.collections()]
+    documents = [made for made in collections if made is not None]
     reading = PrepareSettings(corpus=config.prepare, extractors={source.name: source.extractor for source in sources})
     corpus = visit(prepare, reading, pages=pages, documents=documents)
     tokenizer = visit(train_tokenizer, config.train_tokenizer, corpus=corpus)

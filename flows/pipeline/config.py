@@ -86,7 +86,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
     )
     runner: ExecutorConfig = Field(default_factory=ExecutorConfig)
     scrape: ScrapeSection = Field(default_factory=ScrapeSection)
-    ingest: IngestConfig | None = Field(None, description="OpenWebText or a relative; none: only scraped pages")
+    ingest: list[IngestConfig] = Field(
+        [], description="OpenWebText and its relatives, one or a list; none: only scraped pages"
+    )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     train_tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     pretokenize: PretokenizeConfig = Field(default_factory=PretokenizeConfig)
@@ -96,6 +98,10 @@ class PipelineConfig(BaseModel, extra="forbid"):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
     report: ReportConfig = Field(default_factory=ReportConfig)
+
+    def collections(self) -> list[IngestConfig]:
+        """The collections in the order of their names, so that the order in the file changes nothing."""
+        return sorted(self.ingest, key=lambda collection: collection.name)
 
     @field_validator("store")
     @classmethod
@@ -110,6 +116,24 @@ class PipelineConfig(BaseModel, extra="forbid"):
         folder: Path = info.context["folder"]
         written = _with_paths(document, lambda place: str(_within(folder, place)))
         return {"store": str(_within(project_folder(folder), "store")), **written}
+
+    @field_validator("ingest", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """One collection may be written without the list."""
+        return [] if given is None else [given] if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _sources_have_names_of_their_own(self) -> PipelineConfig:
+        """A document's `source` says which site or collection it is from."""
+        names = [source.name for source in self.scrape.load()] if self.ingest else []
+        for collection in self.ingest:
+            if collection.name in names:
+                raise ValueError(
+                    f"two sources of documents are called {collection.name}: give the collection another `name`"
+                )
+            names.append(collection.name)
+        return self
 
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
@@ -164,6 +188,13 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     def entry(value: Any) -> Any:
         return placed(value) if isinstance(value, str) and ("/" in value or Path(value).suffix) else value
 
+    def collection(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if "path" not in value:  # in overrides, of some of a list by their numbers
+            return {key: collection(item) for key, item in value.items()}
+        return {**value, "path": whole(value["path"])}
+
     result = dict(document)
     if "store" in result:
         result["store"] = placed(result["store"])
@@ -171,8 +202,10 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     job = runner.get("job") if isinstance(runner, Mapping) else None
     if isinstance(runner, Mapping) and isinstance(job, Mapping) and "folder" in job:
         result["runner"] = {**runner, "job": {**job, "folder": placed(job["folder"])}}
-    if isinstance(ingest, Mapping) and "path" in ingest:
-        result["ingest"] = {**ingest, "path": whole(ingest["path"])}
+    if isinstance(ingest, Mapping):
+        result["ingest"] = collection(ingest)
+    elif isinstance(ingest, list):
+        result["ingest"] = [collection(value) for value in ingest]
     prepare = result.get("prepare")
     decontaminate = prepare.get("decontaminate") if isinstance(prepare, Mapping) else None
     if isinstance(prepare, Mapping) and isinstance(decontaminate, Mapping) and "paths" in decontaminate:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,7 +33,7 @@ class References:
     old they are.
 
     An optional stage may have run or been left out: its input may have been away then, or be away now. The first
-    possibility is followed unless `settled` fixes another; `others` lists the remaining ones.
+    possibility is followed unless `settled` fixes another; `others` lists the remaining ones, by the stage's title.
     """
 
     store: Store
@@ -40,8 +42,9 @@ class References:
     others: dict[str, list[Artifact | None]] = field(default_factory=dict)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | Unknown | None:
-        if stage.name in self.settled:
-            return self.settled[stage.name]
+        title = stage.title(config)
+        if title in self.settled:
+            return self.settled[title]
         if any(isinstance(item, Unknown) for item in each_of(inputs)):
             return Unknown()
         try:
@@ -52,7 +55,7 @@ class References:
             outcomes = self._made_with(stage, config)
         if stage.optional(config):
             outcomes.append(None)
-        self.others[stage.name] = outcomes[1:]
+        self.others[title] = outcomes[1:]
         return outcomes[0]
 
     def _identified(self, stage: Stage[Any], config: BaseModel, inputs: Any) -> Artifact | Unknown:
@@ -92,9 +95,9 @@ def references(store: Store, config: PipelineConfig) -> set[Name]:
     names: set[Name] = set()
     likeliest = References(store, names)
     chain(config, likeliest)
-    for stage, outcomes in likeliest.others.items():
-        for outcome in outcomes:
-            chain(config, References(store, names, settled={stage: outcome}))
+    choices = [[{}, *({title: outcome} for outcome in outcomes)] for title, outcomes in likeliest.others.items()]
+    for chosen in list(product(*choices))[1:]:  # the first is the likeliest
+        chain(config, References(store, names, settled=dict(ChainMap(*chosen))))
     return names
 
 

@@ -30,9 +30,14 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         "name": artifact.manifest.pipeline or "pipeline",
         "store": _absolute(artifact.store.location),
     }
-    sources = [origin.manifest.settings for origin in origins if origin.manifest.stage == "scrape"]
+    sources, collections = (
+        [origin.manifest.settings for origin in origins if origin.manifest.stage == stage]
+        for stage in ("scrape", "ingest")
+    )
     sections = {
-        origin.manifest.stage: origin.manifest.settings for origin in origins if origin.manifest.stage != "scrape"
+        origin.manifest.stage: origin.manifest.settings
+        for origin in origins
+        if origin.manifest.stage not in ("scrape", "ingest")
     }
     extractors: dict[str, Any] = {}
     if "prepare" in sections:
@@ -47,9 +52,7 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         path.write_text(yaml.safe_dump(source, sort_keys=False, allow_unicode=True))
         names.append(path.name)
     document["scrape"] = {"sources": names}
-    document["ingest"] = ingest = sections.pop("ingest", None)
-    if ingest:
-        ingest["path"] = _absolute(ingest["path"])
+    document["ingest"] = [{**settings, "path": _absolute(settings["path"])} for settings in collections]
     document["finetune"] = sections.pop("finetune", None)
     configuration = folder / "pipeline.yaml"
     configuration.write_text(yaml.safe_dump({**document, **sections}, sort_keys=False, allow_unicode=True))

@@ -87,7 +87,11 @@ def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any]
         form = experiment_form()
     else:
         settings = getattr(load_config(config, overrides), flow) if config else None
-        form = stage_form(flow, Present(str(config), settings, (overrides or {}).get(flow) or {}))
+        if isinstance(settings, list) and len(settings) > 1:
+            form = _form_of_several(flow, [item.name for item in settings])
+        else:
+            settings = next(iter(settings), None) if isinstance(settings, list) else settings
+            form = stage_form(flow, Present(str(config), settings, (overrides or {}).get(flow) or {}))
     placed = {name: {"title": name, "position": place, **field} for place, (name, field) in enumerate(form.items())}
     return {
         "title": "Parameters", "type": "object", "properties": placed,
@@ -109,6 +113,16 @@ def stage_form(stage: str, present: Present = Present()) -> Form:
         "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
         "config": _config(),
     }
+
+
+def _form_of_several(stage: str, names: list[str]) -> Form:
+    """The form of a stage that the configuration has several of, such as collections: their settings as JSON."""
+    own = section_of(stage).model_fields
+    form = {name: field for name, field in stage_form(stage).items() if name not in own}
+    numbered = ", ".join(f"{number} is {name}" for number, name in enumerate(names))
+    settings = _overrides("settings", {stage: {"0": {"limit": 1000}}})
+    settings["description"] += f". Of {stage}, {numbered}"
+    return {**form, "overrides": settings}
 
 
 def pipeline_form() -> Form:

@@ -16,7 +16,7 @@ from scraping.collections.names import named_layout
 from scraping.collections.remote import is_path_list, is_remote
 from scraping.collections.skipped import SKIPPED, by_reason
 from scraping.extraction.config import model_digest
-from textmill.addresses import expand, is_resolvable, shown, without_secrets
+from textmill.addresses import expand, is_resolvable, without_secrets
 
 LISTED = 20  # of what was not read, on the page
 
@@ -58,8 +58,10 @@ class Ingest(Stage[IngestConfig]):
         return not config.required and is_resolvable(config.path)
 
     def label(self, config: IngestConfig) -> str:
-        address = shown(config.path)
-        return (address.partition("?")[0] if is_remote(address) else address).rsplit("/", 1)[-1]
+        return config.name
+
+    def timeline(self, label: str, pipeline: str) -> str:
+        return f"{self.noun} of {label} for {pipeline}"
 
     def headline(self, stats: dict[str, Any]) -> str:
         parts = [f"{stats['documents']:,} documents"]

@@ -52,3 +52,11 @@ def test_merging_goes_down_to_the_leaves_and_changes_neither_argument():
     document, overrides = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": {"f": 4}}
     assert merged(document, overrides) == {"a": {"b": 9, "c": 2}, "d": 3, "e": {"f": 4}}
     assert document == {"a": {"b": 1, "c": 2}, "d": 3} and overrides == {"a": {"b": 9}, "e": {"f": 4}}
+
+
+def test_an_override_reaches_an_item_of_a_list_by_its_number():
+    document = {"a": [{"b": 1, "c": 1}, {"b": 2}], "d": []}
+    assert merged(document, {"a": {"1": {"b": 3}}}) == {"a": [{"b": 1, "c": 1}, {"b": 3}], "d": []}
+    assert merged(document, {"a": [], "d": {"0": 1}}) == {"a": [], "d": {"0": 1}}
+    with pytest.raises(UserError, match=r"^a.b: a is a list, whose items are a.0 to a.1: write a.0.b, or give the "):
+        merged(document, {"a": {"b": 3}})

@@ -110,7 +110,7 @@ def test_paths_are_relative_to_the_file_that_names_them_and_those_of_a_command_l
     path = project_in(tmp_path / "project")
     project = path.parents[1]
     loaded = load_config(path)
-    assert (Path(loaded.store), Path(loaded.ingest.path)) == (project / "store", project / "texts.txt")
+    assert (Path(loaded.store), Path(loaded.ingest[0].path)) == (project / "store", project / "texts.txt")
     assert [Path(source) for source in loaded.scrape.sources] == [project / "sources/docs.yaml", project / "other.yaml"]
     monkeypatch.chdir(project)
     loaded = load_config(Path("configs/mine.yaml"))
@@ -120,7 +120,7 @@ def test_paths_are_relative_to_the_file_that_names_them_and_those_of_a_command_l
     given = {"store": "here", "scrape": {"sources": ["../other.yaml", "docs"]}, "ingest": {"path": "../texts.txt"}}
     loaded = load_config(Path("../configs/mine.yaml"), given)
     assert Path(loaded.store) == project / "elsewhere/here"
-    assert Path(loaded.ingest.path).samefile(project / "texts.txt")
+    assert Path(loaded.ingest[0].path).samefile(project / "texts.txt")
     assert [source.name for source in loaded.scrape.load()] == ["docs", "other"]
     for place in ("s3://bucket/prefix", "${TEXTMILL_STORE}", "/store"):
         assert load_config(path, {"store": place}).store == place
@@ -133,7 +133,7 @@ def test_where_a_project_lies_is_in_no_fingerprint(tmp_path):
         config = load_config(project_in(folder))
         store = Store(Path(config.store))
         identities = [identify(scrape, source, {}, store) for source in config.scrape.load()]
-        return [fingerprint_of(identity) for identity in (*identities, identify(ingest, config.ingest, {}, store))]
+        return [fingerprint_of(identity) for identity in (*identities, identify(ingest, config.ingest[0], {}, store))]
 
     assert fingerprints(tmp_path / "a") == fingerprints(tmp_path / "b")
 

@@ -176,12 +176,12 @@ def test_nothing_that_runs_write_holds_a_secret(run, config, host, bucket, tmp_p
     assert status == 2 and "s3://***@textmill-secrets/store cannot be opened: S3 takes no keys" in output, output
 
     [ingested] = open_store(bucket).artifacts("ingest")
-    assert ingested.manifest.label == "a.parquet"
+    assert ingested.manifest.label == "openwebtext"
     assert ingested.manifest.identity["settings"]["address"] == f"http://{host}/data/a.parquet"
     assert ingested.manifest.settings["path"] == f"http://***@{host}/data/a.parquet?***"
     # the settings can be had again, but for the secret, and it is said which
     status, output = run("reproduce", ingested.location)
-    assert status == 0 and "ingest.path: " in output and "where a secret was" in output, output
+    assert status == 0 and "ingest.0.path: " in output and "where a secret was" in output, output
 
     s3fs.S3FileSystem().get(bucket, str(tmp_path / "bucket"), recursive=True)
     assert not files_with_secrets(tmp_path, database())
