@@ -61,7 +61,7 @@ SMALL_CYRILLIC, CAPITAL_CYRILLIC = (np.uint32(_BITS[name]) for name in ("small c
 SWAPPED, FUNCTION = (np.uint32(_BITS[name]) for name in ("swapped letter", "function character"))
 
 # All characters of these classes are in the first planes, but for variation selectors, which are marks.
-_PLANES_END, _SELECTORS, _SELECTORS_END = 0x34000, 0xE0100, 0xE01F0
+PLANES_END, SELECTORS, SELECTORS_END = 0x40000, 0xE0100, 0xE01F0
 CAPITAL_DOTTED_I, DOT_ABOVE, FINAL_SIGMA, SIGMA = 0x130, 0x307, 0x3C2, 0x3C3
 
 
@@ -105,16 +105,16 @@ def letters():
 def character_table(function_characters: frozenset[str]) -> Characters:
     """`Characters`, of which some hold sentences together."""
     everything = every_character()
-    characters = everything[:_PLANES_END]
+    characters = everything[:PLANES_END]
     flags = np.zeros(sys.maxunicode + 1, np.uint32)
     for name, members in _CLASSES.items():
         for found in regex.finditer(f"[{members}]+", characters):
             flags[found.start() : found.end()] |= np.uint32(_BITS[name])
-    flags[_SELECTORS:_SELECTORS_END] = EXTENDER | LETTER_OR_MARK | INNER | BEFORE_END
+    flags[SELECTORS:SELECTORS_END] = EXTENDER | LETTER_OR_MARK | INNER | BEFORE_END
     flags[list(map(ord, function_characters))] |= FUNCTION
     small = np.arange(sys.maxunicode + 1, dtype=np.int32)
     lower = characters.replace(chr(CAPITAL_DOTTED_I), "i").lower()
-    small[:_PLANES_END] = np.frombuffer(lower.encode("utf-32-le"), np.int32)
+    small[:PLANES_END] = np.frombuffer(lower.encode("utf-32-le"), np.int32)
     small[0xD800:0xE000] = np.arange(0xD800, 0xE000)
     small[[FINAL_SIGMA, 0x3A3]] = SIGMA
     return Characters(flags, small)

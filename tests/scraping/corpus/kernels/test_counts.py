@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scraping.corpus.filters import _MISREAD
 from scraping.corpus.kernels import counts, reference
-from scraping.corpus.kernels.characters import character_table
+from scraping.corpus.kernels.characters import PLANES_END, SELECTORS, SELECTORS_END, character_table, every_character
 from scraping.corpus.phrases import FUNCTION_CHARACTERS, FUNCTION_WORDS, NOTICE_WORDS, PLACEHOLDER_WORDS
 from scraping.extraction.normalize import normalize
 
@@ -52,6 +52,13 @@ def utf8(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
 
 
+def test_every_letter_is_in_the_table():
+    everything = every_character()
+    outside = everything[PLANES_END:SELECTORS] + everything[SELECTORS_END:]
+    assert not regex.search(r"[\p{L}\p{M}\p{N}]", outside) and outside.lower() == outside
+    assert regex.fullmatch(r"\p{M}+", everything[SELECTORS:SELECTORS_END])
+
+
 @given(TEXTS)
 @example("")
 @example("a " * 30)
@@ -62,6 +69,7 @@ def test_runs(text):
 
 @given(TEXTS)
 @example("ΟΔΟΣ ΤΗΣ οδος οδός")
+@example("\U0003d000")
 def test_words(text):
     lists = (FUNCTION_WORDS, PLACEHOLDER_WORDS, NOTICE_WORDS)
     assert counts.count_words(utf8(text), CHARACTERS, LISTS) == reference.count_words(text, lists, FUNCTION_CHARACTERS)
