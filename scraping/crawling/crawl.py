@@ -154,7 +154,7 @@ def _report(state: CrawlState, progress: Progress, origins: list[str]) -> None:
         unit="pages",
         waiting=queued,
         errors=state.errors(),
-        hosts=sorted({host_of(f"{origin}/") for origin in origins}),
+        hosts=sorted({host_of(origin) for origin in origins}),
     )
 
 
@@ -165,9 +165,10 @@ def _complete_snapshot(state: CrawlState, out: Path) -> None:
         origin, reason = next(iter(state.given_up.items()))
         kind = UserError if reason.permanent else Unavailable
         raise kind(
-            f"source {state.source.name}: {host_of(f'{origin}/')} could not be crawled ({reason}): "
+            f"source {state.source.name}: {host_of(origin)} could not be crawled ({reason}): "
             "check its URLs and the network, then run again."
         )
+    frontier.fail_circles()
     _check_against_previous(state, out)
     for origin, reason in state.given_up.items():
         note = (f"{GIVEN_UP}{_name_of(origin, frontier)}", str(reason))
@@ -214,7 +215,7 @@ def _fail_without_pages(state: CrawlState, out: Path) -> NoReturn:
 
 def _name_of(origin: str, frontier: Frontier) -> str:
     """What people call an origin: its host, unless that gave pages under another scheme."""
-    host = host_of(f"{origin}/")
+    host = host_of(origin)
     others = {f"{scheme}://{host}" for scheme in ("http", "https")} - {origin}
     return origin if any(map(frontier.answered_url, others)) else host
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 from selectolax.lexbor import LexborHTMLParser
 
-from scraping.crawling.fetch import Response
+from scraping.crawling.fetch import MAX_REDIRECTS, Response
 from scraping.crawling.preview import PagePreview, Preview, SitePreview
 from scraping.crawling.source import Source, source_of_url
 from scraping.crawling.urls import host_of, normalize
@@ -25,7 +25,6 @@ from textmill.errors import UserError
 __all__ = ["declare"]
 
 _PAGES = 4  # that are looked at
-_MAX_REDIRECTS = 5
 
 # Elements that sites put a page's own text into, the best sign of it first
 _CONTAINERS = ["main", "[role=main]", "article", "#content", "#main-content", "#main", "div.document", "div.body"]
@@ -124,7 +123,7 @@ def _look(source: Source) -> tuple[Source, SitePreview, list[PagePreview]]:
     Returns:
         the source that begins there, its site, and some pages.
     """
-    for _ in range(_MAX_REDIRECTS):
+    for _ in range(MAX_REDIRECTS):
         with Preview(source) as preview:
             site, pages = preview.site(), list(preview.pages(_PAGES))
         first = pages[0]

@@ -35,7 +35,12 @@ from scraping.crawling.connections import (
 from scraping.crawling.politeness import HostGate, Stopped, gate_of_address
 from scraping.crawling.urls import host_of, origin_of
 
-__all__ = ["FetchError", "Fetcher", "ForbiddenAddressError", "Request", "Response", "Stopped", "TransientHostError"]
+__all__ = [
+    "MAX_REDIRECTS", "FetchError", "Fetcher", "ForbiddenAddressError", "Request", "Response", "Stopped",
+    "TransientHostError",
+]  # fmt: skip
+
+MAX_REDIRECTS = 10  # in a row, on the way to a page or a file; RFC 9309 asks for at least five to robots.txt
 
 _CHUNK = 1 << 16  # bytes
 # Content encodings that exist (IANA's list and what browsers know) but are not asked for. Any other name, as `none` or
@@ -150,7 +155,7 @@ class Fetcher:
                 raise
             if gate.shared:
                 self._connections.hang_up(host)
-            if response.status in (429, 503) and (pause := response.retry_after()):
+            if response.status == 429 and (pause := response.retry_after()):  # it concerns the client, not the page
                 gate.pause(pause)
             return response
 
@@ -212,8 +217,8 @@ class Fetcher:
             try:
                 connection = kept or self._connections.connect(request.url, address, deadline)
                 return self._exchange(connection, request, deadline)
-            except _NoStatusLine:
-                # The server may have closed a kept connection in the meantime: one try over a new one.
+            except _ClosedUnanswered:
+                # The server closed a kept connection in the meantime (RFC 9112 section 9.3.1): one try over a new one.
                 if not kept or time.monotonic() > deadline:
                     raise
             self._connections.hang_up(host)
@@ -234,8 +239,10 @@ class Fetcher:
                 connection.request("GET", url[len(origin_of(url)) :], headers=headers, preload_content=False)
                 _acknowledge_at_once(connection)
                 answer = connection.getresponse()
+            except ConnectionError as error:
+                raise _ClosedUnanswered(describe(error, deadline)) from error
             except CONNECTION_ERRORS as error:
-                raise _NoStatusLine(describe(error, deadline)) from error
+                raise TransientHostError(describe(error, deadline)) from error
             response = Response(url, answer.status, answer.headers, cookies=self._cookies.count(host))
             if set_cookie := answer.headers.getlist("Set-Cookie"):
                 self._cookies.keep(host, url, set_cookie)
@@ -249,8 +256,8 @@ class Fetcher:
             return response
 
 
-class _NoStatusLine(TransientHostError):
-    """The exchange broke before a status line came."""
+class _ClosedUnanswered(TransientHostError):
+    """The server closed the connection without an answer."""
 
 
 class _FinalResponse(HTTPResponse):

@@ -24,12 +24,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from scraping.crawling.fetch import MAX_REDIRECTS
 from scraping.crawling.urls import origin_of
 from scraping.shards import FETCHES, PAGES, Row, ShardWriter, shards, write_shard
 
-__all__ = ["MAX_REDIRECTS", "FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
+__all__ = ["FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
 
-MAX_REDIRECTS = 10  # in a row
 _FILE = "frontier.sqlite"
 _SHARD = "crawled"
 _CRAWLED = pa.unify_schemas([PAGES, FETCHES])
@@ -243,14 +243,12 @@ class Frontier:
     def give_up(self, origin: str, note: tuple[str, str], *, unfinished: bool) -> None:
         """Nothing more will be fetched of `origin`: its queued URLs have failed. `note` (key, value) is kept with that.
 
-        If they are `unfinished`, the next crawl is to ask for them, but for those that a stored page names as its
-        canonical URL: nothing is missing without them.
+        If they are `unfinished`, the next crawl is to ask for them.
         """
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
             self._db.execute(
-                "UPDATE urls SET outcome = 'failed', reason = 'host given up', unfinished = ? AND url NOT IN"
-                " (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
+                "UPDATE urls SET outcome = 'failed', reason = 'host given up', unfinished = ?"
                 " WHERE outcome IS NULL AND origin = ?",
                 (unfinished, origin),
             )
@@ -262,6 +260,29 @@ class Frontier:
                 "UPDATE urls SET outcome = 'failed', unfinished = 1 WHERE outcome IS NULL AND attempts > 0"
             )
             self._db.execute("UPDATE urls SET outcome = 'skipped', reason = ? WHERE outcome IS NULL", (reason,))
+
+    def fail_circles(self) -> None:
+        """Let redirects that end nowhere, because they lead in a circle, be failures that the next crawl asks for."""
+        target_of = dict(
+            self.query(
+                "SELECT a.url, a.reason FROM urls a JOIN urls b ON b.url = a.reason"
+                " WHERE a.outcome = 'redirected' AND b.outcome = 'redirected'"
+            )
+        )
+        ends: dict[str, bool] = {}
+        for url in target_of:
+            passed = []
+            while url in target_of and url not in ends:
+                ends[url] = False  # until its end is found
+                passed.append(url)
+                url = target_of[url]
+            if ends.get(url, True):
+                ends.update(dict.fromkeys(passed, True))
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE urls SET outcome = 'failed', reason = 'redirects in a circle', unfinished = 1 WHERE url = ?",
+                [(url,) for url, has_end in ends.items() if not has_end],
+            )
 
     # --- what becomes of a URL ---
 
@@ -376,6 +397,7 @@ class Frontier:
         """Drop the pages whose canonical URL is here, too: they are duplicates.
 
         Where that URL is not here, or where pages name each other in a circle, the page that was found first stays.
+        A URL that failed and was found as the canonical one of a page that stays is missed by nobody.
         """
         with self._transaction():
             canonicals = dict(
@@ -395,6 +417,12 @@ class Frontier:
                 else:
                     kept.add(url)
             self._db.execute("UPDATE spool SET canonical = NULL")
+            self._db.execute(
+                "UPDATE urls SET outcome = 'skipped', reason = 'canonical URL of a stored page', unfinished = 0"
+                " WHERE outcome = 'failed'"
+                " AND url IN (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
+                " AND (reason = 'host given up' OR url = (SELECT canonical FROM urls page WHERE page.id = urls.parent))"
+            )
 
     def _drop_duplicate(self, url: str) -> None:
         self._db.execute("DELETE FROM spool WHERE id = (SELECT id FROM urls WHERE url = ?)", (url,))

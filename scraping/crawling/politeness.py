@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class HostGate:
         self._lock = threading.Lock()
         self._path = folder / name
         self._held = -1  # the file's descriptor during a turn
+        self._to_undo = ExitStack()  # at the end of a turn
 
     @contextmanager
     def turn(self, delay: float) -> Iterator[HostGate]:
@@ -79,12 +80,12 @@ class HostGate:
                 logged = True
             if self._stop.wait(wait):
                 raise Stopped
-        try:
-            yield self
-        finally:
-            if delay:
-                self._forbid_until(time.time() + delay, self._held)
-            self._leave()
+        with self._to_undo:
+            try:
+                yield self
+            finally:
+                if delay:
+                    self._forbid_until(time.time() + delay, self._held)
 
     def pause(self, seconds: float) -> None:
         """Forbid requests for `seconds` (at most `MAX_PAUSE`) from now on."""
@@ -114,26 +115,23 @@ class HostGate:
         """Enter and return 0, or return the seconds after which to try again."""
         if not self._lock.acquire(blocking=False):
             return _RETRY_SECONDS
-        self._held = _files.take(self._path)
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._leave()
-            return _RETRY_SECONDS
-        earliest, last_id = _read(self._held)
-        wait = earliest - time.time()
-        if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
-            self._leave()
-            return wait
-        self.shared = last_id not in (0, self._id)
-        if delay or last_id != self._id:
-            _write(self._held, time.time() + delay, self._id)  # holds even if this process dies during its request
+        with ExitStack() as entered:
+            entered.callback(self._lock.release)
+            self._held = fd = entered.enter_context(self._opened())
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _RETRY_SECONDS
+            entered.callback(fcntl.flock, fd, fcntl.LOCK_UN)
+            earliest, last_id = _read(fd)
+            wait = earliest - time.time()
+            if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
+                return wait
+            self.shared = last_id not in (0, self._id)
+            if delay or last_id != self._id:
+                _write(fd, time.time() + delay, self._id)  # holds even if this process dies during its request
+            self._to_undo = entered.pop_all()
         return 0.0
-
-    def _leave(self) -> None:
-        fcntl.flock(self._held, fcntl.LOCK_UN)
-        _files.give_back(self._path, self._held)
-        self._lock.release()
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

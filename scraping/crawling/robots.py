@@ -3,7 +3,7 @@
 `fetch_robots` decides, by the RFC's section 2.3.1:
 
     2xx                   2.3.1.1   the rules of the file hold
-    3xx                   2.3.1.2   the redirect is followed, five times at most; after that, everything is allowed
+    3xx                   2.3.1.2   the redirect is followed, `MAX_REDIRECTS` times; after that, everything is allowed
     4xx, but for 429      2.3.1.3   the file is "unavailable": everything is allowed
     5xx, 429, no answer   2.3.1.4   the file is "unreachable": nothing is allowed, `RobotsUnreachable` is raised
 
@@ -22,6 +22,7 @@ from protego import Protego
 
 from scraping.crawling.answers.reservations import PathRules, parse_content_signals
 from scraping.crawling.fetch import (
+    MAX_REDIRECTS,
     Fetcher,
     FetchError,
     ForbiddenAddressError,
@@ -35,7 +36,6 @@ __all__ = ["MAX_BYTES", "RobotsTxt", "RobotsUnreachable", "fetch_robots", "parse
 
 MAX_BYTES = 512 << 10  # section 2.5 asks for at least 500 KiB
 MAX_AGE = 24 * 3600.0  # seconds, section 2.4
-_MAX_REDIRECTS = 5  # section 2.3.1.2
 
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z \-]{0,30}?)\s*(?::|(?<=[A-Za-z])\s)\s*([^#]*)")  # unbounded, it may take hours
 _FIELDS = {
@@ -102,7 +102,7 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float, timeout: 
         ForbiddenAddressError: the host, or one that it redirects to, has an address that may not be contacted.
     """
     target = f"{origin_of(url)}/robots.txt"
-    for _ in range(_MAX_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         try:
             response = fetcher.fetch(Request(target, delay=delay, timeout=timeout, max_bytes=16 * MAX_BYTES))
         except ForbiddenAddressError:
@@ -115,7 +115,7 @@ def fetch_robots(url: str, fetcher: Fetcher, agent: str, delay: float, timeout: 
         if redirect is None:
             return _allow_all(agent, "redirected to nowhere")
         target = redirect
-    return _allow_all(agent, f"more than {_MAX_REDIRECTS} redirects")
+    return _allow_all(agent, f"more than {MAX_REDIRECTS} redirects")
 
 
 def _by_status(response: Response, agent: str) -> RobotsTxt:

@@ -126,10 +126,9 @@ def parse_sitemap(
         base: its normalized URL, for entries without scheme and host.
         report: told what could not be read; several things, or nothing.
     """
-    if body.startswith(b"\x1f\x8b"):
-        body, problem = decompress(body, "gzip", MAX_BYTES)
-        if problem:
-            report(problem)
+    body, problem = decompress(body, "gzip", MAX_BYTES)
+    if problem:
+        report(problem)
     text = decode(body).lstrip("\ufeff\0 \t\r\n")
     entries = _Entries(base)
     if _ROOT.search(text):

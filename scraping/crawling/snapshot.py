@@ -252,7 +252,7 @@ _WAITING = (
     f"outcome = 'skipped' AND reason = '{PAGE_LIMIT}'"
     f" OR {_GIVEN_UP} AND origin IN (SELECT origin FROM urls WHERE outcome = 'stored')"
 )
-_DEAD_LINK = "reason != 'host given up' AND status BETWEEN 300 AND 499"  # the server's last word
+_DEAD_LINK = "reason != 'host given up' AND status BETWEEN 400 AND 499"  # the server's last word
 _UNANSWERED = f"outcome = 'failed' AND (unfinished OR NOT ({_GIVEN_UP}) AND NOT coalesce({_DEAD_LINK}, 0))"
 
 
@@ -267,7 +267,7 @@ def _hosts(frontier: Frontier) -> dict[str, int]:
     """How many pages of each host are stored."""
     hosts: Counter[str] = Counter()
     for origin, count in frontier.query("SELECT origin, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"):
-        hosts[host_of(f"{origin}/")] += count
+        hosts[host_of(origin)] += count
     return dict(hosts)
 
 

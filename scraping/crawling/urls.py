@@ -92,7 +92,7 @@ def resolve(base: str, href: str, encoding: str = "utf-8") -> str | None:
 
 
 def host_of(url: str) -> str:
-    """`host` or `host:port` of a normalized URL: the unit of robots.txt, scope and politeness."""
+    """`host` or `host:port` of a normalized URL or of an origin: the unit of robots.txt, scope and politeness."""
     return url.split("/", 3)[2]
 
 

@@ -16,6 +16,7 @@ from scraping.crawling.answers.reservations import (
 )
 from scraping.crawling.connections import OriginUnreachable
 from scraping.crawling.fetch import (
+    MAX_REDIRECTS,
     FetchError,
     ForbiddenAddressError,
     Request,
@@ -23,7 +24,7 @@ from scraping.crawling.fetch import (
     Stopped,
     TransientHostError,
 )
-from scraping.crawling.frontier import MAX_REDIRECTS, FoundUrl, PageBody, QueuedUrl
+from scraping.crawling.frontier import FoundUrl, PageBody, QueuedUrl
 from scraping.crawling.links import ParsedPage, RobotsDirectives, parse_page, skip_reason
 from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
@@ -59,7 +60,7 @@ class OriginWorker:
     """
 
     def __init__(self, state: CrawlState, origin: str):
-        self.state, self.origin, self.host = state, origin, host_of(f"{origin}/")
+        self.state, self.origin, self.host = state, origin, host_of(origin)
         self.source, self.frontier, self.fetcher = state.source, state.frontier, state.fetcher
         self.rests_until = 0.0
         self._robots: RobotsTxt | None = None
@@ -323,27 +324,30 @@ class OriginWorker:
         self._ever_answered = True
 
     def _put_back(self, item: QueuedUrl, reason: str, response: Response | None = None) -> float:
-        """A page gave no usable answer: ask for it after the others.
+        """A page gave no usable answer: ask for it after the others, and not before it says.
 
-        After its last attempt keep the previous snapshot's page, or record the failure.
+        After its last attempt, or if it asks for too long a pause, keep the previous snapshot's page, or record the
+        failure. What an answer asks for concerns its page alone; 429 (Too Many Requests) concerns the host.
 
         Returns:
-            seconds to leave the origin alone, if no page has vouched for it yet.
+            seconds to leave the origin alone.
         """
         self.state.count_error(reason)
         status = response.status if response else None
-        if item.attempts + 1 < self.source.limits.attempts:
-            self.frontier.put_back(item, reason, status, self._backoff(item.attempts + 1))
+        retry_after = response.retry_after() if response else None
+        of_page, of_host = (None, retry_after) if status == 429 else (retry_after, None)
+        wait = max(self._backoff(item.attempts + 1), of_page or 0.0)
+        if item.attempts + 1 < self.source.limits.attempts and wait <= MAX_PAUSE:
+            logger.info("%s: %s; asking again in %g s", item.url, reason, wait)
+            self.frontier.put_back(item, reason, status, wait)
         elif previous := self.state.previous.get(item.url):
             self.frontier.store(item, status, "kept", self.state.previous.body(previous), ())
         else:
             self.frontier.fail(item, reason, status, unfinished=True)
-        retry_after = response.retry_after() if response else None
         if self.frontier.answered_url(self.origin) is None:
-            return self._trouble(reason, retry_after)
+            return self._trouble(reason, of_host)
         self._broken += 1
-        self.fetcher.gate(self.host).pause(self._pause_after(reason, self._broken, retry_after))
-        return 0.0
+        return self._pause_after(reason, self._broken, of_host)
 
     def _probe(self) -> float:
         """Several pages in a row were broken: ask for one that was answered before.
@@ -379,7 +383,9 @@ class OriginWorker:
         limits = self.source.limits
         if self._troubles >= (limits.failures if self._ever_answered else min(limits.attempts, limits.failures)):
             raise HostGivenUp(reason)
-        return self._pause_after(reason, self._troubles, retry_after)
+        pause = self._pause_after(reason, self._troubles, retry_after)
+        self.fetcher.gate(self.host).pause(pause)  # for other crawls, too
+        return pause
 
     def _pause_after(self, reason: str, failures: int, retry_after: float | None) -> float:
         """Seconds without requests after so many failures in a row: what the host asks for, or twice as many each time.

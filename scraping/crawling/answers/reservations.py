@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from scraping.crawling.fetch import Fetcher, FetchError, Request, Response, TransientHostError
+from scraping.crawling.fetch import MAX_REDIRECTS, Fetcher, FetchError, Request, Response, TransientHostError
 from scraping.crawling.links import ParsedPage, tdm_value
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import HTML_TYPES, mime_type
@@ -38,7 +38,6 @@ RESERVED = "reserved: "  # what reasons begin with
 TDM_FILE = "/.well-known/tdmrep.json"
 _MAX_BYTES = 1 << 20
 _MAX_RULES = 1_000
-_MAX_REDIRECTS = 5
 _TDM = f"{RESERVED}TDM reservation"
 _CONTENT_SIGNAL = f"{RESERVED}Content-Signal ai-train=no"
 
@@ -160,7 +159,7 @@ def fetch_tdm_rules(
         FetchError: the file cannot be read.
     """
     target: str | None = f"{origin}{TDM_FILE}"
-    for _ in range(_MAX_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         if target is None or origin_of(target) != origin or not allows(target):
             break
         response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
@@ -194,7 +193,7 @@ def parse_tdm_rules(body: bytes, origin: str) -> PathRules:
         entries = json.loads(body.decode(json.detect_encoding(body), "replace"))
     except RecursionError:
         raise ValueError("nested too deep") from None
-    own = re.compile(rf"(?:https?://{re.escape(host_of(f'{origin}/'))})?(?=[/*]|$)", re.I)
+    own = re.compile(rf"(?:https?://{re.escape(host_of(origin))})?(?=[/*]|$)", re.I)
     rules = []
     for entry in (entries if isinstance(entries, list) else [entries])[:_MAX_RULES]:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", "")

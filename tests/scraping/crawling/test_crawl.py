@@ -17,6 +17,7 @@ from scraping.crawling import connections
 from scraping.crawling import crawl as crawl_module
 from scraping.crawling.crawl import crawl
 from scraping.crawling.frontier import Frontier
+from scraping.crawling.politeness import HostGate
 from textmill.errors import Unavailable, UserError
 
 
@@ -508,21 +509,35 @@ def test_hosts_are_crawled_side_by_side(site, other_site, page, answer, make_sou
 
 @pytest.mark.long
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_pauses_the_host(site, page, answer, make_source, run_crawl, status):
+def test_retry_after_pauses_the_host_if_it_is_the_host_that_is_busy(site, page, answer, make_source, run_crawl, status):
     refusals = iter([answer(status=status, headers={"Retry-After": "1"})])
     site.routes["/"] = page("/busy", "/next")
     site.routes["/busy"] = lambda handler: next(refusals, page())
     site.routes["/next"] = page()
     assert len(run_crawl(make_source())) == 3
     assert site.paths() == ["/", "/busy", "/next", "/busy"]
-    assert site.log[-2].start - site.log[-3].end >= 1
+    busy, after, again = site.log[-3:]
+    assert (after.start - busy.end >= 1) == (status == 429)
+    assert again.start - busy.end >= 1
 
 
-def test_a_host_that_asks_for_a_day_is_given_up(site, page, answer, make_source, run_crawl, tmp_path):
-    site.routes["/"] = page("/a")
-    site.routes["/a"] = answer(status=503, headers={"Retry-After": "86400"})
-    run_crawl(make_source())
-    assert stats(tmp_path)["given_up"] == {site.host: "status 503; it asks to come back in 86400 s"}
+@pytest.mark.parametrize(("status", "pages"), [(429, 1), (503, 12)])
+def test_a_pause_of_a_day_is_given_up_for_the_page_or_for_the_host(
+    site, page, answer, make_source, run_crawl, tmp_path, status, pages
+):
+    paths = [f"/{n}" for n in range(15)]
+    site.routes = {path: page() for path in paths} | {"/": page(*paths)}
+    for busy in ("/0", "/1", "/2", "/9"):
+        site.routes[busy] = answer(status=status, headers={"Retry-After": "86400"})
+    start = time.time()
+    assert len(run_crawl(make_source())) == pages
+    assert (time.time() - start < 60) and len(site.paths()) == len(set(site.paths())) + (status == 503)
+    result = stats(tmp_path)
+    told = {site.host: "status 429; it asks to come back in 86400 s"} if status == 429 else {}
+    assert (result["given_up"], result["unfinished"]) == (told, 16 - pages)
+    if status == 503:
+        assert result["failed"] == {"status 503": 4}
+        assert HostGate(site.host, threading.Event()).seconds_left() < 10, "the next crawl need not wait"
 
 
 @pytest.mark.long

@@ -108,8 +108,8 @@ def test_broken_pages_cost_themselves_alone_and_are_asked_for_again_after_the_ot
     assert (result["given_up"], result["unanswered"], result["waiting"]) == ({}, 5, 0)
     assert result["unfinished"] == 5 and not result["settled"]
     asked = Counter(twelve.paths())
-    over_a_new_connection = failure in (hang_up, many_headers)  # once more, if a kept one breaks
-    assert all(3 <= asked[path] <= (6 if over_a_new_connection else 3) for path in broken)
+    most = 6 if failure is hang_up else 3  # once more over a new connection, if a kept one breaks
+    assert all(3 <= asked[path] <= most for path in broken)
     last = len(twelve.paths()) - 1 - twelve.paths()[::-1].index("/2")
     assert last > twelve.paths().index("/11"), "after all others"
 
@@ -178,6 +178,52 @@ def test_nothing_is_missing_without_an_unreachable_canonical_address(site, page,
     assert set(run_crawl(make_source())) == {site.url(), site.url("/a")}
     result = stats(tmp_path)
     assert (result["unanswered"], result["waiting"], result["unfinished"]) == (0, 0, 0)
+
+
+def test_nothing_is_missing_without_a_canonical_address_that_is_broken(
+    site, page, answer, make_source, run_crawl, tmp_path
+):
+    for path in ("/", "/a"):
+        site.routes[path] = page("/", "/a", "/linked", head=f'<link rel="canonical" href="/amp{path}">')
+        site.routes[f"/amp{path}"] = answer(status=503)
+    site.routes["/linked"] = answer(status=503)
+    assert set(run_crawl(make_source())) == {site.url("/"), site.url("/a")}
+    result = stats(tmp_path)
+    assert (result["unanswered"], result["unfinished"], result["failed"]) == (1, 1, {"status 503": 1})
+    assert result["skipped"] == {"canonical URL of a stored page": 2}
+
+
+@pytest.mark.parametrize("length", [2, 3, 15])
+def test_redirects_in_a_circle_are_failures(twelve, page, answer, make_source, run_crawl, tmp_path, length):
+    circle = [f"/round{n}" for n in range(length)]
+    for one, after in zip(circle, [*circle[1:], circle[0]], strict=True):
+        twelve.routes[one] = answer(status=302, headers={"Location": after})
+    twelve.routes["/leads-there"] = answer(status=301, headers={"Location": circle[0]})
+    twelve.routes["/moved"] = answer(status=301, headers={"Location": "/moved-again"})
+    twelve.routes["/moved-again"] = answer(status=301, headers={"Location": "/1"})
+    twelve.routes["/"] = page(*NAMES, *circle, "/leads-there", "/moved")
+    assert len(run_crawl(make_source(), "first")) == 13
+    result = stats(tmp_path, "first")
+    assert result["failed"] == {"redirects in a circle": length + 1}
+    assert (result["unanswered"], result["unfinished"], result["redirected"]) == (length + 1, length + 1, 2)
+
+    twelve.routes[circle[1]] = page()
+    twelve.log.clear()
+    (tmp_path / "second").mkdir()
+    crawl(make_source(), tmp_path / "second", quiet, tmp_path / "first", continues=True)
+    assert set(twelve.paths()) == {*circle, "/leads-there"}
+    result = stats(tmp_path, "second")
+    assert (result["pages"], result["unfinished"], result["redirected"]) == (14, 0, length + 2)
+
+
+def test_a_site_that_sends_everybody_in_a_circle_does_not_take_the_last_snapshots_place(
+    twelve, answer, make_source, run_crawl
+):
+    run_crawl(make_source(), "first")
+    twelve.routes.update({path: answer(status=302, headers={"Location": "/closed"}) for path in ("/", *NAMES)})
+    twelve.routes["/closed"] = answer(status=302, headers={"Location": "/"})
+    with pytest.raises(Unavailable, match="none of the 13 pages"):
+        run_crawl(make_source(), "second", previous="first")
 
 
 # --- hosts that are down ----------------------------------------------------------------------------------------------

@@ -165,9 +165,23 @@ def test_a_truncated_body_is_trouble(site, fetcher):
         get(fetcher, site.url())
 
 
-@pytest.mark.parametrize(
+GARBAGE = pytest.mark.parametrize(
     "garbage", [b"\x00\x01\x02\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"]
 )
+
+
+@GARBAGE
+def test_garbage_on_a_kept_connection_is_not_asked_for_again_at_once(site, fetcher, garbage):
+    site.routes["/"] = "fine"
+    site.routes["/broken"] = lambda handler: handler.wfile.write(garbage)
+    assert get(fetcher, site.url()).body == b"fine"
+    with pytest.raises(TransientHostError):
+        get(fetcher, site.url("/broken"))
+    assert site.paths() == ["/", "/broken"]
+    assert len({hit.connection for hit in site.log}) == 1
+
+
+@GARBAGE
 def test_garbage_is_trouble(site, fetcher, garbage):
     site.routes["/"] = lambda handler: handler.wfile.write(garbage)
     with pytest.raises(TransientHostError):

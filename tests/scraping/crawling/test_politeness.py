@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -81,6 +82,26 @@ def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):
         pass
     assert time.time() - start < 5
     assert "example.org wants no request for 60 s: waiting" in caplog.text
+
+
+def test_a_turn_that_fails_to_begin_or_to_end_keeps_nobody_out(tmp_path):
+    folder = tmp_path / "gates"
+    gate, other = (HostGate("example.org", threading.Event(), folder) for _ in range(2))
+    with pytest.raises(FileNotFoundError), gate.turn(0):  # a clean-up took the folder
+        pass
+    folder.mkdir()
+    with gate.turn(0), gate.hold_if_idle() as idle:
+        assert not idle
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # the disk is full
+        with pytest.raises(OSError, match="File too large"), gate.turn(1):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for one in (other, gate):
+        with one.turn(0):
+            pass
 
 
 def test_many_gates_hold_few_files_open(tmp_path):
