@@ -63,12 +63,14 @@ class Scrape(Stage[Source]):
         total = stats["pages"] + stats["waiting"]
         told = f"{stats['pages']:,} of at least {total:,} pages" if stats["waiting"] else f"{stats['pages']:,} pages"
         told += f", {stats['unanswered']:,} failed" if stats["unanswered"] else ""
-        reasons = "; ".join(_limits_met(stats) + _given_up(stats))
+        told += f", {kept:,} kept from the last crawl" if (kept := stats["changes"]["kept"]) else ""
+        reasons = "; ".join(_limits_met(stats) + _given_up(stats) + _unread(stats))
         return f"{told}: {reasons}" if reasons else told
 
     def incomplete(self, out: Path) -> str:
         stats = json.loads((out / "stats.json").read_bytes())
-        return self.headline(stats) if stats["waiting"] or stats["unanswered"] or stats["limits_met"] else ""
+        lacking = ("waiting", "unanswered", "limits_met", "unfinished", "unread_tdm_files")
+        return self.headline(stats) if any(stats[name] for name in lacking) else ""
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["pages"], "pages"
@@ -82,8 +84,13 @@ class Scrape(Stage[Source]):
         yield Bars("left out", stats["skipped"])
         yield Bars("failed", stats["failed"])
         yield Bars("reserved from training by their owners", stats.get("reserved", {}))
-        if unread := stats.get("unread_sitemaps"):
-            yield Table(["sitemap that could not be read in full", "why"], list(unread.items()))
+        for name, title in (
+            ("unread_sitemaps", "sitemap that could not be read in full"),
+            ("left_out_sitemaps", "sitemap that was left out"),
+            ("unread_tdm_files", "TDM file that could not be read, so that it reserves nothing"),
+        ):
+            if noted := stats.get(name):
+                yield Table([title, "why"], list(noted.items()))
 
 
 def _age(snapshot: Artifact) -> timedelta:
@@ -106,6 +113,16 @@ def _given_up(stats: dict[str, Any]) -> list[str]:
     """The hosts that were given up although something is missing without them, in words."""
     told = [f"{host} given up ({reason})" for host, reason in stats["given_up"].items()] if stats["unfinished"] else []
     return told[:TOLD_HOSTS] + ([f"{len(told) - TOLD_HOSTS:,} more hosts given up"] if told[TOLD_HOSTS:] else [])
+
+
+def _unread(stats: dict[str, Any]) -> list[str]:
+    """The files beside the pages that could not be read, in words."""
+    told = []
+    files = (("sitemap", "not read in full", "unread_sitemaps"), ("TDM file", "not read", "unread_tdm_files"))
+    for kind, what, name in files:
+        if reasons := list(stats.get(name, {}).values()):
+            told.append(f"1 {kind} {what} ({reasons[0]})" if len(reasons) == 1 else f"{len(reasons):,} {kind}s {what}")
+    return told
 
 
 def host_limits(source: Source) -> list[str]:

@@ -49,7 +49,15 @@ class ForbiddenAddressError(FetchError):
 
 
 class TransientHostError(FetchError):
-    """The host did not answer, or answered that it cannot now: slow down and ask again later."""
+    """The host did not answer, or answered that it cannot now: slow down and ask again later.
+
+    Attributes:
+        retry_after: seconds that it asks us to wait; None if it does not say.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None):
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class OriginUnreachable(TransientHostError):

@@ -140,7 +140,9 @@ def _run_workers(state: CrawlState, progress: Progress) -> None:
 
 def _waiting_origins(state: CrawlState) -> set[str]:
     """The origins that there is something to ask of."""
-    return set() if state.full else set(state.frontier.queued_origins()) - state.given_up.keys()
+    if state.full:
+        return set()
+    return {*state.frontier.queued_origins(), *state.origins_owing()} - state.given_up.keys()
 
 
 def _report(state: CrawlState, progress: Progress, origins: list[str]) -> None:

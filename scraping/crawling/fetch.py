@@ -64,6 +64,7 @@ class Response:
     body: bytes = b""
     skip_reason: str | None = None  # why the body was not read
     cookies: int = 0  # how many cookies the host had set before this request
+    brings_cookies: bool = False  # whether it set others
 
     @property
     def is_no_use(self) -> bool:
@@ -246,6 +247,7 @@ class Fetcher:
             response = Response(url, answer.status, answer.headers, cookies=self._cookies.count(host))
             if set_cookie := answer.headers.getlist("Set-Cookie"):
                 self._cookies.keep(host, url, set_cookie)
+                response.brings_cookies = self._cookies.count(host) > response.cookies
             response.skip_reason = request.skip_body(response) if request.skip_body else None
             if not response.skip_reason:
                 response.body = _read_body(answer, deadline, request.max_bytes)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -127,14 +128,26 @@ class Frontier:
 
     # --- notes: facts about the crawl that survive a restart ---
 
-    def set_note(self, key: str, value: str) -> None:
+    def set_note(self, key: str, value: str | None) -> None:
+        """Keep a note, or delete the one that there is."""
         with self._transaction():
+            self._note(key, value)
+
+    def _note(self, key: str, value: str | None) -> None:
+        if value is None:
+            self._db.execute("DELETE FROM notes WHERE key = ?", (key,))
+        else:
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, value))
 
     def get_note(self, key: str) -> str | None:
         with self._lock:
             row = self._db.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Notes whose keys begin with `prefix`, by the rest of their keys, sorted."""
+        rows = self.query("SELECT key, value FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key", len(prefix), prefix)
+        return {key.removeprefix(prefix): value for key, value in rows}
 
     # --- what an earlier crawl left ---
 
@@ -181,12 +194,14 @@ class Frontier:
 
     # --- the queue ---
 
-    def seed(self, urls: Iterable[FoundUrl], depth: int = 0, note: tuple[str, str] | None = None) -> None:
-        """Add URLs that no page of this crawl linked to, and a note (key, value) in the same transaction."""
+    def seed(
+        self, urls: Iterable[FoundUrl], depth: int = 0, notes: Mapping[str, str | None] = MappingProxyType({})
+    ) -> None:
+        """Add URLs that no page of this crawl linked to, and set notes in the same transaction."""
         with self._transaction():
             self._add(urls, None, depth, 0)
-            if note:
-                self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
+            for key, value in notes.items():
+                self._note(key, value)
 
     def next_urls(self, origin: str, limit: int = 100, *, due: bool = True) -> list[QueuedUrl]:
         """The next URLs of `origin` in the queue; all of them if `limit` is -1.
@@ -246,7 +261,7 @@ class Frontier:
         If they are `unfinished`, the next crawl is to ask for them.
         """
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
+            self._note(*note)
             self._db.execute(
                 "UPDATE urls SET outcome = 'failed', reason = 'host given up', unfinished = ?"
                 " WHERE outcome IS NULL AND origin = ?",
@@ -397,7 +412,7 @@ class Frontier:
         """Drop the pages whose canonical URL is here, too: they are duplicates.
 
         Where that URL is not here, or where pages name each other in a circle, the page that was found first stays.
-        A URL that failed and was found as the canonical one of a page that stays is missed by nobody.
+        A URL without a usable answer that was found as the canonical one of a page that stays is missed by nobody.
         """
         with self._transaction():
             canonicals = dict(
@@ -419,7 +434,7 @@ class Frontier:
             self._db.execute("UPDATE spool SET canonical = NULL")
             self._db.execute(
                 "UPDATE urls SET outcome = 'skipped', reason = 'canonical URL of a stored page', unfinished = 0"
-                " WHERE outcome = 'failed'"
+                " WHERE outcome = 'failed' AND (unfinished OR coalesce(status, 0) NOT BETWEEN 400 AND 499)"
                 " AND url IN (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
                 " AND (reason = 'host given up' OR url = (SELECT canonical FROM urls page WHERE page.id = urls.parent))"
             )

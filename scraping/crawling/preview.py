@@ -21,10 +21,17 @@ from scraping.crawling.answers.reservations import (
     signal_reservation,
 )
 from scraping.crawling.crawl import open_fetcher
-from scraping.crawling.fetch import Fetcher, FetchError, ForbiddenAddressError, Request, Response
+from scraping.crawling.fetch import (
+    Fetcher,
+    FetchError,
+    ForbiddenAddressError,
+    Request,
+    Response,
+    TransientHostError,
+)
 from scraping.crawling.links import parse_page, skip_reason
 from scraping.crawling.robots import RobotsTxt, fetch_robots
-from scraping.crawling.sitemap import SitemapEntry, read_sitemaps
+from scraping.crawling.sitemap import LeftOut, SitemapEntry, SitemapOutcome, read_sitemaps, sitemap_request
 from scraping.crawling.source import Source
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.blocks.select import Judged
@@ -112,9 +119,12 @@ class Preview:
         named = robots.sitemaps(origin)
         places = named or [f"{origin}/sitemap.xml"]
         unread: dict[str, str] = {}
-        listed = list(
-            read_sitemaps(places, self._fetcher, self._sitemap_delay, _SITEMAP_FILES, report=unread.__setitem__)
-        )
+
+        def report(outcome: SitemapOutcome) -> None:
+            if outcome.kind != "read":
+                unread[outcome.url] = outcome.reason
+
+        listed = list(read_sitemaps(places, self._ask_for_sitemap, _SITEMAP_FILES, report))
         return SitePreview(
             origin=origin,
             robots=robots.summary,
@@ -220,13 +230,16 @@ class Preview:
                 self._tdm[origin] = PathRules()
         return self._tdm[origin]
 
-    def _sitemap_delay(self, url: str) -> float | None:
-        """The delay for a sitemap; None if it may not be fetched."""
-        try:
-            robots = self._robots_txt(url) if self.scope.has_host(host_of(url)) else None
-        except FetchError:
-            return None
-        return self.source.request_delay(robots.crawl_delay) if robots and robots.allows(url) else None
+    def _ask_for_sitemap(self, url: str) -> Response:
+        if not self.scope.has_host(host_of(url)):
+            raise LeftOut("other host")
+        robots = self._robots_txt(url)
+        if not robots.allows(url):
+            raise LeftOut("robots.txt")
+        response = self._fetcher.fetch(sitemap_request(url, self.source.request_delay(robots.crawl_delay)))
+        if response.is_no_use:
+            raise TransientHostError(f"status {response.status}")
+        return response
 
 
 def _stripped(response: Response, documents: list[Extracted]) -> list[str]:

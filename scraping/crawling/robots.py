@@ -53,8 +53,7 @@ class RobotsUnreachable(TransientHostError):
     """robots.txt is unreachable in the RFC's sense: nothing of the host may be fetched until it answers."""
 
     def __init__(self, reason: str, retry_after: float | None = None):
-        super().__init__(f"robots.txt: {reason}")
-        self.retry_after = retry_after
+        super().__init__(f"robots.txt: {reason}", retry_after)
 
 
 @dataclass

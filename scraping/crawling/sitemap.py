@@ -15,15 +15,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Literal, NamedTuple
 
 from lxml import etree
 
 from scraping.crawling.answers.compression import decompress
-from scraping.crawling.fetch import Fetcher, FetchError, Request
-from scraping.crawling.urls import host_of, normalize, resolve
+from scraping.crawling.fetch import MAX_REDIRECTS, FetchError, Request, Response, TransientHostError
+from scraping.crawling.urls import normalize, resolve
 from scraping.extraction.charset import decode
 
-__all__ = ["MAX_ENTRIES", "SitemapEntry", "parse_sitemap", "read_sitemaps"]
+__all__ = [
+    "MAX_ENTRIES", "LeftOut", "SitemapEntry", "SitemapOutcome", "parse_sitemap", "read_sitemaps", "sitemap_request",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +34,15 @@ MAX_BYTES = 50 << 20  # of a file, uncompressed, by the protocol
 MAX_ENTRIES = 50_000  # of a file, by the protocol
 MAX_FILES = 200  # of a host
 _TIMEOUT = 60.0  # seconds
+_MAX_UNANSWERED = 3  # in a row, after which the rest is not asked for
 _MAX_ERRORS = 1_000  # of a file; after that it is something else
 _MAX_REFERENCES = 2_000_000  # of a file
 _CHUNK = 1 << 16  # characters that are parsed at once
 
 _ROOT = re.compile(r"<(?:[\w.-]{1,30}:)?(?:urlset|sitemapindex|sitemap|url|rss|feed|rdf)[\s>]", re.I)
-_ENTRIES = ("{*}url", "{*}sitemap", "{*}item", "{*}entry")
+_ENTRIES = [
+    f"{{*}}{spelled}" for name in ("url", "sitemap", "item", "entry") for spelled in (name, name.upper(), name.title())
+]
 # Declarations go, because the text is decoded already and because two files may be one after the other.
 _DECLARATION = re.compile(
     r"<\?xml[^<>]{0,1000}>|<!DOCTYPE[^<>\[]{0,1000}>|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", re.I
@@ -49,6 +55,10 @@ _MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "&<>
 _ENTRY = re.compile(r"<(?:[\w.-]{1,30}:)?(?:loc|item|entry)[\s>]", re.I)
 
 
+_NO_SITEMAP = "neither a sitemap nor a feed"
+_NO_ENTRIES = "no entries"
+
+
 @dataclass(slots=True)
 class SitemapEntry:
     """A URL that a sitemap lists."""
@@ -58,62 +68,118 @@ class SitemapEntry:
     lastmod: str = ""  # W3C date, which sorts as text
 
 
+class SitemapOutcome(NamedTuple):
+    """What became of one sitemap.
+
+    Attributes:
+        url: where it is, or its redirect.
+        kind: "read"; "left out", by the scope or robots.txt, or because it is empty; "missing": there is no sitemap;
+            "unanswered": there may be one later; "damaged": not all of it could be read.
+        reason: why it was not read in full.
+    """
+
+    url: str
+    kind: Literal["read", "left out", "missing", "unanswered", "damaged"]
+    reason: str = ""
+
+
+class LeftOut(FetchError):
+    """The scope or robots.txt forbids to ask for a sitemap."""
+
+
+def sitemap_request(url: str, delay: float) -> Request:
+    """The request for a sitemap, after which its host is left in peace for `delay` seconds."""
+    return Request(url, delay=delay, timeout=_TIMEOUT, max_bytes=MAX_BYTES)
+
+
 def read_sitemaps(
     urls: list[str],
-    fetcher: Fetcher,
-    delay_of: Callable[[str], float | None],
+    ask: Callable[[str], Response],
     max_files: int = MAX_FILES,
-    report: Callable[[str, str], None] = lambda url, problem: None,
+    report: Callable[[SitemapOutcome], None] = lambda outcome: None,
 ) -> Iterator[SitemapEntry]:
     """Fetch sitemaps, and those that they index or redirect to; a broken one gives the entries that can be read.
 
     Args:
         urls: where the sitemaps are.
-        fetcher: makes the requests.
-        delay_of: asked before each file, because scope and robots.txt hold for sitemaps too: the delay that its host
-            wants between requests, or None if the file may not be fetched.
+        ask: makes the request for a file, or for where it is redirected to, if scope and robots.txt allow it. What it
+            raises: `LeftOut` if they do not, another `FetchError` if there is no usable answer.
         max_files: how many files are read at most.
-        report: told the URL of each file that could not be read in full, and why.
+        report: told what became of each file.
     """
 
-    def tell(url: str, problem: str) -> None:
-        level = logging.INFO if problem == "status 404" else logging.WARNING  # many sites have none
-        logger.log(level, "sitemap %s: %s", url, problem)
-        report(url, problem)
+    def tell(outcome: SitemapOutcome) -> None:
+        if outcome.kind != "read":
+            level = logging.INFO if outcome.kind in ("left out", "missing") else logging.WARNING  # many sites have none
+            logger.log(level, "sitemap %s: %s", outcome.url, outcome.reason)
+        report(outcome)
 
     queue, seen = deque(urls), set(urls)
-    files = 0
-    while queue and files < max_files:
+    files = unanswered = 0
+    while queue and files < max_files and unanswered < _MAX_UNANSWERED:
         url = queue.popleft()
-        delay = delay_of(url)
-        if delay is None:
-            continue
         files += 1
         try:
-            response = fetcher.fetch(Request(url, delay=delay, timeout=_TIMEOUT, max_bytes=MAX_BYTES))
-        except FetchError as error:
-            tell(url, str(error))
+            response = _follow(url, ask, seen)
+        except TransientHostError as error:
+            unanswered += 1
+            tell(SitemapOutcome(url, "unanswered", str(error)))
             continue
-        if response.location is not None:
-            target = resolve(url, response.location)
-            is_tried = fetcher.count_cookies(host_of(url)) > response.cookies  # for cookies: then it may be a circle
-            if target and (target not in seen or is_tried):
-                seen.add(target)
-                queue.appendleft(target)
+        except FetchError as error:
+            tell(SitemapOutcome(url, "left out" if isinstance(error, LeftOut) else "damaged", str(error)))
+            continue
+        unanswered = 0
+        if response is None:
             continue
         if response.status != 200:
-            tell(url, f"status {response.status}")
+            tell(SitemapOutcome(url, "missing", f"status {response.status}"))
             continue
         problems: list[str] = []
         entries, index = parse_sitemap(response.body, url, problems.append)
-        if problems:
-            tell(url, "; ".join(problems))
+        tell(SitemapOutcome(url, _kind(problems), "; ".join(problems)))
         yield from entries
         fresh = [entry.url for entry in index if entry.url not in seen]
         seen.update(fresh)
         queue += fresh
-    if queue and max_files == MAX_FILES:
-        tell(queue[0], f"not read, nor {len(queue) - 1} more: {MAX_FILES} sitemaps were")
+    if queue and unanswered:
+        tell(SitemapOutcome(queue[0], "unanswered", f"not asked for, nor {len(queue) - 1} more: others gave no answer"))
+    elif queue and max_files == MAX_FILES:
+        tell(SitemapOutcome(queue[0], "damaged", f"not read, nor {len(queue) - 1} more: {MAX_FILES} sitemaps were"))
+
+
+def _follow(url: str, ask: Callable[[str], Response], seen: set[str]) -> Response | None:
+    """The answer for a sitemap, or for where it is redirected to; None if that is in `seen`, which it is added to.
+
+    Raises:
+        FetchError: there is none; or what `ask` raises.
+    """
+    target, passed = url, {url}
+    for _ in range(MAX_REDIRECTS + 1):
+        response = ask(target)
+        if response.location is None:
+            return response
+        redirect = resolve(target, response.location)
+        if redirect is None:
+            raise FetchError("redirect to nowhere")
+        if redirect in passed and not response.brings_cookies:  # a site may try us for cookies
+            raise FetchError("redirects in a circle")
+        if redirect in seen - passed:
+            return None
+        target = redirect
+        passed.add(target)
+        seen.add(target)
+    raise FetchError("too many redirects")
+
+
+def _kind(problems: list[str]) -> Literal["read", "left out", "missing", "damaged"]:
+    match problems:
+        case []:
+            return "read"
+        case [problem] if problem == _NO_ENTRIES:
+            return "left out"
+        case [problem] if problem == _NO_SITEMAP:
+            return "missing"
+    return "damaged"
 
 
 def parse_sitemap(
@@ -133,14 +199,11 @@ def parse_sitemap(
     entries = _Entries(base)
     if _ROOT.search(text):
         _parse_xml(text, entries, report)
-    elif text.startswith("<"):
-        report("neither a sitemap nor a feed")
-    else:
-        for line in text.splitlines():
-            if entries.full:
-                break
-            if line.strip("\0 \t"):
-                entries.add(entries.pages, line)
+    elif not text.startswith("<"):
+        _parse_lines(text, entries)
+    if not (entries.pages or entries.index or _ROOT.search(text)):
+        report(_NO_SITEMAP if text else _NO_ENTRIES)
+        return [], []
     if entries.full:
         report(f"more than {MAX_ENTRIES:,} entries, which are not read")
         del entries.pages[MAX_ENTRIES:], entries.index[MAX_ENTRIES:]
@@ -175,6 +238,14 @@ class _Entries:
             self.strange.append(location)
 
 
+def _parse_lines(text: str, entries: _Entries) -> None:
+    for line in text.splitlines():
+        if entries.full:
+            break
+        if line.strip("\0 \t"):
+            entries.add(entries.pages, line)
+
+
 def _parse_xml(text: str, entries: _Entries, report: Callable[[str], None]) -> None:
     if "<!ENTITY" in text:
         report("it declares entities")
@@ -204,8 +275,8 @@ def _parse_xml(text: str, entries: _Entries, report: Callable[[str], None]) -> N
     # A prefix without a namespace does no harm.
     if log := [error for error in parser.feed_error_log if error.domain != etree.ErrorDomains.NAMESPACE]:
         report(f"{len(log)} errors in its XML, the first of them: {log[0].message.strip()}")
-    if not (entries.pages or entries.index or entries.strange) and _ENTRY.search(text):
-        report("none of its entries could be read")
+    if not (entries.pages or entries.index or entries.strange):
+        report("none of its entries could be read" if _ENTRY.search(text) else _NO_ENTRIES)
 
 
 def _take(parser: etree.XMLPullParser, entries: _Entries) -> None:
@@ -221,6 +292,7 @@ def _take(parser: etree.XMLPullParser, entries: _Entries) -> None:
 
 def _add(element: etree._Element, entries: _Entries) -> None:
     namespace, _, kind = element.tag.rpartition("}")
+    kind = kind.lower()
     fields = {
         name: child
         for child in element.iterchildren(tag=etree.Element)
@@ -230,9 +302,11 @@ def _add(element: etree._Element, entries: _Entries) -> None:
     if "loc" in texts and kind in ("url", "sitemap"):
         pages_or_index = entries.pages if kind == "url" else entries.index
         entries.add(pages_or_index, texts["loc"], texts.get("priority", ""), texts.get("lastmod", ""))
+    elif kind in ("url", "sitemap") and len(element):  # the logo of a feed has a <url>, too, which is a text
+        entries.add(entries.pages, "")
     elif kind in ("item", "entry"):
         location = _location(fields, texts)
-        date = texts.get("updated") or texts.get("published") or _w3c_date(texts.get("pubDate", ""))
+        date = texts.get("updated") or texts.get("published") or _w3c_date(texts.get("pubdate", ""))
         if location is not None:
             entries.add(entries.pages, location, lastmod=date)
 
@@ -241,15 +315,17 @@ def _location(fields: dict[str, etree._Element], texts: dict[str, str]) -> str |
     """Where an entry of a feed leads: by its link, else by what RSS 2.0 calls a permanent link."""
     if "link" in texts:
         return fields["link"].get("href") or texts["link"]
-    if "guid" in texts and fields["guid"].get("isPermaLink", "true") == "true":
-        return texts["guid"]
+    if "guid" in texts:
+        attributes = {name.lower(): value for name, value in fields["guid"].items()}
+        if attributes.get("ispermalink", "true").lower() == "true":
+            return texts["guid"]
     return None
 
 
 def _field(child: etree._Element, namespace: str) -> str:
-    """A child's name without its namespace; empty if that is not its parent's, as that of images and news."""
+    """A child's name in lower case, without its namespace; empty if that is not its parent's, as an image's."""
     its_namespace, _, name = child.tag.rpartition("}")
-    return name if its_namespace == namespace else ""
+    return name.lower() if its_namespace == namespace else ""
 
 
 def _mend_reference(match: re.Match[str]) -> str:

@@ -45,8 +45,9 @@ from scraping.shards import (
 from textmill.files import atomic_write
 
 __all__ = [
-    "GIVEN_UP", "LINKS_DROPPED", "PAGE_LIMIT", "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage",
-    "PreviousSnapshot", "restore_snapshot", "write_pages", "write_reports",
+    "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "PAGE_LIMIT", "SITEMAPS_OWED", "SITEMAPS_READ",
+    "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot", "restore_snapshot", "write_pages",
+    "write_reports",
 ]  # fmt: skip
 
 URLS = pa.schema(
@@ -68,7 +69,13 @@ URLS = pa.schema(
 GIVEN_UP = "given up: "  # this and a host -> the reason
 LINKS_DROPPED = "urls passed over"  # limits.urls was met
 UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read of it
+LEFT_OUT_SITEMAP = "left-out sitemap: "  # this and a URL -> why it was not read, or gave nothing
+SITEMAPS_READ = "sitemaps of "  # this and an origin -> how many URLs they list
+SITEMAPS_OWED = "sitemaps owed: "  # this and an origin: sitemaps that it names gave no answer, and may later
 UNREAD_TDM_FILE = "unread TDM file: "  # this and a URL -> why it could not be read
+_NOTED = {
+    UNREAD_SITEMAP: "unread_sitemaps", LEFT_OUT_SITEMAP: "left_out_sitemaps", UNREAD_TDM_FILE: "unread_tdm_files",
+}  # fmt: skip  # notes -> their names in stats.json
 _CONTINUES = "continues"  # how many URLs of the previous crawl were queued again
 _AS_OF = "as of"  # when the previous crawl, which this one continues, ended
 
@@ -200,6 +207,9 @@ def restore_snapshot(frontier: Frontier, folder: Path) -> None:
     fetches = [folder / FETCHES_FILE]
     ended = max(row["fetched_at"] for row in read_rows(fetches, ["fetched_at"]))
     notes = {_CONTINUES: str(stats["unfinished"]), _AS_OF: stats.get("as_of") or ended.isoformat()}
+    notes |= {f"{SITEMAPS_OWED}{origin}": "" for origin in stats.get("sitemaps_owed", ())}
+    for prefix, name in _NOTED.items():
+        notes |= {f"{prefix}{url}": reason for url, reason in stats.get(name, {}).items()}
     if not stats["found_all"]:
         notes[LINKS_DROPPED] = ""
     urls = (row for row in read_rows([folder / URLS_FILE]) if row["depth"] is not None)
@@ -230,12 +240,12 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
         "waiting": _count(frontier, f"SELECT count(*) FROM urls WHERE {_WAITING}"),
         "limits_met": _limits_met(frontier),
         "hosts": _hosts(frontier),
-        "given_up": _noted(frontier, GIVEN_UP),
+        "given_up": frontier.notes(GIVEN_UP),
         "reserved": _counts(
             frontier, f"SELECT reason, count(*) FROM urls WHERE reason LIKE '{RESERVED}%' GROUP BY 1"
         ),
-        "unread_sitemaps": _noted(frontier, UNREAD_SITEMAP),
-        "unread_tdm_files": _noted(frontier, UNREAD_TDM_FILE),
+        **{name: frontier.notes(prefix) for prefix, name in _NOTED.items()},
+        "sitemaps_owed": list(frontier.notes(SITEMAPS_OWED)),
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
             **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),
@@ -274,15 +284,16 @@ def _hosts(frontier: Frontier) -> dict[str, int]:
 def _continuation(frontier: Frontier) -> dict[str, Any]:
     """What the next crawl needs to know to go on with this one.
 
-    - `unfinished`: how many URLs it is to ask for again;
+    - `unfinished`: how many URLs it is to ask for again, and of how many origins for sitemaps;
     - `settled`: whether it need not, because this crawl was a continuation already and got nothing. Of a host that gave
       pages there is always more to be had;
     - `as_of`: when the first of the crawls ended that this one continues.
     """
-    unfinished = _count(frontier, "SELECT count(*) FROM urls WHERE unfinished")
+    unfinished = _count(frontier, "SELECT count(*) FROM urls WHERE unfinished") + len(frontier.notes(SITEMAPS_OWED))
     asked, as_of = frontier.get_note(_CONTINUES), frontier.get_note(_AS_OF)
     waiting = _count(frontier, f"SELECT count(*) FROM urls WHERE ({_WAITING}) AND unfinished")
-    settled = asked is not None and unfinished >= int(asked) and not waiting
+    got = _count(frontier, "SELECT count(*) FROM urls WHERE outcome = 'stored' AND change IN ('new', 'changed')")
+    settled = asked is not None and unfinished >= int(asked) and not (waiting or got)
     return {"unfinished": unfinished, "settled": settled} | ({"as_of": as_of} if as_of else {})
 
 
@@ -302,12 +313,6 @@ def _url_rows(frontier: Frontier, vanished: dict[str, None]) -> Iterator[dict[st
         yield row
     for url in not_found:
         yield {"url": url, "change": "vanished"}
-
-
-def _noted(frontier: Frontier, prefix: str) -> dict[str, str]:
-    """Notes that begin with `prefix`, by the rest of their keys."""
-    rows = frontier.query("SELECT key, value FROM notes WHERE key LIKE ? || '%' ORDER BY key", prefix)
-    return {key.removeprefix(prefix): value for key, value in rows}
 
 
 def _count(frontier: Frontier, sql: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from scraping.crawling.fetch import Fetcher
 from scraping.crawling.frontier import FoundUrl, Frontier
-from scraping.crawling.snapshot import LINKS_DROPPED, PreviousSnapshot
+from scraping.crawling.snapshot import LINKS_DROPPED, SITEMAPS_OWED, SITEMAPS_READ, PreviousSnapshot
 from scraping.crawling.source import Source
 
 __all__ = ["CrawlState", "HostGivenUp"]
@@ -51,6 +51,10 @@ class CrawlState:
     def full(self) -> bool:
         """Whether the page limit is reached."""
         return self.answered >= self.source.limits.pages
+
+    def origins_owing(self) -> set[str]:
+        """Origins with sitemaps that the last crawl could not read and that this one has not asked for yet."""
+        return self.frontier.notes(SITEMAPS_OWED).keys() - self.frontier.notes(SITEMAPS_READ).keys()
 
     def count_answer(self) -> None:
         with self._lock:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from itertools import islice
+from typing import TypeVar
 
 from scraping.crawling.answers.reservations import (
     TDM_FILE,
@@ -28,8 +30,15 @@ from scraping.crawling.frontier import FoundUrl, PageBody, QueuedUrl
 from scraping.crawling.links import ParsedPage, RobotsDirectives, parse_page, skip_reason
 from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
-from scraping.crawling.sitemap import read_sitemaps
-from scraping.crawling.snapshot import UNREAD_SITEMAP, UNREAD_TDM_FILE, PreviousPage
+from scraping.crawling.sitemap import LeftOut, SitemapOutcome, read_sitemaps, sitemap_request
+from scraping.crawling.snapshot import (
+    LEFT_OUT_SITEMAP,
+    SITEMAPS_OWED,
+    SITEMAPS_READ,
+    UNREAD_SITEMAP,
+    UNREAD_TDM_FILE,
+    PreviousPage,
+)
 from scraping.crawling.state import CrawlState, HostGivenUp
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import is_html
@@ -37,6 +46,8 @@ from scraping.extraction.sniff import is_html
 __all__ = ["OriginWorker"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_BACKOFF = 300.0  # seconds
 _MAX_REMEMBERED = 10_000  # redirected URLs
@@ -96,6 +107,8 @@ class OriginWorker:
         if self._broken >= _SUSPICIOUS and (pause := self._probe()):
             return pause
         batch = self.frontier.next_urls(self.origin)
+        if not batch and self.origin in self.state.origins_owing():
+            return self._read_owed_sitemaps()
         for item in batch:
             if self.state.full or self._broken >= _SUSPICIOUS:
                 break
@@ -103,6 +116,18 @@ class OriginWorker:
                 return pause
             self.frontier.cut_shard_if_full()
         return 0.0 if batch else self.frontier.seconds_until_due(self.origin)
+
+    def _read_owed_sitemaps(self) -> float:
+        """Read what sitemaps list although no page is queued.
+
+        Returns:
+            seconds to leave the origin alone.
+        """
+        try:
+            self._robots_txt(f"{self.origin}/")
+        except RobotsUnreachable as error:
+            return self._trouble(str(error), error.retry_after)
+        return 0.0
 
     def _visit(self, item: QueuedUrl) -> float:
         """Make one request for a URL and record its outcome.
@@ -257,57 +282,94 @@ class OriginWorker:
 
     def _fetch_tdm_rules(self, robots: RobotsTxt) -> PathRules:
         """The rules of the origin's file; none, which is noted, if it cannot be had."""
-        delay = self._delay(robots, self.host)
-        for attempt in range(1, self.source.limits.attempts + 1):
-            try:
-                return fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds, robots.allows)
-            except FetchError as error:
-                problem = str(error)
-                if not isinstance(error, TransientHostError):
-                    break
-            if attempt < self.source.limits.attempts:
-                self.fetcher.sleep(self._backoff(attempt))
-        logger.warning("%s%s: %s; so it reserves nothing", self.origin, TDM_FILE, problem)
-        self.frontier.set_note(f"{UNREAD_TDM_FILE}{self.origin}{TDM_FILE}", problem)
-        return PathRules()
+        delay, note = self._delay(robots, self.host), f"{UNREAD_TDM_FILE}{self.origin}{TDM_FILE}"
+        try:
+            rules = self._patiently(
+                lambda: fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds, robots.allows)
+            )
+        except FetchError as error:
+            logger.warning("%s%s: %s; so it reserves nothing", self.origin, TDM_FILE, error)
+            self.frontier.set_note(note, str(error))
+            return PathRules()
+        self.frontier.set_note(note, None)
+        return rules
 
     def _seed_sitemaps(self, robots: RobotsTxt) -> None:
         """Once a crawl: put what the site's sitemaps list into the queue, the most important URLs first."""
-        note = f"sitemaps of {self.origin}"
+        note = f"{SITEMAPS_READ}{self.origin}"
         if not self.source.sitemaps or self.frontier.get_note(note) is not None:
             return
         named = robots.sitemaps(self.origin)
         urls = named or [f"{self.origin}/sitemap.xml"]
-        rules: dict[str, RobotsTxt | None] = {self.origin: robots}
+        notes: dict[str, str | None] = {f"{SITEMAPS_OWED}{self.origin}": None}
 
-        def delay_of(sitemap: str) -> float | None:
-            """The delay for a sitemap's host, which may be another than that of its pages; None if that host is out of
-            scope or disallows it."""
-            if not self.state.scope.has_host(host_of(sitemap)):
-                return None
-            its_origin = origin_of(sitemap)
-            if its_origin not in rules:
-                rules[its_origin] = self._other_robots_txt(sitemap)
-            its_rules = rules[its_origin]
-            return self._delay(its_rules, host_of(sitemap)) if its_rules and its_rules.allows(sitemap) else None
+        def report(outcome: SitemapOutcome) -> None:
+            is_told = named or outcome.kind not in ("missing", "left out")  # where none is named, none need be there
+            kind = outcome.kind if is_told else "read"
+            notes[f"{LEFT_OUT_SITEMAP}{outcome.url}"] = outcome.reason if kind == "left out" else None
+            notes[f"{UNREAD_SITEMAP}{outcome.url}"] = None if kind in ("read", "left out") else outcome.reason
+            if kind == "unanswered":
+                notes[f"{SITEMAPS_OWED}{self.origin}"] = ""
 
-        def report(sitemap: str, problem: str) -> None:
-            if named or not problem.startswith("status 4"):  # where none is named, none need be there
-                self.frontier.set_note(f"{UNREAD_SITEMAP}{sitemap}", problem)
-
+        rules: dict[str, RobotsTxt | FetchError] = {self.origin: robots}
+        found = read_sitemaps(urls, lambda sitemap: self._ask_for_sitemap(sitemap, rules), report=report)
         max_entries = _SITEMAP_ENTRIES_PER_PAGE * self.source.limits.pages
-        entries = islice(read_sitemaps(urls, self.fetcher, delay_of, report=report), max_entries)
-        ordered = sorted(entries, key=lambda entry: (entry.priority, entry.lastmod), reverse=True)
-        found = self.state.new_urls((entry.url for entry in ordered), depth=1)
-        self.frontier.seed(found, depth=1, note=(note, str(len(ordered))))
+        entries = list(islice(found, max_entries))
+        if next(found, None):
+            report(SitemapOutcome(urls[0], "damaged", f"only {max_entries:,} URLs were taken, for limits.pages"))
+        entries.sort(key=lambda entry: (entry.priority, entry.lastmod), reverse=True)
+        new = self.state.new_urls((entry.url for entry in entries), depth=1)
+        self.frontier.seed(new, depth=1, notes={**notes, note: str(len(entries))})
 
-    def _other_robots_txt(self, url: str) -> RobotsTxt | None:
-        """The rules of another origin than this worker's pages; None if they cannot be had now."""
-        try:
-            return self._fetch_robots(url)
-        except FetchError as error:
-            logger.warning("sitemap %s: %s", url, error)
-            return None
+    def _ask_for_sitemap(self, url: str, rules: dict[str, RobotsTxt | FetchError]) -> Response:
+        """The answer for a sitemap, which may be on another host than its pages.
+
+        Args:
+            url: of the sitemap.
+            rules: by origin, what robots.txt says or why it cannot be had; filled as need be.
+
+        Raises:
+            LeftOut: its host is out of scope, or disallows it.
+            FetchError: there is no usable answer.
+        """
+        if not self.state.scope.has_host(host_of(url)):
+            raise LeftOut("other host")
+        its_origin = origin_of(url)
+        if its_origin not in rules:
+            try:
+                rules[its_origin] = self._patiently(lambda: self._fetch_robots(url))
+            except FetchError as error:
+                rules[its_origin] = error
+        its_rules = rules[its_origin]
+        if isinstance(its_rules, FetchError):
+            raise its_rules
+        if not its_rules.allows(url):
+            raise LeftOut("robots.txt")
+        request = sitemap_request(url, self._delay(its_rules, host_of(url)))
+
+        def ask() -> Response:
+            response = self.fetcher.fetch(request)
+            if response.is_no_use:
+                raise TransientHostError(f"status {response.status}", response.retry_after())
+            return response
+
+        return self._patiently(ask)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, after pauses if need be: as many attempts as a page has.
+
+        Raises:
+            FetchError: of the last attempt, or before too long a pause.
+        """
+        for attempt in range(1, self.source.limits.attempts):
+            try:
+                return ask()
+            except TransientHostError as error:
+                pause = max(self._backoff(attempt), error.retry_after or 0.0)
+                if pause > _MAX_BACKOFF:
+                    raise
+            self.fetcher.sleep(pause)
+        return ask()
 
     def _delay(self, robots: RobotsTxt, host: str) -> float:
         """Seconds between requests to `host`; says once if they are fewer than it asks for."""

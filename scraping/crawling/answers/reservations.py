@@ -164,7 +164,7 @@ def fetch_tdm_rules(
             break
         response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
         if response.is_no_use:
-            raise TransientHostError(f"status {response.status}")
+            raise TransientHostError(f"status {response.status}", response.retry_after())
         if response.location is None:
             return _rules_of(response, origin)
         target = resolve(target, response.location)

@@ -15,7 +15,7 @@ import pytest
 
 from flows.engine.assess import assess
 from flows.engine.materialize import materialize
-from flows.engine.page import Text
+from flows.engine.page import Table, Text
 from flows.engine.stage import Context, Options, Outcome
 from flows.pipeline.inventory import inventory
 from flows.stages.prepare import PrepareSettings, prepare
@@ -45,6 +45,7 @@ class Site(ThreadingHTTPServer):
         self.tag = "a"
         self.statuses: list[int] = []
         self.breaks_after: int | None = None  # answers with 200, before all are 503
+        self.failing: set[str] = set()  # paths whose answers are 503
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         status = 304 if unchanged else 200 if body else 404
         breaks_after = self.server.breaks_after
         if breaks_after is not None and self.server.statuses.count(200) >= breaks_after:
+            status, unchanged = 503, True
+        if self.path in self.server.failing:
             status, unchanged = 503, True
         if self.path in self.server.pages:
             self.server.statuses.append(status)
@@ -221,6 +224,37 @@ def test_a_limit_that_the_user_set_is_told_and_asks_for_nothing_more(site, tmp_p
     outcome = materialize(scrape, source, {}, Context(store))
     assert outcome.headline == outcome.artifact.manifest.incomplete == "3 of at least 10 pages: limit reached"
     assert materialize(scrape, source, {}, Context(store)).reused
+
+
+def test_files_beside_the_pages_that_cannot_be_read_are_told_everywhere(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    site.pages["/robots.txt"] = "Sitemap: /map.xml\nSitemap: http://elsewhere.example/map.xml"
+    site.failing = {"/map.xml", "/.well-known/tdmrep.json"}
+    first = materialize(scrape, source, {}, Context(store))
+    told = "10 pages: 1 sitemap not read in full (status 503); 1 TDM file not read (status 503)"
+    assert first.headline == first.artifact.manifest.incomplete == told
+    tables = [block for block in scrape.page(first.artifact) if isinstance(block, Table)]
+    assert [[row[0].rpartition("/")[2] for row in table.rows] for table in tables] == [
+        ["map.xml"], ["map.xml"], ["tdmrep.json"],
+    ]  # fmt: skip
+    site.failing.clear()
+    site.pages["/map.xml"] = f"{source.start[0]}listed"
+    site.pages["/listed"] = f"<main><p>{prose(99)}</p></main>"
+    second = materialize(scrape, source, {}, Context(store))
+    assert (second.reused, second.artifact.stats["pages"]) == (False, 11)
+    assert (second.headline, second.artifact.manifest.incomplete) == ("11 pages", "")
+    assert materialize(scrape, source, {}, Context(store)).reused
+
+
+def test_pages_that_are_kept_from_the_last_crawl_are_told(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    materialize(scrape, source, {}, Context(store))
+    site.failing = {"/3", "/4"}
+    outcome = materialize(scrape, source, {}, Context(store, options=Options(force=True)))
+    assert outcome.headline == outcome.artifact.manifest.incomplete == "10 pages, 2 kept from the last crawl"
+    assert outcome.headline in assess(scrape, source, {}, Context(store)).reason
 
 
 def test_pages_that_fail_are_asked_for_once_more_by_the_next_run_and_rebuild_nothing(site, tmp_path):

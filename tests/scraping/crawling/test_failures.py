@@ -151,6 +151,102 @@ def test_pages_that_gave_no_answer_are_kept_from_the_last_snapshot(twelve, answe
     assert (result["given_up"], result["unfinished"]) == ({}, 2)
 
 
+# --- sitemaps ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mapped(site, page, answer):
+    """A site with a page that only its sitemap lists."""
+    site.routes["/robots.txt"] = answer("Sitemap: /map.xml\n", content_type="text/plain")
+    site.routes["/map.xml"] = f"<urlset><url><loc>{site.url('/listed')}</loc></url></urlset>"
+    site.routes["/"] = site.routes["/listed"] = page()
+    return site
+
+
+@pytest.mark.parametrize("failure", [429, 500, 503, hang_up, short_body])
+def test_a_sitemap_that_fails_is_asked_for_again(mapped, answer, make_source, run_crawl, tmp_path, failure):
+    whole = mapped.routes["/map.xml"]
+    failures = iter([failure if callable(failure) else lambda handler: answer(status=failure)] * 2)
+    mapped.routes["/map.xml"] = lambda handler: next(failures, lambda _: whole)(handler)
+    assert set(run_crawl(make_source(limits={"attempts": 4}))) == {mapped.url(), mapped.url("/listed")}
+    result = stats(tmp_path)
+    assert (result["unread_sitemaps"], result["unfinished"]) == ({}, 0)
+
+
+def test_a_sitemap_that_fails_to_the_end_is_all_that_the_next_crawl_asks_for(
+    mapped, answer, make_source, run_crawl, tmp_path
+):
+    def crawl_on(name: str, previous: str) -> dict:
+        (tmp_path / name).mkdir()
+        mapped.log.clear()
+        crawl(make_source(), tmp_path / name, quiet, tmp_path / previous, continues=True)
+        return stats(tmp_path, name)
+
+    whole = mapped.routes["/map.xml"]
+    mapped.routes["/map.xml"] = answer(status=503)
+    assert set(run_crawl(make_source(), "first")) == {mapped.url()}
+    result = stats(tmp_path, "first")
+    assert result["unread_sitemaps"] == {mapped.url("/map.xml"): "status 503"}
+    assert (result["unfinished"], result["settled"]) == (1, False)
+
+    result = crawl_on("second", "first")
+    assert mapped.paths() == ["/map.xml"] * 3
+    assert (result["pages"], result["unfinished"], result["settled"]) == (1, 1, True)
+    assert result["unread_sitemaps"] == {mapped.url("/map.xml"): "status 503"}
+
+    mapped.routes["/map.xml"] = whole
+    result = crawl_on("third", "second")
+    assert mapped.paths() == ["/map.xml", "/listed"]
+    assert (result["pages"], result["unfinished"], result["unread_sitemaps"]) == (2, 0, {})
+    run_crawl(make_source(), "quiet")
+    assert pages_of(tmp_path / "third") == pages_of(tmp_path / "quiet")
+
+
+def test_a_crawl_that_owes_sitemaps_alone_ends_when_their_host_is_down(
+    mapped, answer, make_source, run_crawl, tmp_path
+):
+    mapped.routes["/map.xml"] = answer(status=503)
+    run_crawl(make_source(), "first")
+    mapped.routes["/robots.txt"] = answer(status=503)
+    (tmp_path / "second").mkdir()
+    crawl(make_source(), tmp_path / "second", quiet, tmp_path / "first", continues=True)
+    result = stats(tmp_path, "second")
+    assert (result["pages"], result["unfinished"], list(result["given_up"])) == (1, 1, [mapped.host])
+    assert result["unread_sitemaps"] == {mapped.url("/map.xml"): "status 503"}
+
+
+def test_what_is_known_of_other_files_stays_known_when_a_crawl_is_continued(
+    mapped, answer, page, make_source, run_crawl, tmp_path
+):
+    mapped.routes["/robots.txt"] = answer("Sitemap: /gone.xml\nSitemap: http://elsewhere.example/map.xml\n")
+    mapped.routes["/.well-known/tdmrep.json"] = answer("[", content_type="application/json")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{nobody.getsockname()[1]}"
+    mapped.routes["/"] = page(f"http://{closed}/")
+    source = make_source(hosts=[mapped.host, closed])
+    run_crawl(source, "first")
+    result = stats(tmp_path, "first")
+    assert result["unread_sitemaps"] == {mapped.url("/gone.xml"): "status 404"}
+    assert result["left_out_sitemaps"] == {"http://elsewhere.example/map.xml": "other host"}
+    assert list(result["unread_tdm_files"]) == [mapped.url("/.well-known/tdmrep.json")]
+    assert (result["unfinished"], result["sitemaps_owed"]) == (1, [])
+    (tmp_path / "second").mkdir()
+    mapped.log.clear()
+    crawl(source, tmp_path / "second", quiet, tmp_path / "first", continues=True)
+    assert mapped.log == []
+    after = stats(tmp_path, "second")
+    for name in ("unread_sitemaps", "left_out_sitemaps", "unread_tdm_files"):
+        assert after[name] == result[name]
+
+
+def test_a_sitemap_with_far_more_urls_than_pages_are_wanted_is_told(mapped, make_source, run_crawl, tmp_path):
+    entries = "".join(f"<url><loc>http://elsewhere.example/{n}</loc></url>" for n in range(30))
+    mapped.routes["/map.xml"] = f"<urlset>{entries}<url><loc>{mapped.url('/listed')}</loc></url></urlset>"
+    assert set(run_crawl(make_source(limits={"pages": 3}))) == {mapped.url()}
+    assert stats(tmp_path)["unread_sitemaps"] == {mapped.url("/map.xml"): "only 30 URLs were taken, for limits.pages"}
+
+
 # --- origins that are not there ---------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,15 @@ import time
 import pytest
 
 from scraping.crawling import sitemap
-from scraping.crawling.fetch import Fetcher
-from scraping.crawling.sitemap import SitemapEntry, parse_sitemap, read_sitemaps
+from scraping.crawling.fetch import Fetcher, TransientHostError
+from scraping.crawling.sitemap import (
+    LeftOut,
+    SitemapEntry,
+    SitemapOutcome,
+    parse_sitemap,
+    read_sitemaps,
+    sitemap_request,
+)
 
 NS = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
@@ -89,6 +96,9 @@ TWO = "http://a.org/x?a=1&b=2"
         f"{ONE}</link></item><item><title>x</title><link>{TWO}</link></item></channel></rss>",
         f'<rss version="2.0"><channel><item><guid isPermaLink="true">{ONE}</guid></item><item><guid>{TWO}</guid></item>'
         '<item><guid isPermaLink="false">http://a.org/3</guid></item></channel></rss>',
+        urlset(entry(ONE), entry(TWO.replace("&", "&amp;"))).replace("url", "URL").replace("loc", "LOC"),
+        f"<RSS><Channel><image><url>http://a.org/i.png</url></image><ITEM><GUID>{ONE}</GUID></ITEM>"
+        f'<Item><Guid IsPermaLink="TRUE">{TWO}</Guid></Item></Channel></RSS>',
         f'<feed xmlns="http://www.w3.org/2005/Atom"><link href="http://a.org/"/><entry><link rel="edit" href="/e"/>'
         f'<link href="{ONE}"/></entry><entry><link rel="alternate" href="{TWO}"/></entry></feed>',
         f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/"><channel>'
@@ -97,7 +107,7 @@ TWO = "http://a.org/x?a=1&b=2"
     ids=["blank lines", "raw ampersand", "CDATA", "UTF-16", "UTF-16 without a mark", "warning", "warning in plain text",
          "two files", "undeclared prefix", "another namespace", "prefix", "comment and control character",
          "gzip members", "gzip with padding", "text with a mark", "text in UTF-16", "RSS",
-         "RSS without links", "Atom", "RSS 1.0"],
+         "RSS without links", "capitals", "RSS in capitals", "Atom", "RSS 1.0"],
 )  # fmt: skip
 def test_what_real_sites_serve_is_read_without_loss(body):
     assert read(body) == ([ONE, TWO], [])
@@ -121,20 +131,22 @@ def test_what_real_sites_serve_is_read_without_loss(body):
         (gzip.compress(urlset(entry(ONE), *map(entry, map(str, range(5000)))).encode())[:2000], None, "cut off"),
         (gzip.compress(urlset(entry(ONE)).encode()) + b"\x1f\x8bbroken", [ONE], "cannot be decompressed"),
         ("<!DOCTYPE html><html><body>Not found</body></html>", [], "neither a sitemap nor a feed"),
-        ("Not found", [], "1 entries without the URL of a page, the first of them 'Not found'"),
+        ("Not found", [], "neither a sitemap nor a feed"),
+        ('{"a": 1}', [], "neither a sitemap nor a feed"),
+        (f"{ONE}\nTwo", [ONE], "1 entries without the URL of a page, the first of them 'Two'"),
+        (urlset(entry(ONE), "<url><lastmod>2026-01-02</lastmod></url>"), [ONE], "1 entries without the URL of a page"),
         (urlset(entry(ONE), entry(f"{ONE}&#xD83D;&#xDE00;"), entry(f"{ONE}&#1114112;")), [ONE], "2 entries without"),
         (urlset(entry(ONE, "<!-- a -- b -->"), entry(TWO.replace("&", "&amp;"))), [ONE, TWO], "1 errors in its XML"),
-        (urlset(entry("http://a.org/1")).upper(), [], "none of its entries could be read"),
         ("<rss><channel><item><title>x</title></item></channel></rss>", [], "none of its entries could be read"),
-        ("", [], None),
-        (urlset(), [], None),
-        ("<rss><channel><link>http://a.org/</link></channel></rss>", [], None),
+        ("", [], "no entries"),
+        (urlset(), [], "no entries"),
+        ("<rss><channel><link>http://a.org/</link></channel></rss>", [], "no entries"),
     ],
 )
 def test_what_cannot_be_read_is_reported(body, pages, problem):
     found, problems = read(body)
     assert pages is None or found == pages
-    assert (problem in "; ".join(problems)) if problem else problems == []
+    assert problem in "; ".join(problems)
 
 
 @pytest.mark.parametrize("reference", ["&LT;", "&AMP;", "&Quot;", "&undefined;", "&#xD83D;", "&#0;", "&#12;", "&#X41;"])
@@ -179,7 +191,24 @@ def test_bombs(tmp_path):
     assert time.monotonic() - start < 30
 
 
-def test_an_index_leads_to_its_sitemaps_once(site, answer):
+@pytest.fixture
+def ask():
+    """Ask for a sitemap, but not in the folder /no/."""
+    fetcher = Fetcher("textmill/test", private_addresses=True)
+
+    def ask(url: str):
+        if "/no/" in url:
+            raise LeftOut("robots.txt")
+        response = fetcher.fetch(sitemap_request(url, 0))
+        if response.is_no_use:
+            raise TransientHostError(f"status {response.status}")
+        return response
+
+    yield ask
+    fetcher.close()
+
+
+def test_an_index_leads_to_its_sitemaps_once(site, answer, ask):
     index = f"<sitemapindex {NS}>" + "".join(
         f"<sitemap><loc>{site.url(path)}</loc></sitemap>" for path in ("/1.xml.gz", "/2.xml", "/index.xml", "/no/3.xml")
     )
@@ -188,36 +217,51 @@ def test_an_index_leads_to_its_sitemaps_once(site, answer):
         gzip.compress(urlset(entry(site.url("/a"))).encode()), content_type="application/x-gzip"
     )
     site.routes["/2.xml"] = answer(urlset(entry(site.url("/b"))), content_type="text/xml")
-    fetcher = Fetcher("textmill/test", private_addresses=True)
-    found = list(read_sitemaps([site.url("/index.xml")], fetcher, lambda url: None if "/no/" in url else 0))
-    fetcher.close()
+    outcomes: list[SitemapOutcome] = []
+    found = list(read_sitemaps([site.url("/index.xml")], ask, report=outcomes.append))
     assert [entry.url for entry in found] == [site.url("/a"), site.url("/b")]
+    assert [(outcome.url, outcome.reason) for outcome in outcomes if outcome.kind == "left out"] == [
+        (site.url("/no/3.xml"), "robots.txt")
+    ]
     assert [hit.path for hit in site.log] == ["/index.xml", "/1.xml.gz", "/2.xml"]
 
 
-def test_a_sitemap_may_have_moved_within_the_scope(site, answer, caplog):
+def test_a_sitemap_may_have_moved_within_the_scope(site, answer, ask, caplog):
     site.routes["/old.xml"] = answer(status=301, headers={"Location": "/new.xml"})
     site.routes["/new.xml"] = answer(urlset(entry(site.url("/a"))), content_type="text/xml")
     site.routes["/away.xml"] = answer(status=302, headers={"Location": "/no/3.xml"})
     site.routes["/round.xml"] = answer(status=302, headers={"Location": "/round.xml"})
     site.routes["/broken.xml"] = answer(status=500)
-    starts = [site.url(path) for path in ("/old.xml", "/away.xml", "/round.xml", "/broken.xml")]
-    fetcher = Fetcher("textmill/test", private_addresses=True)
-    reported: dict[str, str] = {}
-    delay_of = lambda url: None if "/no/" in url else 0  # noqa: E731
-    found = list(read_sitemaps(starts, fetcher, delay_of, report=reported.__setitem__))
-    fetcher.close()
+    site.routes["/nowhere.xml"] = answer(status=302, headers={"Location": "mailto:x@y.z"})
+    starts = [site.url(f"/{name}.xml") for name in ("old", "away", "round", "broken", "nowhere", "gone")]
+    outcomes: list[SitemapOutcome] = []
+    found = list(read_sitemaps(starts, ask, report=outcomes.append))
     assert [entry.url for entry in found] == [site.url("/a")]
-    assert reported == {site.url("/broken.xml"): "status 500"}
-    assert [hit.path for hit in site.log] == ["/old.xml", "/new.xml", "/away.xml", "/round.xml", "/broken.xml"]
+    assert [outcome._replace(url=outcome.url.rpartition("/")[2]) for outcome in outcomes] == [
+        ("old.xml", "read", ""),
+        ("away.xml", "left out", "robots.txt"),
+        ("round.xml", "damaged", "redirects in a circle"),
+        ("broken.xml", "unanswered", "status 500"),
+        ("nowhere.xml", "damaged", "redirect to nowhere"),
+        ("gone.xml", "missing", "status 404"),
+    ]
+    asked = ["/old.xml", "/new.xml", "/away.xml", "/round.xml", "/broken.xml", "/nowhere.xml", "/gone.xml"]
+    assert [hit.path for hit in site.log] == asked
     assert "/broken.xml: status 500" in caplog.text
 
 
-def test_an_endless_index_ends(site, answer):
+def test_where_no_sitemap_answers_the_rest_is_not_asked_for(site, answer, ask):
+    site.fallback = lambda path: answer(status=503)
+    outcomes: list[SitemapOutcome] = []
+    assert list(read_sitemaps([site.url(f"/{n}.xml") for n in range(9)], ask, report=outcomes.append)) == []
+    assert [outcome.kind for outcome in outcomes] == ["unanswered"] * 4
+    assert outcomes[-1].reason == "not asked for, nor 5 more: others gave no answer"
+    assert len(site.log) == 3
+
+
+def test_an_endless_index_ends(site, answer, ask):
     site.fallback = lambda path: answer(
         f"<sitemapindex {NS}><sitemap><loc>{site.url(path + '1')}</loc></sitemap></sitemapindex>"
     )
-    fetcher = Fetcher("textmill/test", private_addresses=True)
-    assert list(read_sitemaps([site.url("/")], fetcher, lambda url: 0, max_files=5)) == []
-    fetcher.close()
+    assert list(read_sitemaps([site.url("/")], ask, max_files=5)) == []
     assert len(site.log) == 5
