@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -479,6 +480,7 @@ class TopWord:
 # Language identification guesses on less text than this.
 _LANGUAGE_MIN_CHARACTERS = 200
 _LANGUAGE_CHARACTERS = 2_000
+_DETECTING = threading.Lock()  # the model keeps what it adds up
 
 
 @dataclass(frozen=True)
@@ -505,7 +507,8 @@ def detect_language(text: str) -> tuple[str | None, float]:
     labels, model = _language_model()
     # Only letters count: digits and punctuation lower the score, and tables and code are full of them.
     utf8 = np.frombuffer(text[:_LANGUAGE_CHARACTERS].encode("utf-8", "replace"), np.uint8)
-    label, score = classify(model, utf8, letters())
+    with _DETECTING:
+        label, score = classify(model, utf8, letters())
     return (labels[label], min(score, 1.0)) if label >= 0 else (None, 0.0)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-
-import regex
 
 # The most frequent words that hold sentences together, without those that menus are made of ("about", "my", "more").
 _BY_LANGUAGE = {
@@ -190,7 +189,8 @@ _NOTICES = (
     r"|content)"
     r"|your own (?:text|content)",
 )
-NOTICES = regex.compile("|".join(_NOTICES), regex.MULTILINE)
+# They begin where a word does, which is looked at first: the search takes a twentieth of the time.
+NOTICES = re.compile(rf"(?<![a-z])(?:{'|'.join(_NOTICES)})", re.MULTILINE)
 
 # Of what notices speak: a text with few of these words has no need to be searched for their sentences.
 NOTICE_WORDS = _words(

@@ -4,8 +4,9 @@ arXiv:1612.03651).
 A text's vector is the mean of the vectors of its words that the model knows and of the n-grams of all its words'
 characters, `<` and `>` around each word; a binary tree of logistic decisions over that vector leads to the label
 (hierarchical softmax). The labels are those of the fasttext library, the scores equal but for rounding. It takes a
-seventh of the library's time: the library makes a string of every n-gram, looks it up, and puts together its vector
-from a code book; here vectors are made once, and an n-gram is a hash that grows by a byte at a time.
+small part of the library's time: the library makes a string of every n-gram, looks it up, and puts together its vector
+from a code book; here vectors are made once, an n-gram is a hash that grows by a byte at a time, and the sums of words
+are kept.
 
 Plain Python: the library's `predict`, of `reference.letters`.
 """
@@ -18,13 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textmill.kernels.jit import inlined, kernel
+from scraping.corpus.kernels.words import word_hash
+from textmill.kernels.jit import address, inlined, kernel
 
 MAGIC, VERSION, HIERARCHICAL_SOFTMAX = 793712314, 12, 1
 EOS = b"</s>"  # ends every text
 FNV_BASIS, FNV_PRIME = 2166136261, 16777619
 OPEN, CLOSE = 60, 62  # "<" and ">"
 LEFT, RIGHT = 0, 1
+SUM_BITS = 15
 
 
 class Vocabulary(NamedTuple):
@@ -41,14 +44,26 @@ class Vocabulary(NamedTuple):
     present: np.ndarray  # uint8[buckets / 8]: which of these are not -1, which fits the second-level cache
 
 
+class Sums(NamedTuple):
+    """The vectors of words that were met, summed: of all with the same slot the last one.
+
+    A text of a thousand characters has a hundred words, most of which were met before.
+    """
+
+    keys: np.ndarray  # uint64[power of two], a hash of the word; 0 for none
+    counts: np.ndarray  # int64[], how many vectors
+    vectors: np.ndarray  # float32[:, dimensions]
+
+
 class Model(NamedTuple):
-    """A model as the kernel sees it."""
+    """A model as the kernel sees it. One thread at a time may use it, since it keeps sums."""
 
     vocabulary: Vocabulary
     vectors: np.ndarray  # float32[rows, dimensions]
     output: np.ndarray  # float32[labels, dimensions]: of the inner nodes of the tree; the last one is not used
     children: np.ndarray  # int32[2 * labels - 1, 2]: left and right of each node, -1 for leaves, which come first
     sizes: tuple[int, int, int]  # shortest and longest n-gram; row of the end of a text, or -1
+    sums: Sums
 
 
 def fnv(word):
@@ -136,7 +151,10 @@ def load(path: Path):
     )
     sizes = (shortest, longest, names.index(EOS) if EOS in names else -1)
     tree = _tree([count for _, count, _ in entries[words:]])
-    model = Model(vocabulary, np.ascontiguousarray(vectors), np.ascontiguousarray(output), tree, sizes)
+    met = 1 << SUM_BITS
+    dimensions = vectors.shape[1]
+    sums = Sums(np.zeros(met, np.uint64), np.zeros(met, np.int64), np.zeros((met, dimensions), np.float32))
+    model = Model(vocabulary, np.ascontiguousarray(vectors), np.ascontiguousarray(output), tree, sizes, sums)
     return [name.decode().removeprefix("__label__") for name, _, _ in entries[words:]], model
 
 
@@ -274,6 +292,8 @@ def classify(model, utf8, is_letter):
     size = len(utf8)
     word = np.empty(size + 2, np.uint8)
     word[0] = OPEN
+    first = address(word)
+    keys, counts, sums = model.sums
     end = 1
     count = 0
     i = 0
@@ -292,7 +312,14 @@ def classify(model, utf8, is_letter):
         i += length
         if end > 1 and (i == size or not is_letter[code]):
             word[end] = CLOSE
-            count += _add_word(model, word, end + 1, hidden)
+            key = word_hash(first, 1, end, size + 2) | np.uint64(1)
+            slot = np.int64(key >> np.uint64(64 - SUM_BITS))
+            if keys[slot] != key:
+                keys[slot] = key
+                sums[slot] = 0
+                counts[slot] = _add_word(model, word, end + 1, sums[slot])
+            _add_row(hidden, sums, slot)
+            count += counts[slot]
             end = 1
     end_of_text = model.sizes[2]
     if end_of_text >= 0:
