@@ -23,6 +23,7 @@ from modeling.device import choose
 from modeling.networks.transformer import GPT
 from modeling.training.objectives import CausalLM
 from modeling.training.optim import optimizers
+from modeling.training.windows import TrainWindows
 from tokenization.arrays import TokenArrays
 
 SHAPES = ((16, 256), (12, 1024), (64, 256))
@@ -35,7 +36,7 @@ def run(quick: bool) -> list[Row]:
         train = TokenArrays(data.tokens, "train")
         rows = []
         for batch, context in SHAPES:
-            objective = CausalLM(train, train, context, 0, context)
+            objective = CausalLM(TrainWindows(train, context, 1, 0), train, context, context)
             make = partial(objective.train_batch, batch=batch, batch_rows=range(batch))
             peers = partial(get_batch, path=data.nanogpt / "train.bin", batch=batch, context=context)
             pairs = [(rate(make, batch * context), rate(peers, batch * context)) for _ in range(5)]
@@ -69,7 +70,9 @@ def waiting(train: TokenArrays, quick: bool) -> Row:
     config, compute = PretrainConfig(), choose()
     model = GPT(config.model, train.vocab_size).to(compute.device)
     chosen = optimizers(model, config.optimizer, compute.dtype)
-    objective = CausalLM(train, train, config.model.context, 0, config.model.context)
+    objective = CausalLM(
+        TrainWindows(train, config.model.context, 1, 0), train, config.model.context, config.model.context
+    )
     waits, steps = [], []
     for step in range(4 if quick else 12):
         start = time.perf_counter()

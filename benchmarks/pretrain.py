@@ -37,6 +37,7 @@ from modeling.device import training_environment
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import CausalLM
 from modeling.training.process import command
+from modeling.training.windows import TrainWindows
 from tokenization.arrays import TokenArrays
 
 EVALUATION_TOKENS = 131_072
@@ -236,5 +237,7 @@ def peer_model(folder: Path) -> nn.Module:
 def validation_loss(loss: Callable[..., Tensor], tokens: Path, horizon: Horizon) -> float:
     """Nats a token on fixed windows, in fp32. `loss` is called with ids, targets and None, for all positions."""
     validation = TokenArrays(tokens, "validation")
-    objective = CausalLM(validation, validation, horizon.context, 0, EVALUATION_TOKENS)
+    objective = CausalLM(
+        TrainWindows(validation, horizon.context, 1, 0), validation, horizon.context, EVALUATION_TOKENS
+    )
     return objective.evaluate(loss, Ranks(), torch.device("cpu"), 16)["validation_loss"]

@@ -23,6 +23,7 @@ from modeling.training.pretrain import pretrain, recipe
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from modeling.training.watching import TIMING
+from modeling.training.windows import TrainWindows
 from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
 
@@ -65,7 +66,9 @@ def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
     """A trainer as the stage makes it, before its first step."""
     torch.manual_seed(0)
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
-    objective = CausalLM(train, validation, config.model.context, 0, config.evaluate_tokens)
+    objective = CausalLM(
+        TrainWindows(train, config.model.context, 1, 0), validation, config.model.context, config.evaluate_tokens
+    )
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
     run = TrainingRun(checkpoint_config.build_model(), objective, checkpoint_config, config, out)
     return Trainer(run, choose(), Ranks(), quiet)

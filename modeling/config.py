@@ -148,12 +148,27 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+class SourceConfig(Section):
+    """How much of the training order is from one source."""
+
+    weight: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Share of the tokens, in relation to the weights of the others"
+    )
+    max_tokens: int | None = Field(None, ge=0, description="At most so many tokens, those that are repeated included")
+    repeat: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="At most so many epochs: how often each of its tokens is seen"
+    )
+
+
 class RunConfig(Section):
     """What pretraining and fine-tuning have in common."""
 
     steps: int = Field(300, gt=0, description="Optimizer steps")
     batch: int = Field(16, gt=0, description="Windows a step, over all devices")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Decides initial weights, data order, and dropout")
+    mixture: dict[str, SourceConfig] = Field(
+        {}, description="Weight, max_tokens and repeat of sources and collections by name; empty: all as they come"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Optimizer")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning-rate schedule")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights, used for the result")
@@ -187,6 +202,17 @@ class RunConfig(Section):
     def active_layers(self, step: int) -> int | None:
         """How many layers this step (0-based) trains; None for all of them."""
         return None
+
+    @model_validator(mode="after")
+    def _weights_all_or_none(self) -> RunConfig:
+        weights = {name: source.weight for name, source in self.mixture.items()}
+        if any(weight is not None for weight in weights.values()):
+            for name, weight in weights.items():
+                if weight is None:
+                    raise ValueError(f"mixture.{name} has no weight but others have: give each one, 0 leaves it out")
+            if not any(weights.values()):
+                raise ValueError("every weight of the mixture is 0: give at least one source more")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:

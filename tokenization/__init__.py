@@ -16,6 +16,7 @@ Tokenizers:
 
 Token arrays:
 - `arrays.py`: their format, and how they are read.
+- `sources.py`: the tokens of one source among them.
 - `pretokenize.py`: a corpus to token arrays.
 - `sentence_pairs.py`: a corpus to token arrays of sentences, in pairs.
 - `shard_writer.py`: what these two share: shards are written whole, and finished ones are kept.

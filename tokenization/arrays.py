@@ -3,6 +3,8 @@
 - `train-00000.bin`: token ids, little-endian uint16 or uint32 (`meta["dtype"]`); every document ends with the
   end-of-text token.
 - `train-00000.idx`: uint64, for every document the position in the file just after its last token.
+- `train-00000.src`: uint16, for every document the number of its source among the sorted names of the file's sources;
+  only where the corpus knows sources.
 - `meta.json`: dtype, vocab_size, eot_id, and for every split its tokens, documents, UTF-8 bytes and files.
 - `token_bytes.npy`: for every token id how many bytes of text it stands for (0 for special tokens); it turns a loss in
   nats per token into bits per byte.
@@ -12,7 +14,8 @@ from __future__ import annotations
 
 import json
 import mmap
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,12 @@ from textmill.files import atomic_write
 from tokenization.kernels.gather import gather, permute
 
 __all__ = [
-    "META", "TOKEN_BYTES", "MappedFile", "TokenArrays", "TokenFile", "shuffled", "token_dtype", "write_meta",
+    "META", "SOURCES_DTYPE", "TOKEN_BYTES", "MappedFile", "TokenArrays", "TokenFile", "shuffled", "token_dtype",
+    "write_meta",
 ]  # fmt: skip
 
 META = "meta.json"
+SOURCES_DTYPE = np.dtype("<u2")
 TOKEN_BYTES = "token_bytes.npy"
 RESIDENT_BYTES = 256 << 20  # mapped pages touched before they are handed back to the kernel's page cache
 
@@ -51,6 +56,7 @@ class TokenFile:
         documents: number of documents, or of sentences where the arrays hold pairs of sentences.
         bytes: of UTF-8 that the tokens stand for.
         sha256: of the `.bin`.
+        sources: `documents` and `tokens` of each source; empty where the corpus does not know any.
     """
 
     name: str
@@ -58,6 +64,11 @@ class TokenFile:
     documents: int
     bytes: int
     sha256: str
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def listed(self) -> dict[str, Any]:
+        """Its entry in `meta.json`."""
+        return {name: value for name, value in asdict(self).items() if name != "sources" or value}
 
 
 def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: int, eot_id: int) -> None:
@@ -72,7 +83,7 @@ def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: in
                 "tokens": sum(file.tokens for file in files),
                 "documents": sum(file.documents for file in files),
                 "bytes": sum(file.bytes for file in files),
-                "files": [asdict(file) for file in files],
+                "files": [file.listed() for file in files],
             }
             for split, files in splits.items()
         },
@@ -251,6 +262,43 @@ class TokenArrays:
         """int64 [documents]: the position in the split just after each document's last token."""
         ends = [e.read(0, e.length).astype(np.int64) + s for e, s in zip(self._ends, self._token_starts, strict=False)]
         return np.concatenate(ends) if ends else np.empty(0, np.int64)
+
+    @property
+    def knows_sources(self) -> bool:
+        """Whether the arrays say which source each document is from."""
+        return all(file.get("sources") or not file["documents"] for file in self.meta["splits"][self.split]["files"])
+
+    def source_tokens(self) -> dict[str, int]:
+        """How many tokens each source has, by name.
+
+        Raises:
+            UserError: the arrays do not know their documents' sources.
+        """
+        self._check_sources()
+        counts: Counter[str] = Counter()
+        for file in self.meta["splits"][self.split]["files"]:
+            counts.update({name: found["tokens"] for name, found in file.get("sources", {}).items()})
+        return dict(sorted(counts.items()))
+
+    def _check_sources(self) -> None:
+        if not self.knows_sources:
+            raise UserError(f"{self.path} does not say which source a document is from; run pretokenize again")
+
+    def document_sources(self) -> tuple[list[str], np.ndarray]:
+        """The names of all sources, sorted, and the number among them of each document's: int64 [documents].
+
+        Raises:
+            UserError: the arrays do not know their documents' sources.
+        """
+        self._check_sources()
+        files = self.meta["splits"][self.split]["files"]
+        names = sorted({name for file in files for name in file.get("sources", ())})
+        numbers = [np.empty(0, np.int64)]
+        for file in files:
+            mapped = MappedFile((self.path / file["name"]).with_suffix(".src"), SOURCES_DTYPE, file["documents"])
+            known = np.array([names.index(name) for name in sorted(file.get("sources", ()))], np.int64)
+            numbers.append(known[mapped.read(0, mapped.length)])
+        return names, np.concatenate(numbers)
 
     @property
     def token_bytes(self) -> np.ndarray:

@@ -7,6 +7,7 @@ same.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,7 @@ def _encode_shard(shard: Path, *, writer: ShardWriter, threads: int, report: Rep
     slices = (part for batch in read_shard(shard) for part in batch.slices(SLICE_BYTES))
     with ThreadPoolExecutor(threads) as pool:
         file = writer.write(shard, map_in_order(pool.submit, encode, slices, ahead=2 * threads), report)
+    file = writer.write_sources(shard, file)
     writer.finish(shard, file)
     return file
 
@@ -85,5 +87,15 @@ def _stats(files: dict[str, list[TokenFile]], tokenizer: Tokenizer) -> dict[str,
             "documents": documents,
             "files": len(written),
             "tokens": tokens,
+            "sources": _by_source(written),
         }
     return stats
+
+
+def _by_source(files: list[TokenFile]) -> dict[str, dict[str, int]]:
+    """Documents and tokens of each source."""
+    sums: dict[str, Counter[str]] = {}
+    for file in files:
+        for name, counts in file.sources.items():
+            sums.setdefault(name, Counter()).update(counts)
+    return {name: dict(counts) for name, counts in sums.items()}

@@ -12,19 +12,20 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from textmill.errors import UserError
 from textmill.files import atomic_path, fsync, remove_temporary
 from textmill.mapping import Executor
 from textmill.progress import Progress
-from tokenization.arrays import TokenFile
+from tokenization.arrays import SOURCES_DTYPE, TokenFile
 from tokenization.formats import load_tokenizer, tokenizer_files
-from tokenization.text import count_documents, shards
+from tokenization.text import count_documents, read_sources, shards
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["EncodeShard", "EncodedBatch", "EncodingInputs", "ReportShard", "ShardWriter", "encode_shards"]
@@ -114,6 +115,30 @@ class ShardWriter:
                 text_bytes += batch.text_bytes
                 report(documents, tokens)
         return TokenFile(f"{shard.stem}.bin", tokens, sequences, text_bytes, digest.hexdigest())
+
+    def write_sources(self, shard: Path, file: TokenFile) -> TokenFile:
+        """Write `<shard>.src` for a shard whose other files are written; `file` with the counts of each source. Nothing
+        is written of a shard that does not know sources.
+
+        Raises:
+            UserError: the shard has more sources than are told apart.
+        """
+        found = read_sources(shard)
+        if found is None:
+            return file
+        names, numbers = found
+        if len(names) > np.iinfo(SOURCES_DTYPE).max:
+            raise UserError(f"{shard} has {len(names):,} sources; {np.iinfo(SOURCES_DTYPE).max:,} can be told apart")
+        with atomic_path(self.path(shard, "src"), durable=False) as unfinished:
+            unfinished.write_bytes(numbers.astype(SOURCES_DTYPE).tobytes())
+        sizes = np.diff(np.fromfile(self.path(shard, "idx"), "<u8").astype(np.int64), prepend=0)
+        documents = np.bincount(numbers, minlength=len(names)).tolist()
+        tokens = np.bincount(numbers, sizes, minlength=len(names)).astype(np.int64).tolist()
+        counts = {
+            name: {"documents": count, "tokens": size}
+            for name, count, size in zip(names, documents, tokens, strict=True)
+        }
+        return replace(file, sources=counts)
 
     def finish(self, shard: Path, file: TokenFile) -> None:
         """Bring the files of a shard to the disk, then note that it is finished."""

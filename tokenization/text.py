@@ -15,7 +15,7 @@ from textmill.errors import UserError, first_line
 
 __all__ = [
     "BATCH_BYTES", "Documents", "batches", "count_documents", "documents_of", "from_arrow", "read_any", "read_shard",
-    "shards",
+    "read_sources", "shards",
 ]  # fmt: skip
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
@@ -136,6 +136,24 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
                 yield from_arrow(array)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{shard} is damaged after row {row}: {first_line(error)}") from error
+
+
+def read_sources(shard: Path) -> tuple[list[str], np.ndarray] | None:
+    """The names of the sources in a Parquet shard, sorted, and the number among them of each document's: int64
+    [documents]; None if the shard has no column `source`.
+
+    Raises:
+        UserError: the shard cannot be read.
+    """
+    with _open_parquet(shard) as file:
+        if "source" not in file.schema_arrow.names:
+            return None
+        column = file.read(columns=["source"], use_threads=False)["source"].cast(pa.string()).fill_null("")
+    encoded = column.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    order = sorted(range(len(names)), key=names.__getitem__)
+    places = np.argsort(np.array(order, np.int64))
+    return [names[place] for place in order], places[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def count_documents(shard: Path) -> int:

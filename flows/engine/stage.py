@@ -204,6 +204,14 @@ class Stage(ABC, Generic[Config]):
             UserError: it is not, and what to do about it.
         """
 
+    def foresee(self, config: Config, inputs: Inputs) -> str:
+        """What can be said of a build before it, of inputs that are all there, in a few words; empty for nothing.
+
+        Raises:
+            UserError: these inputs do not give what the configuration asks for.
+        """
+        return ""
+
     def optional(self, config: Config) -> bool:
         """Whether the pipeline leaves this stage out when `check_available` fails."""
         return False

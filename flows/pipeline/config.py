@@ -6,6 +6,7 @@ a file are relative to it, paths in overrides to the working directory, as those
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
@@ -125,14 +126,21 @@ class PipelineConfig(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _sources_have_names_of_their_own(self) -> PipelineConfig:
-        """A document's `source` says which site or collection it is from."""
-        names = [source.name for source in self.scrape.load()] if self.ingest else []
+        """A document's `source` says which site or collection it is from, and a mixture names these."""
+        mixtures = {"pretrain": self.pretrain.mixture, "finetune": self.finetune.mixture if self.finetune else {}}
+        if not self.ingest and not any(mixtures.values()):
+            return self
+        names = [source.name for source in self.scrape.load()]
         for collection in self.ingest:
             if collection.name in names:
                 raise ValueError(
                     f"two sources of documents are called {collection.name}: give the collection another `name`"
                 )
             names.append(collection.name)
+        for stage, mixture in mixtures.items():
+            _check_mixture(f"{stage}.mixture", mixture, names)
+        if self.pairs is not None and mixtures["finetune"]:
+            raise ValueError("finetune.mixture: pairs of sentences are not mixed by source; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -141,6 +149,21 @@ class PipelineConfig(BaseModel, extra="forbid"):
         if self.finetune is not None and "optimizer" not in self.finetune.model_fields_set:
             self.finetune.optimizer = self.pretrain.optimizer.model_copy()
         return self
+
+
+def _check_mixture(place: str, mixture: Mapping[str, SourceConfig], names: list[str]) -> None:
+    """
+    Raises:
+        ValueError: it names a source that is not declared, or has weights for some sources only.
+    """
+    for name in mixture:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names)) or 'none'}"
+            raise ValueError(f"{place}.{name}: no source or collection has this name; {meant}")
+    missing = sorted(set(names) - mixture.keys())
+    if missing and any(source.weight is not None for source in mixture.values()):
+        raise ValueError(f"{place}: {missing[0]} has no weight but others have: give it one, 0 leaves it out")
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:

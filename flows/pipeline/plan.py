@@ -109,7 +109,8 @@ class Planner:
                 "this run build what is missing (--build-missing, or the switch of that name in the run form)"
             )
         interrupted = self.store.workdir(stage.name, assessment.fingerprint).exists()
-        reason = f"{assessment.reason}; continues an interrupted build" if interrupted else assessment.reason
+        said = (assessment.reason, "continues an interrupted build" * interrupted, stage.foresee(config, inputs))
+        reason = "; ".join(filter(None, said))
         return Step(stage.name, title, "build", reason, fingerprint=assessment.fingerprint)
 
 
@@ -117,7 +118,8 @@ def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Ste
     """What `run` would do now, stage by stage.
 
     Raises:
-        UserError: an input from outside is missing, or a stage is to run alone on what was never built.
+        UserError: an input from outside is missing, a stage is to run alone on what was never built, or what there is
+            does not give what a stage asks for.
     """
     planner = Planner(config, selection)
     chain(config, planner)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.engine.page import Bars, Block, Picture, Sample
 from flows.engine.stage import Job, Stage
+from flows.stages.mixture import sources_table
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig
 
@@ -49,6 +50,7 @@ class Finetune(Stage[FinetuneConfig]):
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
+        yield from sources_table(artifact)
         yield Sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
         for number, candidates in enumerate(stats["sample_candidates"], start=1):
             guesses = {repr(token): 100 * prob for token, prob in candidates}

@@ -21,7 +21,7 @@ class Pretokenize(Stage[PretokenizeConfig]):
 
     name = "pretokenize"
     noun = "tokens"
-    version = 1
+    version = 2
     inputs = ("corpus", "tokenizer")
 
     def build(self, job: Job[PretokenizeConfig]) -> None:
@@ -50,10 +50,15 @@ class Pretokenize(Stage[PretokenizeConfig]):
         columns = ("documents", "tokens", "bytes", "bytes_per_token")
         rows = [(split, *(artifact.stats[split][column] for column in columns)) for split in SPLITS]
         yield Table(("split", *(column.replace("_", " ") for column in columns)), rows)
+        sources = artifact.stats["train"]["sources"]
+        yield Table(
+            ("source", "documents to train on", "tokens"),
+            [(name, counts["documents"], counts["tokens"]) for name, counts in sorted(sources.items())],
+        )
 
 
 def count_tokens(file: Path) -> int | None:
-    """Tokens of a `.bin`, documents of an `.idx`."""
+    """Tokens of a `.bin`, documents of an `.idx` or a `.src`."""
     import numpy as np
 
     match file.suffix:
@@ -62,6 +67,8 @@ def count_tokens(file: Path) -> int | None:
             return file.stat().st_size // np.dtype(dtype).itemsize
         case ".idx":
             return file.stat().st_size // 8
+        case ".src":
+            return file.stat().st_size // 2
         case _:
             return count_rows(file)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.engine.page import Block, Picture, Sample
-from flows.engine.stage import Job, Stage
+from flows.engine.stage import Inputs, Job, Stage
+from flows.stages.mixture import foreseen, sources_table
 from flows.store.local import Artifact
 from modeling.config import PretrainConfig
 
@@ -27,6 +28,10 @@ class Pretrain(Stage[PretrainConfig]):
         from flows.engine.training import train
 
         train(job, origin="tokenizer")
+
+    def foresee(self, config: PretrainConfig, inputs: Inputs) -> str:
+        tokens = inputs["tokens"]
+        return foreseen(tokens, config, config.model.context) if isinstance(tokens, Artifact) else ""
 
     def label(self, config: PretrainConfig) -> str:
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"
@@ -48,6 +53,7 @@ class Pretrain(Stage[PretrainConfig]):
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
+        yield from sources_table(artifact)
         for step, text in _samples(artifact).items():
             yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)
         yield Sample("It writes", stats["sample_prompt"] + stats["sample"])

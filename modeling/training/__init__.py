@@ -4,6 +4,7 @@ Read in this order:
 
     pretrain, finetune  the two tasks, from their inputs to `stats.json`
     objectives          what is predicted, in which windows, and how well: causal and masked language modeling
+    windows             the order of the windows: of all tokens, or of a mixture of sources
     sentence_pairs      the same for pairs of sentences
     trainer             the loop
     state               what a run is, and what changes as it goes on

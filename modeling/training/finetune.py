@@ -19,7 +19,7 @@ from modeling.inference.generate import cropped, fill, load
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
-from modeling.training.pretrain import recipe, token_counts
+from modeling.training.pretrain import recipe, sources_of, token_counts
 from modeling.training.saving import is_finished
 from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
@@ -68,6 +68,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     checkpoint_config = CheckpointConfig(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
     on_pairs = isinstance(objective, SentencePairLM)
+    if on_pairs and config.mixture:
+        raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
     with ranks(compute.device) as group:
         model = SentencePairModel(origin.model, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
         model.load_state_dict(model.state_dict() | base.state_dict())
@@ -85,6 +87,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 "steps": config.steps,
                 "tokens_seen": config.steps * run.tokens_per_step,
                 **{name: value for name, value in metrics.items() if name != "step"},
+                **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
                 "most_frequent_token": tokenizer.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
                 **sample(out, config.sample_blank),

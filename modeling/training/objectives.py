@@ -18,15 +18,13 @@ from torch import Tensor
 
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
-from textmill.errors import UserError
-from tokenization.arrays import TokenArrays, shuffled
+from modeling.training.windows import MixedWindows, TrainWindows, training_windows, validation_windows
+from tokenization.arrays import TokenArrays
 
 __all__ = [
-    "Batch", "CausalLM", "MaskRates", "MaskedLM", "Masking", "Objective", "TrainWindows", "evaluation_rows",
-    "generator_at", "to_device", "validation_windows",
+    "Batch", "CausalLM", "MaskRates", "MaskedLM", "Masking", "Objective", "evaluation_rows", "generator_at",
+    "to_device",
 ]  # fmt: skip
-
-WINDOWS_AHEAD = 4096  # windows whose start positions are computed at once
 
 
 class Batch(NamedTuple):
@@ -85,68 +83,6 @@ class Objective(Protocol):
         """
 
 
-class TrainWindows:
-    """Windows tile the corpus from an offset that changes each epoch, in an order shuffled each epoch.
-
-    Args:
-        tokens: the training split.
-        length: tokens from one window to the next.
-        extra: tokens that a window has beyond `length`: the last target of a causal model.
-        seed: decides offsets and orders.
-    """
-
-    def __init__(self, tokens: TokenArrays, length: int, extra: int, seed: int):
-        self.tokens, self.length, self.extra, self.seed = tokens, length, extra, seed
-        if len(tokens) < length + extra:
-            raise too_few_tokens(tokens, length + extra)
-        self.count = max(1, (len(tokens) - extra - (length - 1)) // length)
-        self._numbers, self._starts = range(0), np.empty(0, np.int64)  # an order worked out ahead: cheaper by the lot
-
-    def read(self, first: int, batch_rows: range) -> np.ndarray:
-        """Windows number first + row, int64 [len(batch_rows), length + extra]."""
-        start, stop = first + batch_rows.start, first + batch_rows.stop
-        if not self._numbers.start <= start <= stop <= self._numbers.stop:
-            end_of_epoch = (start // self.count + 1) * self.count
-            self._numbers = range(start, max(stop, min(start + WINDOWS_AHEAD, end_of_epoch)))
-            self._starts = self.starts(np.arange(self._numbers.start, self._numbers.stop, dtype=np.int64))
-        begin = self._numbers.start
-        return self.tokens.windows(self._starts[start - begin : stop - begin], self.length + self.extra)
-
-    def starts(self, numbers: np.ndarray) -> np.ndarray:
-        """Where the windows of these numbers begin, int64 like them: a pure function of number and seed."""
-        epochs, places = np.divmod(numbers, self.count)
-        starts = np.empty_like(numbers)
-        room = min(self.length - 1, len(self.tokens) - self.extra - self.count * self.length)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            offset = int(np.random.SeedSequence([self.seed, int(epoch)]).generate_state(1)[0]) % (room + 1)
-            starts[chosen] = shuffled(places[chosen], self.count, self.seed, int(epoch)) * self.length + offset
-        return starts
-
-
-def validation_windows(tokens: TokenArrays, length: int, extra: int, budget: int) -> Tensor:
-    """Fixed windows, int64 [windows, length + extra], of about `budget` tokens together.
-
-    They are spread evenly over the validation split and never overlap in what they predict.
-
-    Raises:
-        UserError: the split has not enough tokens for one.
-    """
-    available = (len(tokens) - extra) // length
-    if available < 1:
-        raise too_few_tokens(tokens, length + extra)
-    count = max(1, min(available, budget // length))
-    starts = np.arange(count, dtype=np.int64) * available // count * length
-    return torch.from_numpy(tokens.windows(starts, length + extra))
-
-
-def too_few_tokens(tokens: TokenArrays, needed: int) -> UserError:
-    return UserError(
-        f"a window needs {needed} tokens but the {tokens.split} split has {len(tokens)}; lower model.context or give "
-        "more text"
-    )
-
-
 def evaluation_rows(count: int, ranks: Ranks, batch: int) -> Iterator[tuple[Tensor, int]]:
     """This rank's rows of each batch out of `count` rows, as (row numbers int64 [B], weight).
 
@@ -162,9 +98,10 @@ def evaluation_rows(count: int, ranks: Ranks, batch: int) -> Iterator[tuple[Tens
 class CausalLM:
     """Predict every next token."""
 
-    def __init__(self, train: TokenArrays, validation: TokenArrays, context: int, seed: int, evaluate_tokens: int):
+    def __init__(self, train: TrainWindows | MixedWindows, validation: TokenArrays, context: int, evaluate_tokens: int):
+        """`train` has windows of `context` tokens, and one more."""
         self.length = context
-        self.train = TrainWindows(train, context, 1, seed)
+        self.train = train
         self.validation = validation_windows(validation, context, 1, evaluate_tokens)
         self.token_bytes = torch.from_numpy(validation.token_bytes.astype(np.int64))
 
@@ -254,7 +191,7 @@ class MaskedLM:
     ):  # fmt: skip
         self.config, self.length = config, context
         self.masking = Masking(special_tokens, train.vocab_size, config.shift)
-        self.train = TrainWindows(train, context, 0, config.seed)
+        self.train = training_windows(train, config, context, 0)
         windows = validation_windows(validation, context, 0, config.evaluate_tokens)
         fixed = torch.Generator().manual_seed(0)
         self.validation_batch = self.masked(windows, MaskRates(config.evaluate_mask_rate), fixed)

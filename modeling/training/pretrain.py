@@ -14,17 +14,18 @@ from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import local_rank, ranks
-from modeling.training.objectives import CausalLM
+from modeling.training.objectives import CausalLM, MaskedLM
 from modeling.training.saving import is_finished
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
+from modeling.training.windows import sources_seen, training_windows
 from textmill.errors import UserError
 from textmill.progress import Progress
 from textmill.settings import output_settings
 from tokenization.arrays import TokenArrays
 from tokenization.formats import load_tokenizer, save_tokenizer
 
-__all__ = ["entropy", "pretrain", "recipe", "token_counts"]
+__all__ = ["entropy", "pretrain", "recipe", "sources_of", "token_counts"]
 
 COUNT_CHUNK = 1 << 22
 
@@ -44,8 +45,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         progress: is told steps and metrics.
 
     Raises:
-        UserError: the data is shorter than a window, the vocabularies differ, the batch does not divide over the ranks,
-            a loss is not finite, or a step does not fit into memory.
+        UserError: the data is shorter than a window, the mixture allows fewer tokens than the run asks for, the
+            vocabularies differ, the batch does not divide over the ranks, a loss is not finite, or a step does not fit
+            into memory.
     """
     if is_finished(out):
         return
@@ -57,7 +59,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
             f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {tokenizer.vocab_size}; "
             "pretokenize with this tokenizer"
         )
-    objective = CausalLM(train, validation, config.model.context, config.seed, config.evaluate_tokens)
+    windows = training_windows(train, config, config.model.context, 1)
+    objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens)
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
@@ -81,12 +84,19 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
                 "tokens_seen": config.steps * run.tokens_per_step,
                 "validation_loss": metrics["validation_loss"],
                 "bits_per_byte": metrics["bits_per_byte"],
+                **sources_of(train, objective, config),
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
                 "sample": sample(load(out, device="cpu"), config),
             }
             trainer.saver.finish(stats)
         group.barrier()
+
+
+def sources_of(train: TokenArrays, objective: CausalLM | MaskedLM, config: RunConfig) -> dict[str, Any]:
+    """For `stats.json`, what the model was shown of each source, where the tokens know their sources."""
+    seen = sources_seen(train, objective.train, config.steps * config.batch)
+    return {"sources": {name: source._asdict() for name, source in seen.items()}} if seen else {}
 
 
 def recipe(config: RunConfig) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
-from modeling.training.objectives import Batch, CausalLM, MaskedLM, TrainWindows, evaluation_rows, validation_windows
+from modeling.training.objectives import Batch, CausalLM, MaskedLM, evaluation_rows
+from modeling.training.windows import TrainWindows, validation_windows
 from tokenization.arrays import TokenArrays
 
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ def test_the_rows_of_all_ranks_are_the_global_batch(world, step, batch):
 
 def test_inputs_and_targets_are_one_token_apart(tokens):
     arrays = TokenArrays(tokens, "train")
-    batch = CausalLM(arrays, arrays, 16, 0, 64).train_batch(3, 4, range(4))
+    batch = CausalLM(TrainWindows(arrays, 16, 1, 0), arrays, 16, 64).train_batch(3, 4, range(4))
     assert batch.ids.shape == batch.targets.shape == (4, 16)
     assert (batch.ids[:, 1:] == batch.targets[:, :-1]).all()
 
@@ -79,7 +80,7 @@ def test_an_evaluation_counts_every_validation_window_once(world, batch):
 
 def test_bits_per_byte_of_a_uniform_guess(tokens, tokenizer):
     arrays = TokenArrays(tokens, "validation")
-    objective = CausalLM(arrays, arrays, 32, 0, 512)
+    objective = CausalLM(TrainWindows(arrays, 32, 1, 0), arrays, 32, 512)
 
     def uniform(ids, targets, positions=None):
         return torch.tensor(math.log(tokenizer.vocab_size))

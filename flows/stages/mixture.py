@@ -1,0 +1,51 @@
+"""What is said of the sources of a training: what each is going to give, and what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flows.engine.page import Block, Table
+from flows.store.local import Artifact
+from modeling.config import RunConfig
+from modeling.mixture import WindowPlan, allocate
+
+
+def foreseen(tokens: Artifact, config: RunConfig, context: int) -> str:
+    """What each source is going to give to a training on token arrays, in windows of `context` tokens.
+
+    Raises:
+        UserError: the mixture allows fewer tokens than the run asks for.
+    """
+    sources = tokens.stats["train"].get("sources", {})
+    if not config.mixture or not sources:
+        return ""
+    sizes = {name: counts["tokens"] for name, counts in sources.items()}
+    plan = WindowPlan(context, 1, config.steps * config.batch)
+    told = []
+    for name, windows in allocate(sizes, config.mixture, plan).items():
+        seen = windows * context
+        told.append(f"{name} {seen:,} tokens ({windows / plan.windows:.1%}, {seen / sizes[name]:.2f} epochs)")
+    return ", ".join(told)
+
+
+def sources_table(artifact: Artifact) -> Iterator[Block]:
+    """What a training was shown of each source, and what its settings ask for."""
+    sources, mixture = artifact.stats.get("sources", {}), artifact.manifest.settings.get("mixture", {})
+    nothing = {"tokens": 0, "seen": 0, "share": 0.0, "epochs": 0.0}  # of a source that was left out, or has no document
+    if sources:
+        yield Table(
+            ("source", "its tokens", "tokens seen", "share", "epochs", "asked for"),
+            [
+                (
+                    name, seen["tokens"], seen["seen"], f"{seen['share']:.1%}", f"{seen['epochs']:.2f}",
+                    _asked(mixture.get(name, {})),
+                )
+                for name, seen in sorted((dict.fromkeys(mixture, nothing) | sources).items())
+            ],
+        )  # fmt: skip
+
+
+def _asked(source: dict[str, Any]) -> str:
+    asked = (f"{key} {value:,}".removesuffix(".0") for key, value in source.items() if value is not None)
+    return ", ".join(asked) or "as it comes"

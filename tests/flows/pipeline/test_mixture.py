@@ -1,0 +1,123 @@
+"""A mixture in a pipeline: mistakes are found in the file, and what a run would see is in its plan and on its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.engine.materialize import materialize
+from flows.engine.page import Table
+from flows.engine.stage import Context, Job, Stage
+from flows.pipeline.chain import chain
+from flows.pipeline.config import load_config, parse_overrides
+from flows.pipeline.plan import plan
+from flows.pipeline.selection import Selection
+from flows.stages.mixture import sources_table
+from flows.store.open import open_store
+from modeling.config import PretrainConfig
+from textmill.errors import UserError
+
+ALL = {"python-docs": {"weight": 1}, "stories": {"weight": 2}, "letters": {"weight": 3}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a configuration with a site and two collections."""
+
+    def write(**sections) -> Path:
+        (tmp_path / "a.txt").write_text("A text.")
+        collections = [{"path": "a.txt", "name": "stories"}, {"path": "a.txt", "name": "letters"}]
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump({"scrape": {"sources": ["python-docs"]}, "ingest": collections, **sections}))
+        return path
+
+    return write
+
+
+def test_sites_and_collections_are_mixed_by_their_names(write):
+    config = load_config(write(pretrain={"mixture": ALL}), parse_overrides(["pretrain.mixture.stories.weight=5"]))
+    assert {name: source.weight for name, source in config.pretrain.mixture.items()} == {
+        "python-docs": 1, "stories": 5, "letters": 3,
+    }  # fmt: skip
+    assert load_config(write()).pretrain.mixture == {}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"pretrain": {"mixture": {**ALL, "storys": {"weight": 1}}}},
+         r"pretrain.mixture.storys: no source or collection has this name; did you mean stories\?"),
+        ({"pretrain": {"mixture": {"xyz": {"repeat": 2}}}}, "there are letters, python-docs, stories"),
+        ({"finetune": {"mixture": {"stories": {"weight": 1}}}},
+         "finetune.mixture: letters has no weight but others have: give it one, 0 leaves it out"),
+        ({"pretrain": {"mixture": {"stories": {"wieght": 1}}}},
+         r"mine.yaml:\d+: pretrain.mixture.stories.wieght: unknown key"),
+        ({"finetune": {"mixture": {"stories": {"repeat": 1}}}, "pairs": {}},
+         "finetune.mixture: pairs of sentences are not mixed by source; leave it out"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_mixture_is_one_line(write, sections, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config(write(**sections))
+    assert "\n" not in str(error.value)
+
+
+def test_a_plan_says_what_each_source_gives_and_refuses_what_cannot_be_had(write, monkeypatch, tmp_path):
+    """Until the token arrays, stages are replaced by ones that only leave counts."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {"stories": 10_001, "letters": 30_001, "python-docs": 60_001}
+    sources = {name: {"documents": 1, "tokens": tokens} for name, tokens in sizes.items()}
+
+    def build(self: Stage, job: Job) -> None:
+        stats = {"train": {"sources": sources, "tokens": 1, "bytes_per_token": 1}, "validation": {"tokens": 1}}
+        (job.out / "stats.json").write_text(json.dumps(stats))
+
+    def visit(stage, settings, /, **inputs):
+        if stage.name in ("pretrain", "finetune", "report", "pairs"):
+            return None
+        with monkeypatch.context() as patched:
+            patched.setattr(type(stage), "build", build)
+            patched.setattr(type(stage), "incomplete", lambda self, out: "")
+            patched.setattr(type(stage), "expired", lambda self, config, artifact: None)
+            return materialize(stage, settings, inputs, Context(store)).artifact
+
+    path = write(store="store", pretrain={"mixture": ALL, "steps": 60, "batch": 10, "model": {"context": 10}})
+    config = load_config(path)
+    store = open_store(config.store)
+    chain(config, visit)
+    monkeypatch.setattr("flows.stages.scrape.Scrape.expired", lambda self, config, artifact: None)
+    [*_, step] = plan(config, Selection(until="pretrain"))
+    assert step.stage == "pretrain" and step.reason == (
+        "not built yet; letters 3,000 tokens (50.0%, 0.10 epochs), python-docs 1,000 tokens (16.7%, 0.02 epochs), "
+        "stories 2,000 tokens (33.3%, 0.20 epochs)"
+    )
+    limited = [f"pretrain.mixture.{name}.repeat=0.05" for name in ALL]
+    with pytest.raises(UserError, match=r"the run asks for 6,000 tokens but the mixture has 4,\d{3}: lower steps or"):
+        plan(load_config(path, parse_overrides(limited)), Selection(until="pretrain"))
+
+
+def test_a_page_shows_what_was_seen_of_each_source_and_what_was_asked_for(tmp_path):
+    class Shown(Stage[PretrainConfig]):
+        name, version = "shown", 1
+
+        def build(self, job: Job[PretrainConfig]) -> None:
+            seen = {"tokens": 1_000, "seen": 3_200, "epochs": 3.2, "share": 0.8}
+            rest = {"tokens": 5_000, "seen": 800, "epochs": 0.16, "share": 0.2}
+            (job.out / "stats.json").write_text(json.dumps({"sources": {"stories": seen, "letters": rest}}))
+
+        def headline(self, stats: dict) -> str:
+            return ""
+
+    mixture = {"stories": {"weight": 4, "repeat": 4}, "letters": {"weight": 1}, "away": {"weight": 1}}
+    settings = PretrainConfig.model_validate({"mixture": mixture})
+    artifact = materialize(Shown(), settings, {}, Context(open_store(str(tmp_path / "store")))).artifact
+    [table] = sources_table(artifact)
+    assert isinstance(table, Table) and table.head[0] == "source"
+    assert [tuple(row) for row in table.rows] == [
+        ("away", 0, 0, "0.0%", "0.00", "weight 1"),
+        ("letters", 5_000, 800, "20.0%", "0.16", "weight 1"),
+        ("stories", 1_000, 3_200, "80.0%", "3.20", "weight 4, repeat 4"),
+    ]
