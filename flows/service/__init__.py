@@ -12,6 +12,7 @@
     limits        slots that all machines of a server share
     deploying     work pool, limits, automations and deployments on a server
     programs      Prefect's own programs beside us, their ends and their logs
+    collector     garbage collection that never stops a server
     embedded      the server of a run for which none is named
     server        `textmill up`: server, deployments, worker
     database      the server's database, looked at before it starts

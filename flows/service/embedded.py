@@ -26,6 +26,7 @@ from flows.service.programs import answers, log_path, start_program, wait_until_
 from textmill.errors import UserError
 
 COMMAND = [
+    "flows.service.collector",
     "uvicorn", "--app-dir", str(Path(prefect.__file__).parents[1]), "--factory", "prefect.server.api.server:create_app",
     "--host", "127.0.0.1", "--log-level", "error", "--lifespan", "on",
 ]  # fmt: skip

@@ -181,7 +181,7 @@ def _server(host: str, port: int, database: str, echo: Echo) -> Iterator[Program
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
         "PREFECT_API_DATABASE_CONNECTION_URL": database,
     }
-    command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+    command = ["flows.service.collector", "prefect", "server", "start", "--host", host, "--port", str(port)]
     say = _now_and_then(echo)
     started = time.monotonic()
 

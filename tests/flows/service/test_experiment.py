@@ -157,3 +157,17 @@ def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_conf
     assert yaml.safe_load(config.read_text())["finetune"] is None
     assert load_config(config).finetune is None
     assert all(run.request.config.finetune is None for run in runs_of(load("architecture"), config, {}, 1))
+
+
+WHOLE_SITE = {"vocabulary": {"scrape": {"max_pages": 250}}}  # fewer pages do not hold 8,192 tokens
+
+
+@pytest.mark.slow
+def test_every_experiment_runs_as_deployed(start_service):
+    """In a service of its own, because what they build is what other tests of a service expect to build."""
+    with start_service() as service:
+        for name in NAMES:
+            run = service.start(f"experiment/{name}", WHOLE_SITE.get(name))
+            service.wait(run, "Completed", seconds=600)
+        compared = [artifact for artifact in service.store.artifacts() if artifact.manifest.stage == "comparison"]
+        assert sorted(artifact.stats["experiment"] for artifact in compared) == sorted(NAMES)
