@@ -170,4 +170,4 @@ def test_every_experiment_runs_as_deployed(start_service):
             run = service.start(f"experiment/{name}", WHOLE_SITE.get(name))
             service.wait(run, "Completed", seconds=600)
         compared = [artifact for artifact in service.store.artifacts() if artifact.manifest.stage == "comparison"]
-        assert sorted(artifact.stats["experiment"] for artifact in compared) == sorted(NAMES)
+        assert sorted(artifact.stats["claim"] for artifact in compared) == sorted(load(name).claim for name in NAMES)
