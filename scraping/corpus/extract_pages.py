@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,12 +116,12 @@ class _Extraction:
 
     def documents(self, extractors: Mapping[str, Extractor], report: Callable[[int], None]) -> Iterator[dict[str, Any]]:
         """The rows of all documents, in the order of their pages, but for those that are read once more, at the end."""
-        again = set()
+        again: set[tuple[str, str]] = set()
         for number, page in enumerate(self._pages(extractors)):
             report(number)
             failed = isinstance(page.answer, Failure) and page.answer.reason in _TOO_MUCH
             if failed and not isinstance(page.extractor, MainExtractor | RecordsExtractor):
-                again.add(page.url)
+                again.add((page.source, page.url))
             else:
                 yield from self._rows(page)
         if again:  # pages that are too much for a model may still have a container
@@ -133,14 +133,14 @@ class _Extraction:
             for page in self._pages(containers, only=again):
                 yield from self._rows(page)
 
-    def _pages(self, extractors: Mapping[str, Extractor], only: set[str] | None = None) -> Iterator[_Page]:
-        """The pages of the shard with what came of them."""
+    def _pages(self, extractors: Mapping[str, Extractor], only: Set[tuple[str, str]] | None = None) -> Iterator[_Page]:
+        """The pages of the shard, or only those of these sources and URLs, with what came of them."""
         refused: deque[_Page] = deque()
         waiting: deque[_Page] = deque()
 
         def calls() -> Iterator[Call]:
             for row in read_rows([self._shard], _COLUMNS):
-                if only is not None and row["url"] not in only:
+                if only is not None and (row["source"], row["url"]) not in only:
                     continue
                 body = row["body"] or b""
                 extractor = _extractor_of(row["source"], extractors)

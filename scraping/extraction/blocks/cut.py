@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-# Marks of inline markup in `Block.marked`; control characters do not occur in the text of a page.
+# Marks of inline markup in `Block.marked`; the cutter takes these control characters out of a page's own text.
 CODE, STRONG, EMPHASIS = "\x01", "\x02", "\x03"
 _LINE = "\x1e"
 _MARKS = {
     "code": CODE, "kbd": CODE, "samp": CODE, "tt": CODE, "strong": STRONG, "b": STRONG, "em": EMPHASIS, "i": EMPHASIS,
 }  # fmt: skip
 UNMARKED = str.maketrans("", "", CODE + STRONG + EMPHASIS)
+_TAKEN = re.compile(f"[{CODE}{STRONG}{EMPHASIS}{_LINE}]")  # a page may spell them as references, `&#2;`
 _EMPTY_MARKS = re.compile(f"([{CODE}{STRONG}{EMPHASIS}])(\\s*)\\1")
 
 BLOCK_TAGS = frozenset([
@@ -27,6 +29,9 @@ BLOCK_TAGS = frozenset([
     "h6", "header", "hgroup", "hr", "label", "legend", "li", "main", "menu", "nav", "noframes", "noscript", "ol",
     "optgroup", "option", "p", "pre", "search", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead",
     "tr", "ul",
+    # of RSS and Atom, which servers call HTML
+    "channel", "description", "entry", "feed", "guid", "item", "pubdate", "published", "rss", "subtitle", "title",
+    "updated",
 ])  # fmt: skip
 _LINE_TAGS = BLOCK_TAGS - {"table", "tbody", "thead", "tfoot", "td", "th"}  # that are lines of preformatted text
 _SKIPPED = frozenset([
@@ -35,7 +40,10 @@ _SKIPPED = frozenset([
 ])  # fmt: skip
 _NAMES = ("class", "id", "role", "itemprop", "aria-label", "data-testid")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-_PRE_STYLE = re.compile(r"white-space\s*:\s*(?:pre|break-spaces)(?!-line)", re.I)
+_WHITE_SPACE = re.compile(r"white-space\s*:\s*([a-z-]+)", re.I)
+_KEEPS_LINES = ("pre", "pre-wrap", "pre-line", "break-spaces")
+_KEEPS_SPACES = ("pre", "pre-wrap", "break-spaces")
+_INDENTED = re.compile(r"^[^\S\n]{2}|^\t", re.M)
 
 # What renders line numbers, and tables whose rows are the lines of a program
 _LINE_NUMBERS = re.compile(
@@ -47,6 +55,13 @@ _CODE_TABLE = re.compile(
     r"js-file-line-container|hljs-ln|lntable|code-?table|source-?code)\b",
     re.I,
 )
+# Those of them that nothing else is called; of the others, the cells have to say it
+_ONLY_CODE_TABLE = re.compile(
+    r"\b(?:highlighttable|codehilite(?:table)?|rouge-(?:line-)?table|syntaxhighlighter|js-file-line-container|hljs-ln|"
+    r"lntable)\b",
+    re.I,
+)
+_CODE_CELL = re.compile(r"(?<![\w-])(?:(?:blob-|rouge-|hljs-ln-)?code|(?:code-?)?line)(?![\w-])", re.I)
 _CODE_LINE = re.compile(r"\b(?:line|code-?line|cl|view-line|ec-line|token-line)\b", re.I)
 _NUMBER = re.compile(r"[\s\d.:|]*\Z")
 # What mathematics libraries draw beside the TeX that they were given
@@ -107,6 +122,15 @@ def cut(tree: LexborHTMLParser, without: Container[int] = (), lines: Container[i
     return Page(cutter.blocks, cutter.elements)
 
 
+class _Open(NamedTuple):
+    """An element whose end is still to come."""
+
+    number: int
+    is_block: bool
+    mark: str
+    white_space: str  # of CSS, its own or inherited, if a style says so
+
+
 class _Cutter:
     """Collects text until an element ends the line."""
 
@@ -123,7 +147,7 @@ class _Cutter:
     def walk(self, body: LexborNode) -> None:
         """Visit the tree below `body` in document order."""
         elements = self.elements
-        above: list[tuple[int, bool, str]] = []  # the open elements: number, whether it is a block, mark
+        above: list[_Open] = []
         node: LexborNode | None = body
         container, in_link = 0, 0
         while node is not None:
@@ -132,7 +156,10 @@ class _Cutter:
             if tag == "-text":
                 text = node.text_content or ""
                 if text:
-                    self._add(text, above[-1][0], container, bool(in_link))
+                    text = _TAKEN.sub("", text)
+                    if above[-1].white_space in _KEEPS_LINES:
+                        text = text.replace("\n", _LINE)
+                    self._add(text, above[-1].number, container, bool(in_link))
             elif tag in ("br", "wbr"):
                 self._pieces.append(_LINE if tag == "br" else "")
             elif tag not in _SKIPPED and not tag.startswith("-") and node.mem_id not in self._without:
@@ -140,19 +167,18 @@ class _Cutter:
                 names = " ".join(filter(None, map(given.get, _NAMES))) if given else ""
                 if tag == "math" or (names and _DRAWN_MATH.search(names)):
                     if tag == "math" and (tex := _tex(node)):
-                        self._add(tex, above[-1][0], container, False)
+                        self._add(tex, above[-1].number, container, False)
                 else:
                     is_block = tag in BLOCK_TAGS or node.mem_id in self._lines
                     if is_block:
                         self._flush()
-                    number = self._open(node, tag, names, above[-1][0] if above else -1)
-                    style = given.get("style") or ""
-                    preformatted = (
+                    number = self._open(node, tag, names, above[-1].number if above else -1)
+                    white_space = _white_space(given.get("style"), above[-1].white_space if above else "")
+                    if (
                         tag == "pre"
-                        or (style and _PRE_STYLE.search(style))
-                        or (tag == "table" and _CODE_TABLE.search(names))
-                    ) and (tag != "table" or _is_code_table(node))
-                    if preformatted:
+                        or (tag == "table" and _is_code_table(node, names))
+                        or (is_block and white_space in _KEEPS_SPACES and _is_laid_out(node, white_space))
+                    ):
                         self._add_preformatted(node, number)
                         elements.end[number] = len(self.blocks)
                     else:
@@ -172,17 +198,17 @@ class _Cutter:
                             if is_block:
                                 container = self._block_above(above)
                         else:
-                            above.append((number, is_block, mark))
+                            above.append(_Open(number, is_block, mark, white_space))
             elif tag == "script" and (node.attributes.get("type") or "").startswith("math/tex"):
                 self._add(
                     _delimited(node.text(), "mode=display" in (node.attributes["type"] or "")),
-                    above[-1][0],
+                    above[-1].number,
                     container,
                     False,
                 )
             if below is None:
                 while above and (below := node.next) is None:
-                    number, is_block, mark = above.pop()
+                    number, is_block, mark, _ = above.pop()
                     self._close(number, is_block, mark)
                     if elements.tags[number] == "a":
                         in_link -= 1
@@ -197,8 +223,8 @@ class _Cutter:
         self._flush()
 
     @staticmethod
-    def _block_above(above: list[tuple[int, bool, str]]) -> int:
-        return next((number for number, is_block, _ in reversed(above) if is_block), 0)
+    def _block_above(above: list[_Open]) -> int:
+        return next((element.number for element in reversed(above) if element.is_block), 0)
 
     def _open(self, node: LexborNode, tag: str, names: str, parent: int) -> int:
         elements, given = self.elements, node.attributes
@@ -270,7 +296,7 @@ class _Cutter:
 
     def _add_preformatted(self, node: LexborNode, number: int) -> None:
         self._flush()
-        text = preformatted_text(node)
+        text = preformatted_text(node, self._without)
         if text:
             link_chars = sum(len(link.text()) for link in node.css("a")) if "<a" in (node.html or "") else 0
             self.blocks.append(Block(text, text, number, number, min(link_chars, len(text)), 0, True))
@@ -294,12 +320,25 @@ def _integer(text: str | None) -> int | None:
 # --- preformatted text ------------------------------------------------------------------------------------------------
 
 
-def preformatted_text(node: LexborNode) -> str:
+def _white_space(style: str | None, inherited: str) -> str:
+    found = _WHITE_SPACE.search(style) if style else None
+    return found[1].lower() if found and found[1].lower() != "inherit" else inherited
+
+
+def _is_laid_out(node: LexborNode, white_space: str) -> bool:
+    """Whether an element whose style keeps its white space is one preformatted text. Around others that begin lines it
+    is not, and where lines may be wrapped, it is prose unless some are indented."""
+    if any(inner.tag in BLOCK_TAGS for inner in islice(node.traverse(), 1, None)):
+        return False
+    return white_space == "pre" or bool(_INDENTED.search(node.text()))
+
+
+def preformatted_text(node: LexborNode, without: Container[int] = ()) -> str:
     """The lines of preformatted text: as they stand, broken where `<br>` and block elements break them, without line
-    numbers beside them."""
+    numbers beside them and without the elements whose `mem_id` is in `without`."""
     pieces: list[str] = []
-    _collect_lines(node, pieces)
-    text = "".join(pieces).replace("\r\n", "\n").replace("\r", "\n").expandtabs(4)
+    _collect_lines(node, without, pieces)
+    text = _TAKEN.sub("", "".join(pieces)).replace("\r\n", "\n").replace("\r", "\n").expandtabs(4)
     lines = [line.rstrip() for line in text.split("\n")]
     while lines and not lines[0]:
         lines.pop(0)
@@ -308,7 +347,7 @@ def preformatted_text(node: LexborNode) -> str:
     return "\n".join(lines)
 
 
-def _collect_lines(top: LexborNode, pieces: list[str]) -> None:
+def _collect_lines(top: LexborNode, without: Container[int], pieces: list[str]) -> None:
     """Append the text below `top`; at the edges of what is a line of its own, a line ends unless it has ended."""
     open_lines = [False]
     node = top.child
@@ -319,7 +358,7 @@ def _collect_lines(top: LexborNode, pieces: list[str]) -> None:
             pieces.append(node.text_content or "")
         elif tag == "br":
             pieces.append("\n")
-        elif tag not in _SKIPPED and not tag.startswith("-"):
+        elif tag not in _SKIPPED and not tag.startswith("-") and node.mem_id not in without:
             given = node.attributes
             names = " ".join(filter(None, (given.get("class"), given.get("id"))))
             numbers = ("data-line-number" in given and not node.text().strip()) or (
@@ -329,6 +368,8 @@ def _collect_lines(top: LexborNode, pieces: list[str]) -> None:
                 is_line = tag in _LINE_TAGS
                 if is_line or (tag in ("span", "code") and names and _CODE_LINE.search(names)):
                     _end_line(pieces)
+                elif tag in ("td", "th") and pieces and not pieces[-1][-1:].isspace():
+                    pieces.append(" ")
                 below = node.child
                 if below is not None:
                     open_lines.append(is_line)
@@ -350,14 +391,21 @@ def _end_line(pieces: list[str]) -> None:
         pieces.append("\n")
 
 
-def _is_code_table(table: LexborNode) -> bool:
+def _is_code_table(table: LexborNode, names: str) -> bool:
     """Whether the rows of a table are numbered lines of a program, or hold such lines whole."""
-    rows = table.css("tr")
-    if not rows or table.css_first("table table, p, ul, h1, h2, h3") is not None:
+    if not _CODE_TABLE.search(names) or table.css_first("table table, p, ul, h1, h2, h3") is not None:
         return False
-    first_cells = [cell for row in rows[:50] if (cell := row.css_first("td")) is not None]
-    numbered = sum(bool(_NUMBER.match(cell.text())) for cell in first_cells)
-    return bool(first_cells) and numbered >= 0.8 * len(first_cells)
+    rows = [cells for row in table.css("tr")[:50] if (cells := row.css("td"))]
+    lines = 0
+    for *numbers, code in rows:
+        is_code = _ONLY_CODE_TABLE.search(names) or _is_code_cell(code)
+        lines += bool(numbers and is_code and all(_NUMBER.match(cell.text()) for cell in numbers))
+    return bool(rows) and lines >= 0.8 * len(rows)
+
+
+def _is_code_cell(cell: LexborNode) -> bool:
+    named = _CODE_CELL.search(cell.attributes.get("class") or "")
+    return named is not None or cell.css_first("pre, code") is not None
 
 
 # --- mathematics ------------------------------------------------------------------------------------------------------

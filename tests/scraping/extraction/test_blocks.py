@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -146,6 +147,85 @@ LINES = "def f(x):\n    if x:\n        return 1"
 )
 def test_code_keeps_its_lines_and_indentation(code, extractor):
     assert LINES in text_of(article(f"<p>The function that the harbour master uses every day:</p>{code}"), extractor)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "<div style='white-space: pre-wrap'>def f(x):\n    if x:\n        return 1</div>",
+        "<p style='white-space:pre'>def f(x):\n    if x:\n        return 1</p>",
+        "<table class=highlight>"
+        + "".join(
+            f"<tr><td class=blob-num>{n}</td><td class=blob-code>{line}</td></tr>"
+            for n, line in enumerate(LINES.split("\n"))
+        )
+        + "</table>",
+    ],
+)
+def test_what_is_laid_out_as_code_is_code(code):
+    assert laid_out(code, "markdown") == f"```\n{LINES}\n```"
+
+
+@pytest.mark.parametrize("table_class", ["table row-highlight", "ranking highlight", "source-code", "blob"])
+@pytest.mark.parametrize("style", ["", "white-space: pre-wrap", "white-space: pre"])
+def test_the_cells_of_a_table_are_parted(table_class, style):
+    rows = "<tr><td>1</td><td>Alice</td><td>17</td></tr><tr><td>2</td><td>Bob</td><td>14</td></tr>"
+    assert laid_out(f"<table class='{table_class}' style='{style}'>{rows}</table>") == "1 Alice 17\n2 Bob 14"
+    assert laid_out(f"<pre><table>{rows}</table></pre>") == "1 Alice 17\n2 Bob 14"
+
+
+def test_a_table_of_numbers_and_words_is_not_code():
+    rows = "<tr><td>200</td><td>OK</td></tr><tr><td>404</td><td>Not found</td></tr>"
+    lines = "| 200 | OK |\n| --- | --- |\n| 404 | Not found |"
+    assert laid_out(f"<table class='table code-table'>{rows}</table>", "markdown") == lines
+
+
+def test_a_style_that_keeps_white_space_keeps_the_structure():
+    style = "style='white-space: pre-wrap'"
+    html = f"<body {style}><nav>Menu</nav><main><h2>Ports</h2><p>One\ntwo\n\nthree</p></main><footer>Imprint</footer>"
+    page = cut(LexborHTMLParser(html))
+    assert [block.text for block in page.blocks] == ["Menu", "Ports", "One\ntwo", "three", "Imprint"]
+    assert not any(block.preformatted for block in page.blocks)
+    assert laid_out(f"<p>Text <span {style}>in one</span> line.</p>") == "Text in one line."
+    assert laid_out(f"<div {style}>a\nb<p style='white-space: normal'>c\nd</p></div>") == "a\nb\n\nc d"
+
+
+@pytest.mark.parametrize("around", ["<div style='white-space:pre-wrap'>{}</div>", "<pre>{}</pre>"])
+def test_what_is_removed_is_removed_from_preformatted_text(around):
+    content = "<nav>Menu</nav><p>A line.</p><div hidden>HIDDEN</div><p class=ad>AD</p><p>  Another.</p>"
+    text = text_of(article(around.format(content)), MainExtractor(remove=[".ad"]))
+    assert "A line." in text and "Another." in text
+    assert not any(word in text for word in ("Menu", "HIDDEN", "AD"))
+
+
+def test_pages_cannot_spell_the_marks_of_the_layout():
+    paragraph = "<p>a &#2;b c &#30; d &#x1; e &#3;f <b>g</b></p><pre>h&#30;i</pre>"
+    assert laid_out(paragraph, "markdown") == "a b c d e f **g**\n\n```\nhi\n```"
+    formula = "<p><math alttext='x &#2;+ y'></math></p><table><tr><td>&#1;k<td>l&#1;</table>"
+    assert laid_out(formula, "markdown") == "$x + y$\n\n| k | l |\n| --- | --- |"
+
+
+def test_feeds_that_are_served_as_html():
+    item = "<item><title>Knots</title><description>Learn the old knots.</description><guid>7</guid></item>"
+    assert laid_out(f"<rss><channel><title>Harbour</title>{item}</channel></rss>").split() == [
+        "Harbour", "Knots", "Learn", "the", "old", "knots.", "7"
+    ]  # fmt: skip
+
+
+def test_stress_around_a_paragraph_leaves_no_space():
+    assert laid_out("See <b><p>one</p></b>", "markdown") == "See\n\none"
+
+
+def test_a_paragraph_of_many_parts_takes_linear_time():
+    def seconds(parts):
+        tree = LexborHTMLParser("<p>" + ("knots " * 16 + "<br><br>") * parts)
+        start = time.process_time()
+        assert len(cut(tree).blocks) == parts
+        return time.process_time() - start
+
+    seconds(1_000)
+    # eight times the parts: eight times the seconds, where quadratic time would take 64 times
+    assert min(seconds(16_000) for _ in range(3)) < 25 * min(seconds(2_000) for _ in range(3))
 
 
 def test_a_paragraph_with_code_is_one_line():
