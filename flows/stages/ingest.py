@@ -11,14 +11,14 @@ from flows.engine.page import Bars, Block, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
 from scraping.collections.config import IngestConfig
-from scraping.collections.files import check_contents, ingest_files
+from scraping.collections.files import check_contents, holds_web_archives, ingest_files, listed
 from scraping.collections.names import named_layout
-from scraping.collections.remote import is_path_list, is_remote
+from scraping.collections.remote import is_remote, may_hold_web_archives
 from scraping.collections.skipped import SKIPPED, by_reason
 from scraping.extraction.config import model_digest
 from textmill.addresses import expand, is_resolvable, without_secrets
 
-LISTED = 20  # of what was not read, on the page
+LISTED, LISTED_NAMES = 20, 3  # of what was not read, on the page and in a line
 
 
 class Ingest(Stage[IngestConfig]):
@@ -43,12 +43,15 @@ class Ingest(Stage[IngestConfig]):
         data set. The text of a web archive's pages depends on the model that extracts them."""
         address = expand(config.path)
         if is_remote(address):
-            model = _extraction([address.partition("?")[0]])
-            return {"settings": config, "address": without_secrets(address)} | model
-        files = _files(config)
-        tables = [number for number, file in enumerate(files) if named_layout(file.name) == "csv"]
-        identity = {"settings": config, "files": [store.file_digest(file) for file in files]}
-        return identity | ({"csv": tables} if tables else {}) | _extraction([file.name for file in files])
+            identity = {"settings": config, "address": without_secrets(address)}
+            may_extract = may_hold_web_archives(address)
+        else:
+            files = _files(config)
+            tables = [number for number, file in enumerate(files) if named_layout(file.name) == "csv"]
+            identity = {"settings": config, "files": [store.file_digest(file) for file in files]}
+            identity |= {"csv": tables} if tables else {}
+            may_extract = any(map(holds_web_archives, files))
+        return identity | ({"model": model_digest()} if may_extract else {})
 
     def check_available(self, config: IngestConfig) -> None:
         _files(config)
@@ -71,6 +74,9 @@ class Ingest(Stage[IngestConfig]):
             parts.append(f"{stats['marred']:,} with U+FFFD (lost characters)")
         if stats["skipped"]:
             parts.append(f"{sum(stats['skipped'].values()):,} skipped ({by_reason(stats['skipped'])})")
+        if damaged := stats["damaged"]:
+            names = listed(damaged[:LISTED_NAMES], len(damaged))
+            parts.append(f"damaged files: {names}")
         if stats["unread"]:
             parts.append(f"not read: {by_reason(stats['unread'])}")
         return ", ".join(parts)
@@ -86,12 +92,6 @@ class Ingest(Stage[IngestConfig]):
                 found = [json.loads(line) for line, _ in zip(file, range(LISTED), strict=False)]
             rows = [[item[key] for key in ("file", "place", "reason", "detail")] for item in found]
             yield Table(("file", "place", "not read, because", "detail"), rows)
-
-
-def _extraction(names: list[str]) -> dict[str, str]:
-    """What decides the text of pages, if there are web archives, or lists of such, among files of these names."""
-    holds_pages = any(named_layout(name) == "warc" or is_path_list(name) for name in names)
-    return {"model": model_digest()} if holds_pages else {}
 
 
 def _files(config: IngestConfig) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 import zstandard
 
-from scraping.collections.skipped import Skipped, unread
+from scraping.collections.skipped import Skipped, part_of, unread
 from textmill.errors import Unavailable, first_line
 
 XZ, GZIP, BZIP2, ZSTD = b"\xfd7zXZ\0", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
@@ -183,7 +183,7 @@ def members_of(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, 
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every header
             if archive.lost:
                 archive.lost = False
-                yield Skipped(name, f"after {last}", "damaged", "broken headers")
+                yield part_of(name, f"after {last}", "broken headers")
             last = member.name
             path = PurePosixPath(member.name)
             if member.size > _MEMBER_BYTES:  # not to be skipped: tarfile would read on for hours past the end
@@ -197,4 +197,4 @@ def members_of(name: str, stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, 
             elif content := archive.extractfile(member):
                 yield member, content
         if archive.lost:
-            yield Skipped(name, f"after {last}", "damaged", "broken headers")
+            yield part_of(name, f"after {last}", "broken headers")

@@ -31,8 +31,8 @@ class IngestConfig(BaseModel, extra="forbid"):
         0.01,
         ge=0,
         le=1,
-        description="Largest share of the records that may be unreadable; more is an error. One unreadable place alone "
-        "(a line, a row group, the rest of a file that breaks off) never is",
+        description="Largest share of the records that may be unreadable, and of the files that may be damaged; more "
+        "is an error. One unreadable place alone (a line, a row group, the rest of a file that breaks off) never is",
     )
     workers: int = execution_only(
         default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, description="Threads that read ahead"

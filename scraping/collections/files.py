@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from scraping.collections.config import IngestConfig
 from scraping.collections.names import files_of_one_layout, is_hidden, named_layout
-from scraping.collections.remote import check_reachable, is_remote
+from scraping.collections.remote import check_reachable, is_path_list, is_remote
 from textmill.addresses import expand
 from textmill.errors import UserError
 
@@ -116,6 +116,17 @@ def check_contents(files: Sequence[Path], text_column: str) -> None:
         others = f" (and {len(wrong) - 1:,} more files are not what their names say)" if len(wrong) > 1 else ""
         without = "" if len(wrong) == len(files) else ", or set the path to a glob of the other files"
         raise UserError(f"{first} is {found.seems}, not a text collection{others}: {found.advice}{without}.")
+
+
+def holds_web_archives(file: Path) -> bool:
+    """Whether a file is a web archive, by its bytes, or may have one in it: a tar archive or a list of paths."""
+    from scraping.collections.archives import DECODER_ERRORS
+    from scraping.collections.sniff import NotCollection, layout_of
+
+    try:
+        return is_path_list(file.name) or layout_of(file, file.name) in ("warc", "tar")
+    except (NotCollection, *DECODER_ERRORS):
+        return False
 
 
 def listed(names: Sequence[str], total: int) -> str:

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from scraping.collections.config import IngestConfig
 from scraping.collections.documents import counts_of, read_unit, skipped_of
-from scraping.collections.files import check_contents, local_files
+from scraping.collections.files import check_contents, listed, local_files
 from scraping.collections.layouts import Unit, unit_of, units
 from scraping.collections.names import named_layout
 from scraping.collections.remote import COMMON_CRAWL, fetch_files, fetch_listed, is_path_list, is_remote
@@ -83,7 +83,11 @@ def ingest(config: IngestConfig, out: Path, progress: Progress = quiet, executor
                     journal.record(writer.number, position, documents.counts, tally.recorded())
     tally.finish()
     _check_share(config, documents.counts, tally, out / SKIPPED)
-    stats = {"source": config.name, **documents.counts, "skipped": tally.skipped, "unread": tally.unread}
+    _check_files(config, source.files, tally, out / SKIPPED)
+    stats = {
+        "source": config.name, **documents.counts, "skipped": tally.skipped, "unread": tally.unread,
+        "damaged": sorted(tally.damaged),
+    }  # fmt: skip
     atomic_write(out / "stats.json", json.dumps(stats, indent=1, sort_keys=True, ensure_ascii=False))
     _tidy_up(journal, downloads, spool)
 
@@ -120,8 +124,29 @@ def _check_share(config: IngestConfig, counts: Counter[str], tally: Tally, where
         logger.warning("%s, %s (all are listed in %s)", config.name, line, SKIPPED)
 
 
+def _check_files(config: IngestConfig, files: int, tally: Tally, where: Path) -> None:
+    """Make sure that few files are damaged: as skipped records, each counts for one, whatever is lost with it.
+
+    Raises:
+        UserError: they are too many.
+    """
+    damaged = len(tally.damaged)
+    if damaged > 1 and damaged > config.max_skipped * files:
+        names = listed(sorted(tally.damaged)[:3], damaged)
+        raise UserError(
+            f"{damaged:,} of {files:,} files and inner archives of {config.path} are damaged, and nobody knows how "
+            f"many records are lost with that ({damaged / files:.1%} of the files, more than max_skipped, "
+            f"{config.max_skipped:.1%}: {names}; all are listed in {where}): fetch them again, or set max_skipped to "
+            "go on with what they still hold."
+        )
+
+
 class _Source:
-    """The units of a collection."""
+    """The units of a collection.
+
+    Attributes:
+        files: how many files and inner archives have been looked into so far.
+    """
 
     def __init__(self, files: Iterable[Path | Skipped], others: list[Path], config: IngestConfig, spool: Path) -> None:
         """`files` are to be read, or said not to be; the `others` are local ones that are not read."""
@@ -129,6 +154,7 @@ class _Source:
         here = [*files, *others] if isinstance(files, list) else []
         self._root = Path(os.path.commonpath([file.parent for file in here])) if here else None
         self._archives, self._tables = spool / "archives", spool / "tables"
+        self.files = 0
 
     def read(self, executor: Executor, skip: int) -> Generator[Iterator[pa.Table], None, None]:
         """The tables of each unit (`read_unit`), in order, without those of the first `skip` units."""
@@ -165,8 +191,11 @@ class _Source:
                 yield unit_of([file])
                 continue
             name = self._name(file)
+            self.files += 1
             try:
-                yield from units(file, name, self._config.text_column, self._archives)
+                for unit in units(file, name, self._config.text_column, self._archives):
+                    self.files += unit.spooled is not None
+                    yield unit
             except NotCollection as error:
                 if named_layout(file.name) != "text":
                     if self._root is None:

@@ -28,7 +28,7 @@ from scraping.collections import records
 from scraping.collections.archives import DECODER_ERRORS, complaint, decompressed, members_of, reraise_failure
 from scraping.collections.names import is_data, is_document, is_hidden, named_layout, says_compressed
 from scraping.collections.records import Document, NotUtf8, Record, csv_rows, json_lines, separated_texts, utf8
-from scraping.collections.skipped import Skipped, unread
+from scraping.collections.skipped import Skipped, rest_of, unread
 from scraping.collections.sniff import Layout, NotCollection, layout_of, not_text
 from textmill.errors import UserError
 
@@ -90,7 +90,7 @@ def units(path: Path, name: str, text_column: str, spool: Path) -> Iterator[Unit
             yield Unit(partial(_read_file, name, path, text_column))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        yield unit_of([_rest(name, error)])
+        yield unit_of([rest_of(name, complaint(error))])
 
 
 def unit_of(skipped: list[Skipped]) -> Unit:
@@ -98,15 +98,10 @@ def unit_of(skipped: list[Skipped]) -> Unit:
     return Unit(partial(iter, [Batch([], skipped=skipped)]))
 
 
-def _rest(name: str, error: BaseException) -> Skipped:
-    """What follows damage that a file's structure does not survive: nobody knows how much that is."""
-    return Skipped(name, "", "rest of a damaged file", complaint(error))
-
-
 def _empty(name: str, path: Path) -> Skipped:
     """A file without content; one of a kind that never has so few bytes was not written to its end."""
     is_whole = path.stat().st_size or (named_layout(name) in ("json", "csv", "text") and not says_compressed(name))
-    return unread(name, "", "empty") if is_whole else Skipped(name, "", "damaged", "no bytes")
+    return unread(name, "", "empty") if is_whole else rest_of(name, "no bytes")
 
 
 def _tar_units(name: str, path: Path, text_column: str, spool: Path) -> Iterator[Unit]:
@@ -130,13 +125,15 @@ def _tar_units(name: str, path: Path, text_column: str, spool: Path) -> Iterator
                     yield Unit(partial(iter, [batch]))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        batcher.put(_rest(name, error))
+        batcher.put(rest_of(name, complaint(error)))
     if batch := batcher.cut():
         yield Unit(partial(iter, [batch]))
 
 
 def _member(archive: str, name: str, size: int, content: IO[bytes]) -> Record:
     """A member of an archive that is one document, or why it is not one."""
+    if not is_document(name) and is_data(name):
+        return unread(archive, name, "nested too deep")
     if not is_document(name):
         suffix = PurePosixPath(name).suffix.lower()[:20] or "without a suffix"
         return unread(archive, name, "hidden" if is_hidden(name) else suffix)
@@ -199,7 +196,7 @@ def _read_file(name: str, path: Path, text_column: str) -> Iterator[Batch]:
         batcher.put(Skipped(name, "", "not a text", error.seems))
     except DECODER_ERRORS as error:
         reraise_failure(name, error)
-        batcher.put(_rest(name, error))
+        batcher.put(rest_of(name, complaint(error)))
     if batch := batcher.cut():
         yield batch
 

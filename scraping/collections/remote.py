@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-from scraping.collections.names import files_of_one_layout, is_data, is_hidden
+from scraping.collections.names import files_of_one_layout, is_data, is_hidden, named_layout
 from scraping.collections.skipped import Skipped, beside
 from textmill.errors import Unavailable, UserError, first_line
 from textmill.files import atomic_write
@@ -35,6 +35,16 @@ def is_path_list(name: str) -> bool:
         (True, False)
     """
     return name.endswith((".paths", ".paths.gz"))
+
+
+def may_hold_web_archives(path: str) -> bool:
+    """Whether there may be a web archive at an address: unless its name promises another layout, which holds none.
+
+    Example:
+        >>> may_hold_web_archives("http://a.example/x.jsonl.gz?x=1"), may_hold_web_archives("hf://datasets/a/b")
+        (False, True)
+    """
+    return named_layout(path.partition("?")[0]) not in ("parquet", "json", "csv")
 
 
 def check_reachable(path: str) -> None:

@@ -12,6 +12,7 @@ from scraping.collections.names import named_layout
 from textmill.files import fsync
 
 SKIPPED = "skipped.jsonl"
+_REST, _PART = "rest of a damaged file", "part of a damaged file"
 
 
 class Skipped(NamedTuple):
@@ -35,9 +36,24 @@ class Skipped(NamedTuple):
     def is_loss(self) -> bool:
         return self.records > 0
 
+    @property
+    def is_of_unknown_size(self) -> bool:
+        """Whether nobody knows how many records are lost; `records` is the least then."""
+        return self.reason in (_REST, _PART)
+
     def __str__(self) -> str:
         where = f"{self.file}, {self.place}" if self.place else self.file
         return f"{where}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
+
+
+def rest_of(file: str, detail: str) -> Skipped:
+    """What follows damage that a file's structure does not survive."""
+    return Skipped(file, "", _REST, detail)
+
+
+def part_of(file: str, place: str, detail: str) -> Skipped:
+    """What lies between damage and the place where the file can be read again."""
+    return Skipped(file, place, _PART, detail)
 
 
 def unread(file: str, place: str, reason: str, detail: str = "") -> Skipped:
@@ -62,6 +78,7 @@ class Tally:
     Attributes:
         skipped: records lost, by reason.
         unread: files and members that do not belong to the collection, by reason.
+        damaged: files and inner archives of which an unknown number of records is lost.
         places: how many places the lost records are at: a damaged row group is one.
         first: the first place of all.
     """
@@ -71,6 +88,7 @@ class Tally:
         self._path = path
         self.skipped = Counter[str](state.get("skipped", {}))
         self.unread = Counter[str](state.get("unread", {}))
+        self.damaged: set[str] = set(state.get("damaged", []))
         self.places: int = state.get("places", 0)
         self.first: str = state.get("first", "")
         self._file = path.open("ab")
@@ -80,6 +98,8 @@ class Tally:
         for item in found:
             (self.skipped if item.is_loss else self.unread)[item.reason] += max(1, item.records)
             self.places += item.is_loss
+            if item.is_of_unknown_size:
+                self.damaged.add(item.file)
             self.first = self.first or (str(item) if item.is_loss else "")
             self._file.write(json.dumps(item._asdict(), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
@@ -88,8 +108,8 @@ class Tally:
         self._file.flush()
         fsync(self._path)
         return {
-            "skipped": self.skipped, "unread": self.unread, "places": self.places, "first": self.first,
-            "size": self._path.stat().st_size,
+            "skipped": self.skipped, "unread": self.unread, "damaged": sorted(self.damaged), "places": self.places,
+            "first": self.first, "size": self._path.stat().st_size,
         }  # fmt: skip
 
     def finish(self) -> None:

@@ -58,6 +58,7 @@ _ADVICE = {
     "JSON over several lines": "write one object a line (jq -c . does)",
     "a ZIP archive": "unzip it and set the path to the folder",
     "a compressed Parquet file": "decompress it",
+    "a web archive": "give it a name that ends in .warc or .warc.gz",
 }
 _OTHERWISE = "set the path to Parquet, JSON lines, CSV, WARC, tar archives of texts, or plain text in UTF-8"
 
@@ -90,10 +91,12 @@ def layout_of(path: Path, name: str) -> Layout:
         file.seek(0)
         stream = decompressed(file)
         head = _read_on(stream, b"", _TEXT_HEAD_BYTES)
+        promised = named_layout(name)
         if layout := _layout_of_bytes(head, compressed):
+            if layout == "warc" and promised in ("parquet", "json", "csv"):
+                raise NotCollection("a web archive")
             return layout
         head = _read_on(stream, head, _HEAD_BYTES)
-    promised = named_layout(name)
     if not head.strip():
         return "empty"
     if promised == "tar" and not head.strip(b"\0"):

@@ -18,7 +18,7 @@ from fastwarc.warc import ArchiveIterator
 
 from scraping.collections.archives import GZIP, ZSTD, complaint, decompressed, reraise_failure
 from scraping.collections.records import Document, Record, document
-from scraping.collections.skipped import Skipped, unread
+from scraping.collections.skipped import Skipped, part_of, rest_of, unread
 from scraping.extraction.config import AutoExtractor
 from scraping.extraction.sandbox import Call, Failure, Sandbox
 
@@ -80,7 +80,8 @@ def _items(name: str, path: Path) -> Iterator[_Page | Record]:
         file.seek(0)
         seekable = not start.startswith((b"BZh", b"\xfd7zX"))
         stream = file if seekable else decompressed(file)
-        position, known = 0, False
+        position = 0
+        known = False  # whether what follows may still belong to damage that is told
         while True:
             last = position
             try:
@@ -91,10 +92,13 @@ def _items(name: str, path: Path) -> Iterator[_Page | Record]:
                 return
             except OSError as error:
                 reraise_failure(name, error)
-                if not known:
-                    yield Skipped(name, f"after byte {last}", "damaged", complaint(error))
-                known = True  # what follows may still belong to it
-            if not seekable or (position := _next_record(file, last + 1, start.startswith(GZIP))) < 0:
+                damage = complaint(error)
+            position = _next_record(file, last + 1, start.startswith(GZIP)) if seekable else -1
+            if not known:
+                place = f"after byte {last}"
+                yield part_of(name, place, damage) if position >= 0 else rest_of(name, f"{place}: {damage}")
+            known = True
+            if position < 0:
                 return
             file.seek(position)
 
@@ -124,8 +128,8 @@ def _item(name: str, record: Any) -> _Page | Record | None:
     if (size := record.content_length) > _RECORD_BYTES:
         return Skipped(name, place, "too long", f"{url}: {size} bytes")
     block = record.reader.read()
-    if len(block) != size:
-        return Skipped(name, place, "damaged", f"{url}: {len(block)} of {size} bytes")
+    if len(block) != size:  # not even what follows was enough
+        return rest_of(name, f"{place}, {url}: {len(block)} of {size} bytes")
     if not _is_digest(record.headers.get("WARC-Block-Digest", ""), block):
         return Skipped(name, place, "damaged", f"{url}: not what its digest says")
     if kind == "response":

@@ -173,11 +173,12 @@ class _Cutter:
                     if is_block:
                         self._flush()
                     number = self._open(node, tag, names, above[-1].number if above else -1)
-                    white_space = _white_space(given.get("style"), above[-1].white_space if above else "")
+                    inherited = above[-1].white_space if above else ""
+                    white_space = _white_space(given.get("style"), inherited)
                     if (
                         tag == "pre"
                         or (tag == "table" and _is_code_table(node, names))
-                        or (is_block and white_space in _KEEPS_SPACES and _is_laid_out(node, white_space))
+                        or ((is_block or white_space != inherited) and self._is_laid_out(node, white_space))
                     ):
                         self._add_preformatted(node, number)
                         elements.end[number] = len(self.blocks)
@@ -294,6 +295,20 @@ class _Cutter:
         self._begun = False
         self._link_chars = self._links = 0
 
+    def _is_laid_out(self, node: LexborNode, white_space: str) -> bool:
+        """Whether an element with this style is one preformatted text of several lines, some of which may be `div`s in
+        it; around anything else that begins lines it is not. Where lines may be wrapped, it is prose unless some are
+        indented."""
+        if white_space not in _KEEPS_SPACES:
+            return False
+        inner_blocks = (inner for inner in islice(node.traverse(), 1, None) if inner.tag in BLOCK_TAGS)
+        if any(
+            inner.tag != "div" or not (above := inner.parent) or above.mem_id != node.mem_id for inner in inner_blocks
+        ):
+            return False
+        text = preformatted_text(node, self._without)
+        return "\n" in text and (white_space == "pre" or bool(_INDENTED.search(text)))
+
     def _add_preformatted(self, node: LexborNode, number: int) -> None:
         self._flush()
         text = preformatted_text(node, self._without)
@@ -323,14 +338,6 @@ def _integer(text: str | None) -> int | None:
 def _white_space(style: str | None, inherited: str) -> str:
     found = _WHITE_SPACE.search(style) if style else None
     return found[1].lower() if found and found[1].lower() != "inherit" else inherited
-
-
-def _is_laid_out(node: LexborNode, white_space: str) -> bool:
-    """Whether an element whose style keeps its white space is one preformatted text. Around others that begin lines it
-    is not, and where lines may be wrapped, it is prose unless some are indented."""
-    if any(inner.tag in BLOCK_TAGS for inner in islice(node.traverse(), 1, None)):
-        return False
-    return white_space == "pre" or bool(_INDENTED.search(node.text()))
 
 
 def preformatted_text(node: LexborNode, without: Container[int] = ()) -> str:

@@ -148,7 +148,7 @@ def test_documents_are_the_texts_in_order(texts, reference):
     assert {row["source"] for row in rows} == {"openwebtext"}
     assert stats(reference) == {
         "source": "openwebtext", "documents": 300, "characters": sum(map(len, texts)), "empty": 0, "sampled_out": 0,
-        "marred": 0, "skipped": {}, "unread": {},
+        "marred": 0, "skipped": {}, "unread": {}, "damaged": [],
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import tarfile
 
 import pytest
 import zstandard
@@ -114,7 +115,7 @@ def test_a_damaged_record_costs_itself(compress, tmp_path):
     content[starts[6] : starts[6] + 4] = b"\0" * 4
     (tmp_path / "a.warc").write_bytes(content)
     assert [row["text"] for row in run(tmp_path / "a.warc", tmp_path / "out")] == TEXTS[:5] + TEXTS[6:]
-    assert [reason for reason, _ in skipped(tmp_path / "out")] == ["damaged"]
+    assert [reason for reason, _ in skipped(tmp_path / "out")] == ["part of a damaged file"]
 
 
 def test_a_record_that_does_not_match_its_digest_is_damaged(tmp_path):
@@ -129,7 +130,7 @@ def test_an_archive_that_breaks_off_says_so(compress, tmp_path):
     content = archive(map(wet, range(12)), compress)
     (tmp_path / "a.warc.gz").write_bytes(content[:-40])
     assert [row["text"] for row in run(tmp_path / "a.warc.gz", tmp_path / "out")] == TEXTS[:11]
-    assert [reason for reason, _ in skipped(tmp_path / "out")] == ["damaged"]
+    assert [reason for reason, _ in skipped(tmp_path / "out")] == ["rest of a damaged file"]
 
 
 def test_an_error_page_is_no_archive(tmp_path):
@@ -181,17 +182,35 @@ def test_what_is_no_list_of_paths_is_refused(crawl, tmp_path):
 
 
 def test_a_web_archive_is_read_anew_by_another_model(tmp_path, monkeypatch):
-    (tmp_path / "a.warc.gz").write_bytes(archive([page(0)]))
+    content = archive([page(0)])
+    (tmp_path / "a.warc.gz").write_bytes(content)
+    (tmp_path / "pages.txt").write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "a.warc.gz", "a.warc.gz")
+    (tmp_path / "a.jsonl").write_text('{"text": "WARC/1.0"}')
     (tmp_path / "a.txt").write_text(TEXTS[0])
     store = Store(tmp_path / "store")
-    paths = [tmp_path / "a.warc.gz", "http://127.0.0.1:9/wet.paths.gz?x=1", tmp_path / "a.txt"]
+    with_pages = [
+        *(tmp_path / name for name in ("a.warc.gz", "pages.txt", "a.tar")), "http://127.0.0.1:9/wet.paths.gz?x=1",
+        "http://127.0.0.1:9/a.tar.xz", "hf://datasets/owner/name",
+    ]  # fmt: skip
+    others = [tmp_path / "a.txt", tmp_path / "a.jsonl", "http://127.0.0.1:9/a.parquet"]
+    paths = [*with_pages, *others]
+    for path in with_pages[:3]:  # they are read alike
+        assert len(run(path, tmp_path / f"out-{path.name}")) == 1
 
     def identities():
         return [stage.identity(IngestConfig(path=str(path)), store) for path in paths]
 
     before = identities()
     monkeypatch.setattr("flows.stages.ingest.model_digest", lambda: "another")
-    assert [one == other for one, other in zip(before, identities(), strict=True)] == [False, False, True]
+    assert [one == other for one, other in zip(before, identities(), strict=True)] == [path in others for path in paths]
+
+
+def test_a_web_archive_of_another_name_is_refused(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(archive([page(0)]))
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz is a web archive, .*give it a name that ends in \.warc"):
+        run(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("whole", [True, False])

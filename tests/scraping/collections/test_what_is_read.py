@@ -273,7 +273,7 @@ def test_a_broken_header_costs_its_member(tmp_path):
     content[1024 * 2 : 1024 * 2 + 40] = b"\xff" * 40
     (tmp_path / "a.tar").write_bytes(content)
     assert run(tmp_path / "a.tar", tmp_path / "out") == TEXTS[:2] + TEXTS[3:5]
-    assert skipped(tmp_path / "out") == [("a.tar", "after 1.txt", "damaged")]
+    assert skipped(tmp_path / "out") == [("a.tar", "after 1.txt", "part of a damaged file")]
 
 
 def test_members_of_any_suffix_are_read_or_listed(tmp_path):
@@ -377,7 +377,7 @@ def test_an_empty_file_is_listed(tmp_path):
     assert skipped(tmp_path / "out") == [("b.jsonl", "", "empty"), ("c.jsonl.gz", "", "empty")]
     (folder / "d.jsonl.gz").write_bytes(b"")  # as a download leaves it that never began
     run(folder, tmp_path / "damaged")
-    assert skipped(tmp_path / "damaged")[-1] == ("d.jsonl.gz", "", "damaged")
+    assert skipped(tmp_path / "damaged")[-1] == ("d.jsonl.gz", "", "rest of a damaged file")
     for name in ("a.jsonl", "d.jsonl.gz"):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"no document with text .*not read: empty 2"):
@@ -389,6 +389,45 @@ def test_what_is_whole_before_damage_is_kept_to_the_byte(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(members[0] + members[1][:100])
     assert run(tmp_path / "a.jsonl.gz", tmp_path / "out")[:20] == TEXTS[:20]
     assert skipped(tmp_path / "out") == [("a.jsonl.gz", "", "rest of a damaged file")]
+
+
+@pytest.mark.parametrize("broken", [1, 3])
+def test_files_that_break_off_count_as_files(broken, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(10):
+        content = gzip.compress(b"\n".join(LINES) + b" " * number)
+        (folder / f"{number}.jsonl.gz").write_bytes(content[:-30] if number < broken else content)
+    if broken > 1:
+        with pytest.raises(
+            UserError, match=r"3 of 10 files .*\(30\.0% .*: 0\.jsonl\.gz; 1\.jsonl\.gz; 2\.jsonl\.gz; all "
+        ):
+            run(folder, tmp_path / "refused")
+    run(folder, tmp_path / "out", max_skipped=0.3)
+    assert stats(tmp_path / "out")["damaged"] == [f"{number}.jsonl.gz" for number in range(broken)]
+    names = "; ".join(f"{number}.jsonl.gz" for number in range(broken))
+    assert stage.headline(stats(tmp_path / "out")).endswith(f"damaged files: {names}")
+
+
+def test_inner_archives_that_break_off_count_as_files(tmp_path):
+    inner = [(f"{number}.jsonl.gz", gzip.compress(b"\n".join(LINES))) for number in range(9)]
+    inner[:2] = [(name, content[:-30]) for name, content in inner[:2]]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(inner))
+    with pytest.raises(
+        UserError, match=r"2 of 10 files and inner archives .*: a\.tar/0\.jsonl\.gz; a\.tar/1\.jsonl\.gz;"
+    ):
+        run(tmp_path, tmp_path / "out", max_skipped=0.19)
+    run(tmp_path, tmp_path / "allowed", max_skipped=0.2)
+
+
+def test_what_is_nested_too_deep_is_said_to_be(tmp_path):
+    innermost = ("a.jsonl.gz", gzip.compress(b"\n".join(LINES)))
+    inner = tar_bytes([innermost, ("in2.tar.gz", b"not looked into"), ("0.txt", b"A text.")])
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("in.tar", inner)]))
+    assert run(tmp_path, tmp_path / "out") == ["A text."]
+    assert skipped(tmp_path / "out") == [
+        ("a.tar/in.tar", "a.jsonl.gz", "nested too deep"), ("a.tar/in.tar", "in2.tar.gz", "nested too deep")
+    ]  # fmt: skip
 
 
 # --- one bad record costs one record ----------------------------------------------------------------------------------

@@ -73,7 +73,15 @@ def test_tiny_pages_are_read_by_rules():
     assert (document.text, document.extractor) == ("Hello, world.", "body")
 
 
-@pytest.mark.parametrize("html", [b"<div>" * 50_000 + b"Deep " * 100, b"<b>" * 20_000 + b"x " * 300, b""])
+@pytest.mark.parametrize(
+    "html",
+    [
+        b"<div style=white-space:pre>" * 20_000 + b"Deep " * 100,
+        b"<div>" * 50_000 + b"Deep " * 100,
+        b"<b>" * 20_000 + b"x " * 300,
+        b"",
+    ],
+)
 def test_hostile_depth(html):
     documents = extract(html, "http://a/", "text/html", AutoExtractor())
     assert all("Deep" in document.text or "x" in document.text for document in documents)
@@ -154,6 +162,8 @@ def test_code_keeps_its_lines_and_indentation(code, extractor):
     [
         "<div style='white-space: pre-wrap'>def f(x):\n    if x:\n        return 1</div>",
         "<p style='white-space:pre'>def f(x):\n    if x:\n        return 1</p>",
+        "<code style='white-space:pre; display:block'>def f(x):\n    if x:\n        return 1</code>",
+        "<div style='white-space:pre'><div><b>def</b> f(x):</div><div>    if x:</div><div>        return 1</div></div>",
         "<table class=highlight>"
         + "".join(
             f"<tr><td class=blob-num>{n}</td><td class=blob-code>{line}</td></tr>"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from scraping.extraction.blocks.features import BUCKETS
 from scraping.extraction.train import Trainer, make_lexicon, page_f1, read_pages, to_forest
 
 
 def test_whole_trees_predict_what_lightgbm_predicts():
-    lightgbm = pytest.importorskip("lightgbm")
     generator = np.random.default_rng(0)
     features = generator.integers(-300, 1000, (2_000, 6)).astype(np.int16)
     shares = 1 / (1 + np.exp(-(features[:, 0] + np.abs(features[:, 3]) - 500) / 100))
@@ -33,7 +32,6 @@ def test_words_of_right_blocks_speak_for_a_block():
 
 
 def test_a_model_is_learned_from_pages(tmp_path):
-    pytest.importorskip("lightgbm")
     rows = []
     for number in range(40):
         words = [f"word{(number * 7 + place) % 90}" for place in range(25)]
