@@ -119,12 +119,12 @@ def check_contents(files: Sequence[Path], text_column: str) -> None:
 
 
 def holds_web_archives(file: Path) -> bool:
-    """Whether a file is a web archive, by its bytes, or may have one in it: a tar archive or a list of paths."""
+    """Whether a file is a web archive, by its first bytes, or may have one in it: a tar archive or a list of paths."""
     from scraping.collections.archives import DECODER_ERRORS
-    from scraping.collections.sniff import NotCollection, layout_of
+    from scraping.collections.sniff import NotCollection, layout_of_head
 
     try:
-        return is_path_list(file.name) or layout_of(file, file.name) in ("warc", "tar")
+        return is_path_list(file.name) or layout_of_head(file) in ("warc", "tar")
     except (NotCollection, *DECODER_ERRORS):
         return False
 

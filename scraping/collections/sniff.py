@@ -108,6 +108,19 @@ def layout_of(path: Path, name: str) -> Layout:
     return _layout_of_text(head, promised, says_compressed(name) and not compressed)
 
 
+def layout_of_head(path: Path) -> Layout | None:
+    """The layout that a file's first bytes show by themselves, decompressed; None if they may be text.
+
+    Raises:
+        NotCollection: they are of something else.
+        DECODER_ERRORS: they are damaged.
+    """
+    with path.open("rb") as file:
+        compressed = is_compressed(file.read(_TEXT_HEAD_BYTES))
+        file.seek(0)
+        return _layout_of_bytes(_read_on(decompressed(file), b"", _TEXT_HEAD_BYTES), compressed)
+
+
 def _layout_of_bytes(head: bytes, compressed: bool) -> Layout | None:
     """The layout that the first bytes show by themselves; None if they may be text."""
     if head.startswith(b"PAR1"):

@@ -425,11 +425,11 @@ def _tex(math: LexborNode) -> str:
             return _delimited(annotation.text(), math.attributes.get("display") == "block")
     if alternative := math.attributes.get("alttext"):
         return _delimited(alternative, math.attributes.get("display") == "block")
-    return " ".join(math.text(separator=" ").split())
+    return " ".join(_TAKEN.sub("", math.text(separator=" ")).split())
 
 
 def _delimited(tex: str, display: bool) -> str:
-    tex = " ".join(tex.split())
+    tex = " ".join(_TAKEN.sub("", tex).split())
     if tex.startswith(r"{\displaystyle") and tex.endswith("}"):
         tex = tex[len(r"{\displaystyle") : -1].strip()
     return (f"$${tex}$$" if display else f"${tex}$") if tex else ""

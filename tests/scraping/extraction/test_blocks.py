@@ -211,7 +211,7 @@ def test_what_is_removed_is_removed_from_preformatted_text(around):
 def test_pages_cannot_spell_the_marks_of_the_layout():
     paragraph = "<p>a &#2;b c &#30; d &#x1; e &#3;f <b>g</b></p><pre>h&#30;i</pre>"
     assert laid_out(paragraph, "markdown") == "a b c d e f **g**\n\n```\nhi\n```"
-    formula = "<p><math alttext='x &#2;+ y'></math></p><table><tr><td>&#1;k<td>l&#1;</table>"
+    formula = "<p><math alttext='x &#2;+&#2; y&#30;'></math></p><table><tr><td>&#1;k<td>l&#1;</table>"
     assert laid_out(formula, "markdown") == "$x + y$\n\n| k | l |\n| --- | --- |"
 
 
