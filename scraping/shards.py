@@ -38,7 +38,8 @@ PAGES = pa.schema(
         ("status", pa.int32()),
         ("content_type", pa.string()),
         ("sha256", pa.string()),  # hex, of body
-        ("body", pa.binary()),  # as the server sent it, content encoding removed
+        ("body", pa.binary()),  # as the server sent it, content encoding removed; or as a browser rendered it, in UTF-8
+        ("rendered", pa.bool_()),
     ]
 )
 

@@ -1,7 +1,8 @@
 """A snapshot as WARC files (ISO 28500:2017), for replay and for tools that read web archives.
 
 Each page is a `response` with its `request`, each redirect a `response` without a body, and every record a member of
-the gzip file by itself, so that a reader may begin at any. The same snapshot gives the same bytes.
+the gzip file by itself, so that a reader may begin at any. A page that a browser rendered is a `resource`, because no
+server answered with these bytes. The same snapshot gives the same bytes.
 
 A snapshot keeps what a server answered but for most of the headers, and the body without its content encoding. What was
 not kept is not made up: the headers are those that are known, and the `warcinfo` at the head of each file says so.
@@ -31,13 +32,14 @@ from textmill.progress import Progress, quiet
 FILE_BYTES = 1_000_000_000  # after which a file ends: what the standard recommends
 NOTE = (
     "Bodies are as the server sent them, without content encoding. Of the headers of responses Content-Type, ETag and "
-    "Last-Modified were kept; those of requests follow from their URLs."
+    "Last-Modified were kept; those of requests follow from their URLs. A resource is a page as a browser rendered it."
 )
 
 _KINDS = {
     "warcinfo": WarcRecordType.warcinfo,
     "response": WarcRecordType.response,
     "request": WarcRecordType.request,
+    "resource": WarcRecordType.resource,
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # of a snapshot without pages
 
@@ -139,7 +141,7 @@ class Record(NamedTuple):
         """It as a member of a gzip file, with digests of its block and its payload."""
         record = WarcRecord()
         record.init_headers(_KINDS[self.kind], record_urn=self.urn.encode())
-        record.is_http = is_http = self.kind != "warcinfo"
+        record.is_http = is_http = self.kind in ("response", "request")
         for name, value in self.headers.items():
             record.headers[name] = value
         record.set_bytes_content(self.block)
@@ -152,13 +154,15 @@ class Record(NamedTuple):
 
 def _records_of_page(page: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[Record]:
     body = page["body"] or b""
+    about = {"WARC-Target-URI": page["url"], "WARC-Date": _date(fetch["fetched_at"])}
+    if page.get("rendered"):
+        return [Record("resource", {**about, "Content-Type": page["content_type"]}, body)]
     known = {
         "Content-Type": page["content_type"],
         "Content-Length": str(len(body)),
         "ETag": fetch["etag"],
         "Last-Modified": fetch["last_modified"],
     }
-    about = {"WARC-Target-URI": page["url"], "WARC-Date": _date(fetch["fetched_at"])}
     response = Record("response", about, _answer(page["status"], known) + body)
     parts = urlsplit(page["url"])
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

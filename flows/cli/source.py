@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,6 +144,17 @@ def _dropped(text: str) -> str:
     return f"{found.reason} ({found.detail})" if found.reason else ""
 
 
+def _javascript(page: PagePreview) -> Iterator[str]:
+    """What to know of a page that lives by JavaScript."""
+    rendered = page.response is not None and page.response.not_loaded is not None
+    if page.emptiness:
+        advice = "rendered, the page is still empty" if rendered else "try `fetch: browser`"
+        yield f"{page.emptiness}; {advice}"
+    for reason, count in (page.response.not_loaded or {}).items() if page.response else ():
+        advice = "; if the page needs them, name it in resource_hosts" if reason.startswith("other host") else ""
+        yield f"{count:,} not loaded: {reason}{advice}"
+
+
 def _show_page(console: Console, page: PagePreview, chars: int) -> None:
     from rich.markup import escape
 
@@ -150,6 +162,8 @@ def _show_page(console: Console, page: PagePreview, chars: int) -> None:
     status = f" ({page.status})" if page.status else ""
     console.print(f"\n[bold]{escape(page.url)}[/bold]")
     console.print(f"  outcome   [{color}]{escape(page.outcome)}[/{color}]{status}")
+    for problem in _javascript(page):
+        console.print(f"  scripts   [yellow]{escape(problem)}[/yellow]")
     for document in page.documents[:3]:
         console.print(f"  title     {escape(document.title) or '-'}")
         shown = document.text[:chars] + ("…" if len(document.text) > chars else "")

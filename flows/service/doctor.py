@@ -25,6 +25,7 @@ from flows.pipeline.project import Project
 from flows.service.deployments import POOL
 from flows.service.server import online
 from flows.store.open import open_store
+from scraping.crawling.rendering.chromium import check_browser
 from scraping.crawling.source import load_source, shipped_sources
 from textmill.errors import UserError
 
@@ -124,6 +125,12 @@ def _sources() -> Iterator[Finding]:
             yield Finding("problem", "source", str(error), "mend the file")
             return
     for source in sources:
+        try:
+            check_browser(source)
+        except UserError as error:
+            problem, _, remedy = str(error).rpartition(": ")
+            yield Finding("note", "source", problem, remedy)
+            continue
         try:
             source.user_agent_header()
             yield Finding("ok", "source", source.name)

@@ -51,7 +51,11 @@ class Scrape(Stage[Source]):
         return None
 
     def check_available(self, source: Source) -> None:
-        source.user_agent_header()  # a crawl without a contact is refused before anything else is done
+        """A crawl without a contact, or without the browser that it asks for, is refused before anything is done."""
+        from scraping.crawling.rendering.chromium import check_browser
+
+        source.user_agent_header()
+        check_browser(source)
 
     def timeline(self, label: str, pipeline: str) -> str:
         return f"crawl of {label}"
@@ -84,6 +88,7 @@ class Scrape(Stage[Source]):
         yield Bars("left out", stats["skipped"])
         yield Bars("failed", stats["failed"])
         yield Bars("reserved from training by their owners", stats.get("reserved", {}))
+        yield Bars("what rendered pages asked for and could not load", stats.get("not_loaded", {}))
         for name, title in (
             ("unread_sitemaps", "sitemap that could not be read in full"),
             ("left_out_sitemaps", "sitemap that was left out"),

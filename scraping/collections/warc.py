@@ -26,6 +26,7 @@ _RECORD_BYTES = 64 << 20  # more than this is not a document
 _PAGE_BYTES = 10 << 20
 _AT_ONCE = 32  # records in memory
 _CPU_SECONDS, _MEMORY_BYTES = 20, 2 << 30  # that the extraction of a page may take
+_PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _WITHOUT_TEXT = {"warcinfo", "request", "metadata"}
 _SEARCHED = 1 << 20
 
@@ -134,7 +135,11 @@ def _item(name: str, record: Any) -> _Page | Record | None:
         return Skipped(name, place, "damaged", f"{url}: not what its digest says")
     if kind == "response":
         return _page(name, place, url, block)
-    if (media := record.headers.get("Content-Type", "").partition(";")[0].strip().lower()) != "text/plain":
+    declared = record.headers.get("Content-Type", "")
+    media = declared.partition(";")[0].strip().lower()
+    if kind == "resource" and media in _PAGE_TYPES and url.startswith(("http://", "https://")):
+        return _bounded(name, _Page(place, url, declared, block))
+    if media != "text/plain":
         return unread(name, place, media or "no content type", url)
     found = document(name, place, block)
     if isinstance(found, Skipped):
@@ -156,11 +161,16 @@ def _page(name: str, place: str, url: str, block: bytes) -> _Page | Record:
     media = answer.http_content_type or ""
     if status != 200:
         return unread(name, place, f"HTTP {status}", url)
-    if media not in ("text/html", "application/xhtml+xml", "text/plain"):
+    if media not in (*_PAGE_TYPES, "text/plain"):
         return unread(name, place, media or "no content type", url)
-    if len(body) > _PAGE_BYTES:
-        return Skipped(name, place, "too long", f"{url}: {len(body)} bytes")
-    return _Page(place, url, answer.http_headers.get("Content-Type", media), body)
+    return _bounded(name, _Page(place, url, answer.http_headers.get("Content-Type", media), body))
+
+
+def _bounded(name: str, page: _Page) -> _Page | Skipped:
+    """The page, unless it is too long for one."""
+    if len(page.body) > _PAGE_BYTES:
+        return Skipped(name, page.place, "too long", f"{page.url}: {len(page.body)} bytes")
+    return page
 
 
 def _http(block: bytes) -> Any:

@@ -14,6 +14,7 @@ In reading order, from the bottom up; no file imports one that comes later:
     source        the declaration of a site: its settings, read from YAML
     frontier      every URL of a crawl and what became of it, in SQLite
     snapshot      the folder that a crawl leaves; what the next crawl and its readers see of it
+    rendering     (a room) pages that need JavaScript, in a browser; comes after source
     state         what the threads of a crawl share
     worker        one origin's part of a crawl
     crawl         the crawl

@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from scraping.crawling.fetch import Fetcher
 from scraping.crawling.frontier import FoundUrl, Frontier, remove_frontier
+from scraping.crawling.rendering.browser import open_browser
 from scraping.crawling.snapshot import (
     GIVEN_UP,
     PAGE_LIMIT,
@@ -79,10 +80,11 @@ def crawl(
             with (
                 closing(Frontier(out, source.name, SHARD_BYTES)) as frontier,
                 closing(PreviousSnapshot(previous)) as previous_snapshot,
+                open_browser(source, fetcher) as browser,
             ):
                 if previous and continues and frontier.is_empty():
                     restore_snapshot(frontier, previous)
-                state = CrawlState(source, frontier, fetcher, previous_snapshot)
+                state = CrawlState(source, frontier, fetcher, previous_snapshot, browser)
                 _run_workers(state, progress)
                 _complete_snapshot(state, out)
         remove_frontier(out)

@@ -65,6 +65,7 @@ class Response:
     skip_reason: str | None = None  # why the body was not read
     cookies: int = 0  # how many cookies the host had set before this request
     brings_cookies: bool = False  # whether it set others
+    not_loaded: dict[str, int] | None = None  # of a page that a browser rendered: its requests that failed, by reason
 
     @property
     def is_no_use(self) -> bool:

@@ -59,6 +59,7 @@ CREATE INDEX IF NOT EXISTS waiting ON urls (origin, turn) WHERE outcome IS NULL;
 CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY,   -- of the URL
     fetched_at INTEGER, content_type TEXT, etag TEXT, last_modified TEXT, sha256 TEXT, body BLOB,
+    rendered INTEGER,
     canonical TEXT            -- as above, until `resolve_canonicals` has decided
 );
 CREATE TABLE IF NOT EXISTS shards (name TEXT PRIMARY KEY);
@@ -95,6 +96,7 @@ class PageBody:
     last_modified: str | None
     sha256: str
     body: bytes
+    rendered: bool = False
     canonical: str | None = None  # another URL that the page names as its canonical one
     reserved: str | None = None  # how its owner reserves it from training, although it is stored
 
@@ -149,6 +151,14 @@ class Frontier:
         rows = self.query("SELECT key, value FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key", len(prefix), prefix)
         return {key.removeprefix(prefix): value for key, value in rows}
 
+    def count(self, key: str, number: int) -> None:
+        """Add to the number that a note holds."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO notes VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value",
+                (key, number),
+            )
+
     # --- what an earlier crawl left ---
 
     def restore(self, urls: Iterable[Row], pages: Iterable[Row], notes: Mapping[str, str]) -> None:
@@ -189,8 +199,9 @@ class Frontier:
             writer.write(page)
         else:
             fetched_at = (page["fetched_at"] - _EPOCH) // timedelta(microseconds=1)
-            values = (page[name] for name in ("content_type", "etag", "last_modified", "sha256", "body"))
-            self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (id_, fetched_at, *values, canonical))
+            names = ("content_type", "etag", "last_modified", "sha256", "body", "rendered")
+            row = (id_, fetched_at, *(page.get(name) for name in names), canonical)
+            self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     # --- the queue ---
 
@@ -313,9 +324,10 @@ class Frontier:
             page: what to store.
             links: the new URLs on the page.
         """
-        row = (item.id, page.fetched_at, page.content_type, page.etag, page.last_modified, page.sha256, page.body)
+        validators, content = (page.etag, page.last_modified, page.sha256), (page.body, page.rendered, page.canonical)
+        row = (item.id, page.fetched_at, page.content_type, *validators, *content)
         with self._transaction():
-            self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, page.canonical))
+            self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._finish(item, "stored", page.reserved, status, unfinished=change == "kept")
             self._db.execute(
                 "UPDATE urls SET change = ?, bytes = ?, canonical = ? WHERE id = ?",
@@ -458,14 +470,14 @@ class Frontier:
 
     def _spooled_pages(self) -> Iterator[dict[str, Any]]:
         rows = self._db.execute(
-            "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body"
+            "SELECT url, fetched_at, content_type, etag, last_modified, sha256, body, rendered"
             " FROM spool JOIN urls USING (id) WHERE spool.canonical IS NULL ORDER BY url"
         )
-        for url, fetched_at, content_type, etag, last_modified, sha256, body in rows:
+        for url, fetched_at, content_type, etag, last_modified, sha256, body, rendered in rows:
             yield {
                 "url": url, "final_url": url, "source": self._source, "fetched_at": fetched_at, "status": 200,
                 "content_type": content_type, "etag": etag, "last_modified": last_modified, "sha256": sha256,
-                "body": body,
+                "body": body, "rendered": bool(rendered),
             }  # fmt: skip
 
     # --- what became of the URLs ---

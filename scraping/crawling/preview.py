@@ -30,6 +30,8 @@ from scraping.crawling.fetch import (
     TransientHostError,
 )
 from scraping.crawling.links import parse_page, skip_reason
+from scraping.crawling.rendering.browser import Browser, open_browser
+from scraping.crawling.rendering.emptiness import Emptiness, emptiness
 from scraping.crawling.robots import RobotsTxt, fetch_robots
 from scraping.crawling.sitemap import LeftOut, SitemapEntry, SitemapOutcome, read_sitemaps, sitemap_request
 from scraping.crawling.source import Source
@@ -74,6 +76,7 @@ class PagePreview:
     follow: list[str] = field(default_factory=list)  # links to follow
     skipped: dict[str, list[str]] = field(default_factory=dict)  # reason -> links
     response: Response | None = None  # of a page that was read
+    emptiness: Emptiness | None = None  # what the page has instead of text, if it looks as if scripts were to write it
 
 
 class Preview:
@@ -91,9 +94,11 @@ class Preview:
         self._tdm: dict[str, PathRules] = {}  # by origin
         self._resources = ExitStack()
         self._fetcher: Fetcher  # while the context is entered
+        self._browser: Browser | None
 
     def __enter__(self) -> Preview:
         self._fetcher = self._resources.enter_context(open_fetcher(self.source))
+        self._browser = self._resources.enter_context(open_browser(self.source, self._fetcher))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,6 +174,8 @@ class Preview:
             response = self._fetcher.fetch(request)
             if response.location and resolve(url, response.location) == url:  # it may only try us for cookies
                 response = self._fetcher.fetch(request)
+            if self._browser:
+                response = self._browser.render(response, robots)
         except FetchError as error:
             return PagePreview(url, str(error))
         if response.location and (target := resolve(url, response.location)):
@@ -182,6 +189,7 @@ class Preview:
     def _read(self, response: Response) -> PagePreview:
         parsed = parse_page(response, self.source.user_agent)
         page = PagePreview(response.url, "stored", response.status, response=response)
+        page.emptiness = emptiness(decode(response.body, response.content_type))
         origin = origin_of(response.url)
         reserved = page_reservation(parsed, response, self._robots[origin], self._tdm_rules(origin))
         if parsed.directives.noindex:

@@ -45,7 +45,7 @@ from scraping.shards import (
 from textmill.files import atomic_write
 
 __all__ = [
-    "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "PAGE_LIMIT", "SITEMAPS_OWED", "SITEMAPS_READ",
+    "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "NOT_LOADED", "PAGE_LIMIT", "SITEMAPS_OWED", "SITEMAPS_READ",
     "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot", "restore_snapshot", "write_pages",
     "write_reports",
 ]  # fmt: skip
@@ -73,6 +73,7 @@ LEFT_OUT_SITEMAP = "left-out sitemap: "  # this and a URL -> why it was not read
 SITEMAPS_READ = "sitemaps of "  # this and an origin -> how many URLs they list
 SITEMAPS_OWED = "sitemaps owed: "  # this and an origin: sitemaps that it names gave no answer, and may later
 UNREAD_TDM_FILE = "unread TDM file: "  # this and a URL -> why it could not be read
+NOT_LOADED = "not loaded: "  # this and a reason -> how many requests of rendered pages
 _NOTED = {
     UNREAD_SITEMAP: "unread_sitemaps", LEFT_OUT_SITEMAP: "left_out_sitemaps", UNREAD_TDM_FILE: "unread_tdm_files",
 }  # fmt: skip  # notes -> their names in stats.json
@@ -161,13 +162,14 @@ class PreviousSnapshot:
             table = self._cache.pop((shard, group), None)
             if table is None:
                 with open_parquet(self._shards[shard]) as file:
-                    table = file.read_row_group(group, columns=["body", "content_type"])
+                    table = file.read_row_group(group, columns=["body", "content_type", "rendered"])
             self._cache[shard, group] = table
             if len(self._cache) > _CACHED_ROW_GROUPS:
                 self._cache.popitem(last=False)
         values = table.slice(row, 1).to_pylist()[0]
         now = time.time_ns() // 1000
-        return PageBody(now, values["content_type"], page.etag, page.last_modified, page.sha256, values["body"])
+        validators = (page.etag, page.last_modified, page.sha256)
+        return PageBody(now, values["content_type"], *validators, values["body"], bool(values.get("rendered")))
 
     def urls(self, origin: str | None = None) -> list[str]:
         """URLs of the pages, of one origin or of all, sorted."""
@@ -246,6 +248,7 @@ def write_reports(out: Path, frontier: Frontier, previous: PreviousSnapshot) -> 
         ),
         **{name: frontier.notes(prefix) for prefix, name in _NOTED.items()},
         "sitemaps_owed": list(frontier.notes(SITEMAPS_OWED)),
+        "not_loaded": {reason: int(number) for reason, number in frontier.notes(NOT_LOADED).items()},
         "changes": {
             "new": 0, "changed": 0, "unchanged": 0, "kept": 0,
             **_counts(frontier, "SELECT change, count(*) FROM urls WHERE outcome = 'stored' GROUP BY 1"),

@@ -60,6 +60,7 @@ class Limits(BaseModel, extra="forbid"):
     repeats: int = Field(2, gt=0, description="Times that a URL may repeat a segment of its path or a parameter")
     variants: int = Field(500, gt=0, description="Query strings of one path at most (/topic.php?id=1, ?id=2, …)")
     similar: int = Field(20_000, gt=0, description="URLs at most that differ only in their numbers")
+    requests: int = Field(200, ge=0, description="Scripts and data that one page may load (fetch: browser)")
     attempts: int = Field(3, gt=0, description="Times to ask for a page that gives no usable answer")
     failures: int = Field(8, gt=0, description="Failures of a host in a row after which it is given up")
 
@@ -109,6 +110,12 @@ class Source(BaseModel, extra="forbid"):
     backoff: float = execution_only(2.0, gt=0, description="Seconds to wait after a failure; doubles each time")
     limits: Limits = Field(Limits(), description="Bounds of a crawl")
     sitemaps: bool = Field(True, description="Also begin with what the site's sitemaps list")
+    fetch: Literal["http", "browser"] = Field(
+        "http", description="http: pages as the server sends them; browser: as they are after their JavaScript has run"
+    )
+    resource_hosts: list[str] = Field(
+        [], description="Other hosts whose scripts and data pages may load in the browser"
+    )
     reservations: Literal["obey", "report"] = Field(
         "obey",
         description="Pages that owners reserve from training (noai, TDM, Content-Signal): leave out, or only say",
@@ -130,7 +137,7 @@ class Source(BaseModel, extra="forbid"):
             normalized.append(spelled)
         return normalized
 
-    @field_validator("hosts")
+    @field_validator("hosts", "resource_hosts")
     @classmethod
     def _hosts(cls, hosts: list[str]) -> list[str]:
         """As `urls.host_of` gives them, so that any spelling matches; the usual port means the host as such."""
@@ -161,6 +168,12 @@ class Source(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _default_hosts(self) -> Source:
         self.hosts = self.hosts or list(dict.fromkeys(host_of(url) for url in self.start))
+        return self
+
+    @model_validator(mode="after")
+    def _resource_hosts_in_browser(self) -> Source:
+        if self.resource_hosts and self.fetch != "browser":
+            raise ValueError("resource_hosts is for pages that are rendered: add fetch: browser, or leave it out")
         return self
 
     @model_validator(mode="after")

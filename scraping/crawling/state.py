@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from scraping.crawling.fetch import Fetcher
 from scraping.crawling.frontier import FoundUrl, Frontier
+from scraping.crawling.rendering.browser import Browser
 from scraping.crawling.snapshot import LINKS_DROPPED, SITEMAPS_OWED, SITEMAPS_READ, PreviousSnapshot
 from scraping.crawling.source import Source
 
@@ -28,14 +29,29 @@ class HostGivenUp(Exception):
 class CrawlState:
     """The state of one crawl of `source`; its workers share it.
 
+    Args:
+        source: what is crawled.
+        frontier: its URLs.
+        fetcher: makes the requests.
+        previous: the snapshot before.
+        browser: renders the pages, if the source asks for that.
+
     Attributes:
         scope: which URLs belong to the source.
         given_up: the origins that were given up, and why.
         answered: how many requests for pages were answered.
     """
 
-    def __init__(self, source: Source, frontier: Frontier, fetcher: Fetcher, previous: PreviousSnapshot):
+    def __init__(
+        self,
+        source: Source,
+        frontier: Frontier,
+        fetcher: Fetcher,
+        previous: PreviousSnapshot,
+        browser: Browser | None = None,
+    ):
         self.source, self.frontier, self.fetcher, self.previous = source, frontier, fetcher, previous
+        self.browser = browser
         self.scope, self._families = source.scope(), source.family_limits()
         self.given_up: dict[str, HostGivenUp] = {}
         self._lock = threading.Lock()

@@ -33,6 +33,7 @@ from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.sitemap import LeftOut, SitemapOutcome, read_sitemaps, sitemap_request
 from scraping.crawling.snapshot import (
     LEFT_OUT_SITEMAP,
+    NOT_LOADED,
     SITEMAPS_OWED,
     SITEMAPS_READ,
     UNREAD_SITEMAP,
@@ -149,6 +150,8 @@ class OriginWorker:
         previous = self.state.previous.get(item.url)
         try:
             response = self._ask(item.url, robots, previous)
+            if self.state.browser:
+                response = self.state.browser.render(response, robots)
         except OriginUnreachable as error:
             self.state.count_error(str(error))
             return self._trouble(str(error))
@@ -171,7 +174,8 @@ class OriginWorker:
                 delay=self._delay(robots, self.host),
                 timeout=self.source.limits.seconds,
                 max_bytes=self.source.limits.bytes,
-                headers=previous.validators if previous else {},
+                # That a page's HTML is unchanged does not say that what its scripts load is.
+                headers=previous.validators if previous and not self.state.browser else {},
                 skip_body=skip_reason,
             )
         )
@@ -207,6 +211,8 @@ class OriginWorker:
         if reason:
             self.frontier.skip(item, reason, response.status, links)
             return
+        for problem, number in (response.not_loaded or {}).items():
+            self.frontier.count(f"{NOT_LOADED}{problem}", number)
         body.canonical = self._canonical(page, item, links)
         directives = RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), self.source.user_agent)
         if directives.nofollow or body.reserved:
@@ -474,5 +480,11 @@ def _body_of(response: Response) -> PageBody:
     headers, sha256 = response.headers, hashlib.sha256(response.body).hexdigest()
     now = time.time_ns() // 1000
     return PageBody(
-        now, response.content_type, headers.get("ETag"), headers.get("Last-Modified"), sha256, response.body
+        now,
+        response.content_type,
+        headers.get("ETag"),
+        headers.get("Last-Modified"),
+        sha256,
+        response.body,
+        rendered=response.not_loaded is not None,
     )

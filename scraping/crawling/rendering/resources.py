@@ -1,0 +1,183 @@
+"""What a page may load while it is rendered: each request is the crawl's own, under all of its rules.
+
+A browser asks for much more than a page needs. Here is what becomes of its requests:
+
+- scripts and data (`script`, `xhr`, `fetch`) are loaded with GET alone, from the source's hosts and from those that
+  `resource_hosts` names, unless `deny` or the robots.txt of their host forbids it; `allow` is about pages. They wait
+  for their host's turn, go to vetted addresses, are bounded in bytes, time and number, and carry the crawl's name and
+  cookies and none of the browser's. So does each hop of a redirect;
+- data that its owner reserves from training is refused as a page would be (`reservations`);
+- style sheets are empty: they change no text, but scripts may wait for them;
+- all else (images, fonts, media, frames, which are links to a crawl, WebSockets, beacons, downloads) is not loaded.
+
+An answer is kept for other pages of the same crawl unless it says that it may not be (RFC 9111, 2022), so that a site's
+scripts are asked for once. One that fails is asked for again as a page would be, and then passed over for the crawl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, NamedTuple
+
+from scraping.crawling.answers.reservations import PathRules, page_reservation
+from scraping.crawling.fetch import Fetcher, FetchError, Request, Response, TransientHostError
+from scraping.crawling.links import ParsedPage, RobotsDirectives
+from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
+from scraping.crawling.scope import Scope, UrlBounds
+from scraping.crawling.source import Source
+from scraping.crawling.urls import host_of, normalize, origin_of, resolve
+
+__all__ = ["LOADED", "Asked", "Resources"]
+
+LOADED = ("script", "xhr", "fetch")  # Playwright's names of what is loaded
+
+_MAX_REDIRECTS = 5
+_MAX_KEPT = 128 << 20  # bytes
+_THREADS = 32  # as many origins are asked at a time
+_MAX_ROBOTS_SECONDS = 30.0
+_BOUNDS = UrlBounds(length=8_000, segments=1_000, repeats=1_000)  # the source's are against traps among pages
+# What a script may say in its requests; the rest is the crawl's to say, or tells of the browser
+_PASSED_ON = ("accept", "authorization")
+_KEEP_NOT = ("no-store", "no-cache", "max-age=0")
+
+
+class Asked(NamedTuple):
+    """What a page asks for."""
+
+    method: str
+    url: str  # as the browser spells it
+    kind: str
+    headers: Mapping[str, str]  # names in small letters
+
+
+class Resources:
+    """Loads what the pages of a source need. It lives in one event loop.
+
+    Args:
+        source: whose rules hold.
+        fetcher: makes the requests, one at a time for an origin.
+    """
+
+    def __init__(self, source: Source, fetcher: Fetcher):
+        self._source, self._fetcher = source, fetcher
+        self._scope = Scope([*source.hosts, *source.resource_hosts], (), source.deny, _BOUNDS)
+        self._robots: dict[str, RobotsTxt] = {}  # by origin
+        self._silent: dict[str, FetchError] = {}  # origins that did not even give a robots.txt
+        self._kept: OrderedDict[tuple[Any, ...], Response | FetchError] = OrderedDict()
+        self._kept_bytes = 0
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by origin
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="resource")
+
+    def learn(self, origin: str, robots: RobotsTxt) -> None:
+        """Take over the rules of an origin that the crawl knows already."""
+        self._robots[origin] = robots
+
+    async def load(self, asked: Asked) -> Response:
+        """The answer for a page.
+
+        Raises:
+            FetchError: it is refused, or cannot be had: why.
+            Stopped: the crawl is being stopped.
+        """
+        if asked.method != "GET":
+            raise FetchError(f"method {asked.method}")
+        url = asked.url.partition("#")[0]
+        headers = {name.title(): value for name, value in asked.headers.items() if _is_passed_on(name)}
+        for _ in range(_MAX_REDIRECTS + 1):
+            if normalize(url) is None:
+                raise FetchError("not an http or https URL")
+            if reason := self._scope.skip_reason(url):
+                raise FetchError(f"{reason} {host_of(url)}" if reason == "other host" else reason)
+            async with self._turns[origin_of(url)]:
+                response = await self._kept_or_new(url, headers, is_data=asked.kind != "script")
+            if response.location is None:
+                return response
+            target = resolve(url, response.location)
+            if target is None:
+                raise FetchError("redirect to nowhere")
+            url = target
+        raise FetchError("too many redirects")
+
+    def close(self) -> None:
+        """Wait for the requests under way; the fetcher was interrupted before."""
+        self._pool.shutdown()
+
+    async def _kept_or_new(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response:
+        key = (url, is_data, *sorted(headers.items()))
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            answer = self._kept[key]
+        else:
+            answer = await self._in_thread(lambda: self._ask(url, headers, is_data=is_data))
+            self._keep(key, answer)
+        if isinstance(answer, FetchError):
+            raise answer
+        return answer
+
+    async def _in_thread(self, work: Callable[[], Response | FetchError]) -> Response | FetchError:
+        # The context says which run the fetcher's log lines belong to.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
+
+    def _ask(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response | FetchError:
+        """The answer, or why there is none; a failure that may pass is tried again."""
+        limits, origin = self._source.limits, origin_of(url)
+        if origin in self._silent:
+            return self._silent[origin]
+        problem = FetchError("never asked")
+        for attempt in range(limits.attempts):
+            self._fetcher.sleep(self._source.backoff * 2.0 ** (attempt - 1) if attempt else 0.0)
+            try:
+                robots = self._robots_txt(url)
+                if not robots.allows(url):
+                    return FetchError("robots.txt")
+                delay = self._source.request_delay(robots.crawl_delay)
+                request = Request(url, delay, limits.seconds, limits.bytes, headers)
+                response = self._fetcher.fetch(request)
+                if response.is_no_use:
+                    raise TransientHostError(f"status {response.status}")
+                reserved = is_data and self._source.reservations == "obey" and self._reservation(response, robots)
+                return FetchError(reserved) if reserved else response
+            except TransientHostError as error:
+                problem = error
+            except FetchError as error:
+                return error
+        if isinstance(problem, RobotsUnreachable):
+            self._silent[origin] = problem
+        return problem
+
+    def _robots_txt(self, url: str) -> RobotsTxt:
+        origin = origin_of(url)
+        robots = self._robots.get(origin)
+        if robots is None or robots.expired:
+            source, seconds = self._source, min(self._source.limits.seconds, _MAX_ROBOTS_SECONDS)
+            robots = fetch_robots(url, self._fetcher, source.user_agent, source.delay, seconds)
+            self._fetcher.gate(host_of(url)).pause(source.request_delay(robots.crawl_delay))
+            self._robots[origin] = robots
+        return robots
+
+    def _reservation(self, response: Response, robots: RobotsTxt) -> str | None:
+        agent = self._source.user_agent
+        said = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
+        return page_reservation(said, response, robots, PathRules())
+
+    def _keep(self, key: tuple[Any, ...], answer: Response | FetchError) -> None:
+        if isinstance(answer, Response):
+            control = answer.headers.get("Cache-Control", "").lower().replace(" ", "")
+            if any(word in control for word in _KEEP_NOT):
+                return
+        self._kept[key] = answer
+        self._kept_bytes += _size(answer)
+        while self._kept_bytes > _MAX_KEPT:
+            self._kept_bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(answer: Response | FetchError) -> int:
+    return 1_000 + (len(answer.body) if isinstance(answer, Response) else 0)
+
+
+def _is_passed_on(header: str) -> bool:
+    return header in _PASSED_ON or (header.startswith("x-") and not header.startswith("x-forwarded"))
