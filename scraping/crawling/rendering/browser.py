@@ -60,8 +60,8 @@ _SERIALIZE = Path(__file__).with_name("serialize.js").read_text("utf-8")
 # Headers of an answer that are the connection's, or would make the browser do something by itself
 _KEPT_BACK = {
     "alt-svc", "clear-site-data", "connection", "content-disposition", "content-encoding", "content-length",
-    "keep-alive", "link", "nel", "refresh", "report-to", "reporting-endpoints", "set-cookie", "strict-transport-security",
-    "transfer-encoding",
+    "keep-alive", "link", "nel", "refresh", "report-to", "reporting-endpoints", "set-cookie",
+    "strict-transport-security", "transfer-encoding",
 }  # fmt: skip
 
 

@@ -30,7 +30,8 @@ _FLAGS = [
     "--proxy-server=http://no-network.invalid:1",
     "--proxy-bypass-list=<-loopback>",  # loopback is not an exception
     "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",  # its older name
     "--disable-quic",
     "--disable-gpu",
     "--js-flags=--max-old-space-size=1024",  # megabytes of a page's scripts
