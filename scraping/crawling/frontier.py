@@ -151,7 +151,7 @@ class Frontier:
         rows = self.query("SELECT key, value FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key", len(prefix), prefix)
         return {key.removeprefix(prefix): value for key, value in rows}
 
-    def count(self, key: str, number: int) -> None:
+    def add_to_note(self, key: str, number: int) -> None:
         """Add to the number that a note holds."""
         with self._transaction():
             self._db.execute(

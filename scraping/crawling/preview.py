@@ -102,6 +102,7 @@ class Preview:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._fetcher.interrupt()
         self._resources.close()
 
     def site(self) -> SitePreview:

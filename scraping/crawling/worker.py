@@ -212,7 +212,7 @@ class OriginWorker:
             self.frontier.skip(item, reason, response.status, links)
             return
         for problem, number in (response.not_loaded or {}).items():
-            self.frontier.count(f"{NOT_LOADED}{problem}", number)
+            self.frontier.add_to_note(f"{NOT_LOADED}{problem}", number)
         body.canonical = self._canonical(page, item, links)
         directives = RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), self.source.user_agent)
         if directives.nofollow or body.reserved:

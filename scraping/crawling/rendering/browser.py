@@ -147,10 +147,10 @@ class Browser:
         try:
             while not wait_for([future], _STOP_SECONDS).done:
                 self._fetcher.sleep(0.0)
-        except Stopped:
+            return future.result()
+        except BaseException:
             future.cancel()
             raise
-        return future.result()
 
     # --- in the browser's thread ---
 
