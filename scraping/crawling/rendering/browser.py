@@ -40,6 +40,7 @@ from scraping.crawling.source import Source
 from scraping.crawling.urls import normalize, origin_of
 from scraping.extraction.charset import decode
 from scraping.extraction.sniff import is_html
+from textmill.errors import first_line
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser as Chromium
@@ -56,6 +57,7 @@ _PAGES_AT_ONCE = 4
 _LOOK_SECONDS = 0.1  # between two looks at what a page does
 _STOP_SECONDS = 0.2  # after which a waiting thread looks whether the crawl is being stopped
 _CLOSE_SECONDS = 10.0
+_GONE_SECONDS = 1.0  # after which a Chromium that has died is known to be gone
 _SERIALIZE = Path(__file__).with_name("serialize.js").read_text("utf-8")
 # Headers of an answer that are the connection's, or would make the browser do something by itself
 _KEPT_BACK = {
@@ -171,8 +173,9 @@ class Browser:
                     finally:
                         with suppress(Error):
                             await context.close()
-                except Error as error:
-                    problem = error.message.partition("\n")[0]
+                except (Error, _Crashed) as error:
+                    problem = first_line(error)
+                    await asyncio.sleep(_GONE_SECONDS)
                     self._fetcher.sleep(0.0)  # when the crawl is being stopped, Chromium may be, too
                     if chromium.is_connected():
                         break
@@ -196,6 +199,10 @@ class Browser:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+class _Crashed(Exception):
+    """A page's renderer crashed, perhaps with all of Chromium."""
 
 
 class _Tab:
@@ -222,7 +229,8 @@ class _Tab:
         """The page's HTML.
 
         Raises:
-            FetchError: it took too long, is too large, or its renderer crashed.
+            FetchError: it took too long, or is too large.
+            _Crashed: its renderer crashed.
             Stopped: the crawl is being stopped.
         """
         context = self._browser_context
@@ -230,7 +238,7 @@ class _Tab:
         page = self._page = await context.new_page()
         context.on("page", lambda popup: self._start(popup.close()))
         page.on("dialog", lambda dialog: self._start(dialog.dismiss()))
-        page.on("crash", lambda _: self._fail(FetchError("cannot be rendered (its renderer crashed)")))
+        page.on("crash", lambda _: self._fail(_Crashed("its renderer crashed")))
         session = await context.new_cdp_session(page)
         expired = asyncio.Event()
         session.on("Emulation.virtualTimeBudgetExpired", lambda _: expired.set())
