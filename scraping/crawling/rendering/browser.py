@@ -222,6 +222,7 @@ class _Tab:
         self._given = False  # whether the page itself was
         self._requests = self._pending = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failure.add_done_callback(lambda failure: failure.exception())  # nobody may be waiting for it
         self._tasks: set[asyncio.Task[None]] = set()
         self._context: Context = copy_context()
 
@@ -238,6 +239,7 @@ class _Tab:
         page = self._page = await context.new_page()
         context.on("page", lambda popup: self._start(popup.close()))
         page.on("dialog", lambda dialog: self._start(dialog.dismiss()))
+        page.on("close", lambda _: self._fail(_Crashed("it was closed")))  # Chromium is gone
         page.on("crash", lambda _: self._fail(_Crashed("its renderer crashed")))
         session = await context.new_cdp_session(page)
         expired = asyncio.Event()
