@@ -56,6 +56,7 @@ limits:
   # variants: 500              # query strings of one path; raise it where /topic.php?id=1, ?id=2, … are the pages
   # bytes: 10000000            # of one page; more: urls, seconds, url_length, path_segments, repeats, similar
 
+{fetch}
 # How to read a page. {why}
 extractor:
 {extractor}
@@ -104,7 +105,7 @@ def declare(url: str, contact: str, file: str, *, private_addresses: bool = Fals
         allowed="allowed" if site.allowed else "NOT ALLOWED",
         crawl_delay=f"; it asks for {site.crawl_delay:g} s between requests" if site.crawl_delay else "",
         sitemaps=_describe_sitemaps(site), paths=_suggest_paths(start, links), contact=contact, delay=f"{site.delay:g}",
-        extractor=extractor, why=why,
+        extractor=extractor, why=why, fetch=_suggest_fetch(pages),
     )  # fmt: skip
     if private_addresses:
         text += "private_addresses: true        # also connect to addresses that are not public\n"
@@ -150,6 +151,18 @@ def _suggest_paths(start: str, links: list[str]) -> str:
     traps = [pattern for pattern, sign in _TRAPS.items() if any(re.search(sign, link) for link in links)]
     lines.append(f"deny: [{', '.join(map(_quote, traps))}]" if traps else '# deny: [/search, "/*?*print="]')
     return "\n".join(lines)
+
+
+def _suggest_fetch(pages: list[PagePreview]) -> str:
+    """The lines of `fetch`; a browser is suggested if most pages look empty without one."""
+    empty = [page.emptiness for page in pages if page.emptiness]
+    read = sum(page.response is not None for page in pages)
+    if 2 * len(empty) <= read:
+        return "# fetch: browser             # for pages that need JavaScript: pip install 'textmill[browser]'\n"
+    return (
+        f"# {len(empty)} of {read} pages look empty without JavaScript ({empty[0]}): pip install 'textmill[browser]'\n"
+        "fetch: browser\n# resource_hosts: []          # other hosts whose scripts and data they may load\n"
+    )
 
 
 def _suggest_extractor(responses: list[Response]) -> tuple[str, str]:

@@ -74,3 +74,12 @@ def test_what_cannot_be_looked_at(site, answer):
     site.routes["/robots.txt"] = answer(status=503)
     with pytest.raises(UserError, match="answered 503"):
         declare(site.url(), "me@example.org", "x.yaml", private_addresses=True)
+
+
+def test_a_browser_is_suggested_where_pages_look_empty_without_one(site, tmp_path, prose):
+    path = tmp_path / "app.yaml"
+    for text, fetch in ((prose, "http"), ("", "browser")):
+        site.routes["/"] = f'<html><body><div id="root">{text}</div><script src="/app.js"></script></body></html>'
+        path.write_text(declare(site.url(), "me@example.org", str(path), private_addresses=True, delay=0))
+        assert load_source(path).fetch == fetch
+    assert "# 1 of 1 pages look empty without JavaScript (text of 0 characters, 1 script)" in path.read_text()
