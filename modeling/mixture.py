@@ -45,12 +45,14 @@ class SourceSeen(NamedTuple):
         seen: tokens that the model is shown, those that are repeated included.
         epochs: how often it sees each on average.
         share: of all that it is shown.
+        asked: the share that its weight asks for; None without weights.
     """
 
     tokens: int
     seen: int
     epochs: float
     share: float
+    asked: float | None = None
 
 
 def epoch_windows(tokens: int, plan: WindowPlan) -> int:
@@ -129,10 +131,21 @@ def _too_much(limits: Mapping[str, int], shares: Mapping[str, Fraction], plan: W
     )
 
 
-def seen_of(sizes: Mapping[str, int], seen: Mapping[str, int]) -> dict[str, SourceSeen]:
-    """What a run sees of each source, of the tokens that each has and those that are seen of it."""
+def seen_of(
+    sizes: Mapping[str, int], seen: Mapping[str, int], mixture: Mapping[str, SourceConfig]
+) -> dict[str, SourceSeen]:
+    """What a run sees of each source, those of the mixture that have no token included.
+
+    Args:
+        sizes: tokens of each source.
+        seen: tokens that are seen of each.
+        mixture: the settings of sources.
+    """
     whole = max(1, sum(seen.values()))
-    return {
-        name: SourceSeen(tokens, seen[name], round(seen[name] / max(1, tokens), 4), round(seen[name] / whole, 4))
-        for name, tokens in sorted(sizes.items())
-    }
+    weights = {name: source.weight for name, source in mixture.items() if source.weight is not None}
+    found = {}
+    for name in sorted({*sizes, *mixture}):
+        tokens, shown = sizes.get(name, 0), seen.get(name, 0)
+        asked = round(weights[name] / sum(weights.values()), 4) if name in weights else None
+        found[name] = SourceSeen(tokens, shown, round(shown / max(1, tokens), 4), round(shown / whole, 4), asked)
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.engine.page import Bars, Block, Picture, Sample
 from flows.engine.stage import Job, Stage
-from flows.stages.mixture import sources_table
+from flows.stages.mixture import fallen_short, sources_table
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig
 
@@ -37,6 +37,7 @@ class Finetune(Stage[FinetuneConfig]):
             f"(most frequent token: {stats['most_frequent_accuracy']:.1%}), "
             + (f"{next_sentence:.1%} of pairs of sentences told apart, " if next_sentence is not None else "")
             + repr(stats["sample_filled"])
+            + fallen_short(stats)
         )
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from flows.store.local import Artifact
 from modeling.config import RunConfig
 from modeling.mixture import WindowPlan, allocate
 
+_ROUNDING = 0.005  # of a share: runs of few windows cannot be divided as finely as weights ask
+
 
 def foreseen(tokens: Artifact, config: RunConfig, context: int) -> str:
     """What each source is going to give to a training on token arrays, in windows of `context` tokens.
@@ -29,10 +31,19 @@ def foreseen(tokens: Artifact, config: RunConfig, context: int) -> str:
     return ", ".join(told)
 
 
+def fallen_short(stats: dict[str, Any]) -> str:
+    """Which sources gave less than their weights ask for, with a comma before; empty if none did."""
+    short = [
+        f"{name} {seen['share']:.1%} of {seen['asked']:.1%}"
+        for name, seen in sorted(stats.get("sources", {}).items())
+        if seen["asked"] is not None and seen["share"] < seen["asked"] - _ROUNDING
+    ]
+    return f", less than its weight asks for: {'; '.join(short)}" if short else ""
+
+
 def sources_table(artifact: Artifact) -> Iterator[Block]:
     """What a training was shown of each source, and what its settings ask for."""
     sources, mixture = artifact.stats.get("sources", {}), artifact.manifest.settings.get("mixture", {})
-    nothing = {"tokens": 0, "seen": 0, "share": 0.0, "epochs": 0.0}  # of a source that was left out, or has no document
     if sources:
         yield Table(
             ("source", "its tokens", "tokens seen", "share", "epochs", "asked for"),
@@ -41,7 +52,7 @@ def sources_table(artifact: Artifact) -> Iterator[Block]:
                     name, seen["tokens"], seen["seen"], f"{seen['share']:.1%}", f"{seen['epochs']:.2f}",
                     _asked(mixture.get(name, {})),
                 )
-                for name, seen in sorted((dict.fromkeys(mixture, nothing) | sources).items())
+                for name, seen in sorted(sources.items())
             ],
         )  # fmt: skip
 

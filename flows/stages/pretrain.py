@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Inputs, Job, Stage
-from flows.stages.mixture import foreseen, sources_table
+from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
 from modeling.config import PretrainConfig
 
@@ -40,6 +40,7 @@ class Pretrain(Stage[PretrainConfig]):
         return (
             f"validation loss {stats['validation_loss']:.3f} nats a token, {stats['bits_per_byte']:.3f} bits a byte "
             f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
+            + fallen_short(stats)
         )
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:

@@ -95,7 +95,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
 
 def sources_of(train: TokenArrays, objective: CausalLM | MaskedLM, config: RunConfig) -> dict[str, Any]:
     """For `stats.json`, what the model was shown of each source, where the tokens know their sources."""
-    seen = sources_seen(train, objective.train, config.steps * config.batch)
+    seen = sources_seen(train, objective.train, config)
     return {"sources": {name: source._asdict() for name, source in seen.items()}} if seen else {}
 
 

@@ -148,15 +148,16 @@ class MixedWindows:
         return sources, inside
 
 
-def sources_seen(tokens: TokenArrays, windows: TrainWindows | MixedWindows, count: int) -> dict[str, SourceSeen]:
-    """What a run of `count` windows sees of each source; empty where the tokens do not know their sources."""
+def sources_seen(tokens: TokenArrays, windows: TrainWindows | MixedWindows, config: RunConfig) -> dict[str, SourceSeen]:
+    """What a run sees of each source; empty where the tokens do not know their sources."""
     if not tokens.knows_sources:
         return {}
     sizes = tokens.source_tokens()
     if isinstance(windows, MixedWindows):
-        return seen_of(sizes, {name: windows.allocated[name] * windows.length for name in sizes})
-    sources = Sources(tokens)
-    return seen_of(sizes, sources.count(*windows.spans(count)))
+        seen = {name: count * windows.length for name, count in windows.allocated.items()}
+    else:
+        seen = Sources(tokens).count(*windows.spans(config.steps * config.batch))
+    return seen_of(sizes, seen, config.mixture)
 
 
 def validation_windows(tokens: TokenArrays, length: int, extra: int, budget: int) -> Tensor:

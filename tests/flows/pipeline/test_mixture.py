@@ -15,9 +15,10 @@ from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config, parse_overrides
 from flows.pipeline.plan import plan
 from flows.pipeline.selection import Selection
-from flows.stages.mixture import sources_table
+from flows.stages.mixture import fallen_short, sources_table
 from flows.store.open import open_store
 from modeling.config import PretrainConfig
+from modeling.mixture import seen_of
 from textmill.errors import UserError
 
 ALL = {"python-docs": {"weight": 1}, "stories": {"weight": 2}, "letters": {"weight": 3}}
@@ -104,9 +105,9 @@ def test_a_page_shows_what_was_seen_of_each_source_and_what_was_asked_for(tmp_pa
         name, version = "shown", 1
 
         def build(self, job: Job[PretrainConfig]) -> None:
-            seen = {"tokens": 1_000, "seen": 3_200, "epochs": 3.2, "share": 0.8}
-            rest = {"tokens": 5_000, "seen": 800, "epochs": 0.16, "share": 0.2}
-            (job.out / "stats.json").write_text(json.dumps({"sources": {"stories": seen, "letters": rest}}))
+            sizes, seen = {"stories": 1_000, "letters": 5_000}, {"stories": 3_200, "letters": 800}
+            sources = {name: found._asdict() for name, found in seen_of(sizes, seen, job.config.mixture).items()}
+            (job.out / "stats.json").write_text(json.dumps({"sources": sources}))
 
         def headline(self, stats: dict) -> str:
             return ""
@@ -114,6 +115,7 @@ def test_a_page_shows_what_was_seen_of_each_source_and_what_was_asked_for(tmp_pa
     mixture = {"stories": {"weight": 4, "repeat": 4}, "letters": {"weight": 1}, "away": {"weight": 1}}
     settings = PretrainConfig.model_validate({"mixture": mixture})
     artifact = materialize(Shown(), settings, {}, Context(open_store(str(tmp_path / "store")))).artifact
+    assert fallen_short(artifact.stats) == ", less than its weight asks for: away 0.0% of 16.7%"
     [table] = sources_table(artifact)
     assert isinstance(table, Table) and table.head[0] == "source"
     assert [tuple(row) for row in table.rows] == [

@@ -129,6 +129,7 @@ def test_the_rows_of_all_ranks_at_any_step_are_the_global_batch(arrays, step, wo
 
 def test_without_a_mixture_the_order_is_that_of_all_tokens_and_what_is_seen_is_counted_exactly(arrays):
     windows = training_windows(arrays, config({}), LENGTH, 1)
+    assert isinstance(windows, TrainWindows)
     alone = TrainWindows(arrays, LENGTH, 1, 3)
     assert (windows.read(0, range(500)) == alone.read(0, range(500))).all()
     names, numbers = arrays.document_sources()
@@ -136,7 +137,7 @@ def test_without_a_mixture_the_order_is_that_of_all_tokens_and_what_is_seen_is_c
     for count in (1, alone.count - 1, alone.count, 2 * alone.count + 7):
         starts = alone.starts(np.arange(count)) + 1
         expected = np.bincount(of_token[starts[:, None] + np.arange(LENGTH)].ravel(), minlength=len(names))
-        seen = sources_seen(arrays, windows, count)
+        seen = sources_seen(arrays, windows, config({}, steps=count, batch=1))
         assert [seen[name].seen for name in names] == expected.tolist()
         assert sum(source.share for source in seen.values()) == pytest.approx(1, abs=1e-3)
 
@@ -170,11 +171,15 @@ def test_what_a_run_saw_is_in_its_result_and_a_run_that_was_stopped_goes_on_to_t
 def test_a_source_that_is_not_there_gives_nothing_and_one_without_sources_is_refused(
     arrays, tokenizer_folder, tmp_path
 ):
-    windows = training_windows(arrays, config(WEIGHTS | {"absent": {"weight": 9}}), LENGTH, 1)
+    asked = config(WEIGHTS | {"absent": {"weight": 10}})
+    windows = training_windows(arrays, asked, LENGTH, 1)
+    seen = sources_seen(arrays, windows, asked)
+    assert seen["absent"] == (0, 0, 0.0, 0.0, 0.5)
+    assert seen["some"].share > 0.3 > seen["some"].asked == 0.15
     assert windows.allocated == training_windows(arrays, config(WEIGHTS), LENGTH, 1).allocated
     plain = EncodingInputs(corpus(tmp_path / "corpus", with_sources=False), tokenizer_folder)
     pretokenize(plain, PretokenizeConfig(threads=1), tmp_path / "tokens")
     unknown = TokenArrays(tmp_path / "tokens", "train")
     with pytest.raises(UserError, match="does not say which source a document is from; run pretokenize again"):
         training_windows(unknown, config(WEIGHTS), LENGTH, 1)
-    assert sources_seen(unknown, training_windows(unknown, config({}), LENGTH, 1), 10) == {}
+    assert sources_seen(unknown, training_windows(unknown, config({}), LENGTH, 1), config({})) == {}
