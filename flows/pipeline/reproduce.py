@@ -53,6 +53,10 @@ def write_configuration(artifact: Artifact, folder: Path) -> Path:
         names.append(path.name)
     document["scrape"] = {"sources": names}
     document["ingest"] = [{**settings, "path": _absolute(settings["path"])} for settings in collections]
+    mixed = {name for stage in ("pretrain", "finetune") for name in sections.get(stage, {}).get("mixture", {})}
+    for name in sorted(mixed - {item["name"] for item in [*sources, *collections]}):
+        # A mixture names it, but it was away, as it is in this folder.
+        document["ingest"].append({"path": str(folder.absolute() / name), "name": name, "required": False})
     document["finetune"] = sections.pop("finetune", None)
     configuration = folder / "pipeline.yaml"
     configuration.write_text(yaml.safe_dump({**document, **sections}, sort_keys=False, allow_unicode=True))

@@ -14,6 +14,7 @@ from flows.engine.stage import Context, Job, Stage
 from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config, parse_overrides
 from flows.pipeline.plan import plan
+from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
 from flows.stages.mixture import fallen_short, sources_table
 from flows.store.open import open_store
@@ -123,3 +124,32 @@ def test_a_page_shows_what_was_seen_of_each_source_and_what_was_asked_for(tmp_pa
         ("letters", 5_000, 800, "20.0%", "0.16", "weight 1"),
         ("stories", 1_000, 3_200, "80.0%", "3.20", "weight 4, repeat 4"),
     ]
+
+
+def test_what_was_trained_while_a_collection_was_away_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("A text.")
+    document = {
+        "store": "store",
+        "ingest": [{"path": "here.txt", "name": "here"}, {"path": "away.txt", "name": "away", "required": False}],
+        "pretrain": {"mixture": {"here": {"weight": 1}, "away": {"weight": 1}}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+
+    def build(self: Stage, job: Job) -> None:
+        (job.out / "stats.json").write_text('{"train": {}}')
+
+    def visit(stage, settings, /, **inputs):
+        if stage.name == "finetune" or getattr(settings, "name", "") == "away":
+            return None
+        with monkeypatch.context() as patched:
+            patched.setattr(type(stage), "build", build)
+            return materialize(stage, settings, inputs, Context(store)).artifact
+
+    config = load_config(tmp_path / "mine.yaml")
+    store = open_store(config.store)
+    chain(config, visit)
+    [trained] = store.artifacts("pretrain")
+    again = load_config(write_configuration(trained, tmp_path / "then"))
+    [*_, step] = plan(again, Selection(until="pretrain"))
+    assert step.artifact and step.artifact.name == trained.name
