@@ -45,7 +45,7 @@ def output_settings(model: BaseModel) -> dict[str, Any]:
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`document` with `overrides` laid over it, key by key down to the leaves. An item of a list has its number, from
-    0, as its key, which is a string.
+    0, as its key, which is a string; the only item needs none.
 
     Raises:
         UserError: an override is of a key, or a number, that a list does not have.
@@ -68,12 +68,12 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 
 def _merged_items(name: str, items: list[Any], overrides: Mapping[str, Any]) -> list[Any]:
     numbered = {str(number): item for number, item in enumerate(items)}
+    if len(items) == 1 and not any(key.isdigit() for key in overrides):
+        overrides = {"0": overrides}
     if unknown := overrides.keys() - numbered.keys():
-        last = len(items) - 1
         raise UserError(
-            f"{name}.{min(unknown)}: {name} is a list, whose items are {name}.0"
-            + (f" to {name}.{last}" if last else "")
-            + f": write {name}.0.{min(unknown)}, or give the whole list"
+            f"{name}.{min(unknown)}: {name} is a list of {len(items)}, whose first item is {name}.0: write for example "
+            f"{name}.0.KEY, or give the whole list"
         )
     return [*merged(numbered, overrides).values()]
 

@@ -50,11 +50,10 @@ class Pretokenize(Stage[PretokenizeConfig]):
         columns = ("documents", "tokens", "bytes", "bytes_per_token")
         rows = [(split, *(artifact.stats[split][column] for column in columns)) for split in SPLITS]
         yield Table(("split", *(column.replace("_", " ") for column in columns)), rows)
-        sources = artifact.stats["train"]["sources"]
-        yield Table(
-            ("source", "documents to train on", "tokens"),
-            [(name, counts["documents"], counts["tokens"]) for name, counts in sorted(sources.items())],
-        )
+        sources = artifact.stats["train"].get("sources")
+        if sources:
+            rows = [(name, counts["documents"], counts["tokens"]) for name, counts in sorted(sources.items())]
+            yield Table(("source", "documents to train on", "tokens"), rows)
 
 
 def count_tokens(file: Path) -> int | None:

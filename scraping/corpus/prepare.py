@@ -86,8 +86,8 @@ def prepare(
     rules = RefineConfig(filters=config.filters, dedup=config.dedup, redact=config.redact)
     if config.decontaminate.paths:
         rules.evaluation = work / "evaluation.npz"
-        evaluation = write_index(config.decontaminate, config.redact, rules.evaluation)
         progress(0, None, unit="texts", phase="reading evaluation texts")
+        evaluation = write_index(config.decontaminate, config.redact, rules.evaluation)
     ranges = count_ranges(document.path for document in documents)
     refined = refine(documents, templates, rules, RefineOutput(work / "refined", ranges), execution)
     passed, signatures = [item.documents for item in refined], [item.signatures for item in refined]

@@ -58,5 +58,9 @@ def test_an_override_reaches_an_item_of_a_list_by_its_number():
     document = {"a": [{"b": 1, "c": 1}, {"b": 2}], "d": []}
     assert merged(document, {"a": {"1": {"b": 3}}}) == {"a": [{"b": 1, "c": 1}, {"b": 3}], "d": []}
     assert merged(document, {"a": [], "d": {"0": 1}}) == {"a": [], "d": {"0": 1}}
-    with pytest.raises(UserError, match=r"^a.b: a is a list, whose items are a.0 to a.1: write a.0.b, or give the "):
-        merged(document, {"a": {"b": 3}})
+    assert merged({"a": [{"b": 1}]}, {"a": {"b": 3}}) == {"a": [{"b": 3}]}  # there is no other
+    for wrong in ({"b": 3}, {"2": {"b": 3}}):
+        with pytest.raises(
+            UserError, match=r"^a.[b2]: a is a list of 2, whose first item is a.0: write for example a.0"
+        ):
+            merged(document, {"a": wrong})

@@ -17,7 +17,7 @@ from flows.pipeline.gc import garbage
 from flows.pipeline.plan import plan
 from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
-from flows.service.form import run_form
+from flows.service.form import overrides_of, run_form
 from flows.stages.ingest import ingest
 from flows.store.open import open_store
 from textmill.errors import UserError
@@ -117,7 +117,7 @@ def test_an_override_names_a_collection_by_its_number(project, tmp_path):
     loaded = load_config(path, parse_overrides(["ingest.0.path=c.jsonl", "ingest.1.limit=3"]))
     assert [(Path(item.path).name, item.limit) for item in loaded.ingest] == [("c.jsonl", None), ("a.jsonl", 3)]
     assert Path(loaded.ingest[0].path) == tmp_path / "c.jsonl"
-    with pytest.raises(UserError, match=r"ingest.path: ingest is a list, whose items are ingest.0 to ingest.1: write "):
+    with pytest.raises(UserError, match=r"ingest.path: ingest is a list of 2, whose first item is ingest.0: write "):
         load_config(path, parse_overrides(["ingest.path=c.jsonl"]))
     with pytest.raises(UserError, match=r"^setting ingest.0.limt: unknown key; did you mean ingest.0.limit\?"):
         load_config(path, parse_overrides(["ingest.0.limt=3"]))
@@ -136,6 +136,8 @@ def test_no_two_sources_of_documents_have_one_name(project):
 def test_the_form_of_one_collection_has_its_fields_and_that_of_several_takes_json(project):
     fields = run_form("ingest", project("a"))["properties"]
     assert fields["name"]["description"].endswith(": a")
+    form = overrides_of("ingest", {"limit": 3}, None)  # of a list of one, too
+    assert [item.limit for item in load_config(project("a"), form).ingest] == [3]
     fields = run_form("ingest", project("b", "a"))["properties"]
     assert set(fields) == {"force", "overrides", "build_missing", "verify", "config"}
     assert "0 is b, 1 is a" in fields["overrides"]["description"]
