@@ -92,6 +92,7 @@ class Scrape(Stage[Source]):
         for name, title in (
             ("unread_sitemaps", "sitemap that could not be read in full"),
             ("left_out_sitemaps", "sitemap that was left out"),
+            ("long_pages", "page with more links than are read"),
             ("unread_tdm_files", "TDM file that could not be read, so that it reserves nothing"),
         ):
             if noted := stats.get(name):
@@ -109,8 +110,12 @@ def _is_fresh(source: Source, snapshot: Artifact) -> bool:
 
 
 def _limits_met(stats: dict[str, Any]) -> list[str]:
-    """The limits of the source that a crawl has met, in words."""
-    told = {"pages": "limit reached", "urls": "further links dropped (limits.urls)"}
+    """The limits that a crawl has met, in words."""
+    told = {
+        "pages": "limit reached",
+        "urls": "further links dropped (limits.urls)",
+        "links": "further links of long pages dropped",
+    }
     return [told.get(name, f"limits.{name} reached") for name in stats["limits_met"]]
 
 

@@ -328,10 +328,10 @@ class Frontier:
         row = (item.id, page.fetched_at, page.content_type, *validators, *content)
         with self._transaction():
             self._db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            self._finish(item, "stored", page.reserved, status, unfinished=change == "kept")
             self._db.execute(
-                "UPDATE urls SET change = ?, bytes = ?, canonical = ? WHERE id = ?",
-                (change, len(page.body), page.canonical, item.id),
+                "UPDATE urls SET outcome = 'stored', reason = ?, status = coalesce(?, status), unfinished = ?,"
+                " change = ?, bytes = ?, canonical = ? WHERE id = ?",
+                (page.reserved, status, change == "kept", change, len(page.body), page.canonical, item.id),
             )
             self._add(links, item.id, item.depth + 1, 0)
         if page.canonical is None:
@@ -383,6 +383,8 @@ class Frontier:
 
     def _add(self, urls: Iterable[FoundUrl], parent: int | None, depth: int, hops: int) -> None:
         urls = list(urls)
+        if not urls:
+            return
         # A link that one page marks nofollow may be followed from another page.
         self._db.executemany(
             "DELETE FROM urls WHERE url = ? AND reason = 'nofollow'", [(u.url,) for u in urls if not u.skip_reason]

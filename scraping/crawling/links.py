@@ -84,7 +84,9 @@ class ParsedPage:
     nofollow_links: list[str] = field(default_factory=list)
     canonical: str | None = None
     directives: RobotsDirectives = field(default_factory=RobotsDirectives)
+    header_nofollow: bool = False  # whether the directive `nofollow` stands in a header, which a 304 need not repeat
     tdm_reservation: bool | None = None  # what its `<meta>` says of text and data mining
+    cut_off: bool = False  # whether it has more links than `MAX_LINKS`; the rest is not in the lists
 
 
 def parse_page(response: Response, agent: str) -> ParsedPage:
@@ -95,6 +97,7 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
         agent: our product token, which directives may name.
     """
     page = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
+    page.header_nofollow = page.directives.nofollow
     encoding = encoding_of(response.body, response.content_type)
     html = decode_as(response.body, encoding)
     base_href, tags = _tags(html.replace("\0", "") if b"\0" in response.body else html)
@@ -107,10 +110,14 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
     for tag, attributes in tags:
         match tag:
             case "a" | "area" | "frame" | "iframe":
-                if target := resolve(base, attributes.get("href" if tag[0] == "a" else "src") or "", encoding):
-                    (nofollow if "nofollow" in _words(attributes.get("rel")) else followed)[target] = None
-                    if len(followed) + len(nofollow) >= MAX_LINKS:
-                        break
+                target = resolve(base, attributes.get("href" if tag[0] == "a" else "src") or "", encoding)
+                if target is None:
+                    continue
+                links = nofollow if "rel" in attributes and "nofollow" in _words(attributes["rel"]) else followed
+                if len(followed) + len(nofollow) < MAX_LINKS:
+                    links[target] = None
+                elif target not in links:
+                    page.cut_off = True
             case "link" if not page.canonical and "canonical" in _words(attributes.get("rel")):
                 page.canonical = resolve(base, attributes.get("href") or "", encoding)
             case "meta" if _word(attributes.get("http-equiv")) == "refresh":

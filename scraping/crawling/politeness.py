@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,7 +64,6 @@ class HostGate:
         self._lock = threading.Lock()
         self._path = folder / name
         self._held = -1  # the file's descriptor during a turn
-        self._to_undo = ExitStack()  # at the end of a turn
 
     @contextmanager
     def turn(self, delay: float) -> Iterator[HostGate]:
@@ -80,12 +79,14 @@ class HostGate:
                 logged = True
             if self._stop.wait(wait):
                 raise Stopped
-        with self._to_undo:
+        try:
+            yield self
+        finally:
             try:
-                yield self
-            finally:
                 if delay:
                     self._forbid_until(time.time() + delay, self._held)
+            finally:
+                self._leave()
 
     def pause(self, seconds: float) -> None:
         """Forbid requests for `seconds` (at most `MAX_PAUSE`) from now on."""
@@ -115,23 +116,41 @@ class HostGate:
         """Enter and return 0, or return the seconds after which to try again."""
         if not self._lock.acquire(blocking=False):
             return _RETRY_SECONDS
-        with ExitStack() as entered:
-            entered.callback(self._lock.release)
-            self._held = fd = entered.enter_context(self._opened())
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _RETRY_SECONDS
-            entered.callback(fcntl.flock, fd, fcntl.LOCK_UN)
-            earliest, last_id = _read(fd)
-            wait = earliest - time.time()
-            if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
-                return wait
-            self.shared = last_id not in (0, self._id)
-            if delay or last_id != self._id:
-                _write(fd, time.time() + delay, self._id)  # holds even if this process dies during its request
-            self._to_undo = entered.pop_all()
+        try:
+            self._held = _files.take(self._path)
+        except BaseException:
+            self._lock.release()
+            raise
+        wait = _RETRY_SECONDS
+        try:
+            wait = self._lock_file(delay)
+        finally:
+            if wait:
+                self._leave()
+        return wait
+
+    def _lock_file(self, delay: float) -> float:
+        """Lock the file that is held and return 0, or return the seconds after which to try again."""
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _RETRY_SECONDS
+        earliest, last_id = _read(self._held)
+        wait = earliest - time.time()
+        if 0 < wait <= MAX_PAUSE:  # a longer one can only come from a clock that was set back
+            return wait
+        self.shared = last_id not in (0, self._id)
+        if delay or last_id != self._id:
+            _write(self._held, time.time() + delay, self._id)  # holds even if this process dies during its request
         return 0.0
+
+    def _leave(self) -> None:
+        """End the turn, or what would have been one."""
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_UN)
+        finally:
+            _files.give_back(self._path, self._held)
+            self._lock.release()
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

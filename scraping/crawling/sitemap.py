@@ -313,13 +313,12 @@ def _add(element: etree._Element, entries: _Entries) -> None:
 
 def _location(fields: dict[str, etree._Element], texts: dict[str, str]) -> str | None:
     """Where an entry of a feed leads: by its link, else by what RSS 2.0 calls a permanent link."""
-    if "link" in texts:
-        return fields["link"].get("href") or texts["link"]
-    if "guid" in texts:
+    link = (fields["link"].get("href") or texts["link"]) if "link" in texts else None
+    if not link and "guid" in texts:
         attributes = {name.lower(): value for name, value in fields["guid"].items()}
         if attributes.get("ispermalink", "true").lower() == "true":
             return texts["guid"]
-    return None
+    return link
 
 
 def _field(child: etree._Element, namespace: str) -> str:

@@ -45,7 +45,8 @@ from scraping.shards import (
 from textmill.files import atomic_write
 
 __all__ = [
-    "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "NOT_LOADED", "PAGE_LIMIT", "SITEMAPS_OWED", "SITEMAPS_READ",
+    "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "LONG_PAGE", "NOT_LOADED", "PAGE_LIMIT", "SITEMAPS_OWED",
+    "SITEMAPS_READ",
     "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot", "restore_snapshot", "write_pages",
     "write_reports",
 ]  # fmt: skip
@@ -72,10 +73,12 @@ UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read 
 LEFT_OUT_SITEMAP = "left-out sitemap: "  # this and a URL -> why it was not read, or gave nothing
 SITEMAPS_READ = "sitemaps of "  # this and an origin -> how many URLs they list
 SITEMAPS_OWED = "sitemaps owed: "  # this and an origin: sitemaps that it names gave no answer, and may later
+LONG_PAGE = "long page: "  # this and a URL -> how many of its links were read
 UNREAD_TDM_FILE = "unread TDM file: "  # this and a URL -> why it could not be read
 NOT_LOADED = "not loaded: "  # this and a reason -> how many requests of rendered pages
 _NOTED = {
     UNREAD_SITEMAP: "unread_sitemaps", LEFT_OUT_SITEMAP: "left_out_sitemaps", UNREAD_TDM_FILE: "unread_tdm_files",
+    LONG_PAGE: "long_pages",
 }  # fmt: skip  # notes -> their names in stats.json
 _CONTINUES = "continues"  # how many URLs of the previous crawl were queued again
 _AS_OF = "as of"  # when the previous crawl, which this one continues, ended
@@ -146,6 +149,8 @@ class PreviousSnapshot:
 
     def get(self, url: str) -> PreviousPage | None:
         """What the snapshot knows of `url`; None if it does not have it."""
+        if not self._shards:
+            return None
         with self._lock:
             row = self._db.execute(
                 "SELECT etag, last_modified, sha256, shard, row_group, row FROM pages WHERE url = ?", (url,)
@@ -270,10 +275,11 @@ _UNANSWERED = f"outcome = 'failed' AND (unfinished OR NOT ({_GIVEN_UP}) AND NOT 
 
 
 def _limits_met(frontier: Frontier) -> list[str]:
-    """The names of the source's limits because of which URLs were left out."""
+    """The names of the limits because of which URLs were left out: the source's, and `links`, that of a page."""
     reasons = frontier.query("SELECT DISTINCT reason FROM urls WHERE outcome = 'skipped'")
     met = {_LIMITS[reason] for (reason,) in reasons if reason in _LIMITS}
-    return sorted(met | ({"urls"} if frontier.get_note(LINKS_DROPPED) is not None else set()))
+    noted = {"urls": frontier.get_note(LINKS_DROPPED) is not None, "links": bool(frontier.notes(LONG_PAGE))}
+    return sorted(met | {name for name, is_met in noted.items() if is_met})
 
 
 def _hosts(frontier: Frontier) -> dict[str, int]:

@@ -31,6 +31,8 @@ _DROPPED_PARAMETER = re.compile(
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _UNSAFE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%\[\]]|%(?![0-9A-Fa-f]{2})")
+_PLAIN_PATH = re.compile(r"(?!//)[A-Za-z0-9\-._~/]+\Z")
+_ABSOLUTE = re.compile(r"https?://[^/]", re.I)
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _LABEL = r"[a-z0-9_-]{1,63}"  # RFC 1035 2.3.4; longer ones make resolvers raise
 _PLAIN_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
@@ -103,7 +105,12 @@ def origin_of(url: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _join(base: str, href: str) -> str | None:
+    if _PLAIN_PATH.match(href):  # most links: there is nothing to spell otherwise
+        origin = origin_of(base)
+        return origin + _remove_dot_segments(href if href[0] == "/" else base[len(origin) :] + href)
     href = _slashes(_STRIPPED.sub("", href))
+    if _ABSOLUTE.match(href):
+        return normalize(href)
     if href.startswith("//"):
         href = "//" + href.lstrip("/")
     try:

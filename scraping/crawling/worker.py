@@ -27,12 +27,13 @@ from scraping.crawling.fetch import (
     TransientHostError,
 )
 from scraping.crawling.frontier import FoundUrl, PageBody, QueuedUrl
-from scraping.crawling.links import ParsedPage, RobotsDirectives, parse_page, skip_reason
+from scraping.crawling.links import MAX_LINKS, ParsedPage, parse_page, skip_reason
 from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.sitemap import LeftOut, SitemapOutcome, read_sitemaps, sitemap_request
 from scraping.crawling.snapshot import (
     LEFT_OUT_SITEMAP,
+    LONG_PAGE,
     NOT_LOADED,
     SITEMAPS_OWED,
     SITEMAPS_READ,
@@ -199,11 +200,11 @@ class OriginWorker:
         self, item: QueuedUrl, response: Response, body: PageBody, previous: PreviousPage | None, robots: RobotsTxt
     ) -> None:
         """Store a page and add its links, as far as its owner agrees. After a 304, `body` is the previous one."""
-        headers = response.headers.copy()
-        headers["Content-Type"] = body.content_type
-        answer = Response(item.url, 200, headers, body.body)
+        answer = _as_answered(response, body)
         page = parse_page(answer, self.source.user_agent)
         links = self._links(page, item)
+        if page.cut_off:
+            self.frontier.set_note(f"{LONG_PAGE}{item.url}", f"only its first {MAX_LINKS:,} links were read")
         body.reserved = page_reservation(page, answer, robots, self._tdm_rules(robots))
         reason = "noindex" if page.directives.noindex else None
         if self.source.reservations == "obey":
@@ -214,8 +215,7 @@ class OriginWorker:
         for problem, number in (response.not_loaded or {}).items():
             self.frontier.add_to_note(f"{NOT_LOADED}{problem}", number)
         body.canonical = self._canonical(page, item, links)
-        directives = RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), self.source.user_agent)
-        if directives.nofollow or body.reserved:
+        if page.header_nofollow or body.reserved:
             body.etag = body.last_modified = None  # a 304 need not repeat the header: next time, ask for the whole page
         change = "new" if previous is None else "unchanged" if previous.sha256 == body.sha256 else "changed"
         self.frontier.store(item, response.status, change, body, links)
@@ -474,6 +474,15 @@ class OriginWorker:
         """Record that a URL came to nothing."""
         self.state.count_error(reason)
         self.frontier.fail(item, reason, status)
+
+
+def _as_answered(response: Response, body: PageBody) -> Response:
+    """The answer, which after a 304 has the previous body, and the content type that came with it."""
+    if response.status != 304:
+        return response
+    headers = response.headers.copy()
+    headers["Content-Type"] = body.content_type
+    return Response(response.url, 200, headers, body.body)
 
 
 def _body_of(response: Response) -> PageBody:

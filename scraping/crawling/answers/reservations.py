@@ -37,7 +37,6 @@ __all__ = [
 RESERVED = "reserved: "  # what reasons begin with
 TDM_FILE = "/.well-known/tdmrep.json"
 _MAX_BYTES = 1 << 20
-_MAX_RULES = 1_000
 _TDM = f"{RESERVED}TDM reservation"
 _CONTENT_SIGNAL = f"{RESERVED}Content-Signal ai-train=no"
 
@@ -139,7 +138,7 @@ def parse_content_signals(lines: Iterable[str], agent: str) -> PathRules:
                 for name in agents:
                     groups.setdefault(name, []).append((path, reserves))
     rules = groups.get(agent.lower(), groups.get("*", []))
-    return PathRules(tuple(rules[:_MAX_RULES]))
+    return PathRules(tuple(rules))
 
 
 def fetch_tdm_rules(
@@ -195,7 +194,7 @@ def parse_tdm_rules(body: bytes, origin: str) -> PathRules:
         raise ValueError("nested too deep") from None
     own = re.compile(rf"(?:https?://{re.escape(host_of(origin))})?(?=[/*]|$)", re.I)
     rules = []
-    for entry in (entries if isinstance(entries, list) else [entries])[:_MAX_RULES]:
+    for entry in entries if isinstance(entries, list) else [entries]:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", "")
         reserves = value if isinstance(value, bool) else tdm_value(str(value))
         if isinstance(location, str) and location and reserves is not None and (start := own.match(location)):

@@ -15,6 +15,7 @@ import pytest
 
 from scraping.crawling import connections
 from scraping.crawling import crawl as crawl_module
+from scraping.crawling import links
 from scraping.crawling.crawl import crawl
 from scraping.crawling.frontier import Frontier
 from scraping.crawling.politeness import HostGate
@@ -292,6 +293,18 @@ def test_a_canonical_link_to_a_redirect(site, page, answer, make_source, run_cra
     site.routes["/moved"] = answer(status=301, headers={"Location": "/article"})
     site.routes["/article"] = page()
     assert set(run_crawl(make_source())) == {site.url("/"), site.url("/article")}
+
+
+def test_a_page_with_more_links_than_are_read_is_told(site, page, make_source, run_crawl, tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "MAX_LINKS", 3)
+    site.routes["/"] = page("/1", "/2", "/1", "/2", "/3", "/1", "/3")
+    site.routes.update({path: page() for path in ("/1", "/2", "/3", "/4")})
+    run_crawl(make_source(), "few")
+    assert (stats(tmp_path, "few")["limits_met"], stats(tmp_path, "few")["long_pages"]) == ([], {})
+    site.routes["/"] = page("/1", "/2", "/3", "/4", head='<meta name="robots" content="noarchive">')
+    assert len(run_crawl(make_source())) == 4
+    result = stats(tmp_path)
+    assert (result["limits_met"], list(result["long_pages"])) == (["links"], [site.url()])
 
 
 def test_what_is_no_page_is_not_stored(site, page, answer, make_source, run_crawl, tmp_path):
