@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
+from io import BufferedReader
 
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.connection import HTTPConnection
@@ -51,6 +52,8 @@ _NOT_READ = {
 }  # fmt: skip
 _TRY_LATER = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
+_HEAD_LINE = re.compile(rb"[!-9;-~]+:|[ \t\r\n]|HTTP/")  # as Python's parser of headers has them
+_SPACED_NAME = re.compile(rb"([!-9;-~]+)[ \t]+:")
 _NOT_ASCII = re.compile(r"[\x80-\xff]")
 
 
@@ -267,10 +270,43 @@ class _FinalResponse(HTTPResponse):
     """The answer itself: the informational ones before it (1xx, as 103 Early Hints) are passed over, RFC 9110 15.2."""
 
     def begin(self) -> None:
-        super().begin()
+        self._begin()
         while 100 <= self.status < 200 and self.status != 101:  # 101 ends HTTP on this connection
             self.headers = self.msg = None  # type: ignore[assignment]
+            self._begin()
+
+    def _begin(self) -> None:
+        stream, head = self.fp, _Head(self.fp)
+        self.fp = head  # type: ignore[assignment]
+        try:
             super().begin()
+        finally:
+            if self.fp is head:  # type: ignore[comparison-overlap]
+                self.fp = stream
+        if not head.last:
+            raise HTTPException("cut off in its headers")
+
+
+class _Head:
+    """The head of an answer, line by line. Lines that are no headers are passed over, as browsers do: Python would take
+    all that follow such a line for the body, and lose what they say."""
+
+    def __init__(self, stream: BufferedReader):
+        self._stream = stream
+        self.last = b""  # line; empty if the stream has ended
+
+    def readline(self, limit: int = -1) -> bytes:
+        line = self._stream.readline(limit)
+        while self.last and line.endswith(b"\n") and not _HEAD_LINE.match(line):  # the first is the status
+            if spaced := _SPACED_NAME.match(line):
+                line = spaced[1] + line[spaced.end(1) :].lstrip()
+            else:
+                line = self._stream.readline(limit)
+        self.last = line
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _acknowledge_at_once(connection: HTTPConnection) -> None:

@@ -13,9 +13,8 @@ from itertools import pairwise
 import pyarrow.parquet as pq
 import pytest
 
-from scraping.crawling import connections
+from scraping.crawling import connections, links
 from scraping.crawling import crawl as crawl_module
-from scraping.crawling import links
 from scraping.crawling.crawl import crawl
 from scraping.crawling.frontier import Frontier
 from scraping.crawling.politeness import HostGate

@@ -188,6 +188,23 @@ def test_garbage_is_trouble(site, fetcher, garbage):
         get(fetcher, site.url())
 
 
+@pytest.mark.parametrize("head", ["Content-Type: text/html\r\n", "Content-Type: text/html\r\nX-Robots-T", ""])
+def test_an_answer_that_is_cut_off_in_its_headers_is_trouble(site, fetcher, head):
+    site.routes["/"] = lambda handler: handler.wfile.write(f"HTTP/1.1 200 OK\r\n{head}".encode())
+    with pytest.raises(TransientHostError, match="cut off in its headers"):
+        get(fetcher, site.url())
+
+
+@pytest.mark.parametrize("line", ["no header", ": no name", "X Y: two words", "é: 1", "<html>"])
+def test_headers_behind_a_line_that_is_none_count(site, fetcher, line):
+    head = f"HTTP/1.1 103 Early Hints\r\n{line}\r\n\r\nHTTP/1.1 200 OK\r\n{line}\r\nX-Robots-Tag : noindex\r\n"
+    answer = f"{head}X-Long: a\r\n b\r\n{line}\r\nContent-Length: 2\r\n\r\nokay".encode()
+    site.routes["/"] = lambda handler: handler.wfile.write(answer)
+    response = get(fetcher, site.url())
+    assert (response.status, response.body, response.headers["X-Robots-Tag"]) == (200, b"ok", "noindex")
+    assert response.headers["X-Long"].split() == ["a", "b"]
+
+
 def test_a_compressed_body_that_is_cut_off_is_trouble(site, fetcher):
     for encoding, body in (("gzip", gzip.compress(b"text " * 1000)), ("deflate", zlib.compress(b"text " * 1000))):
         head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode()

@@ -94,7 +94,8 @@ TWO = "http://a.org/x?a=1&b=2"
         f"{ONE}\n{TWO}".encode("utf-16"),
         f'<rss version="2.0"><channel><link>http://a.org/</link><image><url>http://a.org/i.png</url></image><item><link>'
         f"{ONE}</link></item><item><title>x</title><link>{TWO}</link></item></channel></rss>",
-        f'<rss version="2.0"><channel><item><link/><guid isPermaLink="true">{ONE}</guid></item><item><guid>{TWO}</guid></item>'
+        f'<rss version="2.0"><channel><item><link/><guid isPermaLink="true">{ONE}</guid></item>'
+        f"<item><guid>{TWO}</guid></item>"
         '<item><guid isPermaLink="false">http://a.org/3</guid></item></channel></rss>',
         urlset(entry(ONE), entry(TWO.replace("&", "&amp;"))).replace("url", "URL").replace("loc", "LOC"),
         f"<RSS><Channel><image><url>http://a.org/i.png</url></image><ITEM><GUID>{ONE}</GUID></ITEM>"
