@@ -68,6 +68,7 @@ class Scrape(Stage[Source]):
         told = f"{stats['pages']:,} of at least {total:,} pages" if stats["waiting"] else f"{stats['pages']:,} pages"
         told += f", {stats['unanswered']:,} failed" if stats["unanswered"] else ""
         told += f", {kept:,} kept from the last crawl" if (kept := stats["changes"]["kept"]) else ""
+        told += f", {vanished:,} vanished since the last crawl" if (vanished := stats["changes"]["vanished"]) else ""
         reasons = "; ".join(_limits_met(stats) + _given_up(stats) + _unread(stats))
         return f"{told}: {reasons}" if reasons else told
 

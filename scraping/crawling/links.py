@@ -109,7 +109,7 @@ def parse_page(response: Response, agent: str) -> ParsedPage:
         followed[target] = None
     for tag, attributes in tags:
         match tag:
-            case "a" | "area" | "frame" | "iframe":
+            case "a" | "area" | "frame" | "iframe" if not page.cut_off:
                 target = resolve(base, attributes.get("href" if tag[0] == "a" else "src") or "", encoding)
                 if target is None:
                     continue

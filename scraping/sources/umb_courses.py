@@ -74,13 +74,13 @@ class CourseReader:
 
 
 def _descriptors(content: Tag) -> list[dict[str, str]]:
-    """Labels and their texts, in the page's order, each label once."""
-    found: dict[str, str] = {}
+    """Labels and their texts, in the page's order; what stands there twice, once."""
+    found: dict[tuple[str, str], None] = {}
     for label in content.find_all("strong"):
         name = _text(label)
         if name.endswith(":") and label.find_parent("table") is None and (text := _following_text(label)):
-            found.setdefault(name.rstrip(": "), text)
-    return [{"label": label, "text": text} for label, text in found.items()]
+            found[name.rstrip(": "), text] = None
+    return [{"label": label, "text": text} for label, text in found]
 
 
 def _following_text(label: Tag) -> str:

@@ -167,6 +167,8 @@ def fetch_tdm_rules(
         if response.location is None:
             return _rules_of(response, origin)
         target = resolve(target, response.location)
+    else:
+        raise FetchError("too many redirects")
     return PathRules()
 
 
@@ -186,19 +188,25 @@ def parse_tdm_rules(body: bytes, origin: str) -> PathRules:
     """The rules of a tdmrep.json. A location may be an absolute URL of `origin`, and a reservation true or false.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deep.
+        ValueError: it is not JSON, is nested too deep, or has only rules that cannot be read.
     """
     try:
         entries = json.loads(body.decode(json.detect_encoding(body), "replace"))
     except RecursionError:
         raise ValueError("nested too deep") from None
     own = re.compile(rf"(?:https?://{re.escape(host_of(origin))})?(?=[/*]|$)", re.I)
-    rules = []
+    rules, strange = [], []
     for entry in entries if isinstance(entries, list) else [entries]:
-        location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", "")
+        if not isinstance(entry, dict) or not {"location", "tdm-reservation"} & entry.keys():
+            continue  # it is about something else, as the JSON that says that there is no such file
+        location, value = entry.get("location"), entry.get("tdm-reservation")
         reserves = value if isinstance(value, bool) else tdm_value(str(value))
-        if isinstance(location, str) and location and reserves is not None and (start := own.match(location)):
+        if not isinstance(location, str) or not location or reserves is None:
+            strange.append(entry)
+        elif start := own.match(location):
             rules.append((location[start.end() :] or "/", reserves))
+    if strange and not rules:
+        raise ValueError(f"none of its rules can be read, the first of them: {json.dumps(strange[0])[:100]}")
     return PathRules(tuple(rules))
 
 

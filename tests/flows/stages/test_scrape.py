@@ -257,6 +257,16 @@ def test_pages_that_are_kept_from_the_last_crawl_are_told(site, tmp_path):
     assert outcome.headline in assess(scrape, source, {}, Context(store)).reason
 
 
+def test_pages_that_vanished_are_told(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    materialize(scrape, source, {}, Context(store))
+    del site.pages["/3"], site.pages["/4"]
+    outcome = materialize(scrape, source, {}, Context(store, options=Options(force=True)))
+    assert outcome.headline == "8 pages, 2 vanished since the last crawl"
+    assert outcome.artifact.manifest.incomplete == ""
+
+
 def test_pages_that_fail_are_asked_for_once_more_by_the_next_run_and_rebuild_nothing(site, tmp_path):
     store = Store(tmp_path / "store")
     source = site_source(site)

@@ -139,7 +139,7 @@ def test_a_stray_nul_is_passed_over():
 
 @pytest.mark.long
 def test_hostile_pages_are_read_quickly():
-    start = time.monotonic()
+    start = time.process_time()
     assert not is_html(b"<!---->" * 140 + b"x", "text/plain")
     for value in ("<" * 60_000, "<x>;a=" + "rel=" * 15_000, "<x>" + ";a=b" * 15_000):
         assert parse_page(response("", Link=value), "t").canonical is None
@@ -154,7 +154,7 @@ def test_hostile_pages_are_read_quickly():
     assert links("<p>" * 300 + '<b><i><a href="/unclosed">') == ["http://a.org/unclosed"]
     assert links(bytes(range(256)) * 1000) == []
     assert links(b"") == []
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

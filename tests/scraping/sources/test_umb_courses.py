@@ -52,6 +52,12 @@ PAGE = f"""<!DOCTYPE html><html><head><title>CS 110 | UMass Boston</title></head
 </div></div><footer><strong>Contact:</strong> us</footer></body></html>"""
 
 
+def test_a_label_that_stands_there_twice_keeps_both_texts():
+    again = "<strong>Note:</strong> First.<br><strong>Note:</strong> Second.<br><strong>Note:</strong> First.<br>"
+    [record] = CourseReader().records(PAGE.replace("<strong>Empty", f"{again}<strong>Empty"), URL)
+    assert [row["text"] for row in record["descriptors"] if row["label"] == "Note"] == ["First.", "Second."]
+
+
 def test_a_course_page_is_one_record():
     [record] = CourseReader().records(PAGE, URL)
     assert record["id"] == "CS-110"

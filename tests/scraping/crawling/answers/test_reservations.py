@@ -205,6 +205,30 @@ def test_a_file_that_is_not_answered_is_asked_for_again(site, page, answer, make
     assert unread_tdm_files(tmp_path / "never") == {site.url("/.well-known/tdmrep.json"): "status 503"}
 
 
+@pytest.mark.parametrize(
+    ("answered", "problem"),
+    [
+        ('[{"location": "/", "tdm-reservation": "yes"}]', "none of its rules can be read"),
+        ('[{"path": "/", "tdm-reservation": 1}]', "none of its rules can be read"),
+        (302, "too many redirects"),
+        ('{"error": "no such file"}', None),
+        ("[]", None),
+    ],
+)
+def test_a_file_whose_rules_are_not_understood_is_told(
+    site, page, answer, make_source, run_crawl, tmp_path, answered, problem
+):
+    site.routes["/"] = page()
+    site.routes["/.well-known/tdmrep.json"] = (
+        answer(status=302, headers={"Location": "/.well-known/tdmrep.json"})
+        if answered == 302
+        else answer(answered, content_type="application/json")
+    )
+    assert len(run_crawl(make_source())) == 1
+    unread = unread_tdm_files(tmp_path / "out")
+    assert (problem in unread[site.url("/.well-known/tdmrep.json")]) if problem else unread == {}
+
+
 def test_a_redirect_of_the_file_is_followed_within_its_origin(site, page, answer, make_source, run_crawl):
     site.routes["/"] = page()
     away = site.url("/private").replace("127.0.0.1", "localhost")
