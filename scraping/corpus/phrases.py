@@ -189,8 +189,8 @@ _NOTICES = (
     r"|content)"
     r"|your own (?:text|content)",
 )
-# They begin where a word does, which is looked at first: the search takes a twentieth of the time.
-NOTICES = re.compile(rf"(?<![a-z])(?:{'|'.join(_NOTICES)})", re.MULTILINE)
+# In Latin letters they begin where a word does, which is looked at first: the search takes a twentieth of the time.
+NOTICES = re.compile(rf"(?:(?<![a-z])|(?![a-z]))(?:{'|'.join(_NOTICES)})", re.MULTILINE)
 
 # Of what notices speak: a text with few of these words has no need to be searched for their sentences.
 NOTICE_WORDS = _words(

@@ -579,8 +579,10 @@ def _is_bare_count(utf8, flags, start, end):
                 return False
             i += step
         return True
+    if size < 4:
+        return False
     is_century = (utf8[start] == 49 and utf8[start + 1] == 57) or (utf8[start] == 50 and utf8[start + 1] == 48)
-    if size < 4 or not is_century:
+    if not is_century:
         return False
     i = start + 2
     for _ in range(2):

@@ -157,6 +157,14 @@ def test_one_line_that_trails_off_is_no_list_of_teasers():
     assert result(PROSE + " And so on…").reason is None
 
 
+@pytest.mark.parametrize(
+    "notice",
+    ["我们的website使用cookie来改善您的体验。本website使用cookie分析流量。", "您访问的page页面不存在。请点击home返回首页。"],
+)
+def test_a_notice_in_chinese_may_follow_a_latin_letter(notice):
+    assert result(notice * 3).reason == "notices"
+
+
 def test_a_page_that_quotes_junk_passes():
     for junk in ("Lorem ipsum dolor sit amet.", "We use cookies. Accept all.", "Page not found.", "\ufffd", "Ã©"):
         assert result(f"{PROSE}\n\n{junk}\n\n{GERMAN}\n\n{PROSE[::-1]}").reason is None, junk
