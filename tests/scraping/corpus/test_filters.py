@@ -159,7 +159,10 @@ def test_one_line_that_trails_off_is_no_list_of_teasers():
 
 @pytest.mark.parametrize(
     "notice",
-    ["我们的website使用cookie来改善您的体验。本website使用cookie分析流量。", "您访问的page页面不存在。请点击home返回首页。"],
+    [
+        "我们的website使用cookie来改善您的体验。本website使用cookie分析流量。",
+        "您访问的page页面不存在。请点击home返回首页。",
+    ],
 )
 def test_a_notice_in_chinese_may_follow_a_latin_letter(notice):
     assert result(notice * 3).reason == "notices"
