@@ -11,6 +11,7 @@ Tokenizers:
 - `config.py`: the configs of all stages of this package.
 - `train.py`: a corpus to a tokenizer; `counting.py` counts its words, shard by shard.
 - `formats.py`: tokenizers as our files, which Hugging Face and tiktoken read too.
+- `hugging_face.py`: tokenizer.json, written and read.
 - `interchange.py`: tokenizers of others, read and written.
 - `compare.py`: what several tokenizers make of one text.
 

@@ -1,24 +1,20 @@
-"""Tokenizers of others: tiktoken's named encodings, Hugging Face's tokenizer.json, the seed's `bpetokenizer v1`."""
+"""Tokenizers of others: tiktoken's named encodings, the seed's `bpetokenizer v1`, and whatever a name stands for."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
-from typing import Any
 
 import requests
 import tiktoken
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.formats import HUGGING_FACE, RANKS, byte_characters, load_tokenizer, read_ranks
-from tokenization.patterns import GPT2
+from tokenization.formats import RANKS, load_tokenizer, read_ranks
+from tokenization.hugging_face import HUGGING_FACE, from_hugging_face
 from tokenization.tokenizer import Tokenizer
 
-__all__ = [
-    "from_hugging_face", "from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy",
-]  # fmt: skip
+__all__ = ["from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy"]
 
 LEGACY_HEADER = "bpetokenizer v1"
 
@@ -55,51 +51,6 @@ def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encodi
         mergeable_ranks=dict(tokenizer.tokens),
         special_tokens=dict(tokenizer.special_tokens),
     )
-
-
-def from_hugging_face(path: Path) -> Tokenizer:
-    """The tokenizer of a byte-level BPE `tokenizer.json`.
-
-    Raises:
-        UserError: it is of another kind: not BPE over bytes, with a normalizer, or with merges that are not in the
-            order of the ids (then merging by rank would give other ids).
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        model, pre_tokenizer = content["model"], content["pre_tokenizer"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a tokenizer.json of Hugging Face tokenizers") from None
-    if model.get("type") != "BPE" or content.get("normalizer"):
-        raise UserError(f"{path} is not plain byte-level BPE without a normalizer; only that can be read")
-    byte_of = {character: b for b, character in enumerate(byte_characters())}
-    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    try:
-        tokens = {bytes(byte_of[c] for c in t): i for t, i in model["vocab"].items() if t not in added}
-    except KeyError as error:
-        raise UserError(f"{path} has the character {error} in a token, so it is not byte-level BPE") from None
-    _check_merge_order(model["merges"], model["vocab"], path)
-    return Tokenizer(tokens, _split_pattern(pre_tokenizer, path), added)
-
-
-def _check_merge_order(merges: list[Any], vocab: dict[str, int], path: Path) -> None:
-    last = -1
-    for merge in merges:
-        made = vocab.get("".join(merge.split(" ") if isinstance(merge, str) else merge), -1)
-        if made < last:
-            raise UserError(f"{path} merges in another order than that of its ids; it cannot be read by rank")
-        last = made
-
-
-def _split_pattern(pre_tokenizer: dict[str, Any], path: Path) -> str:
-    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
-    split = [step for step in steps if step["type"] == "Split"]
-    byte_level = [step for step in steps if step["type"] == "ByteLevel"]
-    if len(split) + len(byte_level) == len(steps) and len(byte_level) == 1 and not byte_level[0]["add_prefix_space"]:
-        if len(split) == 1 and "Regex" in split[0]["pattern"] and not byte_level[0]["use_regex"]:
-            return split[0]["pattern"]["Regex"]
-        if not split and byte_level[0]["use_regex"]:
-            return GPT2
-    raise UserError(f"{path} splits text otherwise than by one pattern; only Split and ByteLevel can be read")
 
 
 def from_legacy(path: Path) -> Tokenizer:
@@ -195,7 +146,9 @@ def load_any(source: str) -> Tokenizer:
     """
     path = Path(source)
     if path.is_dir():
-        return load_tokenizer(path) if (path / RANKS).exists() else from_hugging_face(path / HUGGING_FACE)
+        if not (path / RANKS).exists() and (path / HUGGING_FACE).exists():
+            return from_hugging_face(path / HUGGING_FACE)
+        return load_tokenizer(path)
     if path.suffix == ".json" and path.is_file():
         return from_hugging_face(path)
     if path.suffix == ".tiktoken" and path.is_file():

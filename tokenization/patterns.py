@@ -111,7 +111,67 @@ def find_pattern(name_or_regex: str) -> Pattern:
         regex.compile(name_or_regex)
     except regex.error as error:
         raise UserError(f"the split pattern is not a valid regular expression: {error}") from error
-    return Pattern(name_or_regex, Kind.REGEX)
+    return Pattern(_portable(name_or_regex), Kind.REGEX)
+
+
+_ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
+# A part of an expression: a set, an escape, the head of a group, a count with what follows, or a character.
+_PARTS = regex.compile(
+    r"(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<escape>" + _ESCAPE + ")"
+    r"|(?P<group>\((?:\?(?:<[=!]|[^:)]*:|.))?)|(?P<count>\{[\d,]*\}\+?)|(?P<other>.)",
+    regex.DOTALL,
+)
+_ESCAPES = regex.compile(
+    r"\\(?:[pP]\{[A-Za-z_]+\}|[pP][A-Z]|[sSdDwWtnrfv]|u[0-9a-fA-F]{4}|x[0-7][0-9a-fA-F]|[^0-9A-Za-z])"
+)
+_GROUPS = {"(", "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"}
+# \w as tiktoken's engine reads it (Unicode UTS 18); the others leave out some of these or add others
+_WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\u200c\u200d"
+
+
+def _portable(expression: str) -> str:
+    r"""The expression in a spelling that `regex`, tiktoken's engine and Hugging Face's read alike.
+
+    Raises:
+        UserError: it has a part that they read differently.
+
+    Example:
+        >>> _portable(r"\S+|\s+")
+        '\\S+|\\s+'
+    """
+    return "".join(_portable_part(part) for part in _PARTS.finditer(expression))
+
+
+def _portable_part(part: regex.Match[str]) -> str:
+    text = part.group()
+    if part["set"]:
+        inner = text[1:-1]
+        if "\\W" not in inner and not regex.search(r"&&|--|~~|(?<!\\)(?:\\\\)*\[", inner):
+            return (
+                "["
+                + regex.sub(r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\.", lambda m: _portable_escape(m.group()), inner)
+                + "]"
+            )
+    elif part["escape"]:
+        if text in ("\\w", "\\W"):
+            return f"[^{_WORD}]" if text == "\\W" else f"[{_WORD}]"
+        return _portable_escape(text)
+    elif text in _GROUPS if part["group"] else text not in ("^", "$") and not text.endswith("}+"):
+        return text
+    raise _unportable(text)
+
+
+def _portable_escape(text: str) -> str:
+    if not _ESCAPES.fullmatch(text):
+        raise _unportable(text)
+    return _WORD if text == "\\w" else text
+
+
+def _unportable(text: str) -> UserError:
+    return UserError(
+        f"the split pattern has {text!r}, which tiktoken, Hugging Face and this program read differently; spell it "
+        "otherwise"
+    )
 
 
 def split(expression: regex.Pattern[str], text: str) -> Iterator[str]:

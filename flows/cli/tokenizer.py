@@ -242,7 +242,8 @@ def export(
     form: Annotated[Format, typer.Option("--format", "-f", help="What to write")] = Format.hugging_face,
 ) -> None:
     """Convert a tokenizer: for Hugging Face, for tiktoken, as a `bpetokenizer v1` file, or all of ours."""
-    from tokenization.formats import save_tokenizer, write_hugging_face, write_tiktoken
+    from tokenization.formats import save_tokenizer, write_tiktoken
+    from tokenization.hugging_face import write_hugging_face
     from tokenization.interchange import write_legacy
 
     write = {

@@ -1,6 +1,5 @@
 """Files: ours, tiktoken's, Hugging Face's, the seed's."""
 
-import json
 import random
 
 import pytest
@@ -8,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.errors import UserError
-from tokenization.formats import load_tokenizer, save_tokenizer, write_hugging_face
+from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.hugging_face import from_hugging_face, write_hugging_face
 from tokenization.interchange import (
-    from_hugging_face,
     from_legacy,
     from_tiktoken,
     load_any,
@@ -160,17 +159,7 @@ def test_damaged_folders(tokenizer, tmp_path, file, content, message):
         load_tokenizer(tmp_path)
 
 
-def test_files_of_other_kinds(trained, tmp_path):
-    content = json.loads((trained / "tokenizer.json").read_text())
-    for change, message in (
-        ({"model": {"type": "WordPiece"}}, "not plain byte-level BPE"),
-        ({"normalizer": {"type": "NFC"}}, "not plain byte-level BPE"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text otherwise"),
-        ({"model": {**content["model"], "merges": content["model"]["merges"][::-1]}}, "merges in another order"),
-    ):
-        (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **change}))
-        with pytest.raises(UserError, match=message):
-            from_hugging_face(tmp_path / "tokenizer.json")
+def test_a_line_of_a_legacy_file_that_does_not_fit(tmp_path):
     (tmp_path / "model").write_text("bpetokenizer v1\n\\w\n0\n97 98\n97 x\n")
     with pytest.raises(UserError, match="line 5"):
         from_legacy(tmp_path / "model")
