@@ -25,7 +25,7 @@ from tokenization.config import END_OF_TEXT
 from tokenization.patterns import GPT2, check_covers
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["HUGGING_FACE", "from_hugging_face", "write_hugging_face"]
+__all__ = ["HUGGING_FACE", "byte_characters", "from_hugging_face", "write_hugging_face"]
 
 HUGGING_FACE = "tokenizer.json"
 ROLES = "tokenizer_config.json"

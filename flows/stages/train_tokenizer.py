@@ -24,7 +24,7 @@ class TrainTokenizer(Stage[TokenizerConfig]):
 
     name = "train_tokenizer"
     noun = "tokenizer"
-    version = 1
+    version = 2
     inputs = ("corpus",)
 
     def build(self, job: Job[TokenizerConfig]) -> None:
