@@ -37,6 +37,24 @@ Config = TypeVar("Config", bound=BaseModel)
 Inputs = Mapping[str, Artifact | list[Artifact] | None]
 
 
+@dataclass(frozen=True)
+class Pending:
+    """Stands for an artifact that is to be built, so that what follows from it cannot be known.
+
+    Attributes:
+        stage: which stage's it is.
+        config: what it is to be built with.
+        is_first: nothing like it was built before, so neither was anything from it.
+    """
+
+    stage: str
+    config: BaseModel
+    is_first: bool
+
+
+Expected = Mapping[str, Artifact | Pending | list[Any] | None]
+
+
 class Slots(Protocol):
     """How to hold a slot of each of these limits of the Prefect server, over all its machines, while a block lasts."""
 
@@ -204,8 +222,8 @@ class Stage(ABC, Generic[Config]):
             UserError: it is not, and what to do about it.
         """
 
-    def foresee(self, config: Config, inputs: Inputs) -> str:
-        """What can be said of a build before it, of inputs that are all there, in a few words; empty for nothing.
+    def foresee(self, config: Config, inputs: Expected) -> str:
+        """What can be said of a build before it, in a few words; empty for nothing. Some inputs may yet be built.
 
         Raises:
             UserError: these inputs do not give what the configuration asks for.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from flows.engine.assess import NOT_BUILT, NotThere, assess, check_available, what_changed
-from flows.engine.stage import Context, Stage, each_of
+from flows.engine.stage import Context, Pending, Stage, each_of
 from flows.pipeline.chain import chain
 from flows.pipeline.config import PipelineConfig
 from flows.pipeline.selection import Selection
@@ -43,19 +43,6 @@ class Step:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True)
-class Pending:
-    """Stands for an artifact that is to be built, so that what follows from it cannot be known.
-
-    Attributes:
-        stage: which stage's it is.
-        is_first: nothing like it was built before, so neither was anything from it.
-    """
-
-    stage: str
-    is_first: bool
-
-
 @dataclass
 class Planner:
     """An interpreter of the chain that writes down what would be done."""
@@ -76,7 +63,7 @@ class Planner:
         self.steps.append(step)
         if step.action == "skip":
             return None
-        return step.artifact if step.action == "reuse" else Pending(stage.name, is_first=step.reason == NOT_BUILT)
+        return step.artifact if step.action == "reuse" else Pending(stage.name, config, step.reason == NOT_BUILT)
 
     def _step(self, stage: Stage[Any], config: BaseModel, inputs: dict[str, Any]) -> Step:
         title = stage.title(config)
@@ -84,6 +71,7 @@ class Planner:
         pending = [item for item in each_of(inputs) if isinstance(item, Pending)]
         if pending:
             check_available(stage, config)
+            stage.foresee(config, inputs)
             if context.options.force:
                 return Step(stage.name, title, "build", "forced")
             if any(item.is_first for item in pending):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.engine.page import Bars, Block, Picture, Sample
-from flows.engine.stage import Job, Stage
-from flows.stages.mixture import fallen_short, sources_table
+from flows.engine.stage import Expected, Job, Pending, Stage
+from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
-from modeling.config import FinetuneConfig
+from modeling.config import FinetuneConfig, PretrainConfig
 
 
 class Finetune(Stage[FinetuneConfig]):
@@ -26,6 +26,9 @@ class Finetune(Stage[FinetuneConfig]):
         from flows.engine.training import train
 
         train(job, origin="checkpoint")
+
+    def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
+        return foreseen(inputs["tokens"], config, _context(inputs["checkpoint"]), extra=0)
 
     def label(self, config: FinetuneConfig) -> str:
         return f"masked, {config.steps:,} steps"
@@ -56,6 +59,14 @@ class Finetune(Stage[FinetuneConfig]):
         for number, candidates in enumerate(stats["sample_candidates"], start=1):
             guesses = {repr(token): 100 * prob for token, prob in candidates}
             yield Bars(f"what it thinks of for blank {number}", guesses, "%")
+
+
+def _context(checkpoint: object) -> int:
+    """Tokens of a window of a pretrained model, which may yet be trained."""
+    if isinstance(checkpoint, Artifact):
+        return PretrainConfig.model_validate(checkpoint.manifest.settings).model.context
+    assert isinstance(checkpoint, Pending) and isinstance(checkpoint.config, PretrainConfig)
+    return checkpoint.config.model.context
 
 
 finetune = Finetune()

@@ -13,17 +13,18 @@ from modeling.mixture import WindowPlan, allocate
 _ROUNDING = 0.005  # of a share: runs of few windows cannot be divided as finely as weights ask
 
 
-def foreseen(tokens: Artifact, config: RunConfig, context: int) -> str:
-    """What each source is going to give to a training on token arrays, in windows of `context` tokens.
+def foreseen(tokens: object, config: RunConfig, context: int, extra: int) -> str:
+    """What each source is going to give to a training on token arrays, if they are there, in windows that count for
+    `context` tokens and have so many extra.
 
     Raises:
         UserError: the mixture allows fewer tokens than the run asks for.
     """
-    sources = tokens.stats["train"].get("sources", {})
+    sources = tokens.stats["train"].get("sources", {}) if isinstance(tokens, Artifact) else {}
     if not config.mixture or not sources:
         return ""
     sizes = {name: counts["tokens"] for name, counts in sources.items()}
-    plan = WindowPlan(context, 1, config.steps * config.batch)
+    plan = WindowPlan(context, extra, config.steps * config.batch)
     told = []
     for name, windows in allocate(sizes, config.mixture, plan).items():
         seen = windows * context

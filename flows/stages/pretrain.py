@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.engine.page import Block, Picture, Sample
-from flows.engine.stage import Inputs, Job, Stage
+from flows.engine.stage import Expected, Job, Stage
 from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
 from modeling.config import PretrainConfig
@@ -29,9 +29,8 @@ class Pretrain(Stage[PretrainConfig]):
 
         train(job, origin="tokenizer")
 
-    def foresee(self, config: PretrainConfig, inputs: Inputs) -> str:
-        tokens = inputs["tokens"]
-        return foreseen(tokens, config, config.model.context) if isinstance(tokens, Artifact) else ""
+    def foresee(self, config: PretrainConfig, inputs: Expected) -> str:
+        return foreseen(inputs["tokens"], config, config.model.context, extra=1)
 
     def label(self, config: PretrainConfig) -> str:
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"

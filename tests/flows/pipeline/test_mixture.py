@@ -99,6 +99,9 @@ def test_a_plan_says_what_each_source_gives_and_refuses_what_cannot_be_had(write
     limited = [f"pretrain.mixture.{name}.repeat=0.05" for name in ALL]
     with pytest.raises(UserError, match=r"the run asks for 6,000 tokens but the mixture has 4,\d{3}: lower steps or"):
         plan(load_config(path, parse_overrides(limited)), Selection(until="pretrain"))
+    too_much = [f"finetune.mixture.{name}={{weight: {int(name == 'stories')}, max_tokens: 10}}" for name in ALL]
+    with pytest.raises(UserError, match=r"the run asks for [0-9,]+ tokens but the mixture has 10: "):
+        plan(load_config(path, parse_overrides(too_much)), Selection())  # although pretraining is yet to come
 
 
 def test_a_page_shows_what_was_seen_of_each_source_and_what_was_asked_for(tmp_path):
