@@ -83,10 +83,11 @@ async def launch(playwright: Playwright, path: str) -> Browser:
     """
     from playwright.async_api import Error
 
-    problem = "root may not have one"
-    for sandbox in (True, False) if os.geteuid() else (False,):
+    is_root, problem = os.geteuid() == 0, ""
+    for sandbox in (False,) if is_root else (True, False):
         if not sandbox:
-            logger.warning("Chromium runs without its sandbox (%s): render only sites that you trust", problem)
+            why = "root may not have one" if is_root else "it does not start with one here"
+            logger.warning("Chromium runs without its sandbox (%s): render only sites that you trust", why)
         try:
             return await playwright.chromium.launch(
                 executable_path=path, args=_FLAGS, chromium_sandbox=sandbox, handle_sigint=False, handle_sigterm=False
