@@ -54,6 +54,8 @@ T = TypeVar("T")
 
 PAGE_SECONDS = 5.0  # of a page's own time, after which it is taken
 _PAGES_AT_ONCE = 4
+_WORKER_SECONDS = 1.0  # for workers to ask for something, after which they are taken to be at rest
+_MAX_ROUNDS = 5  # of a page's own time: what its workers asked for came when it was over
 _LOOK_SECONDS = 0.1  # between two looks at what a page does
 _STOP_SECONDS = 0.2  # after which a waiting thread looks whether the crawl is being stopped
 _CLOSE_SECONDS = 10.0
@@ -246,14 +248,13 @@ class _Tab:
         session.on("Emulation.virtualTimeBudgetExpired", lambda _: expired.set())
         try:
             await self._within_limits(page.goto(self._response.url, wait_until="commit", timeout=0))
-            while True:
+            for _ in range(_MAX_ROUNDS):
                 expired.clear()
                 budget = {"policy": "pauseIfNetworkFetchesPending", "budget": PAGE_SECONDS * 1000}
                 await self._within_limits(session.send("Emulation.setVirtualTimePolicy", budget))
                 await self._within_limits(expired.wait())
-                if not self._pending:  # a worker's requests do not stop the clock
+                if not await self._within_limits(self._is_waiting_for_workers(page)):
                     break
-                await self._within_limits(self._rest())
             return await self._within_limits(self._serialize(session))
         finally:
             for task in self._tasks:
@@ -279,11 +280,17 @@ class _Tab:
         finally:
             task.cancel()
 
-    async def _rest(self) -> None:
-        """Wait until a worker has its answers, and the page has heard of them."""
+    async def _is_waiting_for_workers(self, page: Page) -> bool:
+        """Give the page's workers time to ask for something, and to tell the page; whether they did ask.
+
+        They do not stop the page's clock, which stands still meanwhile.
+        """
+        requests = self._requests - self._pending
+        if page.workers:
+            await asyncio.sleep(_WORKER_SECONDS)
         while self._pending:
             await asyncio.sleep(_LOOK_SECONDS)
-        await asyncio.sleep(_LOOK_SECONDS)
+        return self._requests > requests
 
     async def _serialize(self, session: CDPSession) -> str:
         """The page's DOM, read in a world of its own, whose functions the page cannot have replaced."""
