@@ -224,7 +224,7 @@ class Fetcher:
                 return self._exchange(connection, request, deadline)
             except _ClosedUnanswered:
                 # The server closed a kept connection in the meantime (RFC 9112 section 9.3.1): one try over a new one.
-                if not kept or time.monotonic() > deadline:
+                if not kept or self._stop.is_set() or time.monotonic() > deadline:
                     raise
             self._connections.hang_up(host)
             return self._exchange(self._connections.connect(request.url, address, deadline), request, deadline)

@@ -452,7 +452,10 @@ def test_a_crash_of_chromium_costs_a_second_try_and_one_of_its_pages_the_page(
 
 
 @pytest.mark.slow
-def test_chromium_dies_with_the_crawl_which_goes_on_later(site, answer, make_source, run_crawl, start_crawler, below):
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_chromium_dies_with_the_crawl_which_goes_on_later(
+    sign, site, answer, make_source, run_crawl, start_crawler, below
+):
     gate = threading.Event()
 
     def data(_):
@@ -469,8 +472,8 @@ def test_chromium_dies_with_the_crawl_which_goes_on_later(site, answer, make_sou
         time.sleep(0.05)
     family = below(process.pid)
     assert any("--type=renderer" in command for command in family.values())
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(sign)
+    process.wait(30)  # the server keeps it waiting for longer
     while any(map(is_alive, family)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_alive, family)), "no browser stays behind"
