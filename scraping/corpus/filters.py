@@ -134,10 +134,20 @@ class Document:
         plain, runs = counts.count_plain(self._utf8, _characters())
         return runs > 0 and plain / runs >= _PROSE
 
+    def says(self, characters: int) -> bool:
+        """Whether it says as much as so many characters do. A Chinese, Japanese or Korean character counts twice, since
+        it says about as much as two letters, and all count twice where they are two sentences or more: such a text is
+        whole."""
+        if len(self.text) >= characters:
+            return True
+        words, sentences = self.function_words.words, self.sentences
+        is_whole = sentences >= 2 and words >= _SHORT_SENTENCE * sentences and self.is_in_sentences
+        return (len(self.text) + self.words.cjk) * (1 + is_whole) >= characters
+
     @cached_property
     def language(self) -> tuple[str | None, float]:
-        """Most likely language and its score."""
-        return detect_language(self.text)
+        """Most likely language and its score from 0 to 1; (None, 0) if it is too short to tell."""
+        return detect_language(self.text) if self.says(_LANGUAGE_MIN_CHARACTERS) else (None, 0.0)
 
     @property
     def lang(self) -> str | None:
@@ -160,22 +170,15 @@ def _lists() -> counts.Lists:
 
 @dataclass(frozen=True)
 class TooShort:
-    """Fewer characters than a document of any use has. Half as many suffice where they are two sentences or more: such
-    a page is whole. A Chinese, Japanese or Korean character counts twice, since it says about as much as two letters.
-    Gopher counts words, and wants 50.
+    """Fewer characters than a document of any use has, as `Document.says` counts them. Gopher counts words, and wants
+    50.
     """
 
     min_characters: int
     reason: ClassVar[str] = "too short"
 
     def failure(self, document: Document) -> str | None:
-        length = len(document.text)
-        if length >= self.min_characters:
-            return None
-        said = length + document.words.cjk
-        words, sentences = document.function_words.words, document.sentences
-        is_whole = sentences >= 2 and words >= _SHORT_SENTENCE * sentences and document.is_in_sentences
-        return None if said >= self.min_characters / (1 + is_whole) else f"{length} characters"
+        return None if document.says(self.min_characters) else f"{len(document.text)} characters"
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ class TooLong:
 
 _FEWEST_LINES = 3  # shares of lines mean nothing in a text of one or two
 _LONGEST_NOTICES = 2_000  # characters
+_BESIDE_NOTICE = 40  # characters of a sentence that count with a phrase, at each side of it
 _ON_SUBJECT = 0.04  # share of words such as "cookies" and "page", which notices have
 _FEWEST_WORDS = 15  # nor does a share of words in so few
 
@@ -252,9 +256,10 @@ class PlaceholderText:
 
 @dataclass(frozen=True)
 class Notices:
-    """Too many characters in sentences that sites say of themselves: of cookies, missing pages, JavaScript, parked
-    domains, logins. C4 removes lines with some such phrases; here a page is dropped that consists of them, and a page
-    on the same subject stays. Long pages are not looked at: none consists of notices.
+    """Too many characters in what sites say of themselves: of cookies, missing pages, JavaScript, parked domains,
+    logins. C4 removes lines with some such phrases; here a page is dropped that consists of them, and a page on the
+    same subject stays. Of a long sentence, what is near a phrase counts: instructions have phrases too ("please log in
+    to continue with the next step"). Long pages are not looked at: none consists of notices.
     """
 
     max_share: float
@@ -266,8 +271,18 @@ class Notices:
             return None
         sentences = [sentence for sentence in _SENTENCES.split(document.text.lower()) if sentence.strip()]
         total = sum(map(len, sentences))
-        said = sum(len(sentence) for sentence in sentences if NOTICES.search(sentence))
+        said = sum(map(_count_notices, sentences))
         return f"{said / total:.2f}" if said > self.max_share * total else None
+
+
+def _count_notices(sentence: str) -> int:
+    """How many characters of a sentence are in a notice, or near one."""
+    count = end = 0
+    for found in NOTICES.finditer(sentence):
+        first, last = max(end, found.start() - _BESIDE_NOTICE), min(len(sentence), found.end() + _BESIDE_NOTICE)
+        count += max(0, last - first)
+        end = max(end, last)
+    return count
 
 
 @dataclass(frozen=True)
@@ -324,18 +339,18 @@ class FewWordsWithLetters:
 
 @dataclass(frozen=True)
 class MixedWords:
-    """Too many words that mix Latin letters with digits: base64, digests, dumps in hexadecimal digits. In a dump, which
-    has little else, words of digits alone count too.
+    """Too many words that mix Latin letters with digits: base64, digests, dumps. Those of at most four characters are
+    left out: they are names of moves in chess, of chords, of sizes. In a dump in hexadecimal digits, which has little
+    else, all words count.
     """
 
     max_share: float
     reason: ClassVar[str] = "mixed words"
 
     def failure(self, document: Document) -> str | None:
-        words, mixed, hexadecimal = document.ascii
-        if mixed > 0.05 * words and hexadecimal > 0.8 * words:
-            mixed = hexadecimal
-        share = mixed / max(1, words)
+        words, mixed, long_mixed, hexadecimal = document.ascii
+        is_dump = mixed > 0.05 * words and hexadecimal > 0.8 * words
+        share = hexadecimal / words if is_dump else long_mixed / max(1, words - mixed + long_mixed)
         return f"{share:.2f}" if share > self.max_share else None
 
 
@@ -477,8 +492,7 @@ class TopWord:
 
 # --- language ---------------------------------------------------------------------------------------------------------
 
-# Language identification guesses on less text than this.
-_LANGUAGE_MIN_CHARACTERS = 200
+_LANGUAGE_MIN_CHARACTERS = 200  # on a text that says less, language identification guesses
 _LANGUAGE_CHARACTERS = 2_000
 _DETECTING = threading.Lock()  # the model keeps what it adds up
 
@@ -498,12 +512,10 @@ class OtherLanguage:
 
 
 def detect_language(text: str) -> tuple[str | None, float]:
-    """Most likely language, as an ISO 639-1 code, and its score from 0 to 1; (None, 0) for a text too short to tell.
+    """Most likely language, as an ISO 639-1 code, and its score from 0 to 1.
 
     The detector is fastText's lid.176 (Joulin et al. 2016, arXiv:1612.03651) in its compressed form.
     """
-    if len(text) < _LANGUAGE_MIN_CHARACTERS:
-        return None, 0.0
     labels, model = _language_model()
     # Only letters count: digits and punctuation lower the score, and tables and code are full of them.
     utf8 = np.frombuffer(text[:_LANGUAGE_CHARACTERS].encode("utf-8", "replace"), np.uint8)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,14 +43,23 @@ def range_numbers(ids: pa.Array | pa.ChunkedArray, ranges: int) -> Positions:
     return np.fromiter((int(id[:8], 16) * ranges >> 32 for id in ids.to_pylist()), np.int64, len(ids))
 
 
-def sort_by_range(table: pa.Table, ranges: int) -> pa.Table:
-    """The rows, range after range, otherwise in the order in which they came."""
-    return table.take(np.argsort(range_numbers(table["id"], ranges), kind="stable"))
+class Dealt(NamedTuple):
+    """Documents in ranges."""
+
+    table: pa.Table  # range after range, otherwise in the order in which they came
+    bounds: list[int]  # where each range begins, and the number of documents
 
 
-def write_ranges(path: Path, table: pa.Table, ranges: int) -> None:
-    """Write a table that `sort_by_range` sorted, atomically."""
-    bounds = np.searchsorted(range_numbers(table["id"], ranges), np.arange(ranges + 1)).tolist()
+def deal(table: pa.Table, ranges: int) -> Dealt:
+    """Sort documents by range."""
+    numbers = range_numbers(table["id"], ranges)
+    order = np.argsort(numbers, kind="stable")
+    return Dealt(table.take(order), np.searchsorted(numbers[order], np.arange(ranges + 1)).tolist())
+
+
+def write_ranges(path: Path, dealt: Dealt) -> None:
+    """Write documents in ranges, atomically."""
+    table, bounds = dealt
     table = table.combine_chunks().replace_schema_metadata({_BOUNDS: json.dumps(bounds)})
     empty = pa.RecordBatch.from_pylist([], schema=table.schema)
     options = pa.ipc.IpcWriteOptions(compression="lz4")

@@ -23,7 +23,7 @@ from scraping.corpus.boilerplate import remove_template
 from scraping.corpus.config import DedupConfig, FilterConfig, PersonalData
 from scraping.corpus.dedup import save_signatures, sign
 from scraping.corpus.kernels.plain import normalized
-from scraping.corpus.ranges import sort_by_range, write_ranges
+from scraping.corpus.ranges import deal, write_ranges
 from scraping.corpus.recipe import FilterResult, apply_filters, recipe
 from scraping.corpus.safeguards.decontaminate import CONTAMINATED, load_index
 from scraping.corpus.safeguards.redact import redact
@@ -112,9 +112,9 @@ def refine_piece(_: bytes, piece: dict[str, Any], templates: str, config: dict[s
     work, rules = Piece(**piece), RefineConfig(**config)
     refinement = _Refinement(work, SiteTemplates(Path(templates)), rules)
     refinement.refine()
-    documents = sort_by_range(pa.concat_tables(refinement.documents), work.ranges)
-    write_ranges(work.output.documents, documents, work.ranges)
-    signatures = sign(documents["id"].to_pylist(), documents["text"].to_pylist(), rules.dedup)
+    dealt = deal(pa.concat_tables(refinement.documents), work.ranges)
+    write_ranges(work.output.documents, dealt)
+    signatures = sign(dealt.table["id"].to_pylist(), dealt.table["text"].to_pylist(), rules.dedup)
     save_signatures(work.output.signatures, signatures)
     write_table(work.output.dropped, pa.concat_tables(refinement.dropped))
     atomic_write(work.output.counts, json.dumps(refinement.counts))

@@ -1,4 +1,8 @@
-"""The step that learns every site's template (`boilerplate` says how) and keeps it for the children that remove it."""
+"""The step that learns every site's template (`boilerplate` says how) and keeps it for the children that remove it.
+
+A collection counts as one site, since it may be the text of one. What its documents begin with is template only if most
+of them are prose, as pages with menus are: files of code share licenses and imports, which belong to them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ import pyarrow.compute as pc
 
 from scraping.corpus.boilerplate import NO_TEMPLATE, Sampler, Template, TemplateLearner, cropped, template_of
 from scraping.corpus.config import TemplateConfig
+from scraping.corpus.filters import Document
 from scraping.corpus.kernels.plain import normalized
 from scraping.shards import read_at, read_batches
 from textmill.files import atomic_path, atomic_write
@@ -59,6 +64,8 @@ def learn_templates(shards: list[DocumentShard], config: TemplateConfig, path: P
     report: list[dict[str, Any]] = []
     for sites in _batches(samplers):
         for site, texts in _read(shards, {site: samplers[site].places() for site in sites}).items():
+            if _is_collection(shards, samplers[site]) and not _is_prose(texts):
+                continue
             learner = TemplateLearner()
             for text in texts:
                 learner.add(text)
@@ -136,6 +143,16 @@ def _read(shards: list[DocumentShard], places: dict[str, list[_Place]]) -> dict[
         for site, document in zip(sites, read_at(shards[number].path, rows, ["text"]), strict=True):
             texts[site].append(cropped(normalized(document["text"])))
     return texts
+
+
+def _is_collection(shards: list[DocumentShard], sampler: Sampler) -> bool:
+    """Whether a site's documents were ingested."""
+    return not any(shards[place.shard].crawled for place in sampler.places())
+
+
+def _is_prose(texts: list[str]) -> bool:
+    """Whether most texts are words of letters."""
+    return 2 * sum(Document(text).is_prose for text in texts) > len(texts)
 
 
 def _report(texts: list[str], template: Template) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from scraping.corpus.kernels.words import M0, M1, M2, SPACE, mixed, word_hash
 from textmill.kernels.jit import address, inlined, kernel
 
 REPEATED_RUN = 10  # segments
+LONG_MIXED = 5  # characters
 _LONG_WORD = 4  # characters; the lowest bit of a word's key
 _M2_TO_RUN = np.uint64(pow(int(M2), REPEATED_RUN, 1 << 64))
 _NO_BITS = np.uint32(0)
@@ -96,6 +97,7 @@ class AsciiCounts(NamedTuple):
 
     words: int
     mixed: int  # with both
+    long_mixed: int  # of these, those of five characters or more
     hexadecimal: int  # of pairs of hexadecimal digits
 
 
@@ -445,7 +447,7 @@ def count_sentences(utf8, characters):
 def count_ascii(utf8):
     """`AsciiCounts` of a text, uint8[:]."""
     size = len(utf8)
-    words = mixed_words = hexadecimal = 0
+    words = mixed_words = long_mixed = hexadecimal = 0
     letters = digits = hexadecimal_digits = 0
     for i in range(size + 1):
         byte = utf8[i] if i < size else np.uint8(SPACE)
@@ -458,10 +460,12 @@ def count_ascii(utf8):
             hexadecimal_digits += 1
         elif letters or digits:
             words += 1
-            mixed_words += letters > 0 and digits > 0
+            is_mixed = letters > 0 and digits > 0
+            mixed_words += is_mixed
+            long_mixed += is_mixed and letters + digits >= LONG_MIXED
             hexadecimal += hexadecimal_digits == letters + digits and hexadecimal_digits & 1 == 0
             letters = digits = hexadecimal_digits = 0
-    return AsciiCounts(words, mixed_words, hexadecimal)
+    return AsciiCounts(words, mixed_words, long_mixed, hexadecimal)
 
 
 @kernel

@@ -11,6 +11,7 @@ import regex
 
 from scraping.corpus.kernels.characters import UNSPACED
 from scraping.corpus.kernels.counts import (
+    LONG_MIXED,
     REPEATED_RUN,
     AsciiCounts,
     LineCounts,
@@ -199,8 +200,9 @@ def count_sentences(text: str) -> int:
 def count_ascii(text: str) -> AsciiCounts:
     """What `counts.count_ascii` counts."""
     words = re.findall("[A-Za-z0-9]+", text)
-    mixed = sum(not word.isalpha() and not word.isdigit() for word in words)
-    return AsciiCounts(len(words), mixed, sum(re.fullmatch("([0-9A-Fa-f]{2})+", word) is not None for word in words))
+    mixed = [word for word in words if not word.isalpha() and not word.isdigit()]
+    hexadecimal = [word for word in words if re.fullmatch("([0-9A-Fa-f]{2})+", word)]
+    return AsciiCounts(len(words), len(mixed), sum(len(word) >= LONG_MIXED for word in mixed), len(hexadecimal))
 
 
 def count_plain(text: str) -> PlainCounts:

@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from scraping.corpus.config import FilterConfig
-from scraping.corpus.filters import Document, detect_language
+from scraping.corpus.filters import Document
 from scraping.corpus.recipe import FilterResult, apply_filters, recipe
 from scraping.extraction.normalize import normalize
 
@@ -96,7 +96,7 @@ MADE = [
 
 @pytest.mark.parametrize("text", GOOD, ids=lambda text: f"{text.kind}: {text.name}")
 def test_what_people_read_passes(text):
-    assert result(text.text) == FilterResult(None, "", detect_language(text.text)[0])
+    assert result(text.text) == FilterResult(None, "", Document(text.text).lang)
 
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: f"{text.kind}: {text.name}")
@@ -141,7 +141,7 @@ def test_every_rule_is_precise_and_together_they_miss_little():
         ("aGVsbG8gd29ybGQgdGhpcyBpcyBiYXNlNjQ " * 10, "mixed words"),
         ("#tag one #two tag #three x #four y #five z " * 8, "duplicate runs"),
         ("\n".join(["Share this page with your friends"] * 30), "duplicate lines"),
-        (" ".join([" ".join(f"w{i}x" for i in range(15))] * 12), "mixed words"),
+        (" ".join([" ".join(f"word{i}x" for i in range(15))] * 12), "mixed words"),
         ("buy now " * 60, "duplicate runs"),
         (" ".join(f"cheap phones number{i}" for i in range(40)), "top 2-gram"),
         ("a broken � page � with � many � marks � " * 8, "failed decoding"),
@@ -186,6 +186,41 @@ def test_a_short_page_is_measured_by_what_it_says():
     assert result("The library opens at nine. On Saturday it closes at one.").reason == "too short"
 
 
+def test_the_language_of_a_short_page_that_is_whole_is_told():
+    keep = FilterConfig(language={"keep": ["en", "zh"]})
+    english = "The library opens at nine in the morning. On Saturday it closes at one, and on Sunday it stays closed."
+    chinese = (
+        "图书馆星期一至星期五上午九点开门，星期六下午一点关门，星期日和节假日休息。读者凭身份证免费入馆，每人每次可以借五本书，"
+        "借期为一个月。如果需要续借，可以在网上办理，也可以打电话。请不要在阅览室里吃东西或者大声说话。谢谢您的合作，欢迎常来。"
+    )
+    assert 100 < len(english) < 200 and result(english, keep) == FilterResult(None, "", "en")
+    assert 100 < len(chinese) < 200 and result(chinese, keep) == FilterResult(None, "", "zh")
+    assert result(GERMAN[:190], keep)[:1] == ("too short",)
+    assert result(english, FilterConfig(language={"keep": ["zh"]}))[:1] == ("language",)
+
+
+def test_instructions_to_log_in_are_no_notice():
+    step = (
+        "To log in, enter your user name. You need to enable JavaScript to use the console of the cluster manager."
+        " Please log in to continue with the next step of the tutorial, then create a project and choose a region, and"
+        " the wizard will open a new page in the browser for you to fill in."
+    )
+    assert result(step).reason is None
+    wall = (
+        "Please log in to continue. You need to enable JavaScript to use this page. Don't have an account? Sign up now."
+        " By subscribing you accept the terms of service and the privacy policy. Forgot your password? Remember me."
+    )
+    assert result(wall).reason == "notices"
+
+
+def test_a_game_in_notation_is_no_dump():
+    game = (
+        "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 4. Ba4 Nf6 5. O-O Be7 6. Re1 b5 7. Bb3 d6 8. c3 O-O 9. h3 Nb8 10. d4 Nbd7"
+        " 11. c4 c6 12. cxb5 axb5 13. Nc3 Bb7 14. Bg5 b4 15. Nb1 h6 16. Bh4 c5 17. dxe5 Nxe4 18. Bxe7 Qxe7 19. exd6 Qf6"
+    )
+    assert len(game) > 200 and result(game).reason is None
+
+
 def test_each_group_of_rules_can_be_switched_off():
     off = {"enabled": False}
     menu = "\n".join(BY_KIND["navigation"])
@@ -212,7 +247,7 @@ def test_languages():
     assert result(GERMAN, english)[:1] == ("language",) and result(GERMAN, english).lang == "de"
     assert result(GERMAN, FilterConfig(language={"keep": ["de", "en"]})).reason is None
     assert result(inspect.getdoc(textwrap.TextWrapper), english).reason is None
-    assert detect_language("Bonjour") == (None, 0.0)
+    assert Document("Bonjour").language == (None, 0.0)
     with pytest.raises(ValidationError, match="not a language code"):
         FilterConfig(language={"keep": ["English"]})
 

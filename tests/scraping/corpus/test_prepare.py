@@ -70,6 +70,25 @@ def crawl(folder, pages, shard_rows=25):
     return folder
 
 
+def test_files_of_code_keep_the_lines_that_they_share(tmp_path):
+    """A license and imports on most files of a collection are no template; a menu on most of its pages is."""
+    shared = "# Licensed under the terms of the example license, version 2.\nimport os\nimport sys\n\n"
+    body = "def method_{0}(self, value_{0}):\n    self.rows_{0}[value_{0}] = os.path.join(sys.prefix, str({0} + 1))\n\n"
+    code = [shared + "".join(body.format(chr(97 + i) * (j + 1)) for j in range(8)) for i in range(26)]
+    menu = "Home About us Research People Contact\nSearch the site Jobs Press Library\n\n"
+    pages = [menu + prose(3_000 + i) for i in range(26)]
+    for name, texts in (("code", code), ("pages", pages)):
+        (tmp_path / name).mkdir()
+        write_shard(tmp_path / name / "train.parquet", ({"text": text} for text in texts), DOCUMENTS)
+        ingest(IngestConfig(path=str(tmp_path / name), name=name), tmp_path / f"{name}-in", lambda *_, **__: None)
+        build(tmp_path / f"{name}-out", [], [tmp_path / f"{name}-in"], dedup={"near": False}, filters=OFF)
+    assert all(row["text"].startswith(shared.rstrip()) for row in corpus(tmp_path / "code-out"))
+    assert not any("About us" in row["text"] for row in corpus(tmp_path / "pages-out"))
+
+
+OFF = {name: {"enabled": False} for name in ("length", "symbols", "prose", "repetition")}
+
+
 def build(out, pages, documents=(), extractors=None, progress=lambda *_, **__: None, **settings):
     settings.setdefault("workers", 2)
     extractors = extractors or {"site": MainExtractor()}

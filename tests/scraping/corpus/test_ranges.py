@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scraping.corpus.ranges import RangeFile, count_ranges, range_numbers, sort_by_range, write_ranges
+from scraping.corpus.ranges import RangeFile, count_ranges, deal, range_numbers, write_ranges
 from scraping.shards import DOCUMENTS, write_table
 
 
@@ -19,8 +19,9 @@ def documents(count):
 
 @pytest.mark.parametrize(("count", "ranges"), [(200, 7), (3, 10), (0, 4), (50, 1)])
 def test_ranges_are_read_one_by_one_and_positions_found(tmp_path, count, ranges):
-    table = sort_by_range(documents(count), ranges)
-    write_ranges(tmp_path / "documents.arrow", table, ranges)
+    dealt = deal(documents(count), ranges)
+    table = dealt.table
+    write_ranges(tmp_path / "documents.arrow", dealt)
     with RangeFile(tmp_path / "documents.arrow") as file:
         assert len(file.bounds) == ranges + 1 and file.bounds[-1] == count
         parts = [file.range(number) for number in range(ranges)]
