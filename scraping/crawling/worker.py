@@ -395,7 +395,8 @@ class OriginWorker:
         """A page gave no usable answer: ask for it after the others, and not before it says.
 
         After its last attempt, or if it asks for too long a pause, keep the previous snapshot's page, or record the
-        failure. What an answer asks for concerns its page alone; 429 (Too Many Requests) concerns the host.
+        failure. What an answer asks for concerns its page alone, if another was answered; 429 (Too Many Requests)
+        concerns the host.
 
         Returns:
             seconds to leave the origin alone.
@@ -413,7 +414,7 @@ class OriginWorker:
         else:
             self.frontier.fail(item, reason, status, unfinished=True)
         if self.frontier.answered_url(self.origin) is None:
-            return self._trouble(reason, of_host)
+            return self._trouble(reason, retry_after)  # nothing vouches for the origin
         self._broken += 1
         return self._pause_after(reason, self._broken, of_host)
 

@@ -131,6 +131,21 @@ def test_the_start_page_may_be_broken_for_a_while(twelve, answer, make_source, r
     assert len(run_crawl(make_source())) == 13
 
 
+def test_a_host_in_maintenance_is_asked_again_when_it_said(site, page, answer, make_source, run_crawl, tmp_path):
+    until = []
+
+    def busy_or_page(handler):
+        until.append(time.time() + 1)
+        return page() if time.time() >= until[0] else answer(status=503, headers={"Retry-After": "1"})
+
+    listed = "".join(f"<url><loc>{site.url(name)}</loc></url>" for name in NAMES)
+    site.routes = dict.fromkeys(["/", *NAMES], busy_or_page)
+    site.routes |= {"/robots.txt": "", "/sitemap.xml": f"<urlset>{listed}</urlset>"}
+    assert len(run_crawl(make_source())) == 13
+    assert len(until) == 14, "nothing else is asked for meanwhile"
+    assert stats(tmp_path)["given_up"] == {}
+
+
 def test_a_page_waits_twice_as_long_before_each_attempt(site, page, answer, make_source, run_crawl):
     site.routes["/"] = page("/a")
     site.routes["/a"] = answer(status=500)
