@@ -17,9 +17,10 @@ import mmap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
@@ -89,6 +90,45 @@ def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: in
         },
     }
     atomic_write(path / META, json.dumps(meta, indent=2, sort_keys=True) + "\n")
+
+
+class _FileEntry(BaseModel):
+    name: str
+    tokens: int = Field(ge=0)
+    documents: int = Field(ge=0)
+
+
+class _SplitEntry(BaseModel):
+    documents: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    files: list[_FileEntry]
+
+
+class _Meta(BaseModel):
+    """What a reader needs of `meta.json`."""
+
+    dtype: Literal["uint16", "uint32"]
+    vocab_size: int = Field(gt=0)
+    eot_id: int = Field(ge=0)
+    splits: dict[str, _SplitEntry]
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """The content of `meta.json`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        meta: dict[str, Any] = json.loads(path.read_bytes())
+        _Meta.model_validate(meta)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        problem = f"{place}: {error.errors()[0]['msg']}" if place else "not an object"
+        raise UserError(f"{path} is damaged ({problem}); run pretokenize again") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged (it is not JSON); run pretokenize again") from None
+    return meta
 
 
 class MappedFile:
@@ -181,7 +221,7 @@ class TokenArrays:
         meta_path = self.path / META
         if not meta_path.is_file():
             raise UserError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
-        self.meta: dict[str, Any] = json.loads(meta_path.read_text())
+        self.meta: dict[str, Any] = _read_meta(meta_path)
         if split not in self.meta["splits"]:
             raise UserError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
         self.dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")

@@ -43,8 +43,12 @@ def open_bin(path: Path, dtype: str = "uint16") -> Bin:
     """Open a token file; a header is recognized, a bare file holds integers of `dtype`.
 
     Raises:
-        UserError: the file is truncated or of an unknown version.
+        UserError: the file is not there, truncated or of an unknown version, or `dtype` is another.
     """
+    if dtype not in ("uint16", "uint32"):
+        raise UserError(f"tokens are uint16 or uint32, not {dtype}")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a token file (.bin)")
     size = path.stat().st_size
     if size >= HEADER_BYTES:
         header = np.fromfile(path, "<i4", 256)
@@ -82,17 +86,37 @@ def import_bins(
         dtype: the dtype of files without a header.
 
     Raises:
-        UserError: as `open_bin` does.
+        UserError: as `open_bin` does; or a token, or the end-of-text token, is not an id of such a vocabulary.
     """
+    if not 0 <= eot_id < vocab_size:
+        raise UserError(f"eot_id {eot_id} is not an id of {vocab_size:,} (0 to {vocab_size - 1})")
     out.mkdir(parents=True, exist_ok=True)
     finished = {
         split: [
-            _import_bin(open_bin(path, dtype), out / f"{split}-{i:05}.bin", token_dtype(vocab_size), eot_id)
+            _import_bin(_within(path, dtype, vocab_size), out / f"{split}-{i:05}.bin", token_dtype(vocab_size), eot_id)
             for i, path in enumerate(paths)
         ]
         for split, paths in splits.items()
     }
     write_meta(out, finished, vocab_size=vocab_size, eot_id=eot_id)
+
+
+def _within(path: Path, dtype: str, vocab_size: int) -> Bin:
+    """The token file, all of whose tokens are ids of a vocabulary.
+
+    Raises:
+        UserError: one is not, or as `open_bin` does.
+    """
+    opened = open_bin(path, dtype)
+    for start in range(0, len(opened.tokens), BLOCK):
+        block = opened.tokens[start : start + BLOCK]
+        if block.max() >= vocab_size:
+            at = int(np.argmax(block >= vocab_size))
+            raise UserError(
+                f"{path} has the token {block[at]} at {start + at:,}, which is not an id of {vocab_size:,}; give the "
+                f"vocab_size and the dtype of the file (read as {opened.tokens.dtype.name})"
+            )
+    return opened
 
 
 def _import_bin(source: Bin, target: Path, dtype: np.dtype[Any], eot_id: int) -> TokenFile:

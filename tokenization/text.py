@@ -187,7 +187,7 @@ def read_any(path: Path) -> Iterator[Documents]:
         yield from read_shard(path)
     else:
         try:
-            yield documents_of([path.read_text(encoding="utf-8")])
+            yield documents_of([path.read_bytes().decode()])  # `read_text` would make \n of \r\n
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:

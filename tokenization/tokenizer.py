@@ -12,7 +12,7 @@ import operator
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
@@ -93,6 +93,10 @@ class Tokenizer:
         special = {i: name.encode() for name, i in self.special_tokens.items()}
         return {i: token for token, i in self.tokens.items()} | special
 
+    @cached_property
+    def _special_names(self) -> frozenset[str]:
+        return frozenset(self.special_tokens)
+
     @property
     def eot_id(self) -> int:
         """Id of `<|endoftext|>`.
@@ -121,14 +125,14 @@ class Tokenizer:
         Raises:
             UserError: the text has a disallowed special token.
         """
-        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
-        disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
+        names = self._special_names
+        allowed = names if allowed_special == "all" else names & set(allowed_special)
+        disallowed = names - allowed if disallowed_special == "all" else frozenset(disallowed_special)
         if disallowed and (match := _any_of(disallowed).search(text)):
             raise UserError(
                 f"the text contains the special token {match.group()!r}; pass it in allowed_special to encode it as "
                 "one, or disallowed_special=() to encode it as text"
             )
-        allowed &= set(self.special_tokens)
         if not allowed:
             return self.encode_ordinary(text)
         ids: list[int] = []
@@ -197,22 +201,22 @@ class Tokenizer:
         """The bytes of a token, for a special token those of its name.
 
         Raises:
-            UserError: the vocabulary has no such id.
+            UserError: the vocabulary has no such id, or it is not a whole number.
         """
         try:
-            return self._bytes[int(token)]
-        except KeyError:
+            return self._bytes[operator.index(token)]
+        except (KeyError, TypeError):
             raise UserError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of a sequence of ids: exactly the text that was encoded.
 
         Raises:
-            UserError: the vocabulary has no such id.
+            UserError: the vocabulary has no such id, or one is not a whole number.
         """
         ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         try:
-            return b"".join(map(self._bytes.__getitem__, ids))
+            return b"".join(map(self._bytes.__getitem__, map(operator.index, ids)))
         except (KeyError, TypeError):
             return b"".join(map(self.token_bytes, ids))
 
@@ -249,6 +253,7 @@ def _batches(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
-def _any_of(names: Collection[str]) -> regex.Pattern[str]:
+@lru_cache(maxsize=64)
+def _any_of(names: frozenset[str]) -> regex.Pattern[str]:
     # longer names first: of two names that begin alike, the longer one is found
     return regex.compile("|".join(regex.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))))

@@ -137,6 +137,16 @@ def pairs(
     typer.echo(f"{out}: {train:,} pairs to train on, {held_out:,} held out")
 
 
+def _standard_input() -> str:
+    """The text on standard input, with its line ends as they are."""
+    from textmill.errors import UserError
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
 @app.command()
 def encode(
     source: TokenizerSource,
@@ -145,7 +155,7 @@ def encode(
 ) -> None:
     """Print the ids of a text."""
     tokenizer = _load(source)
-    given = sys.stdin.read() if text is None else text
+    given = _standard_input() if text is None else text
     ids = tokenizer.encode(given, allowed_special="all") if special else tokenizer.encode_ordinary(given)
     typer.echo(" ".join(map(str, ids)))
 
@@ -161,7 +171,7 @@ def decode(
     tokenizer = _load(source)
     if not ids:
         try:
-            ids = [int(word) for word in sys.stdin.read().replace(",", " ").split()]
+            ids = [int(word) for word in _standard_input().replace(",", " ").split()]
         except ValueError as error:
             raise UserError(f"ids are whole numbers between blanks or commas: {error}") from None
     sys.stdout.buffer.write(tokenizer.decode_bytes(ids))

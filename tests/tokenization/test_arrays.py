@@ -143,3 +143,35 @@ def test_nanogpt_holds_no_large_vocabulary(tmp_path):
     write_arrays(tmp_path, SHARDS, 70_000)
     with pytest.raises(UserError, match="uint16"):
         write_nanogpt(tmp_path, tmp_path / "bin")
+
+
+def test_tokens_outside_the_vocabulary_are_not_imported(tmp_path):
+    np.array([1, 2, 9, 10, 9], "<u2").tofile(tmp_path / "some.bin")
+    splits = {"train": [tmp_path / "some.bin"]}
+    for arguments, message in (
+        ({"vocab_size": 10, "eot_id": 9}, r"some\.bin has the token 10 at 3, which is not an id of 10"),
+        ({"vocab_size": 11, "eot_id": 11}, "eot_id 11 is not an id of 11"),
+        ({"vocab_size": 11, "eot_id": 9, "dtype": "float32"}, "uint16 or uint32, not float32"),
+        ({"vocab_size": 11, "eot_id": 9, "dtype": "uint32"}, "not a multiple of uint32"),
+    ):
+        with pytest.raises(UserError, match=message):
+            import_bins(splits, tmp_path / "out", **arguments)
+        assert not (tmp_path / "out" / "meta.json").exists()
+    with pytest.raises(UserError, match=r"nowhere\.bin is not a file"):
+        import_bins({"train": [tmp_path / "nowhere.bin"]}, tmp_path / "out", vocab_size=11, eot_id=9)
+    import_bins(splits, tmp_path / "out", vocab_size=11, eot_id=9)
+    assert TokenArrays(tmp_path / "out").window(0, 5).tolist() == [1, 2, 9, 10, 9]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"splits": []}', "[" * 100_000, "\udcff", "float64", "no name", "-1"]
+)
+def test_a_damaged_meta_is_one_line(tmp_path, content):
+    write_arrays(tmp_path, SHARDS)
+    meta = tmp_path / "meta.json"
+    edits = {"float64": ("uint16", "float64"), "no name": ('"name"', '"nam"'), "-1": ('"tokens": ', '"tokens": -')}
+    edited = meta.read_text().replace(*edits[content]) if content in edits else content
+    meta.write_text(edited, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"meta\.json is damaged") as error:
+        TokenArrays(tmp_path)
+    assert "\n" not in str(error.value)

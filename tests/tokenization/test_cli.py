@@ -13,13 +13,14 @@ from flows.cli.tokenizer import app
 from textmill.errors import UserError
 from tokenization.formats import load_tokenizer
 from tokenization.sentence_pairs import SentencePairs
+from tokenization.text import read_any
 
 TEXT = "Merging pairs, it's 2026!"
 
 
 @pytest.fixture
 def textmill():
-    def run(*arguments, stdin: str | None = None) -> str:
+    def run(*arguments, stdin: str | bytes | None = None) -> str:
         result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
@@ -84,6 +85,16 @@ def test_encode_and_decode(textmill, trained, tokenizer):
     assert textmill("decode", trained, stdin=", ".join(ids)) == TEXT
     assert textmill("encode", trained, stdin=TEXT).split() == ids
     assert textmill("encode", trained, "--special", "[MASK]").split() == ["476"]
+
+
+def test_line_ends_and_bytes_that_are_no_text(textmill, trained, tokenizer, tmp_path):
+    ids = [str(i) for i in tokenizer.encode_ordinary("a\r\nb\r")]
+    assert textmill("encode", trained, stdin=b"a\r\nb\r").split() == ids
+    (tmp_path / "text.txt").write_bytes(b"a\r\nb\r")
+    assert [text for batch in read_any(tmp_path / "text.txt") for text in batch.strings()] == ["a\r\nb\r"]
+    for command in ("encode", "decode"):
+        with pytest.raises(UserError, match=r"standard input is not UTF-8 text \(byte 1\)"):
+            textmill(command, trained, stdin=b"a\xff")
 
 
 def test_inspect(textmill, trained):
