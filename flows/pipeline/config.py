@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,29 @@ class PipelineConfig(BaseModel, extra="forbid"):
         """The collections in the order of their names, so that the order in the file changes nothing."""
         return sorted(self.ingest, key=lambda collection: collection.name)
 
+    def check_sources(self, left_out: Set[str] = frozenset()) -> None:
+        """Check the names of sites and collections: a document's `source` is one of them, and a mixture names them.
+
+        Args:
+            left_out: stages that a run does not need. A crawl alone may be of other sites than a mixture names.
+
+        Raises:
+            UserError: two have one name, or a mixture does not fit them.
+        """
+        training = {"pretrain": self.pretrain, "finetune": self.finetune}
+        mixtures = {stage: run.mixture for stage, run in training.items() if run and stage not in left_out}
+        if "prepare" in left_out or not (self.ingest or any(mixtures.values())):
+            return
+        names = [source.name for source in self.scrape.load()]
+        for collection in self.ingest:
+            if collection.name in names:
+                raise UserError(
+                    f"two sources of documents are called {collection.name}: give the collection another `name`"
+                )
+            names.append(collection.name)
+        for stage, mixture in mixtures.items():
+            _check_mixture(f"{stage}.mixture", mixture, names)
+
     @field_validator("store")
     @classmethod
     def _store(cls, store: str) -> str:
@@ -125,21 +148,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
         return [] if given is None else [given] if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
-    def _sources_have_names_of_their_own(self) -> PipelineConfig:
-        """A document's `source` says which site or collection it is from, and a mixture names these."""
-        mixtures = {"pretrain": self.pretrain.mixture, "finetune": self.finetune.mixture if self.finetune else {}}
-        if not self.ingest and not any(mixtures.values()):
-            return self
-        names = [source.name for source in self.scrape.load()]
-        for collection in self.ingest:
-            if collection.name in names:
-                raise ValueError(
-                    f"two sources of documents are called {collection.name}: give the collection another `name`"
-                )
-            names.append(collection.name)
-        for stage, mixture in mixtures.items():
-            _check_mixture(f"{stage}.mixture", mixture, names)
-        if self.pairs is not None and mixtures["finetune"]:
+    def _pairs_are_not_mixed(self) -> PipelineConfig:
+        if self.pairs is not None and self.finetune is not None and self.finetune.mixture:
             raise ValueError("finetune.mixture: pairs of sentences are not mixed by source; leave it out")
         return self
 
@@ -154,27 +164,34 @@ class PipelineConfig(BaseModel, extra="forbid"):
 def _check_mixture(place: str, mixture: Mapping[str, SourceConfig], names: list[str]) -> None:
     """
     Raises:
-        ValueError: it names a source that is not declared, or has weights for some sources only.
+        UserError: it names a source that is not declared, or has weights for some sources only.
     """
     for name in mixture:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names)) or 'none'}"
-            raise ValueError(f"{place}.{name}: no source or collection has this name; {meant}")
+            raise UserError(f"{place}.{name}: no source or collection has this name; {meant}")
     missing = sorted(set(names) - mixture.keys())
     if missing and any(source.weight is not None for source in mixture.values()):
-        raise ValueError(f"{place}: {missing[0]} has no weight but others have: give it one, 0 leaves it out")
+        raise UserError(f"{place}: {missing[0]} has no weight but others have: give it one, 0 leaves it out")
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
-    """Read a configuration, with `overrides` (nested like the file) in place of what the file says.
+    """Read a configuration, with `overrides` (nested like the file) in place of what the file says. With overrides the
+    names of its sources are checked by the plan of a run, because they may suit only some of the stages.
 
     Raises:
-        UserError: no such file, not YAML, an unknown or ill-typed key.
+        UserError: no such file, not YAML, an unknown or ill-typed key, or names of sources that do not fit.
     """
     folder = path.parent
     here = _with_paths(overrides or {}, lambda place: str(Path.cwd() / place))
-    return read_settings(path, PipelineConfig, here, {"folder": folder, "sources": project_folder(folder) / OWN})
+    config = read_settings(path, PipelineConfig, here, {"folder": folder, "sources": project_folder(folder) / OWN})
+    if not overrides:
+        try:
+            config.check_sources()
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    return config
 
 
 def project_folder(configurations: Path) -> Path:

@@ -106,9 +106,10 @@ def plan(config: PipelineConfig, selection: Selection = Selection()) -> list[Ste
     """What `run` would do now, stage by stage.
 
     Raises:
-        UserError: an input from outside is missing, a stage is to run alone on what was never built, or what there is
-            does not give what a stage asks for.
+        UserError: an input from outside is missing, a stage is to run alone on what was never built, what there is
+            does not give what a stage asks for, or the names of sources do not fit.
     """
     planner = Planner(config, selection)
+    config.check_sources(planner.left_out)
     chain(config, planner)
     return planner.steps

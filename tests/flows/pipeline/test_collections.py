@@ -129,8 +129,9 @@ def test_an_override_names_a_collection_by_its_number(project, tmp_path):
 def test_no_two_sources_of_documents_have_one_name(project):
     with pytest.raises(UserError, match="two sources of documents are called a: give the collection another `name`"):
         load_config(project("a", "b", "a"))
+    twice = {"scrape": {"sources": ["python-docs"]}, "ingest": {"0": {"name": "python-docs"}}}
     with pytest.raises(UserError, match="two sources of documents are called python-docs"):
-        load_config(project("a"), {"scrape": {"sources": ["python-docs"]}, "ingest": {"0": {"name": "python-docs"}}})
+        plan(load_config(project("a"), twice))
 
 
 def test_the_form_of_one_collection_has_its_fields_and_that_of_several_takes_json(project):

@@ -67,6 +67,22 @@ def test_a_mistake_in_a_mixture_is_one_line(write, sections, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_crawl_of_one_site_asks_for_no_other_and_a_training_does(write, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXTMILL_CONTACT", "a@example.org")
+    path = write(store="store", pretrain={"mixture": ALL})
+    other_site = load_config(path, parse_overrides(["scrape.sources=[umb]"]))
+    [step] = plan(other_site, Selection(only="scrape"))
+    assert step.title == "scrape umb"
+    assert [step.stage for step in plan(other_site, Selection(until="prepare"))][-1] == "prepare"
+    with pytest.raises(UserError, match=r"^pretrain.mixture.python-docs: no source or collection has this name; there"):
+        plan(other_site)
+    called_alike = load_config(path, parse_overrides(["scrape.sources=[umb]", "ingest.0.name=umb"]))
+    assert len(plan(called_alike, Selection(only="scrape"))) == 1
+    with pytest.raises(UserError, match=r"^two sources of documents are called umb"):
+        plan(called_alike, Selection(until="prepare"))
+
+
 def test_a_plan_says_what_each_source_gives_and_refuses_what_cannot_be_had(write, monkeypatch, tmp_path):
     """Until the token arrays, stages are replaced by ones that only leave counts."""
     monkeypatch.chdir(tmp_path)

@@ -21,8 +21,9 @@ from experiments import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
 from flows.pipeline.project import Project
-from flows.service.deploying import SHIPPED_AUTOMATIONS
+from flows.service.deploying import SHIPPED_AUTOMATIONS, _form
 from flows.service.deployments import POOL, Deployment, declared
+from flows.service.flows import stage_flow
 from flows.service.form import COMMON, run_form
 from scraping.crawling.source import load_source, shipped_sources
 from textmill.errors import UserError
@@ -111,6 +112,18 @@ def project(tmp_path) -> Callable[..., list[Deployment]]:
         return declared(Project.open(tmp_path))
 
     return write
+
+
+def test_every_site_has_its_form_although_a_mixture_names_only_those_of_the_file(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    deployments = project(
+        configs__a="scrape: {sources: [mine, python-docs]}\ningest: {path: a.txt, name: umb}\n"
+        "pretrain: {mixture: {mine: {weight: 1}, python-docs: {weight: 2}, umb: {weight: 3}}}\n",
+        sources__mine=SITE,
+    )
+    forms = {item.title: _form(item, stage_flow("scrape")) for item in deployments if item.flow == "scrape"}
+    assert forms.keys() >= {"scrape/mine", "scrape/python-docs", "scrape/umb", "scrape/scrape"}
+    assert str(tmp_path / "sources" / "mine.yaml") in forms["scrape/mine"]["properties"]["sources"]["description"]
 
 
 def test_a_project_s_own_sources_are_crawled_wherever_they_are_and_shipped_ones_wait_to_be_asked_for(project, tmp_path):
