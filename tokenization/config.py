@@ -6,6 +6,7 @@ They lie apart from the code that needs a compiler: a run that only checks wheth
 from __future__ import annotations
 
 import os
+import re
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -63,6 +64,8 @@ class TokenizerConfig(BaseModel, extra="forbid"):
             raise ValueError("a special token needs a name")
         if len({*value, *SPECIAL_TOKENS}) != len(value) + len(SPECIAL_TOKENS):
             raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
+        if reserved := [name for name in value if re.fullmatch(r"<\|reserved_\d+\|>", name)]:
+            raise ValueError(f"{reserved[0]} is a name of reserved ids; choose another, or set reserved")
         return value
 
     @model_validator(mode="after")

@@ -19,9 +19,11 @@ from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import Pattern, find_pattern
-from tokenization.text import BATCH_BYTES, Documents, read_shard, shards
+from tokenization.text import BATCH_BYTES, Documents, content_digest, read_shard, shards
 
 __all__ = ["count_corpus", "count_words", "load_counts", "save_counts"]
+
+VERSION = 1  # of what a kept count holds: raise it where a pattern comes to find other words
 
 
 def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1) -> WordCounts:
@@ -88,8 +90,8 @@ def count_corpus(
     pattern = find_pattern(config.pattern)
     files = {shard: _counts_file(work, shard, pattern) for shard in every}
     kept = {shard for shard in every if _is_readable(files[shard])}
-    count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads), work=work)
-    counted = executor.map(count, [shard for shard in every if shard not in kept])
+    count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads))
+    counted = executor.map(count, [(shard, files[shard]) for shard in every if shard not in kept])
     total = WordCounts()
     for done, shard in enumerate(every):
         progress(done, len(every), unit="shards", phase="counting words", words=len(total))
@@ -101,14 +103,15 @@ def count_corpus(
     return total
 
 
-def _count_shard(shard: Path, *, pattern: Pattern, threads: int, work: Path) -> None:
-    """Count one shard by `threads` threads, and keep its count."""
-    save_counts(count_words(read_shard(shard), pattern, threads), _counts_file(work, shard, pattern))
+def _count_shard(shard_and_file: tuple[Path, Path], *, pattern: Pattern, threads: int) -> None:
+    """Count one shard by `threads` threads, and keep its count in a file."""
+    shard, file = shard_and_file
+    save_counts(count_words(read_shard(shard), pattern, threads), file)
 
 
 def _counts_file(work: Path, shard: Path, pattern: Pattern) -> Path:
-    """Where the count of a shard is kept; its name tells shards of other corpora and other patterns apart."""
-    made_with = hashlib.sha256(f"{shard.stat().st_size} {pattern.regex}".encode()).hexdigest()[:16]
+    """Where the count of a shard is kept; its name tells other content, patterns and versions of counting apart."""
+    made_with = hashlib.sha256(f"{VERSION} {content_digest(shard)} {pattern.regex}".encode()).hexdigest()[:16]
     return work / f"{shard.stem}-{made_with}.npz"
 
 

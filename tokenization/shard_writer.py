@@ -25,7 +25,7 @@ from textmill.mapping import Executor
 from textmill.progress import Progress
 from tokenization.arrays import SOURCES_DTYPE, TokenFile
 from tokenization.formats import load_tokenizer, tokenizer_files
-from tokenization.text import count_documents, read_sources, shards
+from tokenization.text import content_digest, count_documents, read_sources, shards
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["EncodeShard", "EncodedBatch", "EncodingInputs", "ReportShard", "ShardWriter", "encode_shards"]
@@ -169,7 +169,7 @@ class ShardWriter:
         _load_once.cache_clear()
 
     def _made_with(self, shard: Path) -> dict[str, Any]:
-        return {"recipe": self._recipe, "shard_bytes": shard.stat().st_size}
+        return {"recipe": self._recipe, "shard": content_digest(shard)}
 
     def _sizes(self, shard: Path) -> dict[str, int]:
         """Bytes of each file that was written for a shard."""

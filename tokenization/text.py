@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import pyarrow.parquet as pq
 from textmill.errors import UserError, first_line
 
 __all__ = [
-    "BATCH_BYTES", "Documents", "batches", "count_documents", "documents_of", "from_arrow", "read_any", "read_shard",
-    "read_sources", "shards",
+    "BATCH_BYTES", "Documents", "batches", "content_digest", "count_documents", "documents_of", "from_arrow",
+    "read_any", "read_shard", "read_sources", "shards",
 ]  # fmt: skip
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
@@ -164,6 +165,19 @@ def count_documents(shard: Path) -> int:
     """
     with _open_parquet(shard) as file:
         return file.metadata.num_rows
+
+
+def content_digest(shard: Path) -> str:
+    """SHA-256 of a shard: what its words were counted or encoded from, whatever its name, size and times.
+
+    Raises:
+        UserError: the shard cannot be read.
+    """
+    try:
+        with shard.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{shard} cannot be read: {error.strerror}") from error
 
 
 def _open_parquet(shard: Path) -> pq.ParquetFile:

@@ -118,7 +118,9 @@ def _special_tokens(existing: Mapping[str, int], free: int, config: TokenizerCon
             free += 1
     reserved = config.reserved
     while free % config.multiple_of:
-        special[f"<|reserved_{reserved}|>"] = free
+        name = f"<|reserved_{reserved}|>"
         reserved += 1
-        free += 1
+        if name not in special:
+            special[name] = free
+            free += 1
     return special

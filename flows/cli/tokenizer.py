@@ -86,7 +86,7 @@ def train(
         else:
             documents = (batch for path in corpus for batch in read_any(path))
             save_tokenizer(train_from_documents(documents, config, progress)[0], out)
-    typer.echo(f"{out}: {vocab_size:,} ids")
+    typer.echo(f"{out}: {config.planned_size():,} ids")
 
 
 Config = TypeVar("Config")
@@ -102,7 +102,8 @@ def _config(model: type[Config], **values: Any) -> Config:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"--{key}: ".replace("_", "-") for key in first["loc"][:1])
+        options = {"special_tokens": "special"}
+        place = "".join(f"--{options.get(str(key), key)}: ".replace("_", "-") for key in first["loc"][:1])
         raise UserError(place + first["msg"].removeprefix("Value error, ")) from error
 
 

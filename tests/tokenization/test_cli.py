@@ -35,6 +35,8 @@ def test_train_on_a_corpus_and_on_files(textmill, corpus, trained, tmp_path):
     files = [corpus / "train-00000.parquet", tmp_path / "text.txt"]
     textmill("train", *files, "-o", tmp_path / "b", "--vocab-size", 300, "--special", "<|user|>", "--pattern", "gpt2")
     assert "<|user|>" in load_tokenizer(tmp_path / "b").special_tokens
+    assert "320 ids" in textmill("train", *files, "-o", tmp_path / "c", "--vocab-size", 300, "--multiple-of", 64)
+    assert load_tokenizer(tmp_path / "c").vocab_size == 320
 
 
 COMMAND = [Path(sys.executable).parent / "textmill", "tokenizer"]
@@ -127,6 +129,7 @@ def test_mistakes_are_one_line(textmill, trained, corpus, tmp_path):
         (("train", corpus, "-o", tmp_path, "--vocab-size", 100), "--vocab-size|vocab_size 100 is too small"),
         (("train", tmp_path, "-o", tmp_path), "holds no train"),
         (("decode", trained, "9999"), "9999 is not an id"),
+        (("train", corpus, "-o", tmp_path, "--special", "[MASK]"), "^--special: give each special token once"),
     ):
         with pytest.raises(UserError, match=message) as error:
             textmill(*arguments)

@@ -15,7 +15,7 @@ from tokenization.config import PretokenizeConfig
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import to_tiktoken
 from tokenization.pretokenize import pretokenize
-from tokenization.shard_writer import EncodingInputs
+from tokenization.shard_writer import EncodingInputs, ShardWriter
 from tokenization.tokenizer import Tokenizer
 
 
@@ -145,3 +145,17 @@ def test_mistakes(corpus, trained, tmp_path):
         pretokenize(EncodingInputs(corpus, tmp_path), PretokenizeConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
         pretokenize(EncodingInputs(tmp_path, trained), PretokenizeConfig(), tmp_path / "out")
+
+
+def test_a_finished_shard_is_known_by_its_content(corpus, trained, tmp_path):
+    shard = tmp_path / "train-00000.parquet"
+    shard.write_bytes((corpus / shard.name).read_bytes())
+    writer = ShardWriter(tmp_path / "out", trained)
+    writer.out.mkdir()
+    file = writer.write(shard, [], lambda documents, tokens: None)
+    writer.finish(shard, file)
+    assert writer.finished(shard) == file
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1  # the same name and size
+    shard.write_bytes(content)
+    assert writer.finished(shard) is None

@@ -69,6 +69,34 @@ def test_counts_of_another_pattern_are_not_continued(corpus, trained, tmp_path):
     assert content(tmp_path) == content(trained)
 
 
+def test_counts_of_another_corpus_are_not_continued(corpus, trained, tmp_path):
+    def dying(done, total, *, phase, **metrics):
+        if phase == "merging":
+            raise KeyboardInterrupt
+
+    other = tmp_path / "corpus"
+    other.mkdir()
+    for shard in corpus.glob("train-*.parquet"):  # the same names and sizes, other words
+        text = pq.read_table(shard)["text"].to_pylist()
+        write_of_size(other / shard.name, [t.translate(str.maketrans("ae", "ea")) for t in text])
+        write_of_size(other / f"as-{shard.name}", text)
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    for shard in other.glob("as-*"):
+        shard.rename(ours / shard.name.removeprefix("as-"))
+    sizes = [[path.stat().st_size for path in sorted(folder.iterdir())] for folder in (ours, other)]
+    assert sizes[0] == sizes[1]
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(other, TokenizerConfig(vocab_size=480), tmp_path / "out", progress=dying)
+    train_tokenizer(ours, TokenizerConfig(vocab_size=480), tmp_path / "out")
+    assert content(tmp_path / "out") == content(trained)
+
+
+def write_of_size(path, texts):
+    """A Parquet file whose size does not depend on the letters of the texts."""
+    pq.write_table(pa.table({"text": texts}), path, compression="none", use_dictionary=False, write_statistics=False)
+
+
 def test_a_kept_count_is_read_in_a_moment():
     """Not in 20 s: a table lists its words in an order that would crowd at the front of a smaller one."""
     letters = itertools.product("abcdefghijklmnopq", repeat=5)
@@ -110,6 +138,16 @@ def test_special_reserved_and_padded_ids(corpus, tmp_path):
     assert list(tokenizer.special_tokens.values()) == list(range(292, 320))
 
 
+def test_a_special_token_that_is_learned_too_has_an_id_of_its_own(texts):
+    documents = list(batches(["that cat sat at a mat " * 9]))
+    tokenizer, _ = train_from_documents(documents, TokenizerConfig(vocab_size=266, special_tokens=["at"]))
+    learned = tokenizer.tokens[b"at"]
+    assert (tokenizer.special_tokens["at"], tokenizer.vocab_size) == (265, 266)
+    assert tokenizer.encode_ordinary("at") == [learned] != [265]
+    assert tokenizer.encode("at", allowed_special="all") == [265]
+    assert tokenizer.decode([265, learned]) == "atat"
+
+
 def test_progress_by_merges(corpus, tmp_path):
     reports = []
     train_tokenizer(
@@ -141,6 +179,7 @@ def test_a_vocabulary_larger_than_the_corpus_supports(texts):
         ({"pattern": r"\w"}, r"the split pattern leaves out ', 12.*end it with an alternative for the rest"),
         ({"special_tokens": ["[MASK]"]}, "leave out"),
         ({"special_tokens": [""]}, "needs a name"),
+        ({"special_tokens": ["<|reserved_3|>"]}, r"<\|reserved_3\|> is a name of reserved ids; choose another"),
     ],
 )
 def test_mistakes_in_the_config(values, message):
