@@ -74,7 +74,7 @@ class Scrape(Stage[Source]):
 
     def incomplete(self, out: Path) -> str:
         stats = json.loads((out / "stats.json").read_bytes())
-        lacking = ("waiting", "unanswered", "limits_met", "unfinished", "unread_tdm_files")
+        lacking = ("waiting", "unanswered", "limits_met", "unfinished", "unread_sitemaps", "unread_tdm_files")
         return self.headline(stats) if any(stats[name] for name in lacking) else ""
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:

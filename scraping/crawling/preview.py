@@ -130,7 +130,8 @@ class Preview:
             if outcome.kind != "read":
                 unread[outcome.url] = outcome.reason
 
-        listed = list(read_sitemaps(places, self._ask_for_sitemap, _SITEMAP_FILES, report))
+        ask = self._ask_for_sitemap
+        listed = list(read_sitemaps(places, lambda sitemap, _: ask(sitemap), _SITEMAP_FILES, report))
         return SitePreview(
             origin=origin,
             robots=robots.summary,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,7 @@ from lxml import etree
 
 from scraping.crawling.answers.compression import decompress
 from scraping.crawling.fetch import MAX_REDIRECTS, FetchError, Request, Response, TransientHostError
-from scraping.crawling.urls import normalize, resolve
+from scraping.crawling.urls import normalize, origin_of, resolve
 from scraping.extraction.charset import decode
 
 __all__ = [
@@ -34,7 +34,7 @@ MAX_BYTES = 50 << 20  # of a file, uncompressed, by the protocol
 MAX_ENTRIES = 50_000  # of a file, by the protocol
 MAX_FILES = 200  # of a host
 _TIMEOUT = 60.0  # seconds
-_MAX_UNANSWERED = 3  # in a row, after which the rest is not asked for
+_MAX_UNANSWERED = 3  # in a row of an origin, after which each file is asked for once only
 _MAX_ERRORS = 1_000  # of a file; after that it is something else
 _MAX_REFERENCES = 2_000_000  # of a file
 _CHUNK = 1 << 16  # characters that are parsed at once
@@ -94,7 +94,7 @@ def sitemap_request(url: str, delay: float) -> Request:
 
 def read_sitemaps(
     urls: list[str],
-    ask: Callable[[str], Response],
+    ask: Callable[[str, bool], Response],
     max_files: int = MAX_FILES,
     report: Callable[[SitemapOutcome], None] = lambda outcome: None,
 ) -> Iterator[SitemapEntry]:
@@ -102,9 +102,10 @@ def read_sitemaps(
 
     Args:
         urls: where the sitemaps are.
-        ask: makes the request for a file, or for where it is redirected to, if scope and robots.txt allow it. What it
-            raises: `LeftOut` if they do not, another `FetchError` if there is no usable answer.
-        max_files: how many files are read at most.
+        ask: makes the request for a file, or for where it is redirected to, if scope and robots.txt allow it; again if
+            need be, unless told that several files of its origin in a row gave no answer. What it raises: `LeftOut` if
+            it may not ask, another `FetchError` if there is no usable answer.
+        max_files: how many files are asked for at most.
         report: told what became of each file.
     """
 
@@ -114,36 +115,54 @@ def read_sitemaps(
             logger.log(level, "sitemap %s: %s", outcome.url, outcome.reason)
         report(outcome)
 
-    queue, seen = deque(urls), set(urls)
-    files = unanswered = 0
-    while queue and files < max_files and unanswered < _MAX_UNANSWERED:
-        url = queue.popleft()
-        files += 1
+    unanswered: Counter[str] = Counter()  # origin -> files in a row
+
+    def ask_for(target: str) -> Response:
+        origin = origin_of(target)
         try:
-            response = _follow(url, ask, seen)
+            response = ask(target, unanswered[origin] < _MAX_UNANSWERED)
+        except TransientHostError:
+            unanswered[origin] += 1
+            raise
+        unanswered[origin] = 0
+        return response
+
+    queue, seen = deque(urls), set(urls)
+    files = 0
+    left_out: list[SitemapOutcome] = []
+    while queue and files < max_files:
+        url = queue.popleft()
+        files, known = files + 1, len(seen)
+        try:
+            response = _follow(url, ask_for, seen)
         except TransientHostError as error:
-            unanswered += 1
             tell(SitemapOutcome(url, "unanswered", str(error)))
             continue
-        except FetchError as error:
-            tell(SitemapOutcome(url, "left out" if isinstance(error, LeftOut) else "damaged", str(error)))
+        except LeftOut as error:
+            files -= len(seen) == known  # it did not lead there by a redirect, so it was not asked for
+            left_out.append(SitemapOutcome(url, "left out", str(error)))
+            if len(left_out) < MAX_FILES:
+                tell(left_out[-1])
             continue
-        unanswered = 0
+        except FetchError as error:
+            tell(SitemapOutcome(url, "damaged", str(error)))
+            continue
         if response is None:
             continue
         if response.status != 200:
             tell(SitemapOutcome(url, "missing", f"status {response.status}"))
             continue
         problems: list[str] = []
-        entries, index = parse_sitemap(response.body, url, problems.append)
+        entries, index = parse_sitemap(response.body, response.url, problems.append)
         tell(SitemapOutcome(url, _kind(problems), "; ".join(problems)))
         yield from entries
         fresh = [entry.url for entry in index if entry.url not in seen]
         seen.update(fresh)
         queue += fresh
-    if queue and unanswered:
-        tell(SitemapOutcome(queue[0], "unanswered", f"not asked for, nor {len(queue) - 1} more: others gave no answer"))
-    elif queue and max_files == MAX_FILES:
+    if untold := left_out[MAX_FILES - 1 :]:
+        more = f", as are {len(untold) - 1} more" if untold[1:] else ""
+        tell(untold[0]._replace(reason=f"{untold[0].reason}{more}"))
+    if queue and max_files == MAX_FILES:
         tell(SitemapOutcome(queue[0], "damaged", f"not read, nor {len(queue) - 1} more: {MAX_FILES} sitemaps were"))
 
 

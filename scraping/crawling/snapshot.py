@@ -46,7 +46,7 @@ from textmill.files import atomic_write
 
 __all__ = [
     "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "LONG_PAGE", "NOT_LOADED", "PAGE_LIMIT", "SITEMAPS_OWED",
-    "SITEMAPS_READ",
+    "SITEMAPS_READ", "SITEMAPS_TOLD",
     "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot", "restore_snapshot", "write_pages",
     "write_reports",
 ]  # fmt: skip
@@ -73,12 +73,13 @@ UNREAD_SITEMAP = "unread sitemap: "  # this and a URL -> what could not be read 
 LEFT_OUT_SITEMAP = "left-out sitemap: "  # this and a URL -> why it was not read, or gave nothing
 SITEMAPS_READ = "sitemaps of "  # this and an origin -> how many URLs they list
 SITEMAPS_OWED = "sitemaps owed: "  # this and an origin: sitemaps that it names gave no answer, and may later
+SITEMAPS_TOLD = "sitemaps told: "  # this and an origin -> the sitemaps above that it names, as JSON
 LONG_PAGE = "long page: "  # this and a URL -> how many of its links were read
 UNREAD_TDM_FILE = "unread TDM file: "  # this and a URL -> why it could not be read
 NOT_LOADED = "not loaded: "  # this and a reason -> how many requests of rendered pages
 _NOTED = {
     UNREAD_SITEMAP: "unread_sitemaps", LEFT_OUT_SITEMAP: "left_out_sitemaps", UNREAD_TDM_FILE: "unread_tdm_files",
-    LONG_PAGE: "long_pages",
+    LONG_PAGE: "long_pages", SITEMAPS_TOLD: "sitemaps_told",
 }  # fmt: skip  # notes -> their names in stats.json
 _CONTINUES = "continues"  # how many URLs of the previous crawl were queued again
 _AS_OF = "as of"  # when the previous crawl, which this one continues, ended

@@ -70,6 +70,8 @@ class CrawlState:
 
     def origins_owing(self) -> set[str]:
         """Origins with sitemaps that the last crawl could not read and that this one has not asked for yet."""
+        if not self.source.sitemaps:
+            return set()
         return self.frontier.notes(SITEMAPS_OWED).keys() - self.frontier.notes(SITEMAPS_READ).keys()
 
     def count_answer(self) -> None:

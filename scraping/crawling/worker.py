@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -37,6 +39,7 @@ from scraping.crawling.snapshot import (
     NOT_LOADED,
     SITEMAPS_OWED,
     SITEMAPS_READ,
+    SITEMAPS_TOLD,
     UNREAD_SITEMAP,
     UNREAD_TDM_FILE,
     PreviousPage,
@@ -307,32 +310,43 @@ class OriginWorker:
             return
         named = robots.sitemaps(self.origin)
         urls = named or [f"{self.origin}/sitemap.xml"]
-        notes: dict[str, str | None] = {f"{SITEMAPS_OWED}{self.origin}": None}
+        known = self.frontier.notes(UNREAD_SITEMAP)
+        urls.sort(key=known.__contains__)  # what could not be read last time is not to keep us from the others
+        told = json.loads(self.frontier.get_note(f"{SITEMAPS_TOLD}{self.origin}") or "[]")  # in the last crawl
+        notes: dict[str, str | None] = {
+            f"{kind}{url}": None for kind in (UNREAD_SITEMAP, LEFT_OUT_SITEMAP) for url in told
+        }
+        notes[f"{SITEMAPS_OWED}{self.origin}"] = None
+        told.clear()
 
         def report(outcome: SitemapOutcome) -> None:
             is_told = named or outcome.kind not in ("missing", "left out")  # where none is named, none need be there
             kind = outcome.kind if is_told else "read"
+            if kind != "read":
+                told.append(outcome.url)
             notes[f"{LEFT_OUT_SITEMAP}{outcome.url}"] = outcome.reason if kind == "left out" else None
             notes[f"{UNREAD_SITEMAP}{outcome.url}"] = None if kind in ("read", "left out") else outcome.reason
             if kind == "unanswered":
                 notes[f"{SITEMAPS_OWED}{self.origin}"] = ""
 
         rules: dict[str, RobotsTxt | FetchError] = {self.origin: robots}
-        found = read_sitemaps(urls, lambda sitemap: self._ask_for_sitemap(sitemap, rules), report=report)
+        found = read_sitemaps(urls, partial(self._ask_for_sitemap, rules), report=report)
         max_entries = _SITEMAP_ENTRIES_PER_PAGE * self.source.limits.pages
         entries = list(islice(found, max_entries))
         if next(found, None):
             report(SitemapOutcome(urls[0], "damaged", f"only {max_entries:,} URLs were taken, for limits.pages"))
         entries.sort(key=lambda entry: (entry.priority, entry.lastmod), reverse=True)
         new = self.state.new_urls((entry.url for entry in entries), depth=1)
-        self.frontier.seed(new, depth=1, notes={**notes, note: str(len(entries))})
+        notes |= {note: str(len(entries)), f"{SITEMAPS_TOLD}{self.origin}": json.dumps(told) if told else None}
+        self.frontier.seed(new, depth=1, notes=notes)
 
-    def _ask_for_sitemap(self, url: str, rules: dict[str, RobotsTxt | FetchError]) -> Response:
+    def _ask_for_sitemap(self, rules: dict[str, RobotsTxt | FetchError], url: str, patient: bool) -> Response:
         """The answer for a sitemap, which may be on another host than its pages.
 
         Args:
-            url: of the sitemap.
             rules: by origin, what robots.txt says or why it cannot be had; filled as need be.
+            url: of the sitemap.
+            patient: ask again if there is no usable answer.
 
         Raises:
             LeftOut: its host is out of scope, or disallows it.
@@ -359,7 +373,7 @@ class OriginWorker:
                 raise TransientHostError(f"status {response.status}", response.retry_after())
             return response
 
-        return self._patiently(ask)
+        return self._patiently(ask) if patient else ask()
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """What `ask` gives, after pauses if need be: as many attempts as a page has.

@@ -247,6 +247,17 @@ def test_files_beside_the_pages_that_cannot_be_read_are_told_everywhere(site, tm
     assert materialize(scrape, source, {}, Context(store)).reused
 
 
+def test_a_snapshot_with_a_damaged_sitemap_is_incomplete_and_stays(site, tmp_path):
+    store = Store(tmp_path / "store")
+    source = site_source(site)
+    site.pages["/robots.txt"] = "Sitemap: /map.xml"
+    site.pages["/map.xml"] = f"{source.start[0]}\nnot a URL"
+    first = materialize(scrape, source, {}, Context(store))
+    assert first.headline.startswith("10 pages: 1 sitemap not read in full (1 entries without the URL of a page")
+    assert first.artifact.manifest.incomplete == first.headline
+    assert materialize(scrape, source, {}, Context(store)).reused
+
+
 def test_pages_that_are_kept_from_the_last_crawl_are_told(site, tmp_path):
     store = Store(tmp_path / "store")
     source = site_source(site)

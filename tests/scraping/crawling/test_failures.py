@@ -255,6 +255,72 @@ def test_what_is_known_of_other_files_stays_known_when_a_crawl_is_continued(
         assert after[name] == result[name]
 
 
+@pytest.fixture
+def crawl_on(mapped, make_source, tmp_path):
+    """Continue the crawl in the folder `previous`, in the folder `name`."""
+
+    def crawl_on(name: str, previous: str, **settings) -> dict:
+        (tmp_path / name).mkdir()
+        mapped.log.clear()
+        crawl(make_source(**settings), tmp_path / name, quiet, tmp_path / previous, continues=True)
+        return stats(tmp_path, name)
+
+    return crawl_on
+
+
+def test_sitemaps_that_fail_hide_no_other(mapped, answer, make_source, run_crawl, tmp_path, crawl_on):
+    failing = [f"/fails{n}.xml" for n in range(5)]
+    names = "".join(f"Sitemap: {name}\n" for name in [*failing, "/map.xml"])
+    mapped.routes["/robots.txt"] = answer(names, content_type="text/plain")
+    mapped.routes |= dict.fromkeys(failing, answer(status=500))
+    assert set(run_crawl(make_source(), "first")) == {mapped.url(), mapped.url("/listed")}
+    assert stats(tmp_path, "first")["unread_sitemaps"] == {mapped.url(name): "status 500" for name in failing}
+    asked = Counter(mapped.paths())
+    assert [asked[name] for name in failing] == [3, 3, 3, 1, 1], "little time is lost"
+    crawl_on("second", "first")
+    assert mapped.paths()[0] == "/map.xml", "what failed last time comes last"
+
+
+def test_sitemaps_out_of_scope_do_not_count_as_read(mapped, answer, make_source, run_crawl, tmp_path):
+    names = "".join(f"Sitemap: http://h{n}.example/map.xml\n" for n in range(205))
+    mapped.routes["/robots.txt"] = answer(f"{names}Sitemap: /map.xml", content_type="text/plain")
+    assert set(run_crawl(make_source())) == {mapped.url(), mapped.url("/listed")}
+    result = stats(tmp_path)
+    assert result["unread_sitemaps"] == {}
+    assert len(result["left_out_sitemaps"]) == 200, "few notes, however many there are"
+    assert "other host, as are 5 more" in result["left_out_sitemaps"].values()
+
+
+def test_an_entry_of_a_sitemap_is_relative_to_where_it_was_found(
+    mapped, other_site, answer, make_source, run_crawl, page
+):
+    mapped.routes["/map.xml"] = answer(status=302, headers={"Location": other_site.url("/map.xml")})
+    other_site.routes = {"/map.xml": "<urlset><url><loc>/there</loc></url></urlset>", "/there": page()}
+    pages = run_crawl(make_source(hosts=[mapped.host, other_site.host]))
+    assert set(pages) == {mapped.url(), other_site.url("/there")}
+
+
+def test_a_sitemap_that_is_no_longer_named_is_no_longer_told_of(
+    mapped, answer, make_source, run_crawl, tmp_path, crawl_on
+):
+    mapped.routes["/robots.txt"] = answer("Sitemap: /old.xml\nSitemap: http://elsewhere.example/old.xml")
+    mapped.routes["/old.xml"] = answer(status=500)
+    run_crawl(make_source(), "first")
+    assert set(stats(tmp_path, "first")["unread_sitemaps"]) == {mapped.url("/old.xml")}
+    mapped.routes["/robots.txt"] = answer("Sitemap: /map.xml")
+    result = crawl_on("second", "first")
+    assert (result["pages"], result["unread_sitemaps"], result["left_out_sitemaps"]) == (2, {}, {})
+
+
+def test_sitemaps_that_are_owed_are_left_alone_if_the_source_wants_none(
+    mapped, answer, make_source, run_crawl, crawl_on
+):
+    mapped.routes["/map.xml"] = answer(status=500)
+    run_crawl(make_source(), "first")
+    crawl_on("second", "first", sitemaps=False)
+    assert mapped.paths() == []
+
+
 def test_a_sitemap_with_far_more_urls_than_pages_are_wanted_is_told(mapped, make_source, run_crawl, tmp_path):
     entries = "".join(f"<url><loc>http://elsewhere.example/{n}</loc></url>" for n in range(30))
     mapped.routes["/map.xml"] = f"<urlset>{entries}<url><loc>{mapped.url('/listed')}</loc></url></urlset>"

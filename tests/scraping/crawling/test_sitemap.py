@@ -2,9 +2,10 @@ import gzip
 import time
 
 import pytest
+from urllib3 import HTTPHeaderDict
 
 from scraping.crawling import sitemap
-from scraping.crawling.fetch import Fetcher, TransientHostError
+from scraping.crawling.fetch import Fetcher, Response, TransientHostError
 from scraping.crawling.sitemap import (
     LeftOut,
     SitemapEntry,
@@ -197,7 +198,7 @@ def ask():
     """Ask for a sitemap, but not in the folder /no/."""
     fetcher = Fetcher("textmill/test", private_addresses=True)
 
-    def ask(url: str):
+    def ask(url: str, patient: bool):
         if "/no/" in url:
             raise LeftOut("robots.txt")
         response = fetcher.fetch(sitemap_request(url, 0))
@@ -251,13 +252,20 @@ def test_a_sitemap_may_have_moved_within_the_scope(site, answer, ask, caplog):
     assert "/broken.xml: status 500" in caplog.text
 
 
-def test_where_no_sitemap_answers_the_rest_is_not_asked_for(site, answer, ask):
-    site.fallback = lambda path: answer(status=503)
+def test_where_no_sitemap_answers_the_others_are_asked_for_without_patience():
+    patience: dict[str, bool] = {}
+
+    def ask(url: str, patient: bool):
+        patience[url[-1]] = patient
+        if url.endswith("/5"):
+            return Response(url, 200, HTTPHeaderDict(), b"http://a.org/1")
+        raise TransientHostError("status 503")
+
     outcomes: list[SitemapOutcome] = []
-    assert list(read_sitemaps([site.url(f"/{n}.xml") for n in range(9)], ask, report=outcomes.append)) == []
-    assert [outcome.kind for outcome in outcomes] == ["unanswered"] * 4
-    assert outcomes[-1].reason == "not asked for, nor 5 more: others gave no answer"
-    assert len(site.log) == 3
+    starts = [f"http://a.org/{n}" for n in range(5)] + ["http://b.org/a", "http://a.org/5", "http://a.org/6"]
+    assert [entry.url for entry in read_sitemaps(starts, ask, report=outcomes.append)] == ["http://a.org/1"]
+    assert [outcome.kind for outcome in outcomes] == ["unanswered"] * 6 + ["read", "unanswered"]
+    assert [path for path, patient in patience.items() if not patient] == ["3", "4", "5"]
 
 
 def test_an_endless_index_ends(site, answer, ask):
