@@ -28,6 +28,7 @@ from tokenization.kernels.unicode_classes import (
     UNCASED,
     UPPER,
     class_table,
+    older_characters,
 )
 from tokenization.kernels.windows import CL100K, CL100K_END, GPT2, O200K, ONE, WINDOW, word_starts
 from tokenization.patterns import Kind, Pattern, split
@@ -324,8 +325,11 @@ class Scanner:
                 yield ends[:words]
 
     def _by_regex(self, text: np.ndarray, offsets: np.ndarray, expression: regex.Pattern) -> Iterator[np.ndarray]:
+        older = older_characters()
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             document = text[start:stop].tobytes().decode()
+            if not document.isascii():
+                document = document.translate(older)  # which changes no word's length
             position, ends = start, []
             for word in split(expression, document):
                 position += len(word.encode())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import regex
 
 from tokenization.kernels import unicode_data
 
 OTHER, MARK, UPPER, LOWER, UNCASED, NUMBER, SPACE, NEWLINE = range(8)
+_UNASSIGNED = 8
 # \p{L} is UPPER (Lu, Lt), LOWER (Ll) or UNCASED (Lm, Lo); \s is SPACE or NEWLINE (CR and LF); MARK is \p{M}
 
 
@@ -28,8 +30,42 @@ def class_table() -> np.ndarray:
         ("NUMBER", NUMBER),
         ("SPACE", SPACE),
     ):
-        for word in getattr(unicode_data, name).split():
-            first, _, last = word.partition("-")
-            table[int(first, 16) : int(last or first, 16) + 1] = value
+        _mark(table, name, value)
     table[[10, 13]] = NEWLINE
     return table
+
+
+def _mark(table: np.ndarray, name: str, value: int) -> None:
+    """Set the entries of the code points of a class of `unicode_data`."""
+    for word in getattr(unicode_data, name).split():
+        first, _, last = word.partition("-")
+        table[int(first, 16) : int(last or first, 16) + 1] = value
+
+
+@cache
+def older_characters() -> dict[int, int]:
+    """Code point → one that `regex` treats as tiktoken's engine treats the first, with as many bytes of UTF-8.
+
+    It has the code points that the newer Unicode of `regex` gives another class, and those that only this Unicode has.
+    """
+    every = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    theirs = np.full(0x110000, OTHER, np.uint8)
+    for expression, value in (
+        (r"\p{M}+", MARK),
+        (r"[\p{Lu}\p{Lt}]+", UPPER),
+        (r"\p{Ll}+", LOWER),
+        (r"[\p{Lm}\p{Lo}]+", UNCASED),
+        (r"\p{N}+", NUMBER),
+        (r"\p{Cn}+", _UNASSIGNED),
+    ):
+        for match in regex.finditer(expression, every):
+            theirs[ord(match[0][0]) : ord(match[0][-1]) + 1] = value
+    ours = class_table().copy()
+    _mark(ours, "UNASSIGNED", _UNASSIGNED)
+    ours[np.isin(ours, (SPACE, NEWLINE))] = OTHER
+    ours[0xD800:0xE000] = theirs[0xD800:0xE000]
+    same = ours == theirs
+    widths = np.digitize(np.arange(0x110000), (0x80, 0x800, 0x10000))
+    kinds = ours.astype(np.int64) * 4 + widths
+    first = {kind: int(np.argmax(same & (kinds == kind))) for kind in np.unique(kinds[~same]).tolist()}
+    return {code: first[kind] for code, kind in zip(np.flatnonzero(~same).tolist(), kinds[~same].tolist(), strict=True)}

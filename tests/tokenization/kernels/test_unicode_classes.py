@@ -14,7 +14,7 @@ oracle = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(oracle)
 
 
-@pytest.mark.parametrize("name", oracle.CATEGORIES)
+@pytest.mark.parametrize("name", [name for name in oracle.CATEGORIES if name != "UNASSIGNED"])
 def test_equals_tiktoken(name):
     expected = set(oracle.members(oracle.CATEGORIES[name]))
     if name == "SPACE":

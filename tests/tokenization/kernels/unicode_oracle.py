@@ -16,6 +16,7 @@ CATEGORIES = {
     "MARK": r"\p{M}",
     "NUMBER": r"\p{N}",
     "SPACE": r"\s",
+    "UNASSIGNED": r"\p{Cn}",
 }
 HEADER = '''"""Ranges of code points by character class, hexadecimal, as tiktoken's regex engine sees them.
 
