@@ -68,14 +68,23 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 
 def _merged_items(name: str, items: list[Any], overrides: Mapping[str, Any]) -> list[Any]:
     numbered = {str(number): item for number, item in enumerate(items)}
-    if len(items) == 1 and not any(key.isdigit() for key in overrides):
-        overrides = {"0": overrides}
-    if unknown := overrides.keys() - numbered.keys():
+    overrides = {str(key): value for key, value in overrides.items()}  # YAML reads a number
+    keys = {key: value for key, value in overrides.items() if not key.isdigit()}
+    given = {key: value for key, value in overrides.items() if key.isdigit()}
+    if keys and len(items) > 1:
         raise UserError(
-            f"{name}.{min(unknown)}: {name} is a list of {len(items)}, whose first item is {name}.0: write for example "
-            f"{name}.0.KEY, or give the whole list"
+            f"{name}.{min(keys)}: {name} is a list of {len(items)}, whose first item is {name}.0: write for example "
+            f"{name}.0.{min(keys)}, or give the whole list"
         )
-    return [*merged(numbered, overrides).values()]
+    if unknown := given.keys() - numbered.keys():
+        last = f" to {name}.{len(items) - 1}" if len(items) > 1 else ""
+        raise UserError(
+            f"{name}.{min(unknown)}: there is no such item: {name} is a list of {len(items)}, {name}.0{last}; give the "
+            "whole list to make it longer"
+        )
+    if keys:
+        given = merged(given, {"0": keys})
+    return [*merged(numbered, given).values()]
 
 
 def read_settings(
@@ -113,6 +122,8 @@ def _reaches(overrides: Mapping[str, Any], place: Sequence[str | int]) -> bool:
     for key in place:
         if not isinstance(found, Mapping):
             return True
+        if key == 0 and not any(str(name).isdigit() for name in found):
+            continue  # the only item of a list, whose number an override may leave out
         if str(key) not in found:
             return False
         found = found[str(key)]

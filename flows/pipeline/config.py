@@ -229,11 +229,13 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
         return placed(value) if isinstance(value, str) and ("/" in value or Path(value).suffix) else value
 
     def collection(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        if "path" not in value:  # in overrides, of some of a list by their numbers
-            return {key: collection(item) for key, item in value.items()}
-        return {**value, "path": whole(value["path"])}
+        return {**value, "path": whole(value["path"])} if isinstance(value, Mapping) and "path" in value else value
+
+    def items(value: Any, item: Callable[[Any], Any]) -> Any:
+        """Those of a list, or of some of it by their numbers, as overrides give them."""
+        if isinstance(value, Mapping):
+            return {key: item(below) if str(key).isdigit() else below for key, below in value.items()}
+        return [item(below) for below in value] if isinstance(value, list) else value
 
     result = dict(document)
     if "store" in result:
@@ -242,18 +244,15 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     job = runner.get("job") if isinstance(runner, Mapping) else None
     if isinstance(runner, Mapping) and isinstance(job, Mapping) and "folder" in job:
         result["runner"] = {**runner, "job": {**job, "folder": placed(job["folder"])}}
-    if isinstance(ingest, Mapping):
-        result["ingest"] = collection(ingest)
-    elif isinstance(ingest, list):
-        result["ingest"] = [collection(value) for value in ingest]
+    if "ingest" in result:
+        result["ingest"] = items(collection(ingest), collection)
     prepare = result.get("prepare")
     decontaminate = prepare.get("decontaminate") if isinstance(prepare, Mapping) else None
     if isinstance(prepare, Mapping) and isinstance(decontaminate, Mapping) and "paths" in decontaminate:
-        paths = decontaminate["paths"]
-        paths = [whole(path) for path in paths] if isinstance(paths, list) else paths
+        paths = items(decontaminate["paths"], whole)
         result["prepare"] = {**prepare, "decontaminate": {**decontaminate, "paths": paths}}
-    if isinstance(scrape, Mapping) and isinstance(scrape.get("sources"), list):
-        result["scrape"] = {**scrape, "sources": [entry(value) for value in scrape["sources"]]}
+    if isinstance(scrape, Mapping) and "sources" in scrape:
+        result["scrape"] = {**scrape, "sources": items(scrape["sources"], entry)}
     return result
 
 

@@ -91,7 +91,7 @@ def run_form(flow: str, config: Path | None = None, overrides: Mapping[str, Any]
             form = _form_of_several(flow, [item.name for item in settings])
         else:
             settings = next(iter(settings), None) if isinstance(settings, list) else settings
-            form = stage_form(flow, Present(str(config), settings, (overrides or {}).get(flow) or {}))
+            form = stage_form(flow, Present(str(config), settings, _deployed(flow, overrides or {})))
     placed = {name: {"title": name, "position": place, **field} for place, (name, field) in enumerate(form.items())}
     return {
         "title": "Parameters", "type": "object", "properties": placed,
@@ -113,6 +113,15 @@ def stage_form(stage: str, present: Present = Present()) -> Form:
         "verify": _toggle("Before anything is reused, compare the SHA-256 of its files"),
         "config": _config(),
     }
+
+
+def _deployed(stage: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What overrides say of a stage, or of the only one of a list, whose number they may leave out."""
+    own = overrides.get(stage) or {}
+    if isinstance(own, list):
+        [own] = own
+    first = own.get("0")
+    return {**first, **own} if isinstance(first, Mapping) else own
 
 
 def _form_of_several(stage: str, names: list[str]) -> Form:

@@ -57,10 +57,13 @@ def test_merging_goes_down_to_the_leaves_and_changes_neither_argument():
 def test_an_override_reaches_an_item_of_a_list_by_its_number():
     document = {"a": [{"b": 1, "c": 1}, {"b": 2}], "d": []}
     assert merged(document, {"a": {"1": {"b": 3}}}) == {"a": [{"b": 1, "c": 1}, {"b": 3}], "d": []}
+    assert merged(document, {"a": {1: {"b": 3}}}) == merged(document, {"a": {"1": {"b": 3}}})
     assert merged(document, {"a": [], "d": {"0": 1}}) == {"a": [], "d": {"0": 1}}
     assert merged({"a": [{"b": 1}]}, {"a": {"b": 3}}) == {"a": [{"b": 3}]}  # there is no other
-    for wrong in ({"b": 3}, {"2": {"b": 3}}):
-        with pytest.raises(
-            UserError, match=r"^a.[b2]: a is a list of 2, whose first item is a.0: write for example a.0"
-        ):
-            merged(document, {"a": wrong})
+    assert merged({"a": [{"b": 1}]}, {"a": {"0": {"b": 2, "c": 2}, "b": 3}}) == {"a": [{"b": 3, "c": 2}]}
+    with pytest.raises(UserError, match=r"^a.b: a is a list of 2, whose first item is a.0: write for example a.0.b,"):
+        merged(document, {"a": {"b": 3}})
+    with pytest.raises(UserError, match=r"^a.2: there is no such item: a is a list of 2, a.0 to a.1; give the whole"):
+        merged(document, {"a": {"2": {"b": 3}}})
+    with pytest.raises(UserError, match=r"^a.1: there is no such item: a is a list of 1, a.0; give the whole list"):
+        merged({"a": [1]}, {"a": {"1": 2}})

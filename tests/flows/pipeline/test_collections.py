@@ -119,6 +119,11 @@ def test_an_override_names_a_collection_by_its_number(project, tmp_path):
     assert Path(loaded.ingest[0].path) == tmp_path / "c.jsonl"
     with pytest.raises(UserError, match=r"ingest.path: ingest is a list of 2, whose first item is ingest.0: write "):
         load_config(path, parse_overrides(["ingest.path=c.jsonl"]))
+    with pytest.raises(UserError, match=r"^ingest.2: there is no such item: ingest is a list of 2, ingest.0 to "):
+        load_config(path, parse_overrides(["ingest.2.limit=3"]))
+    with pytest.raises(UserError, match=r"^setting ingest.0.limit: input should be greater than 0"):
+        load_config(project("a"), parse_overrides(["ingest.limit=0"]))
+    path = project("b", "a")
     with pytest.raises(UserError, match=r"^setting ingest.0.limt: unknown key; did you mean ingest.0.limit\?"):
         load_config(path, parse_overrides(["ingest.0.limt=3"]))
     path.write_text(path.read_text().replace("name: b", "nam: b"))
@@ -139,6 +144,11 @@ def test_the_form_of_one_collection_has_its_fields_and_that_of_several_takes_jso
     assert fields["name"]["description"].endswith(": a")
     form = overrides_of("ingest", {"limit": 3}, None)  # of a list of one, too
     assert [item.limit for item in load_config(project("a"), form).ingest] == [3]
+    form = overrides_of("ingest", {"limit": 3}, {"ingest": {"0": {"limit": 4, "name": "z"}}})
+    assert [(item.name, item.limit) for item in load_config(project("a"), form).ingest] == [("z", 3)]
+    for deployed in ({"limit": 7}, {"0": {"limit": 7}}, [{"path": "a.jsonl", "limit": 7}]):
+        fields = run_form("ingest", project("a"), {"ingest": deployed})["properties"]
+        assert fields["limit"]["description"].endswith("this deployment: 7")
     fields = run_form("ingest", project("b", "a"))["properties"]
     assert set(fields) == {"force", "overrides", "build_missing", "verify", "config"}
     assert "0 is b, 1 is a" in fields["overrides"]["description"]

@@ -122,6 +122,16 @@ def test_paths_are_relative_to_the_file_that_names_them_and_those_of_a_command_l
     assert Path(loaded.store) == project / "elsewhere/here"
     assert Path(loaded.ingest[0].path).samefile(project / "texts.txt")
     assert [source.name for source in loaded.scrape.load()] == ["docs", "other"]
+    listed = path.read_text().replace("{path: ../texts.txt}", "[{path: ../texts.txt}]")
+    path.write_text(listed + "prepare: {decontaminate: {paths: [../one.jsonl, ../two.jsonl]}}\n")
+    numbered = ["prepare.decontaminate.paths.1=q.jsonl", "scrape.sources.0=../other.yaml", "scrape.sources.1=docs"]
+    loaded = load_config(Path("../configs/mine.yaml"), parse_overrides([*numbered, "ingest.0.path=q.txt"]))
+    assert [Path(item).resolve() for item in loaded.prepare.decontaminate.paths] == [
+        project / "one.jsonl",
+        project / "elsewhere/q.jsonl",
+    ]
+    assert Path(loaded.ingest[0].path) == project / "elsewhere/q.txt"
+    assert [source.name for source in loaded.scrape.load()] == ["docs", "other"]
     for place in ("s3://bucket/prefix", "${TEXTMILL_STORE}", "/store"):
         assert load_config(path, {"store": place}).store == place
     with pytest.raises(UserError, match=rf"no source dogs: did you mean docs\? \(looked in {project}/sources"):
