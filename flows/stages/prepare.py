@@ -105,7 +105,8 @@ def _safeguarded(stats: dict[str, Any]) -> Iterator[Block]:
     if evaluation := stats.get("evaluation"):
         yield Text(
             f"Documents that hold a part of one of {evaluation['texts']:,} evaluation texts were dropped. "
-            f"Texts that are too short to be looked for: {evaluation['too_short']:,}."
+            f"Texts that are too short to be looked for: {evaluation['too_short']:,}. "
+            f"Records without text: {evaluation['without_text']:,}."
         )
 
 

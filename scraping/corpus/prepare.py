@@ -63,7 +63,7 @@ def prepare(
         executor: where the slow steps run; the folders must be found at the same paths there.
 
     Raises:
-        UserError: an extractor is missing, or no document is left.
+        UserError: an extractor is missing, evaluation texts cannot be read, or no document is left.
     """
     for extractor in inputs.extractors.values():
         if isinstance(extractor, RecordsExtractor):
@@ -75,6 +75,11 @@ def prepare(
     work.mkdir(parents=True, exist_ok=True)
     remove_temporary(out)
     execution = Execution(executor, config.workers, progress)
+    rules = RefineConfig(filters=config.filters, dedup=config.dedup, redact=config.redact)
+    if config.decontaminate.paths:  # first: a mistake in these files shows now, not after an hour
+        rules.evaluation = work / "evaluation.npz"
+        progress(0, None, unit="texts", phase="reading evaluation texts")
+        evaluation = write_index(config.decontaminate, config.redact, rules.evaluation)
 
     extracted = extract_pages(inputs.pages, inputs.extractors, config.limits, work / "extracted", execution)
     ingested = [shard for folder in inputs.documents for shard in shards(folder)]
@@ -83,11 +88,6 @@ def prepare(
     if not documents:
         raise UserError("there is nothing to make a corpus of: crawl a source or ingest a collection first.")
     templates = learn_templates(documents, config.template, work / "site-templates.npz", progress)
-    rules = RefineConfig(filters=config.filters, dedup=config.dedup, redact=config.redact)
-    if config.decontaminate.paths:
-        rules.evaluation = work / "evaluation.npz"
-        progress(0, None, unit="texts", phase="reading evaluation texts")
-        evaluation = write_index(config.decontaminate, config.redact, rules.evaluation)
     ranges = count_ranges(document.path for document in documents)
     refined = refine(documents, templates, rules, RefineOutput(work / "refined", ranges), execution)
     passed, signatures = [item.documents for item in refined], [item.signatures for item in refined]

@@ -22,7 +22,7 @@ from scraping.corpus.config import DecontaminationConfig, PersonalData
 from scraping.corpus.kernels.lookup import first_known, insert
 from scraping.corpus.kernels.plain import normalized
 from scraping.corpus.kernels.words import find_words, ngrams
-from scraping.corpus.safeguards.evaluation import EvaluationText, evaluation_files, read_evaluation
+from scraping.corpus.safeguards.evaluation import EvaluationRecord, evaluation_files, read_evaluation
 from scraping.corpus.safeguards.redact import redact
 from textmill.errors import UserError
 from textmill.files import atomic_path
@@ -75,10 +75,11 @@ def load_index(path: Path) -> EvaluationIndex:
 
 
 class IndexCounts(NamedTuple):
-    """Of how many texts the parts are known, and how many are too short to be looked for."""
+    """Of how many texts the parts are known, how many are too short to be looked for; how many records have none."""
 
     texts: int
     too_short: int
+    without_text: int
 
 
 def write_index(config: DecontaminationConfig, kinds: Sequence[PersonalData], path: Path) -> IndexCounts:
@@ -87,12 +88,12 @@ def write_index(config: DecontaminationConfig, kinds: Sequence[PersonalData], pa
     Raises:
         UserError: a file cannot be read, or no text is long enough.
     """
-    texts = read_evaluation(evaluation_files(config.paths), config.fields)
-    known, too_short = _distinct(texts, config, kinds)
+    records = read_evaluation(evaluation_files(config.paths), config.fields)
+    known, too_short, without_text = _distinct(records, config, kinds)
     if not known:
         raise UserError(
             f"prepare.decontaminate.paths: of {too_short:,} texts none has the {min(FEWEST_WORDS, config.ngram)} words "
-            "that a text must have to be looked for"
+            f"that a text must have to be looked for; records without text: {without_text:,}"
         )
     hashes = [find_words(np.frombuffer(words, np.uint8))[2] for words in known]
     sizes = [min(config.ngram * _word_length(words), len(found)) for words, found in zip(known, hashes, strict=True)]
@@ -112,23 +113,28 @@ def write_index(config: DecontaminationConfig, kinds: Sequence[PersonalData], pa
         arrays |= {f"slots{size}": slots, f"owners{size}": owners}
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    return IndexCounts(len(known), too_short)
+    return IndexCounts(len(known), too_short, without_text)
 
 
 def _distinct(
-    texts: Iterable[EvaluationText], config: DecontaminationConfig, kinds: Sequence[PersonalData]
-) -> tuple[dict[bytes, str], int]:
-    """The words of the texts that are long enough, each with the place of the first text that has them, and how many
-    are too short."""
+    records: Iterable[EvaluationRecord], config: DecontaminationConfig, kinds: Sequence[PersonalData]
+) -> tuple[dict[bytes, str], int, int]:
+    """The words of the texts that are long enough, each with the place of the first text that has them, how many are
+    too short, and how many records have no word."""
     known: dict[bytes, str] = {}
     short: set[bytes] = set()
-    for place, text in texts:
-        words = b" ".join(canonical_words(redact(normalized(text), kinds).text).split())
-        if words.count(b" ") + 1 >= min(FEWEST_WORDS, config.ngram) * _word_length(words):
-            known.setdefault(b" " + words + b" ", place)
-        elif words:
-            short.add(words)
-    return known, len(short)
+    without_text = 0
+    for place, texts in records:
+        found = False
+        for text in texts:
+            words = b" ".join(canonical_words(redact(normalized(text), kinds).text).split())
+            found = found or bool(words)
+            if words.count(b" ") + 1 >= min(FEWEST_WORDS, config.ngram) * _word_length(words):
+                known.setdefault(b" " + words + b" ", place)
+            elif words:
+                short.add(words)
+        without_text += not found
+    return known, len(short), without_text
 
 
 def _word_length(words: bytes) -> int:

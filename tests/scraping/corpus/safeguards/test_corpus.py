@@ -12,6 +12,7 @@ from scraping.collections.ingest import ingest
 from scraping.corpus.config import PrepareConfig
 from scraping.corpus.prepare import CorpusInputs, prepare
 from scraping.shards import read_rows, shards
+from textmill.errors import UserError
 
 pytestmark = pytest.mark.long
 
@@ -68,4 +69,18 @@ def test_documents_with_a_part_of_an_evaluation_text_are_dropped_with_that_reaso
     [row] = [row for row in dropped if row["reason"] == "evaluation text"]
     assert row["detail"] == f"13 words of test.jsonl, record 1: {' '.join(QUESTION.lower().split()[:13])}"
     assert len(kept) == 18 and stats["dropped"] == {"evaluation text": 1, "too short": 1}
-    assert stats["evaluation"] == {"texts": 1, "too_short": 1}
+    assert stats["evaluation"] == {"texts": 1, "too_short": 1, "without_text": 0}
+
+
+def test_a_mistake_in_evaluation_files_is_told_before_any_page_is_read(documents, tmp_path):
+    (tmp_path / "test.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
+    phases = []
+    settings = {"paths": [str(tmp_path / "test.jsonl")], "fields": ["qestion"]}
+    with pytest.raises(UserError, match="has no record with qestion"):
+        prepare(
+            CorpusInputs(documents=[documents]),
+            PrepareConfig(workers=1, decontaminate=settings),
+            tmp_path / "out",
+            lambda *_, phase, **__: phases.append(phase),
+        )
+    assert phases == ["reading evaluation texts"]

@@ -47,7 +47,7 @@ def test_a_run_of_thirteen_words_is_found_whatever_its_marks_and_capitals(index)
 
 def test_a_shorter_text_is_found_as_a_whole_and_one_of_fewer_than_eight_words_is_not_looked_for(index):
     known = index(SHORT, "Is this a question?", QUESTION)
-    assert known.counts == (2, 3)  # the choices, too
+    assert known.counts == (2, 3, 0)  # the choices, too
     assert known.found_in(f"Then: {SHORT}").startswith("8 words of questions.jsonl, record 1")
     assert known.found_in("Nine blue foxes cross the frozen river") is None
     assert known.found_in("Is this a question?") is None
@@ -88,11 +88,64 @@ def test_texts_are_read_from_every_kind_of_file_and_only_from_the_fields_that_ar
     assert found(fields=["q", "a"]) == [0, 1, 2, 3]
 
 
+def test_texts_in_bytes_maps_and_files_with_capitals_in_their_names_are_read(tmp_path):
+    texts = [QUESTION.replace("seven", f"seven{number}") for number in range(4)]
+    table = {
+        "bytes": pa.array([texts[0].encode()], pa.large_binary()),
+        "map": pa.array([[("key", texts[1])]], pa.map_(pa.string(), pa.string())),
+        "image": pa.array([b"\xff\xd8\xff\xe0"]),
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.PARQUET")
+    (tmp_path / "B.JSONL").write_text(json.dumps({"text": texts[2]}) + "\n")
+    (tmp_path / "c.txt.jsonl").write_text(json.dumps({"text": "Is this a text?"}) + "\n")
+    (tmp_path / "D.TXT.GZ").write_bytes(gzip.compress(texts[3].encode()))
+    config = DecontaminationConfig(paths=[str(tmp_path)])
+    assert write_index(config, [], tmp_path / "index") == (4, 2, 0)
+    (tmp_path / "index").rename(tmp_path / ".index")  # hidden: no text
+    known = EvaluationIndex(tmp_path / ".index")
+    assert all(known.found_in(text) for text in texts)
+    config.fields = ["image", "text"]
+    with pytest.raises(UserError, match=r"a\.PARQUET cannot be read"):
+        write_index(config, [], tmp_path / ".index")
+
+
+def test_records_without_text_are_counted(tmp_path):
+    records = [{"question": QUESTION}, {"question": None}, {"question": " …"}, {"other": QUESTION}, {"question": []}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "empty.txt").write_text("")
+    config = DecontaminationConfig(paths=[str(tmp_path)], fields=["question"])
+    assert write_index(config, [], tmp_path / ".index") == (1, 0, 5)
+
+
+def test_a_field_that_no_record_has_is_refused(tmp_path):
+    for name, record in {"a": {"question": QUESTION}, "b": {"answer": QUESTION}}.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
+    config = DecontaminationConfig(paths=[str(tmp_path)], fields=["question", "answer"])
+    assert write_index(config, [], tmp_path / ".index").texts == 1
+    config.fields = ["question", "answer", "anwser"]
+    with pytest.raises(UserError, match=r"prepare\.decontaminate\.fields: no record has anwser"):
+        write_index(config, [], tmp_path / ".index")
+
+
+@pytest.mark.parametrize("name", ["mmlu.csv", "gsm.json", "x.jsonl.zst", "z.parquet.gz", "below/questions", "a.arrow"])
+def test_a_folder_with_a_file_that_is_not_read_is_refused(tmp_path, name):
+    (tmp_path / "below").mkdir()
+    for file in ("a.jsonl", "README.md", "LICENSE", ".gitattributes", "load.py"):
+        (tmp_path / file).write_text("{}")
+    assert [file.name for file in evaluation_files([str(tmp_path)])] == ["a.jsonl"]
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=r"is not read; it may be .*; of a folder, give .*/\*\*/\*.jsonl"):
+        evaluation_files([str(tmp_path)])
+    assert [file.name for file in evaluation_files([f"{tmp_path}/**/*.jsonl"])] == ["a.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jsonl", "{}\n[1]\n", r"a.jsonl cannot be read \(line 2 is not a record but a list\)"),
         ("a.jsonl", "{", "a.jsonl cannot be read"),
+        ("a.jsonl", "[" * 100_000, "a.jsonl cannot be read"),
+        ("a.jsonl", '{"question": ' + "[" * 990 + "]" * 990 + "}", "a.jsonl cannot be read"),
         ("a.txt", b"\xff\xfe\x00", "a.txt cannot be read"),
         ("a.parquet", "no", "a.parquet cannot be read"),
         ("a.jsonl", '{"other": 1}', "a.jsonl has no record with question"),
