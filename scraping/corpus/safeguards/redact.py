@@ -65,7 +65,7 @@ _NEW = rf"(?<![{_LETTER}\d_+./-])"  # a number may follow a word of a script wit
 _DECIMAL = r"\d{1,3}\.\d{4,}+(?!\.\d)"
 # International, E.164: a plus, and digits in groups; `_international` says how many of them are a number.
 _INTERNATIONAL = re.compile(
-    rf"{_NEW}(?:\((?=\+[\d ]{{1,8}}\)))?\+(?!{_DECIMAL})[1-9]\)?(?:{_MARK}{{0,3}}\(?\d\)?){{6,}}+"
+    rf"(?<![{_LETTER}\d_+.-])(?<!(?<!\d)/)(?:\((?=\+[\d ]{{1,8}}\)))?\+(?!{_DECIMAL})[1-9]\)?(?:{_MARK}{{0,3}}\(?\d\)?){{6,}}+"
 )
 _AMERICAN = re.compile(
     # An area in parentheses, or three groups with the same mark between them, which is no space.
@@ -92,7 +92,7 @@ _FIRST_DATE = re.compile(rf"{_DATE}|(?:(?:1[5-9]|20)\d\d(?: ?[-/\u2013] ?| |$)){
 _LATE_DATE = re.compile(rf"(?<=[ \u00a0]){_DATE}")
 _AMOUNT = re.compile(  # +10 000 000, +25 500 000 people, +250 500 000 500 €
     rf"\(?\+(?:\d{{1,3}}[ .\u00a0]000|\d\d?(?:[ .\u00a0]\d{{3}}){{2}}(?!{_MARK}{{0,3}}\(?\d)"
-    rf"|\d{{1,3}}(?:[ .\u00a0]\d{{3}})++(?=\s?[€$£¥₽₹]|,\d))"
+    rf"|\d{{1,3}}(?:[ .\u00a0]\d{{3}})++(?=\s?[€$£¥₽₹](?!\d)|,\d))"
 )
 
 _FREE = range(6, 12)  # digits of a number that costs nothing, in any country
@@ -117,8 +117,8 @@ _LENGTHS = {
         "375 380 420 590 594 596 966 979 992 994 995 996 998",
         (9, 11): "31 44 81 84 92 881",
         (9, 12): "870 878 888",
-        (10, 10): "1 7 30 52 58 90 91 225 229 234",
-        (10, 11): "54 55",
+        (10, 10): "1 7 30 58 90 91 225 229 234",
+        (10, 11): "52 54 55",
     }.items()
     for code in codes.split()
 }

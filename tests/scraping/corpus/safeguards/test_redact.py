@@ -41,7 +41,7 @@ def test_email_addresses_go(text, expected):
         "+49 89 2000 10 20", "+39 06 2010 11 22", "+91 22 2010 10 10", "+47 22 2012 12", "+49-89-2010-11-22",
         # more than one mark between groups, and trunk prefixes
         "+49 (0) 30 / 123 45 67", "+49  30 1234567", "+44 020 7946 0958", "+49 (30) 123-45-67", "(+44 20) 7946 0958",
-        "+225 01 23 45 6789", "+65 1800 123 4567", "+598 800 1234",
+        "+225 01 23 45 6789", "+52 1 55 1234 5678", "+65 1800 123 4567", "+598 800 1234",
     ],
 )  # fmt: skip
 def test_phone_numbers_go(number):
@@ -58,6 +58,7 @@ def test_phone_numbers_go(number):
         ("call us at 0800 123 4567", "call us at <PHONE>"),
         ("电话:010-62345678", "电话:<PHONE>"),
         ("我的电话:010-62345678。", "我的电话:<PHONE>。"),
+        ("+49 30 1234567/+49 171 1234567", "<PHONE>/<PHONE>"),
         ("Tel: 030 2012 12 12", "Tel: <PHONE>"),
         ("Tel: 2012 1945", "Tel: <PHONE>"),
         ("Tel. +33 1 42 68 53", "Tel. <PHONE>"),  # too short for France, but the text says what it is
@@ -75,7 +76,7 @@ def test_other_numbers_go_where_the_text_calls_them_one(text, expected):
     "rest",
     [
         " 2024-05-01", " 12.10.2024", " 1990-2010", " 2024/5/1 14:30", " 3rd floor", " (9-17h)", "x12", "; +", ", 2024",
-        "请", " / x",
+        "请", " / x", " €5",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("number", ["+44 20 7946 0958", "+49 30 1234567", "+1 415 555 0132", "+33 6 12 34 56 78"])
