@@ -65,7 +65,8 @@ _NEW = rf"(?<![{_LETTER}\d_+./-])"  # a number may follow a word of a script wit
 _DECIMAL = r"\d{1,3}\.\d{4,}+(?!\.\d)"
 # International, E.164: a plus, and digits in groups; `_international` says how many of them are a number.
 _INTERNATIONAL = re.compile(
-    rf"(?<![{_LETTER}\d_+.-])(?<!(?<!\d)/)(?:\((?=\+[\d ]{{1,8}}\)))?\+(?!{_DECIMAL})[1-9]\)?(?:{_MARK}{{0,3}}\(?\d\)?){{6,}}+"
+    rf"(?<![{_LETTER}\d_+.-])(?<!(?<!\d)/)(?:\((?=\+[\d ]{{1,8}}\)))?\+(?!{_DECIMAL})"
+    rf"[1-9]\)?(?:{_MARK}{{0,3}}\(?\d\)?){{6,}}+"
 )
 _AMERICAN = re.compile(
     # An area in parentheses, or three groups with the same mark between them, which is no space.
