@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,19 +25,22 @@ class Unknown:
     """Stands for an artifact that is not in the store, so that nothing in there can follow from it."""
 
 
+Outcomes = dict[str, list[Artifact | Unknown | None]]
+
+
 @dataclass
 class References:
     """An interpreter of the chain that writes down which artifacts a run of the configuration would work with, however
     old they are.
 
-    An optional stage may have run or been left out: its input may have been away then, or be away now. The first
-    possibility is followed unless `settled` fixes another; `others` lists the remaining ones, by the stage's title.
+    An optional stage may have run or been left out: its input may have been away then, or be away now. `outcomes` lists
+    the possibilities by the stage's title. The first, what a run would do now, is followed unless `settled` fixes one.
     """
 
     store: Store
     names: set[Name]
     settled: dict[str, Artifact | None] = field(default_factory=dict)
-    others: dict[str, list[Artifact | None]] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=dict)
 
     def __call__(self, stage: Stage[Any], config: BaseModel, /, **inputs: Any) -> Artifact | Unknown | None:
         title = stage.title(config)
@@ -47,15 +48,13 @@ class References:
             return self.settled[title]
         if any(isinstance(item, Unknown) for item in each_of(inputs)):
             return Unknown()
+        if not stage.optional(config):
+            return self._identified(stage, config, inputs)
         try:
-            outcomes: list[Any] = [self._identified(stage, config, inputs)]
+            outcomes = [self._identified(stage, config, inputs), None]
         except UserError:
-            if not stage.optional(config):
-                raise
-            outcomes = self._made_with(stage, config)
-        if stage.optional(config):
-            outcomes.append(None)
-        self.others[title] = outcomes[1:]
+            outcomes = [None, *self._made_with(stage, config)]
+        self.outcomes[title] = outcomes
         return outcomes[0]
 
     def _identified(self, stage: Stage[Any], config: BaseModel, inputs: Any) -> Artifact | Unknown:
@@ -93,12 +92,36 @@ def needed(store: Store, config: PipelineConfig) -> list[Name]:
 def references(store: Store, config: PipelineConfig) -> set[Name]:
     """What a run of the configuration would work with, whatever its optional stages come to."""
     names: set[Name] = set()
-    likeliest = References(store, names)
-    chain(config, likeliest)
-    choices = [[{}, *({title: outcome} for outcome in outcomes)] for title, outcomes in likeliest.others.items()]
-    for chosen in list(product(*choices))[1:]:  # the first is the likeliest
-        chain(config, References(store, names, settled=dict(ChainMap(*chosen))))
+    now = References(store, names)
+    chain(config, now)
+    for settled in _settled(store, now.outcomes):
+        chain(config, References(store, names, settled))
     return names
+
+
+def _settled(store: Store, outcomes: Outcomes) -> list[dict[str, Artifact | None]]:
+    """What optional stages came to in each build that the store has, by their titles: all combinations would be too
+    many. First everything that is there of them, which a build that was interrupted may have begun with."""
+    there = {title: [item for item in items if isinstance(item, Artifact)] for title, items in outcomes.items()}
+    found: dict[tuple[Name | None, ...], dict[str, Artifact | None]] = {}
+
+    def note(settled: dict[str, Artifact | None]) -> None:
+        found.setdefault(tuple(made.name if made else None for made in settled.values()), settled)
+
+    if outcomes:
+        note({title: next(iter(items), None) for title, items in there.items()})
+        for artifact in store.artifacts():
+            origins = artifact.manifest.origins
+            named = {entry.name for entry in origins}
+            alike = {entry.digest for entry in origins}  # one that was rebuilt since, and came out the same
+            note({title: _first_of(items, named, alike) for title, items in there.items()})
+    return list(found.values())
+
+
+def _first_of(items: list[Artifact], named: set[Name], alike: set[str]) -> Artifact | None:
+    """The first of these that is named, or else that has a digest of these."""
+    by_name = (item for item in items if item.name in named)
+    return next(by_name, None) or next((item for item in items if item.manifest.digest in alike), None)
 
 
 def _last_comparisons(artifacts: Iterable[Artifact]) -> set[Name]:

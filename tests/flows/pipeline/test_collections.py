@@ -13,13 +13,14 @@ from flows.engine.materialize import materialize
 from flows.engine.stage import Context
 from flows.pipeline.chain import chain
 from flows.pipeline.config import load_config, parse_overrides
-from flows.pipeline.gc import garbage
+from flows.pipeline.gc import garbage, references
 from flows.pipeline.plan import plan
 from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
 from flows.service.form import overrides_of, run_form
 from flows.stages.ingest import ingest
 from flows.store.open import open_store
+from scraping.collections.config import IngestConfig
 from textmill.errors import UserError
 
 UNTIL_PREPARE = Selection(until="prepare")
@@ -93,6 +94,25 @@ def test_optional_collections_that_are_away_are_each_left_out_and_gc_keeps_what_
     assert not list(garbage(open_store("store"), [load_config(config)]))
     Path("a.away").rename("a.jsonl")
     assert not list(garbage(open_store("store"), [load_config(config)]))
+
+
+def test_gc_of_many_optional_collections_asks_only_for_what_was_made_of_them(project, monkeypatch):
+    config = load_config(project(*"abc", required=False))
+    build(project(*"abc", required=False))
+    Path("b.jsonl").rename("b.away")
+    build(project(*"abc", required=False))
+    seen = []
+    monkeypatch.setattr("flows.pipeline.gc.chain", lambda config, visit: (seen.append(visit), chain(config, visit)))
+    store = open_store("store")
+    corpora = {made.name for made in store.artifacts("prepare")}
+    assert len(corpora) == 2
+    for away in "ac":
+        Path(f"{away}.jsonl").rename(f"{away}.away")
+    assert references(store, config) >= corpora
+    assert len(seen) <= 4  # now, with all, and without b; nothing was made of the other five
+    many = IngestConfig(path="nowhere.txt", required=False)
+    config.ingest += [many.model_copy(update={"name": f"n{number}"}) for number in range(40)]
+    assert references(store, config) >= corpora
 
 
 def test_the_collections_of_a_corpus_are_found_again(project):
