@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from scraping.crawling.fetch import Fetcher
-from scraping.crawling.frontier import FoundUrl, Frontier, remove_frontier
+from scraping.crawling.frontier import FoundUrl, Frontier, QueuedUrl, remove_frontier
 from scraping.crawling.rendering.browser import open_browser
 from scraping.crawling.snapshot import (
     GIVEN_UP,
@@ -172,8 +172,9 @@ def _complete_snapshot(state: CrawlState, out: Path) -> None:
             f"source {state.source.name}: {host_of(origin)} could not be crawled ({reason}): "
             "check its URLs and the network, then run again."
         )
-    frontier.fail_circles()
+    circles = frontier.fail_circles()
     _check_against_previous(state, out)
+    _keep_previous(state, circles)
     for origin, reason in state.given_up.items():
         note = (f"{GIVEN_UP}{_name_of(origin, frontier)}", str(reason))
         _keep_previous_pages(state, origin)
@@ -228,7 +229,12 @@ def _keep_previous_pages(state: CrawlState, origin: str) -> None:
     """Store the previous snapshot's pages of an origin that was given up, as far as they were not requested."""
     urls = state.previous.urls(origin)
     state.frontier.seed(FoundUrl(url) for url in urls if not state.scope.skip_reason(url))
-    for item in state.frontier.next_urls(origin, limit=-1, due=False):
+    _keep_previous(state, state.frontier.next_urls(origin, limit=-1, due=False))
+
+
+def _keep_previous(state: CrawlState, items: list[QueuedUrl]) -> None:
+    """Store the previous snapshot's pages of these URLs, if it has them."""
+    for item in items:
         if page := state.previous.get(item.url):
             state.frontier.store(item, None, "kept", state.previous.body(page), ())
             state.frontier.cut_shard_if_full()

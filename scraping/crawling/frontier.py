@@ -34,6 +34,8 @@ __all__ = ["FoundUrl", "Frontier", "PageBody", "QueuedUrl", "remove_frontier"]
 _FILE = "frontier.sqlite"
 _SHARD = "crawled"
 _CRAWLED = pa.unify_schemas([PAGES, FETCHES])
+_DISPENSABLE = "canonical URL of a stored page"
+_UNLESS_LINKED = f"('nofollow', '{_DISPENSABLE}')"  # reasons to skip a URL that a page's link overrules
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SCHEMA = """
@@ -62,6 +64,7 @@ CREATE TABLE IF NOT EXISTS spool (
     rendered INTEGER,
     canonical TEXT            -- as above, until `resolve_canonicals` has decided
 );
+CREATE TABLE IF NOT EXISTS canonical_only (url TEXT PRIMARY KEY);  -- pages name it as canonical, and none links to it
 CREATE TABLE IF NOT EXISTS shards (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT);
 """
@@ -69,10 +72,16 @@ CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT);
 
 @dataclass(slots=True)
 class FoundUrl:
-    """A URL that was found for the first time; `skip_reason` says why it will not be fetched."""
+    """A URL that was found for the first time, or for the first time otherwise than as a page's canonical one.
+
+    Attributes:
+        skip_reason: why it will not be fetched.
+        is_canonical: whether it was found as a page's canonical URL.
+    """
 
     url: str
     skip_reason: str | None = None
+    is_canonical: bool = False
 
 
 @dataclass(slots=True)
@@ -263,8 +272,14 @@ class Frontier:
         return None
 
     def found_urls(self) -> Iterator[str]:
-        """All URLs found so far, in order, but for those found in nofollow links alone. To be used as `stream` is."""
-        yield from (url for (url,) in self.stream("SELECT url FROM urls WHERE reason IS NOT 'nofollow' ORDER BY id"))
+        """All URLs found so far, in order, but for those that are asked for if a link leads there. To be used as
+        `stream` is."""
+        rows = self.stream(f"SELECT url FROM urls WHERE reason IS NULL OR reason NOT IN {_UNLESS_LINKED} ORDER BY id")
+        yield from (url for (url,) in rows)
+
+    def canonical_only(self) -> Iterator[str]:
+        """URLs that pages name as canonical and that no page links to. To be used as `stream` is."""
+        yield from (url for (url,) in self.stream("SELECT url FROM canonical_only"))
 
     def give_up(self, origin: str, note: tuple[str, str], *, unfinished: bool) -> None:
         """Nothing more will be fetched of `origin`: its queued URLs have failed. `note` (key, value) is kept with that.
@@ -287,8 +302,12 @@ class Frontier:
             )
             self._db.execute("UPDATE urls SET outcome = 'skipped', reason = ? WHERE outcome IS NULL", (reason,))
 
-    def fail_circles(self) -> None:
-        """Let redirects that end nowhere, because they lead in a circle, be failures that the next crawl asks for."""
+    def fail_circles(self) -> list[QueuedUrl]:
+        """Let redirects that end nowhere, because they lead in a circle, be failures that the next crawl asks for.
+
+        Returns:
+            their URLs.
+        """
         target_of = dict(
             self.query(
                 "SELECT a.url, a.reason FROM urls a JOIN urls b ON b.url = a.reason"
@@ -309,6 +328,11 @@ class Frontier:
                 "UPDATE urls SET outcome = 'failed', reason = 'redirects in a circle', unfinished = 1 WHERE url = ?",
                 [(url,) for url, has_end in ends.items() if not has_end],
             )
+        rows = self.query(
+            "SELECT id, url, depth, hops, attempts FROM urls"
+            " WHERE outcome = 'failed' AND reason = 'redirects in a circle' ORDER BY id"
+        )
+        return [QueuedUrl(*row) for row in rows]
 
     # --- what becomes of a URL ---
 
@@ -387,7 +411,16 @@ class Frontier:
             return
         # A link that one page marks nofollow may be followed from another page.
         self._db.executemany(
-            "DELETE FROM urls WHERE url = ? AND reason = 'nofollow'", [(u.url,) for u in urls if not u.skip_reason]
+            f"DELETE FROM urls WHERE url = ? AND outcome = 'skipped' AND reason IN {_UNLESS_LINKED}",
+            [(u.url,) for u in urls if not u.skip_reason],
+        )
+        self._db.executemany(
+            "DELETE FROM canonical_only WHERE url = ?",
+            [(u.url,) for u in urls if not (u.skip_reason or u.is_canonical)],
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO canonical_only SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM urls WHERE url = ?1)",
+            [(u.url,) for u in urls if u.is_canonical],
         )
         self._db.executemany(
             "INSERT OR IGNORE INTO urls (url, origin, parent, depth, hops, turn, outcome, reason)"
@@ -426,7 +459,8 @@ class Frontier:
         """Drop the pages whose canonical URL is here, too: they are duplicates.
 
         Where that URL is not here, or where pages name each other in a circle, the page that was found first stays.
-        A URL without a usable answer that was found as the canonical one of a page that stays is missed by nobody.
+        A URL without a usable answer that is the canonical one of a page that stays is missed by nobody, if no page
+        links to it or its host was given up.
         """
         with self._transaction():
             canonicals = dict(
@@ -447,10 +481,10 @@ class Frontier:
                     kept.add(url)
             self._db.execute("UPDATE spool SET canonical = NULL")
             self._db.execute(
-                "UPDATE urls SET outcome = 'skipped', reason = 'canonical URL of a stored page', unfinished = 0"
+                f"UPDATE urls SET outcome = 'skipped', reason = '{_DISPENSABLE}', unfinished = 0"
                 " WHERE outcome = 'failed' AND (unfinished OR coalesce(status, 0) NOT BETWEEN 400 AND 499)"
                 " AND url IN (SELECT canonical FROM urls WHERE canonical IS NOT NULL AND outcome = 'stored')"
-                " AND (reason = 'host given up' OR url = (SELECT canonical FROM urls page WHERE page.id = urls.parent))"
+                " AND (reason = 'host given up' OR url IN (SELECT url FROM canonical_only))"
             )
 
     def _drop_duplicate(self, url: str) -> None:

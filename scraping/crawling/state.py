@@ -60,6 +60,7 @@ class CrawlState:
             self._seen.add(hash(url))
             if not self.scope.skip_reason(url):
                 self._families.count(url)
+        self._canonical_only = {hash(url) for url in frontier.canonical_only()}
         self.answered = frontier.count_answered()
         self._errors: Counter[str] = Counter()
 
@@ -88,8 +89,10 @@ class CrawlState:
         with self._lock:
             return dict(self._errors)
 
-    def new_urls(self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = ()) -> list[FoundUrl]:
-        """Those among the links of a page that the crawl has not met before.
+    def new_urls(
+        self, urls: Iterable[str], depth: int, nofollow: Iterable[str] = (), *, are_canonical: bool = False
+    ) -> list[FoundUrl]:
+        """Those among the links of a page that the crawl has not met before, or only as pages' canonical URLs.
 
         Once the crawl has met as many URLs as it may, there are no new ones.
 
@@ -97,6 +100,7 @@ class CrawlState:
             urls: where the links lead, normalized.
             depth: of the URLs.
             nofollow: where the links lead that are not to be followed; another page's link may still be.
+            are_canonical: `urls` are not links, but the page's canonical URL.
         """
         new: list[FoundUrl] = []
         with self._lock:
@@ -109,7 +113,12 @@ class CrawlState:
                     reason = self.scope.skip_reason(url) or self._families.count(url)
                     if not reason and depth > self.source.limits.depth:
                         reason = "too deep"
-                    new.append(FoundUrl(url, reason))
+                    new.append(FoundUrl(url, reason, are_canonical))
+                    if are_canonical:
+                        self._canonical_only.add(hash(url))
+                elif hash(url) in self._canonical_only and not are_canonical:
+                    self._canonical_only.remove(hash(url))
+                    new.append(FoundUrl(url))
             new += [FoundUrl(url, "nofollow") for url in nofollow if hash(url) not in self._seen]
         return new
 

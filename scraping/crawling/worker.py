@@ -233,15 +233,14 @@ class OriginWorker:
         if len(self._redirected) > _MAX_REMEMBERED:
             self._redirected.pop(next(iter(self._redirected)))
         cookies = self.fetcher.count_cookies(self.host)
-        if target is None:
-            self._fail(item, "redirect to nowhere", response.status)
-        elif item.hops >= MAX_REDIRECTS:
-            self._fail(item, "too many redirects", response.status)
+        again = target is not None and self._redirected.get(target, cookies) < cookies
+        problem = "redirect to itself" if target == item.url and not again else None
+        problem = "too many redirects" if item.hops >= MAX_REDIRECTS else problem
+        if target is None or problem:
+            problem = problem or "redirect to nowhere"
+            self.state.count_error(problem)
+            self._keep_or_fail(item, problem, response.status)
         else:
-            again = self._redirected.get(target, cookies) < cookies
-            if target == item.url and not again:
-                self._fail(item, "redirect to itself", response.status)
-                return
             found = self.state.new_urls([target], item.depth)
             self.frontier.redirect(item, response.status, target, found, again=again)
 
@@ -255,7 +254,7 @@ class OriginWorker:
         """The other URL that the page names as canonical, if it is in scope; it is then added to `links`."""
         if page.canonical in (None, item.url) or self.state.scope.skip_reason(page.canonical):
             return None
-        links += self.state.new_urls([page.canonical], item.depth + 1)
+        links += self.state.new_urls([page.canonical], item.depth + 1, are_canonical=True)
         return page.canonical
 
     # --- what the host asks for ---
@@ -423,14 +422,19 @@ class OriginWorker:
         if item.attempts + 1 < self.source.limits.attempts and wait <= MAX_PAUSE:
             logger.info("%s: %s; asking again in %g s", item.url, reason, wait)
             self.frontier.put_back(item, reason, status, wait)
-        elif previous := self.state.previous.get(item.url):
-            self.frontier.store(item, status, "kept", self.state.previous.body(previous), ())
         else:
-            self.frontier.fail(item, reason, status, unfinished=True)
+            self._keep_or_fail(item, reason, status)
         if self.frontier.answered_url(self.origin) is None:
             return self._trouble(reason, retry_after)  # nothing vouches for the origin
         self._broken += 1
         return self._pause_after(reason, self._broken, of_host)
+
+    def _keep_or_fail(self, item: QueuedUrl, reason: str, status: int | None) -> None:
+        """There is no page to be had, perhaps in the next crawl: keep the previous one, or record the failure."""
+        if previous := self.state.previous.get(item.url):
+            self.frontier.store(item, status, "kept", self.state.previous.body(previous), ())
+        else:
+            self.frontier.fail(item, reason, status, unfinished=True)
 
     def _probe(self) -> float:
         """Several pages in a row were broken: ask for one that was answered before.

@@ -60,6 +60,19 @@ def break_down(twelve):
     return after
 
 
+@pytest.fixture
+def crawl_on(site, make_source, tmp_path):
+    """Continue the crawl in the folder `previous`, in the folder `name`."""
+
+    def crawl_on(name: str, previous: str, **settings) -> dict:
+        (tmp_path / name).mkdir()
+        site.log.clear()
+        crawl(make_source(**settings), tmp_path / name, quiet, tmp_path / previous, continues=True)
+        return stats(tmp_path, name)
+
+    return crawl_on
+
+
 def kill_after(crawler, site, requests: int) -> None:
     """Let a crawler make so many requests, and kill it."""
     while len(site.paths()) < requests:
@@ -255,19 +268,6 @@ def test_what_is_known_of_other_files_stays_known_when_a_crawl_is_continued(
         assert after[name] == result[name]
 
 
-@pytest.fixture
-def crawl_on(mapped, make_source, tmp_path):
-    """Continue the crawl in the folder `previous`, in the folder `name`."""
-
-    def crawl_on(name: str, previous: str, **settings) -> dict:
-        (tmp_path / name).mkdir()
-        mapped.log.clear()
-        crawl(make_source(**settings), tmp_path / name, quiet, tmp_path / previous, continues=True)
-        return stats(tmp_path, name)
-
-    return crawl_on
-
-
 def test_sitemaps_that_fail_hide_no_other(mapped, answer, make_source, run_crawl, tmp_path, crawl_on):
     failing = [f"/fails{n}.xml" for n in range(5)]
     names = "".join(f"Sitemap: {name}\n" for name in [*failing, "/map.xml"])
@@ -368,6 +368,53 @@ def test_nothing_is_missing_without_a_canonical_address_that_is_broken(
     result = stats(tmp_path)
     assert (result["unanswered"], result["unfinished"], result["failed"]) == (1, 1, {"status 503": 1})
     assert result["skipped"] == {"canonical URL of a stored page": 2}
+
+
+def test_a_page_that_fails_is_missing_if_another_links_to_it_however_it_was_found(
+    site, page, answer, make_source, run_crawl, tmp_path, crawl_on
+):
+    site.routes["/"] = page("/x", "/only", head='<link rel="canonical" href="/real">')
+    site.routes["/only"] = page("/", head='<link rel="canonical" href="/late">')
+    site.routes["/x"] = page("/real")
+    site.routes["/real"] = site.routes["/late"] = site.routes["/beyond"] = answer(status=500)
+    run_crawl(make_source(), "first")
+    result = stats(tmp_path, "first")
+    assert (result["failed"], result["unfinished"]) == ({"status 500": 1}, 1)
+    assert result["skipped"] == {"canonical URL of a stored page": 1}
+    site.routes["/real"] = page("/late", "/d1")
+    site.routes["/late"] = site.routes["/d1"] = page()
+    result = crawl_on("second", "first")
+    assert sorted(site.paths()) == ["/d1", "/late", "/real"], "what a page links to now is asked for"
+    run_crawl(make_source(), "quiet")
+    assert pages_of(tmp_path / "second") == pages_of(tmp_path / "quiet")
+    assert (result["unfinished"], result["failed"]) == (0, {})
+
+
+@pytest.mark.parametrize("target", ["/2", "/round", "mailto:me@example.org", "/far/0"])
+def test_a_page_that_redirects_to_no_end_is_kept_and_asked_for_again(
+    twelve, answer, page, make_source, run_crawl, tmp_path, crawl_on, target
+):
+    first = run_crawl(make_source(), "first")
+    whole = twelve.routes["/2"]
+    twelve.routes["/round"] = answer(status=302, headers={"Location": "/2"})
+    twelve.fallback = lambda path: answer(status=302, headers={"Location": f"/far/{int(path[5:]) + 1}"})
+    twelve.routes["/.well-known/tdmrep.json"] = answer(status=404)
+    twelve.routes["/2"] = answer(status=302, headers={"Location": target})
+    second = run_crawl(make_source(), "second", previous="first")
+    result = stats(tmp_path, "second")
+    if target == "/far/0":  # it did move, if to nowhere
+        assert (set(first) - set(second), result["failed"]) == ({twelve.url("/2")}, {"too many redirects": 1})
+    else:
+        assert set(second) == set(first)
+        assert result["changes"]["kept"] == 1
+    assert result["unfinished"] >= 1
+    twelve.routes["/2"] = whole
+    result = crawl_on("third", "second")
+    if target == "/far/0":
+        assert twelve.paths() and all(path.startswith("/far/") for path in twelve.paths())
+    else:
+        assert twelve.paths()[0] == "/2"
+        assert (result["pages"], result["unfinished"]) == (13, 0)
 
 
 @pytest.mark.parametrize("length", [2, 3, 15])
