@@ -60,6 +60,10 @@ class TransientHostError(FetchError):
         self.retry_after = retry_after
 
 
+class HostBusy(TransientHostError):
+    """It answered 429 (Too Many Requests): what it asks for concerns all of the host."""
+
+
 class OriginUnreachable(TransientHostError):
     """There is no connection to be had, so no page of this scheme, host and port."""
 

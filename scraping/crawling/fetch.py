@@ -28,6 +28,7 @@ from scraping.crawling.connections import (
     Connections,
     FetchError,
     ForbiddenAddressError,
+    HostBusy,
     OriginUnreachable,
     Resolver,
     TransientHostError,
@@ -74,6 +75,11 @@ class Response:
     def is_no_use(self) -> bool:
         """Whether it says that the server cannot answer now."""
         return self.status >= 500 or self.status in _TRY_LATER
+
+    def refusal(self) -> TransientHostError:
+        """What to raise if the answer is of no use."""
+        kind = HostBusy if self.status == 429 else TransientHostError
+        return kind(f"status {self.status}", self.retry_after())
 
     @property
     def content_type(self) -> str:

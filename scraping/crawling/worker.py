@@ -18,7 +18,7 @@ from scraping.crawling.answers.reservations import (
     page_reservation,
     signal_reservation,
 )
-from scraping.crawling.connections import OriginUnreachable
+from scraping.crawling.connections import HostBusy, OriginUnreachable
 from scraping.crawling.fetch import (
     MAX_REDIRECTS,
     FetchError,
@@ -296,6 +296,7 @@ class OriginWorker:
                 lambda: fetch_tdm_rules(self.origin, self.fetcher, delay, self._robots_seconds, robots.allows)
             )
         except FetchError as error:
+            self._leave_alone_if_asked(self.origin, error)
             logger.warning("%s%s: %s; so it reserves nothing", self.origin, TDM_FILE, error)
             self.frontier.set_note(note, str(error))
             return PathRules()
@@ -358,6 +359,7 @@ class OriginWorker:
             try:
                 rules[its_origin] = self._patiently(lambda: self._fetch_robots(url))
             except FetchError as error:
+                self._leave_alone_if_asked(its_origin, error)
                 rules[its_origin] = error
         its_rules = rules[its_origin]
         if isinstance(its_rules, FetchError):
@@ -369,10 +371,26 @@ class OriginWorker:
         def ask() -> Response:
             response = self.fetcher.fetch(request)
             if response.is_no_use:
-                raise TransientHostError(f"status {response.status}", response.retry_after())
+                raise response.refusal()
             return response
 
-        return self._patiently(ask) if patient else ask()
+        try:
+            return self._patiently(ask) if patient else ask()
+        except FetchError as error:
+            self._leave_alone_if_asked(its_origin, error)
+            raise
+
+    def _leave_alone_if_asked(self, origin: str, error: FetchError) -> None:
+        """Give up `origin` if it asks for too long a pause, whichever file it was asked for.
+
+        Raises:
+            HostGivenUp: it is this worker's.
+        """
+        if isinstance(error, HostBusy | RobotsUnreachable) and (error.retry_after or 0.0) > MAX_PAUSE:
+            given_up = HostGivenUp(f"{error}; it asks to come back in {error.retry_after:.0f} s")
+            if origin == self.origin:
+                raise given_up from error
+            self.state.given_up.setdefault(origin, given_up)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """What `ask` gives, after pauses if need be: as many attempts as a page has.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from scraping.crawling.fetch import MAX_REDIRECTS, Fetcher, FetchError, Request, Response, TransientHostError
+from scraping.crawling.fetch import MAX_REDIRECTS, Fetcher, FetchError, Request, Response
 from scraping.crawling.links import ParsedPage, tdm_value
 from scraping.crawling.urls import host_of, origin_of, resolve
 from scraping.extraction.sniff import HTML_TYPES, mime_type
@@ -163,7 +163,7 @@ def fetch_tdm_rules(
             break
         response = fetcher.fetch(Request(target, delay, timeout, _MAX_BYTES, skip_body=_skip_reason))
         if response.is_no_use:
-            raise TransientHostError(f"status {response.status}", response.retry_after())
+            raise response.refusal()
         if response.location is None:
             return _rules_of(response, origin)
         target = resolve(target, response.location)

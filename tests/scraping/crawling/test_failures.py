@@ -453,6 +453,33 @@ def test_a_site_that_sends_everybody_in_a_circle_does_not_take_the_last_snapshot
 # --- hosts that are down ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("file", ["/map.xml", "/.well-known/tdmrep.json"])
+def test_a_host_that_asks_for_a_day_of_peace_is_given_up_whatever_it_was_asked_for(
+    mapped, other_site, page, answer, make_source, run_crawl, tmp_path, file
+):
+    mapped.routes[file] = answer(status=429, headers={"Retry-After": "86400"})
+    other_site.routes["/"] = page()
+    start = time.time()
+    source = make_source(start=[mapped.url(), other_site.url()], hosts=[mapped.host, other_site.host])
+    assert set(run_crawl(source)) == {other_site.url()}
+    assert time.time() - start < 30
+    result = stats(tmp_path)
+    assert result["given_up"] == {mapped.host: "status 429; it asks to come back in 86400 s"}
+    assert [hit.path for hit in mapped.log][-1] == file and result["unfinished"] >= 1
+
+
+def test_another_host_that_asks_for_a_day_of_peace_is_given_up_too(
+    mapped, other_site, page, answer, make_source, run_crawl, tmp_path
+):
+    mapped.routes["/robots.txt"] = answer(f"Sitemap: {other_site.url('/map.xml')}", content_type="text/plain")
+    mapped.routes["/"] = page(other_site.url("/there"))
+    other_site.routes = {"/map.xml": answer(status=429, headers={"Retry-After": "86400"}), "/there": page()}
+    assert set(run_crawl(make_source(hosts=[mapped.host, other_site.host]))) == {mapped.url()}
+    assert other_site.paths() == ["/map.xml"]
+    result = stats(tmp_path)
+    assert (list(result["given_up"]), result["failed"]) == ([other_site.host], {"host given up": 1})
+
+
 @pytest.mark.parametrize("failure", [503, 429, hang_up])
 def test_a_host_that_breaks_down_is_given_up_and_the_next_crawl_asks_for_the_rest_alone(
     twelve, break_down, answer, make_source, run_crawl, tmp_path, failure
