@@ -8,6 +8,8 @@ A page's clock is virtual (Chromium's `Emulation.setVirtualTimePolicy`): it stan
 something to load, however long a server wants to be left in peace, and runs ahead while the page waits for its own
 timers. So a page is taken after the same seconds of its own time everywhere, and one that never comes to rest, because
 it polls or plays, is taken like any other. What takes long in earnest (an endless loop) ends after `limits.seconds`.
+A request that is refused, or answered with what the crawl has already, stops the clock as well: a page that asks again
+and again after `limits.requests` would never come to its end, so it is taken some seconds later as it is.
 
 Playwright and its event loop run in a thread of their own; the crawl's threads hand pages to it and wait.
 """
@@ -223,6 +225,9 @@ class _Tab:
         self._page: Page | None = None
         self._given = False  # whether the page itself was
         self._requests = self._pending = 0
+        self._waiting = 0  # requests that wait for a server, or for its turn
+        self._overtime = 0.0  # seconds of its own since it has asked for more than it may
+        self._expired = asyncio.Event()  # the page's own time
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure.add_done_callback(lambda failure: failure.exception())  # nobody may be waiting for it
         self._tasks: set[asyncio.Task[None]] = set()
@@ -244,16 +249,15 @@ class _Tab:
         page.on("close", lambda _: self._fail(_Crashed("it was closed")))  # Chromium is gone
         page.on("crash", lambda _: self._fail(_Crashed("its renderer crashed")))
         session = await context.new_cdp_session(page)
-        expired = asyncio.Event()
-        session.on("Emulation.virtualTimeBudgetExpired", lambda _: expired.set())
+        session.on("Emulation.virtualTimeBudgetExpired", lambda _: self._expired.set())
         try:
             await self._within_limits(page.goto(self._response.url, wait_until="commit", timeout=0))
             for _ in range(_MAX_ROUNDS):
-                expired.clear()
+                self._expired.clear()
                 budget = {"policy": "pauseIfNetworkFetchesPending", "budget": PAGE_SECONDS * 1000}
                 await self._within_limits(session.send("Emulation.setVirtualTimePolicy", budget))
-                await self._within_limits(expired.wait())
-                if not await self._within_limits(self._is_waiting_for_workers(page)):
+                await self._within_limits(self._expired.wait())
+                if self._is_over or not await self._within_limits(self._is_waiting_for_workers(page)):
                     break
             return await self._within_limits(self._serialize(session))
         finally:
@@ -263,22 +267,30 @@ class _Tab:
                 await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
 
     async def _within_limits(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives, unless the page fails; the time in which it waits for an answer is not the page's own."""
+        """What `work` gives, unless the page fails; the time in which it waits for a server is not the page's own."""
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         either: list[asyncio.Future[Any]] = [task, self._failure]
         spent = 0.0
         try:
             while not task.done():
-                started, is_waiting = time.monotonic(), self._pending > 0
+                started, is_waiting = time.monotonic(), self._waiting > 0
                 await asyncio.wait(either, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if self._failure.done():
                     self._failure.result()
-                spent += 0.0 if is_waiting else time.monotonic() - started
+                seconds = 0.0 if is_waiting else time.monotonic() - started
+                spent += seconds
+                self._overtime += seconds if self._requests > self._limits.requests else 0.0
+                if self._is_over:
+                    self._expired.set()
                 if spent > self._limits.seconds:
                     raise FetchError(f"cannot be rendered (its scripts ran for more than {self._limits.seconds:g} s)")
             return task.result()
         finally:
             task.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._overtime > PAGE_SECONDS
 
     async def _is_waiting_for_workers(self, page: Page) -> bool:
         """Give the page's workers time to ask for something, and to tell the page; whether they did ask.
@@ -288,7 +300,7 @@ class _Tab:
         requests = self._requests - self._pending
         if page.workers:
             await asyncio.sleep(_WORKER_SECONDS)
-        while self._pending:
+        while self._pending and not self._is_over:
             await asyncio.sleep(_LOOK_SECONDS)
         return self._requests > requests
 
@@ -352,7 +364,11 @@ class _Tab:
             if self._requests > self._limits.requests:
                 raise FetchError("limits.requests reached")
             asked = Asked(request.method, request.url, request.resource_type, await request.all_headers())
-            response = await self._resources.load(asked)
+            self._waiting += 1  # nobody sees it unless the load does wait
+            try:
+                response = await self._resources.load(asked)
+            finally:
+                self._waiting -= 1
             await route.fulfill(status=response.status, headers=_given_headers(response), body=response.body)
         except FetchError as error:
             self.not_loaded[str(error)] += 1

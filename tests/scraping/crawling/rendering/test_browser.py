@@ -430,6 +430,22 @@ def test_pages_that_misbehave_cost_themselves_alone(site, answer, make_source, r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["page", "worker"])
+def test_a_page_that_asks_on_after_its_last_request_is_taken_as_it_is(
+    place, site, answer, make_source, run_crawl, tmp_path
+):
+    most = 10 * 5_000
+    again = f"const again = async () => {{ for (let n = 0; n < 5000; n++) try {{ await fetch('{site.url('/gone')}') }}"
+    again += " catch {} }; for (let i = 0; i < 10; i++) again();"
+    if place == "worker":
+        again = f"new Worker(URL.createObjectURL(new Blob([{json.dumps(again)}])));"
+    site.routes["/"] = shell(f"write('written'); {again}")
+    stored = run_crawl(make_source(limits={"requests": 20}))
+    assert b"written" in stored[site.url("/")]["body"]
+    assert 0 < stats(tmp_path)["not_loaded"]["limits.requests reached"] < most / 2
+
+
+@pytest.mark.slow
 def test_a_crash_of_chromium_costs_a_second_try_and_one_of_its_pages_the_page(
     site, answer, page, make_source, run_crawl, tmp_path, kill_chromium
 ):
