@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from textmill.errors import UserError
 from textmill.settings import execution_only
-from tokenization.patterns import NAMED, check_covers, find_pattern
+from tokenization.patterns import NAMED, check_covers, portable_pattern
 
 __all__ = [
     "ENCODING_SIZES", "END_OF_TEXT", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig", "TokenizerConfig",
@@ -52,7 +52,7 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     @classmethod
     def _known_pattern(cls, value: str) -> str:
         try:
-            check_covers(find_pattern(value))
+            check_covers(portable_pattern(value))
         except UserError as error:
             raise ValueError(str(error)) from error
         return value

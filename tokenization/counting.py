@@ -18,7 +18,7 @@ from textmill.progress import Progress
 from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.word_counts import WordCounts
-from tokenization.patterns import Pattern, find_pattern
+from tokenization.patterns import Pattern, portable_pattern
 from tokenization.text import BATCH_BYTES, Documents, content_digest, read_shard, shards
 
 __all__ = ["count_corpus", "count_words", "load_counts", "save_counts"]
@@ -87,7 +87,7 @@ def count_corpus(
     """
     every = shards(corpus, "train")
     work.mkdir(parents=True, exist_ok=True)
-    pattern = find_pattern(config.pattern)
+    pattern = portable_pattern(config.pattern)
     files = {shard: _counts_file(work, shard, pattern) for shard in every}
     kept = {shard for shard in every if _is_readable(files[shard])}
     count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads))

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ import yaml
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.hugging_face import write_hugging_face
+from tokenization.hugging_face import check_hugging_face, write_hugging_face
+from tokenization.patterns import check_portable
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["RANKS", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files", "write_tiktoken"]
+
+logger = logging.getLogger(__name__)
 
 RANKS = "ranks.tiktoken"
 CONFIG = "tokenizer.yaml"
@@ -29,16 +33,33 @@ FORMAT = "textmill-tokenizer 1"
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Write all files into a folder, which is made if need be; their bytes depend on the tokenizer alone.
 
+    The files for Hugging Face are left out, with a word in the log, where they would give other ids: an older tokenizer
+    may have a split pattern or a special token that means something else there.
+
     Example:
         >>> save_tokenizer(tokenizer, Path("my-tokenizer"))  # doctest: +SKIP
         >>> load_tokenizer(Path("my-tokenizer")).encode("some text")  # doctest: +SKIP
     """
-    write_tiktoken(tokenizer, path)
-    write_hugging_face(tokenizer, path)
+    _write_ours(tokenizer, path)
+    try:
+        check_hugging_face(tokenizer)
+    except UserError as error:
+        logger.warning("%s gets no tokenizer.json for Hugging Face: %s", path, error)
+    else:
+        write_hugging_face(tokenizer, path)
 
 
 def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
-    """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder."""
+    """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder.
+
+    Raises:
+        UserError: tiktoken would cut text into other words.
+    """
+    check_portable(tokenizer.pattern)
+    _write_ours(tokenizer, path)
+
+
+def _write_ours(tokenizer: Tokenizer, path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     _write_ranks(tokenizer.tokens, path / RANKS)
     config = {

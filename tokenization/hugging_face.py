@@ -22,10 +22,10 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.config import END_OF_TEXT
-from tokenization.patterns import GPT2, check_covers
+from tokenization.patterns import GPT2, check_covers, check_portable, portable_pattern
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["HUGGING_FACE", "byte_characters", "from_hugging_face", "write_hugging_face"]
+__all__ = ["HUGGING_FACE", "byte_characters", "check_hugging_face", "from_hugging_face", "write_hugging_face"]
 
 HUGGING_FACE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
@@ -71,11 +71,22 @@ def write_hugging_face(tokenizer: Tokenizer, path: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into a folder, for `AutoTokenizer.from_pretrained(folder)`.
 
     Raises:
-        UserError: a special token cannot be told from text there.
+        UserError: Hugging Face would give other ids.
     """
+    check_hugging_face(tokenizer)
     path.mkdir(parents=True, exist_ok=True)
     for name, content in ((HUGGING_FACE, _tokenizer_json(tokenizer)), (ROLES, _roles(tokenizer))):
         atomic_write(path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_hugging_face(tokenizer: Tokenizer) -> None:
+    """Check that a `tokenizer.json` of this tokenizer would give the same ids.
+
+    Raises:
+        UserError: it would not: the split pattern means other words there, or a special token cannot be told from text.
+    """
+    check_portable(tokenizer.pattern)
+    _check_special(tokenizer.special_tokens)
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -98,7 +109,6 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     way to cut a token in two is listed, in the order of the tokens' ranks.
     """
     tokens, special = tokenizer.tokens, tokenizer.special_tokens
-    _check_special(special)
     names = {token: _characters(token) for token in tokens}
     merges = [
         [names[token[:cut]], names[token[cut:]]]
@@ -305,8 +315,9 @@ def from_hugging_face(path: Path) -> Tokenizer:
         vocabulary = _vocabulary(content)
         _check_merges(content.model, vocabulary.tokens)
         _check_decoder(content.decoder, vocabulary.special)
-        tokenizer = Tokenizer(vocabulary.tokens, _split_pattern(content.pre_tokenizer), vocabulary.special)
-        check_covers(tokenizer.pattern)
+        pattern = portable_pattern(_split_pattern(content.pre_tokenizer))
+        check_covers(pattern)
+        tokenizer = Tokenizer(vocabulary.tokens, pattern.regex, vocabulary.special)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return tokenizer

@@ -12,6 +12,7 @@ from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.formats import RANKS, load_tokenizer, read_ranks
 from tokenization.hugging_face import HUGGING_FACE, from_hugging_face
+from tokenization.patterns import check_portable, portable_pattern
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy"]
@@ -23,7 +24,8 @@ def from_tiktoken(name: str) -> Tokenizer:
     """The tokenizer of a named tiktoken encoding, from tiktoken's cache folder (TIKTOKEN_CACHE_DIR) or the internet.
 
     Raises:
-        UserError: there is no such encoding, or it is neither cached nor reachable.
+        UserError: there is no such encoding, it is neither cached nor reachable, or its pattern means other words
+            here.
     """
     try:
         encoding = tiktoken.get_encoding(name)
@@ -35,16 +37,21 @@ def from_tiktoken(name: str) -> Tokenizer:
     except ValueError as error:
         known = ", ".join(tiktoken.list_encoding_names())
         raise UserError(f"no usable tiktoken encoding {name!r} ({known}): {error}".split("\n")[0]) from error
-    return Tokenizer(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)
+    pattern = portable_pattern(encoding._pat_str).regex
+    return Tokenizer(encoding._mergeable_ranks, pattern, encoding._special_tokens)
 
 
 def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encoding:
     """The same tokenizer as tiktoken's own object.
 
+    Raises:
+        UserError: tiktoken would cut text into other words.
+
     Example:
         >>> to_tiktoken(tokenizer).encode("some text") == tokenizer.encode("some text")  # doctest: +SKIP
         True
     """
+    check_portable(tokenizer.pattern)
     return tiktoken.Encoding(
         name,
         pat_str=tokenizer.pattern.regex,

@@ -15,7 +15,10 @@ import regex
 
 from textmill.errors import UserError
 
-__all__ = ["CL100K_END", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "find_pattern", "split"]
+__all__ = [
+    "CL100K_END", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "check_portable", "find_pattern",
+    "portable_pattern", "split",
+]  # fmt: skip
 
 
 class Kind(enum.IntEnum):
@@ -36,8 +39,7 @@ class Pattern:
     """A split pattern.
 
     Attributes:
-        regex: the regular expression, spelled so that the `regex` module, tiktoken and Hugging Face `tokenizers` all
-            read it alike.
+        regex: the regular expression, as the `regex` module reads it.
         kind: the scanner for it.
         name: its name, if it has one.
     """
@@ -92,7 +94,7 @@ SAMPLE = "Yes, 12 of them.\nGo on!\n"  # letters, digits, punctuation, blanks an
 
 
 def find_pattern(name_or_regex: str) -> Pattern:
-    """The pattern with that name, or for that regular expression.
+    """The pattern with that name, or for that regular expression, as a saved tokenizer was trained with it.
 
     Raises:
         UserError: it is neither a name nor a valid expression.
@@ -111,7 +113,31 @@ def find_pattern(name_or_regex: str) -> Pattern:
         regex.compile(name_or_regex)
     except regex.error as error:
         raise UserError(f"the split pattern is not a valid regular expression: {error}") from error
-    return Pattern(_portable(name_or_regex), Kind.REGEX)
+    return Pattern(name_or_regex, Kind.REGEX)
+
+
+def portable_pattern(name_or_regex: str) -> Pattern:
+    """The pattern for a new tokenizer: `regex`, tiktoken and Hugging Face's `tokenizers` read its expression alike.
+
+    Raises:
+        UserError: it is neither a name nor a valid expression, or has a part that they read differently.
+
+    Example:
+        >>> portable_pattern(r"\\S+|\\s+").regex
+        '\\\\S+|\\\\s+'
+    """
+    pattern = find_pattern(name_or_regex)
+    return Pattern(_portable(pattern.regex), Kind.REGEX) if pattern.kind == Kind.REGEX else pattern
+
+
+def check_portable(pattern: Pattern) -> None:
+    """Check that tiktoken and Hugging Face's `tokenizers` cut text as this pattern does.
+
+    Raises:
+        UserError: they do not.
+    """
+    if pattern.kind == Kind.REGEX and _portable(pattern.regex) != pattern.regex:
+        raise _unportable(r"\w or \W")
 
 
 _ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
@@ -134,10 +160,6 @@ def _portable(expression: str) -> str:
 
     Raises:
         UserError: it has a part that they read differently.
-
-    Example:
-        >>> _portable(r"\S+|\s+")
-        '\\S+|\\s+'
     """
     return "".join(_portable_part(part) for part in _PARTS.finditer(expression))
 

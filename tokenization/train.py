@@ -20,7 +20,7 @@ from tokenization.formats import save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.word_counts import WordCounts
-from tokenization.patterns import find_pattern
+from tokenization.patterns import portable_pattern
 from tokenization.text import Documents
 from tokenization.tokenizer import Tokenizer
 
@@ -74,7 +74,7 @@ def train_from_documents(
         >>> tokenizer.encode("to be")
         [257, 258]
     """
-    return _learn(count_words(documents, find_pattern(config.pattern), config.threads), config, progress)
+    return _learn(count_words(documents, portable_pattern(config.pattern), config.threads), config, progress)
 
 
 def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress) -> tuple[Tokenizer, dict[str, Any]]:
@@ -106,7 +106,7 @@ def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress)
         "last_merge_count": int(merge_counts[-1]) if len(merge_counts) else None,
     }
     special = _special_tokens({}, len(tokens), config)
-    return Tokenizer(tokens, config.pattern, special), stats
+    return Tokenizer(tokens, portable_pattern(config.pattern).regex, special), stats
 
 
 def _special_tokens(existing: Mapping[str, int], free: int, config: TokenizerConfig) -> dict[str, int]:

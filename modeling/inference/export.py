@@ -23,6 +23,7 @@ from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write
 from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.hugging_face import check_hugging_face
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["REMOTE_CODE", "export"]
@@ -40,10 +41,12 @@ def export(checkpoint: Path, out: Path) -> str:
         The name of the class of `transformers`, or of our code, that loads it.
 
     Raises:
-        UserError: `checkpoint` is not a checkpoint, or `out` holds something already.
+        UserError: `checkpoint` is not a checkpoint, Hugging Face would give other ids than its tokenizer, or `out`
+            holds something already.
     """
     model, config = load_model(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
+    check_hugging_face(tokenizer)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")
     out.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,13 @@
 import random
 
 import pytest
+import regex
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.errors import UserError
-from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.formats import load_tokenizer, save_tokenizer, write_tiktoken
 from tokenization.hugging_face import from_hugging_face, write_hugging_face
 from tokenization.interchange import (
     from_legacy,
@@ -33,6 +35,52 @@ def test_saved_and_loaded_again(tokenizer, trained, tmp_path):
         tokenizer.pattern,
         tokenizer.special_tokens,
     )
+
+
+def write_saved(folder, pattern):
+    """A folder as a tokenizer with this pattern was saved before patterns had to be portable."""
+    save_tokenizer(Tokenizer(BYTES, "gpt2", {"<|endoftext|>": 256}), folder)
+    content = yaml.safe_load((folder / "tokenizer.yaml").read_text(encoding="utf-8"))
+    (folder / "tokenizer.yaml").write_text(yaml.safe_dump(content | {"pattern": pattern}), encoding="utf-8")
+    return folder
+
+
+OLDER = [
+    r"\b\w+\b|\W", r"^\s+|\S+|\s+", r"(?i)'s|\w+|\W", r"\p{N}{1,3}+|[^\p{N}]+", r"[^\W\d_]+|[\W\d_]", r"\pL+|\PL+",
+    r"\xe9|[\s\S]", r"\w+|[^\w\s]+|\s+", r"[[:alpha:]]+|[\s\S]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", OLDER)
+def test_an_older_tokenizer_cuts_words_as_it_was_trained(tmp_path, pattern):
+    text = "  a\u200db, It'S 12345 é\n\n می\u200cخواهم ² end"
+    tokens = dict(BYTES)
+    words = [match.group().encode() for match in regex.finditer(pattern, text)]
+    assert b"".join(words) == text.encode()
+    for word in words:  # each word is a token, and so is what lies across two of them
+        for end in range(2, len(word) + 1):
+            tokens.setdefault(word[:end], len(tokens))
+    folder = write_saved(tmp_path, pattern)
+    ours = Tokenizer(tokens, load_tokenizer(folder).pattern.regex, {})
+    assert [ours.token_bytes(i) for i in ours.encode_ordinary(text)] == words
+
+
+@pytest.mark.parametrize("pattern", OLDER)
+def test_an_older_tokenizer_is_saved_again_without_the_files_that_would_be_wrong(tmp_path, pattern, caplog):
+    older = load_tokenizer(write_saved(tmp_path / "older", pattern))
+    save_tokenizer(older, tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").pattern == older.pattern
+    assert not (tmp_path / "again" / "tokenizer.json").exists()
+    assert "no tokenizer.json for Hugging Face: the split pattern has" in caplog.text
+
+
+@pytest.mark.parametrize("pattern", OLDER)
+def test_an_older_tokenizer_does_not_leave_for_programs_that_read_its_pattern_differently(tmp_path, pattern):
+    older = load_tokenizer(write_saved(tmp_path / "older", pattern))
+    for write in (write_hugging_face, write_tiktoken, lambda tokenizer, _: to_tiktoken(tokenizer)):
+        with pytest.raises(UserError, match="read differently"):
+            write(older, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_tiktoken_reads_the_ranks(tokenizer, trained, texts):

@@ -9,7 +9,7 @@ import tokenizers
 
 from textmill.errors import UserError
 from tokenization.kernels.scanner import Scanner
-from tokenization.patterns import NAMED, find_pattern
+from tokenization.patterns import NAMED, portable_pattern
 
 EVERY = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 CLASSES = [r"\p{L}", r"\w", r"[^\s\p{L}\p{N}]"]
@@ -21,7 +21,7 @@ MORE_CLASSES = [
 
 @pytest.mark.parametrize("members", [*CLASSES, *(pytest.param(more, marks=pytest.mark.slow) for more in MORE_CLASSES)])
 def test_a_class_has_the_same_code_points_everywhere(members):
-    pattern = find_pattern(rf"(?:{members})+|(?:(?!{members})[\s\S])+")
+    pattern = portable_pattern(rf"(?:{members})+|(?:(?!{members})[\s\S])+")
     text = np.frombuffer(EVERY.encode(), np.uint8)
     blocks = Scanner(pattern).blocks(text, np.array([0, len(text)]))
     ends = [end for block in blocks for end in block.tolist()]
@@ -30,7 +30,7 @@ def test_a_class_has_the_same_code_points_everywhere(members):
     assert words == [word for word, _ in split.pre_tokenize_str(EVERY)]
     found = tiktoken.Encoding(
         "class",
-        pat_str=find_pattern(f"(?:{members})+").regex,
+        pat_str=portable_pattern(f"(?:{members})+").regex,
         mergeable_ranks={bytes([b]): b for b in range(256)},
         special_tokens={},
     ).encode_ordinary(EVERY)
@@ -49,15 +49,15 @@ def test_a_part_that_is_read_differently_is_refused(part):
     with pytest.raises(
         UserError, match=r"read differently; spell it otherwise|not a valid regular expression"
     ) as error:
-        find_pattern(rf"{part}|\s+|.")
+        portable_pattern(rf"{part}|\s+|.")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_pattern_spelled_otherwise_is_the_same_in_every_engine(name):
     """With a group around it, it is a custom pattern."""
-    pattern = find_pattern(f"(?:{NAMED[name].regex})")
-    assert find_pattern(pattern.regex) == pattern
+    pattern = portable_pattern(f"(?:{NAMED[name].regex})")
+    assert portable_pattern(pattern.regex) == pattern
     text = EVERY[:0x3000:7] + " it's IT'S 12345\r\n\n  \u0558\u88f0 a\u0295B\n "
     encoded = np.frombuffer(text.encode(), np.uint8)
     ends = [[e for b in Scanner(p).blocks(encoded, np.array([0, len(encoded)])) for e in b.tolist()]
