@@ -341,6 +341,8 @@ class _Tab:
             self._pending += 1
             self._start(self._load(route))
         else:
+            if request.resource_type == "eventsource":
+                self.not_loaded["EventSource"] += 1
             self._start(route.abort("blockedbyclient"))
 
     async def _navigate(self, route: Route) -> None:
@@ -369,6 +371,8 @@ class _Tab:
                 response = await self._resources.load(asked)
             finally:
                 self._waiting -= 1
+            if response.status >= 400:
+                self.not_loaded[f"status {response.status}"] += 1
             await route.fulfill(status=response.status, headers=_given_headers(response), body=response.body)
         except FetchError as error:
             self.not_loaded[str(error)] += 1

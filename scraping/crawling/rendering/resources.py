@@ -11,7 +11,8 @@ A browser asks for much more than a page needs. Here is what becomes of its requ
 - all else (images, fonts, media, frames, which are links to a crawl, WebSockets, beacons, downloads) is not loaded.
 
 An answer is kept for other pages of the same crawl unless it says that it may not be (RFC 9111, 2022), so that a site's
-scripts are asked for once. One that fails is asked for again as a page would be, and then passed over for the crawl.
+scripts are asked for once. One that fails is asked for again as a page would be, not before its server says, and then
+passed over for the crawl; so is all of an origin that has no robots.txt to be had, or asks for too long a pause.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from scraping.crawling.answers.reservations import PathRules, page_reservation
+from scraping.crawling.connections import HostBusy
 from scraping.crawling.fetch import Fetcher, FetchError, Request, Response, TransientHostError
 from scraping.crawling.links import ParsedPage, RobotsDirectives
+from scraping.crawling.politeness import MAX_PAUSE
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.scope import Scope, UrlBounds
 from scraping.crawling.source import Source
 from scraping.crawling.urls import host_of, normalize, origin_of, resolve
 
 __all__ = ["LOADED", "Asked", "Resources"]
+
+T = TypeVar("T")
 
 LOADED = ("script", "xhr", "fetch")  # Playwright's names of what is loaded
 
@@ -66,8 +71,8 @@ class Resources:
         self._source, self._fetcher = source, fetcher
         self._scope = Scope([*source.hosts, *source.resource_hosts], (), source.deny, _BOUNDS)
         self._robots: dict[str, RobotsTxt] = {}  # by origin
-        self._silent: dict[str, FetchError] = {}  # origins that did not even give a robots.txt
-        self._kept: OrderedDict[tuple[Any, ...], Response | FetchError] = OrderedDict()
+        self._silent: dict[str, str] = {}  # origins that are not asked any more, and why
+        self._kept: OrderedDict[tuple[Any, ...], Response | str] = OrderedDict()  # answers, or why there is none
         self._kept_bytes = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by origin
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="resource")
@@ -88,9 +93,10 @@ class Resources:
         url = asked.url.partition("#")[0]
         headers = {name.title(): value for name, value in asked.headers.items() if _is_passed_on(name)}
         for _ in range(_MAX_REDIRECTS + 1):
-            if normalize(url) is None:
+            spelled = normalize(url)  # as the rules are written; a browser leaves /%70rivate as it is
+            if spelled is None:
                 raise FetchError("not an http or https URL")
-            if reason := self._scope.skip_reason(url):
+            if reason := self._scope.skip_reason(spelled) or self._scope.skip_reason(url):
                 raise FetchError(f"{reason} {host_of(url)}" if reason == "other host" else reason)
             async with self._turns[origin_of(url)]:
                 response = await self._kept_or_new(url, headers, is_data=asked.kind != "script")
@@ -114,40 +120,54 @@ class Resources:
         else:
             answer = await self._in_thread(lambda: self._ask(url, headers, is_data=is_data))
             self._keep(key, answer)
-        if isinstance(answer, FetchError):
-            raise answer
+        if isinstance(answer, str):
+            raise FetchError(answer)
         return answer
 
-    async def _in_thread(self, work: Callable[[], Response | FetchError]) -> Response | FetchError:
+    async def _in_thread(self, work: Callable[[], Response | str]) -> Response | str:
         # The context says which run the fetcher's log lines belong to.
         return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
 
-    def _ask(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response | FetchError:
+    def _ask(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response | str:
         """The answer, or why there is none; a failure that may pass is tried again."""
-        limits, origin = self._source.limits, origin_of(url)
+        origin = origin_of(url)
         if origin in self._silent:
             return self._silent[origin]
-        problem = FetchError("never asked")
-        for attempt in range(limits.attempts):
-            self._fetcher.sleep(self._source.backoff * 2.0 ** (attempt - 1) if attempt else 0.0)
+        try:
+            return self._patiently(lambda: self._ask_once(url, headers, is_data=is_data))
+        except FetchError as error:
+            if isinstance(error, RobotsUnreachable) or (isinstance(error, HostBusy) and _asks_for_too_long(error)):
+                self._silent[origin] = str(error)
+            return str(error)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, after pauses if need be: as many attempts as a page has.
+
+        Raises:
+            FetchError: of the last attempt, or before too long a pause.
+        """
+        for attempt in range(self._source.limits.attempts - 1):
             try:
-                robots = self._robots_txt(url)
-                if not robots.allows(url):
-                    return FetchError("robots.txt")
-                delay = self._source.request_delay(robots.crawl_delay)
-                request = Request(url, delay, limits.seconds, limits.bytes, headers)
-                response = self._fetcher.fetch(request)
-                if response.is_no_use:
-                    raise TransientHostError(f"status {response.status}")
-                reserved = is_data and self._source.reservations == "obey" and self._reservation(response, robots)
-                return FetchError(reserved) if reserved else response
+                return ask()
             except TransientHostError as error:
-                problem = error
-            except FetchError as error:
-                return error
-        if isinstance(problem, RobotsUnreachable):
-            self._silent[origin] = problem
-        return problem
+                if _asks_for_too_long(error):
+                    raise
+                pause = max(self._source.backoff * 2.0**attempt, error.retry_after or 0.0)
+            self._fetcher.sleep(pause)
+        return ask()
+
+    def _ask_once(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response:
+        limits, robots = self._source.limits, self._robots_txt(url)
+        if not robots.allows(url):
+            raise FetchError("robots.txt")
+        delay = self._source.request_delay(robots.crawl_delay)
+        response = self._fetcher.fetch(Request(url, delay, limits.seconds, limits.bytes, headers))
+        if response.is_no_use:
+            raise response.refusal()
+        reserved = is_data and self._source.reservations == "obey" and self._reservation(response, robots)
+        if reserved:
+            raise FetchError(reserved)
+        return response
 
     def _robots_txt(self, url: str) -> RobotsTxt:
         origin = origin_of(url)
@@ -164,7 +184,7 @@ class Resources:
         said = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
         return page_reservation(said, response, robots, PathRules())
 
-    def _keep(self, key: tuple[Any, ...], answer: Response | FetchError) -> None:
+    def _keep(self, key: tuple[Any, ...], answer: Response | str) -> None:
         if isinstance(answer, Response):
             control = answer.headers.get("Cache-Control", "").lower().replace(" ", "")
             if any(word in control for word in _KEEP_NOT):
@@ -175,8 +195,12 @@ class Resources:
             self._kept_bytes -= _size(self._kept.popitem(last=False)[1])
 
 
-def _size(answer: Response | FetchError) -> int:
+def _size(answer: Response | str) -> int:
     return 1_000 + (len(answer.body) if isinstance(answer, Response) else 0)
+
+
+def _asks_for_too_long(error: TransientHostError) -> bool:
+    return (error.retry_after or 0.0) > MAX_PAUSE
 
 
 def _is_passed_on(header: str) -> bool:

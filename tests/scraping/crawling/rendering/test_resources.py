@@ -1,0 +1,126 @@
+"""What pages may load, asked for without a browser and judged by what the servers saw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from scraping.crawling.fetch import Fetcher, FetchError
+from scraping.crawling.rendering.browser import _Tab
+from scraping.crawling.rendering.resources import Asked, Resources
+from scraping.crawling.source import Source
+
+
+@pytest.fixture
+def make_source(site):
+    def make(**settings) -> Source:
+        defaults = {
+            "name": "test", "start": [site.url()], "contact": "me@example.org", "delay": 0, "backoff": 0.01,
+            "private_addresses": True, "fetch": "browser",
+        }  # fmt: skip
+        return Source(**{**defaults, **settings})
+
+    return make
+
+
+@contextmanager
+def opened(source: Source):
+    with closing(Fetcher("textmill/0.1", private_addresses=True)) as fetcher:
+        with closing(Resources(source, fetcher)) as resources:
+            yield resources
+        fetcher.interrupt()
+
+
+def load(source: Source, *urls: str) -> list[str]:
+    """What comes of requests for data, one after the other: the text, or the reason against it."""
+
+    async def each(resources: Resources) -> list[str]:
+        found = []
+        for url in urls:
+            try:
+                found.append((await resources.load(Asked("GET", url, "fetch", {}))).body.decode())
+            except FetchError as error:
+                found.append(str(error))
+        return found
+
+    with opened(source) as resources:
+        return asyncio.run(each(resources))
+
+
+def test_a_failure_that_is_kept_grows_with_no_page(site, answer, make_source):
+    async def fail(resources: Resources) -> list[FetchError]:
+        errors = []
+        for _ in range(3):
+            with pytest.raises(FetchError, match="status 500") as caught:
+                await resources.load(Asked("GET", site.url("/x"), "fetch", {}))
+            errors.append(caught.value)
+        return errors
+
+    site.routes["/x"] = answer("", 500)
+    with opened(make_source(limits={"attempts": 1})) as resources:
+        errors = asyncio.run(fail(resources))
+    assert site.paths() == ["/x"]
+    assert len(set(map(id, errors))) == 3, "each page's error has a traceback of its own"
+
+
+def test_a_server_is_not_asked_again_before_it_says(site, answer, make_source):
+    tries = iter([answer("", 503, {"Retry-After": "1"})])
+    site.routes["/soon"] = lambda _: next(tries, answer("there"))
+    assert load(make_source(), site.url("/soon")) == ["there"]
+    first, second = [hit.start for hit in site.log if hit.path == "/soon"]
+    assert second - first >= 1.0
+
+
+@pytest.mark.parametrize("status, others", [(503, "there"), (429, "status 429")])
+def test_one_that_asks_for_too_long_a_pause_is_passed_over(status, others, site, answer, make_source):
+    site.routes["/closed"] = answer("", status, {"Retry-After": "86400"})
+    site.routes["/open"] = answer("there")
+    assert load(make_source(), site.url("/closed"), site.url("/open")) == [f"status {status}", others]
+    assert Counter(site.paths())["/closed"] == 1
+    assert "/open" not in site.paths() or status == 503, "429 concerns the host"
+
+
+def test_a_denied_path_is_denied_however_it_is_spelled(site, answer, make_source):
+    site.fallback = lambda path: answer("private")
+    site.routes["/robots.txt"] = answer("User-agent: *\nDisallow: /secret/")
+    names = ["/private/x", "/%70rivate/x", "/a/%2e%2e/private/x", "/secret/x", "/%73ecret/x"]
+    assert load(make_source(deny=["/private/"]), *map(site.url, names)) == ["denied path"] * 3 + ["robots.txt"] * 2
+    assert site.paths() == []
+
+
+def test_what_is_refused_to_a_page_is_counted(site, answer, make_source):
+    class Route:
+        def __init__(self, path: str, kind: str):
+            self.request = SimpleNamespace(
+                is_navigation_request=lambda: False, resource_type=kind, method="GET", url=site.url(path),
+                all_headers=self.all_headers,
+            )  # fmt: skip
+            self.given: int | str | None = None
+
+        async def all_headers(self):
+            return {}
+
+        async def fulfill(self, *, status, **_):
+            self.given = status
+
+        async def abort(self, reason):
+            self.given = reason
+
+    async def ask(resources: Resources) -> dict[str, int]:
+        tab = _Tab(None, None, resources, source)
+        for route in routes:
+            tab._on_request(route)
+        await asyncio.gather(*tab._tasks)
+        return dict(tab.not_loaded)
+
+    site.routes["/closed"] = answer("", 403)
+    site.routes["/open"] = answer("there")
+    source = make_source()
+    routes = [Route("/closed", "fetch"), Route("/open", "fetch"), Route("/stream", "eventsource")]
+    with opened(source) as resources:
+        assert asyncio.run(ask(resources)) == {"status 403": 1, "EventSource": 1}
+    assert [route.given for route in routes] == [403, 200, "blockedbyclient"]
