@@ -31,6 +31,7 @@ from scraping.crawling.fetch import (
 from scraping.crawling.frontier import FoundUrl, PageBody, QueuedUrl
 from scraping.crawling.links import MAX_LINKS, ParsedPage, parse_page, skip_reason
 from scraping.crawling.politeness import MAX_PAUSE
+from scraping.crawling.rendering.browser import NotRendered
 from scraping.crawling.robots import RobotsTxt, RobotsUnreachable, fetch_robots
 from scraping.crawling.sitemap import LeftOut, SitemapOutcome, read_sitemaps, sitemap_request
 from scraping.crawling.snapshot import (
@@ -161,6 +162,10 @@ class OriginWorker:
             return self._trouble(str(error))
         except TransientHostError as error:
             return self._put_back(item, str(error))
+        except NotRendered as error:
+            self._count_success()  # the origin did answer
+            self._ask_later(item, str(error))
+            return 0.0
         except FetchError as error:
             self._fail(item, str(error))
             return 0.0
@@ -425,27 +430,36 @@ class OriginWorker:
     def _put_back(self, item: QueuedUrl, reason: str, response: Response | None = None) -> float:
         """A page gave no usable answer: ask for it after the others, and not before it says.
 
-        After its last attempt, or if it asks for too long a pause, keep the previous snapshot's page, or record the
-        failure. What an answer asks for concerns its page alone, if another was answered; 429 (Too Many Requests)
-        concerns the host.
+        What an answer asks for concerns its page alone, if another was answered; 429 (Too Many Requests) concerns the
+        host.
 
         Returns:
             seconds to leave the origin alone.
         """
-        self.state.count_error(reason)
         status = response.status if response else None
         retry_after = response.retry_after() if response else None
         of_page, of_host = (None, retry_after) if status == 429 else (retry_after, None)
-        wait = max(self._backoff(item.attempts + 1), of_page or 0.0)
+        self._ask_later(item, reason, status, of_page)
+        if self.frontier.answered_url(self.origin) is None:
+            return self._trouble(reason, retry_after)  # nothing vouches for the origin
+        self._broken += 1
+        return self._pause_after(reason, self._broken, of_host)
+
+    def _ask_later(
+        self, item: QueuedUrl, reason: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        """Ask for a page after the others.
+
+        After its last attempt, or if it asks for too long a pause, keep the previous snapshot's page, or record the
+        failure.
+        """
+        self.state.count_error(reason)
+        wait = max(self._backoff(item.attempts + 1), retry_after or 0.0)
         if item.attempts + 1 < self.source.limits.attempts and wait <= MAX_PAUSE:
             logger.info("%s: %s; asking again in %g s", item.url, reason, wait)
             self.frontier.put_back(item, reason, status, wait)
         else:
             self._keep_or_fail(item, reason, status)
-        if self.frontier.answered_url(self.origin) is None:
-            return self._trouble(reason, retry_after)  # nothing vouches for the origin
-        self._broken += 1
-        return self._pause_after(reason, self._broken, of_host)
 
     def _keep_or_fail(self, item: QueuedUrl, reason: str, status: int | None) -> None:
         """There is no page to be had, perhaps in the next crawl: keep the previous one, or record the failure."""

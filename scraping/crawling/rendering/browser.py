@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser as Chromium
     from playwright.async_api import BrowserContext, CDPSession, Page, Playwright, Route
 
-__all__ = ["Browser", "open_browser"]
+__all__ = ["Browser", "NotRendered", "open_browser"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,11 @@ _KEPT_BACK = {
     "keep-alive", "link", "nel", "refresh", "report-to", "reporting-endpoints", "set-cookie",
     "strict-transport-security", "transfer-encoding",
 }  # fmt: skip
+
+
+class NotRendered(FetchError):
+    """The browser came to no end with a page, or died of it, which another time it may not: the page alone, and not its
+    host, is to be asked for again."""
 
 
 @contextmanager
@@ -116,7 +121,8 @@ class Browser:
             robots: the rules of its origin.
 
         Raises:
-            FetchError: the page cannot be rendered: why.
+            NotRendered: the page cannot be rendered now: why.
+            FetchError: rendered, it is too large.
             UserError: Chromium does not start.
             Stopped: the crawl is being stopped.
         """
@@ -141,7 +147,7 @@ class Browser:
     def close(self) -> None:
         """End Chromium."""
         with suppress(Exception):  # it may be gone already
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CLOSE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(3 * _CLOSE_SECONDS)
         self._resources.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -183,7 +189,7 @@ class Browser:
                     self._fetcher.sleep(0.0)  # when the crawl is being stopped, Chromium may be, too
                     if chromium.is_connected():
                         break
-            raise FetchError(f"cannot be rendered ({problem})")
+            raise NotRendered(f"cannot be rendered ({problem})")
 
     async def _started(self) -> Chromium:
         from playwright.async_api import async_playwright
@@ -195,10 +201,11 @@ class Browser:
             return self._chromium
 
     async def _close(self) -> None:
-        if self._chromium:
-            await self._chromium.close()
-        if self._playwright:
-            await self._playwright.stop()
+        """End Chromium, then Playwright, which ends a Chromium that does not do so by itself."""
+        for end in (self._chromium and self._chromium.close, self._playwright and self._playwright.stop):
+            if end:
+                with suppress(Exception):
+                    await asyncio.wait_for(end(), _CLOSE_SECONDS)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -237,7 +244,8 @@ class _Tab:
         """The page's HTML.
 
         Raises:
-            FetchError: it took too long, or is too large.
+            NotRendered: it took too long.
+            FetchError: it is too large.
             _Crashed: its renderer crashed.
             Stopped: the crawl is being stopped.
         """
@@ -283,7 +291,7 @@ class _Tab:
                 if self._is_over:
                     self._expired.set()
                 if spent > self._limits.seconds:
-                    raise FetchError(f"cannot be rendered (its scripts ran for more than {self._limits.seconds:g} s)")
+                    raise NotRendered(f"cannot be rendered (its scripts ran for more than {self._limits.seconds:g} s)")
             return task.result()
         finally:
             task.cancel()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from scraping.crawling import crawl as crawl_module
 from scraping.crawling.fetch import Fetcher, FetchError
-from scraping.crawling.rendering.browser import _Tab
+from scraping.crawling.rendering import browser as browser_module
+from scraping.crawling.rendering.browser import Browser, NotRendered, _Tab
 from scraping.crawling.rendering.resources import Asked, Resources
 from scraping.crawling.source import Source
 
@@ -92,6 +96,39 @@ def test_a_denied_path_is_denied_however_it_is_spelled(site, answer, make_source
     assert site.paths() == []
 
 
+class ShakyBrowser:
+    """Fails for a page a number of times before it renders it."""
+
+    def __init__(self, failures: dict[str, int]):
+        self.failures = failures
+
+    def render(self, response, *_):
+        self.failures[response.url] = left = self.failures.get(response.url, 0) - 1
+        if left >= 0:
+            raise NotRendered("cannot be rendered (its renderer crashed)")
+        return replace(response, not_loaded={})
+
+
+def test_a_page_that_cannot_be_rendered_is_asked_for_again_and_kept(
+    site, page, make_source, run_crawl, tmp_path, monkeypatch
+):
+    def crawl_with(name: str, previous: str | None = None, **failures: int) -> dict:
+        browser = ShakyBrowser({site.url(f"/{path}"): number for path, number in failures.items()})
+        monkeypatch.setattr(crawl_module, "open_browser", lambda *_: nullcontext(browser))
+        return run_crawl(make_source(limits={"attempts": 2}), name, **({"previous": previous} if previous else {}))
+
+    site.routes["/"] = page("/a", "/b")
+    site.routes |= {"/a": page(text="one"), "/b": page(text="two")}
+    assert len(crawl_with("first", a=1, b=1)) == 3
+    pages = crawl_with("second", "first", a=1, b=9)
+    assert len(pages) == 3 and b"two" in pages[site.url("/b")]["body"]
+    result = json.loads((tmp_path / "second" / "stats.json").read_text())
+    assert (result["changes"]["kept"], result["given_up"]) == (1, {})
+    assert len(crawl_with("third", b=9)) == 2
+    result = json.loads((tmp_path / "third" / "stats.json").read_text())
+    assert result["failed"] == {"cannot be rendered (its renderer crashed)": 1} and result["unfinished"] == 1
+
+
 def test_what_is_refused_to_a_page_is_counted(site, answer, make_source):
     class Route:
         def __init__(self, path: str, kind: str):
@@ -124,3 +161,19 @@ def test_what_is_refused_to_a_page_is_counted(site, answer, make_source):
     with opened(source) as resources:
         assert asyncio.run(ask(resources)) == {"status 403": 1, "EventSource": 1}
     assert [route.given for route in routes] == [403, 200, "blockedbyclient"]
+
+
+def test_playwright_is_ended_although_chromium_does_not_end(make_source, monkeypatch):
+    async def close():
+        raise RuntimeError("gone")
+
+    async def stop():
+        ended.append("playwright")
+
+    ended: list[str] = []
+    monkeypatch.setattr(browser_module, "find_chromium", lambda: "chromium")
+    with closing(Fetcher("textmill/0.1")) as fetcher:
+        browser = Browser(make_source(), fetcher)
+        browser._chromium, browser._playwright = SimpleNamespace(close=close), SimpleNamespace(stop=stop)
+        browser.close()
+    assert ended == ["playwright"]
