@@ -22,13 +22,14 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.config import END_OF_TEXT
-from tokenization.patterns import GPT2, check_covers, check_portable, portable_pattern
+from tokenization.patterns import NAMED, Pattern, check_covers, check_portable, oniguruma_pattern
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["HUGGING_FACE", "byte_characters", "check_hugging_face", "from_hugging_face", "write_hugging_face"]
 
 HUGGING_FACE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
+VERSION_LINE = "#version: 0.2"  # of GPT-2's file of merges, which Hugging Face skips where it came along
 HIDDEN = "\ue000"  # for private use (The Unicode Standard), and none of `byte_characters`
 
 
@@ -270,8 +271,8 @@ class _Normalizers(_Exact):
 
 
 class _Model(_Exact):
-    type: Literal["BPE"]
-    dropout: None = None
+    type: Literal["BPE"] = "BPE"
+    dropout: Annotated[float, Field(ge=0, le=0)] | None = None
     unk_token: str | None = None  # of characters that are not in the vocabulary: here all are
     continuing_subword_prefix: Literal[""] | None = None
     end_of_word_suffix: Literal[""] | None = None
@@ -315,7 +316,7 @@ def from_hugging_face(path: Path) -> Tokenizer:
         vocabulary = _vocabulary(content)
         _check_merges(content.model, vocabulary.tokens)
         _check_decoder(content.decoder, vocabulary.special)
-        pattern = portable_pattern(_split_pattern(content.pre_tokenizer))
+        pattern = _split_pattern(content.pre_tokenizer)
         check_covers(pattern)
         tokenizer = Tokenizer(vocabulary.tokens, pattern.regex, vocabulary.special)
     except UserError as error:
@@ -397,7 +398,8 @@ def _check_merges(model: _Model, tokens: Mapping[bytes, int]) -> None:
     """
     listed = set()
     last = -1
-    for merge in model.merges:
+    headed = model.merges[:1] == [VERSION_LINE]
+    for merge in model.merges[headed:]:
         pair = _merged(merge)
         made = tokens.get(b"".join(pair), -1)
         if len(pair) != 2 or made < 0 or any(part not in tokens for part in pair):
@@ -447,14 +449,14 @@ def _check_decoder(decoder: _Decoders | _ByteLevelDecoder | None, special: Mappi
             raise UserError("decoder does not end with ByteLevel")
 
 
-def _split_pattern(pre_tokenizer: _PreTokenizers | _ByteLevel) -> str:
+def _split_pattern(pre_tokenizer: _PreTokenizers | _ByteLevel) -> Pattern:
     match list(_steps(pre_tokenizer)):
         case [_ByteLevel(use_regex=True)]:
-            return GPT2
+            return NAMED["gpt2"]
         case [_Split(behavior="Removed", invert=False), _ByteLevel()]:
             raise UserError("pre_tokenizer: a Split of behavior Removed takes text away")
         case [_Split() as split, _ByteLevel(use_regex=False)]:
-            return split.pattern.Regex
+            return oniguruma_pattern(split.pattern.Regex)
     raise UserError(
         "pre_tokenizer splits text otherwise than by one pattern: a Split and ByteLevel, or ByteLevel alone"
     )

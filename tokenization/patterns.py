@@ -17,7 +17,7 @@ from textmill.errors import UserError
 
 __all__ = [
     "CL100K_END", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "check_portable", "find_pattern",
-    "portable_pattern", "split",
+    "oniguruma_pattern", "portable_pattern", "split",
 ]  # fmt: skip
 
 
@@ -109,11 +109,15 @@ def find_pattern(name_or_regex: str) -> Pattern:
         return _SPELLINGS[name_or_regex]
     if name_or_regex.isidentifier():
         raise UserError(f"unknown split pattern {name_or_regex!r}: use {', '.join(NAMED)} or a regular expression")
+    return Pattern(_valid(name_or_regex), Kind.REGEX)
+
+
+def _valid(expression: str) -> str:
     try:
-        regex.compile(name_or_regex)
+        regex.compile(expression)
     except regex.error as error:
         raise UserError(f"the split pattern is not a valid regular expression: {error}") from error
-    return Pattern(name_or_regex, Kind.REGEX)
+    return expression
 
 
 def portable_pattern(name_or_regex: str) -> Pattern:
@@ -130,6 +134,21 @@ def portable_pattern(name_or_regex: str) -> Pattern:
     return Pattern(_portable(pattern.regex), Kind.REGEX) if pattern.kind == Kind.REGEX else pattern
 
 
+def oniguruma_pattern(expression: str) -> Pattern:
+    """The pattern that cuts text as this expression does in Oniguruma, the engine of Hugging Face's `tokenizers`.
+
+    Raises:
+        UserError: it is not a valid expression, or has a part that `regex` reads differently.
+
+    Example:
+        >>> oniguruma_pattern(CL100K).name
+        'cl100k'
+    """
+    if count := next((part.group() for part in _PARTS.finditer(expression) if part["possessive"]), None):
+        raise _unportable(count)  # even in a spelling that is known: tiktoken's cl100k means other words there
+    return _SPELLINGS.get(expression) or Pattern(_portable(_valid(expression), _WORD_OF_ONIGURUMA), Kind.REGEX)
+
+
 def check_portable(pattern: Pattern) -> None:
     """Check that tiktoken and Hugging Face's `tokenizers` cut text as this pattern does.
 
@@ -141,52 +160,50 @@ def check_portable(pattern: Pattern) -> None:
 
 
 _ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
-# A part of an expression: a set, an escape, the head of a group, a count with what follows, or a character.
+# A part of an expression: a set, an escape, the head of a group, a possessive count, or a character.
 _PARTS = regex.compile(
     r"(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<escape>" + _ESCAPE + ")"
-    r"|(?P<group>\((?:\?(?:<[=!]|[^:)]*:|.))?)|(?P<count>\{[\d,]*\}\+?)|(?P<other>.)",
+    r"|(?P<group>\((?:\?(?:<[=!]|[=!>:]|[a-zA-Z-]*:|.))?)|(?P<possessive>\{[\d,]*\}\+)|(?P<other>.)",
     regex.DOTALL,
 )
 _ESCAPES = regex.compile(
     r"\\(?:[pP]\{[A-Za-z_]+\}|[pP][A-Z]|[sSdDwWtnrfv]|u[0-9a-fA-F]{4}|x[0-7][0-9a-fA-F]|[^0-9A-Za-z])"
 )
 _GROUPS = {"(", "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"}
-# \w as tiktoken's engine reads it (Unicode UTS 18); the others leave out some of these or add others
+# \w as tiktoken's engine reads it (Unicode UTS 18), and as Oniguruma does; `regex` adds others
+_WORD_OF_ONIGURUMA = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\xb2\xb3\xb9\xbc\xbd\xbe"
 _WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\u200c\u200d"
 
 
-def _portable(expression: str) -> str:
-    r"""The expression in a spelling that `regex`, tiktoken's engine and Hugging Face's read alike.
+def _portable(expression: str, word: str = _WORD) -> str:
+    r"""The expression in a spelling that `regex`, tiktoken's engine and Hugging Face's read alike, where \w has the
+    members of the set `word`.
 
     Raises:
         UserError: it has a part that they read differently.
     """
-    return "".join(_portable_part(part) for part in _PARTS.finditer(expression))
+    return "".join(_portable_part(part, word) for part in _PARTS.finditer(expression))
 
 
-def _portable_part(part: regex.Match[str]) -> str:
+def _portable_part(part: regex.Match[str], word: str) -> str:
     text = part.group()
     if part["set"]:
         inner = text[1:-1]
         if "\\W" not in inner and not regex.search(r"&&|--|~~|(?<!\\)(?:\\\\)*\[", inner):
-            return (
-                "["
-                + regex.sub(r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\.", lambda m: _portable_escape(m.group()), inner)
-                + "]"
-            )
+            return f"[{regex.sub(_ESCAPE, lambda escape: _portable_escape(escape.group(), word), inner)}]"
     elif part["escape"]:
         if text in ("\\w", "\\W"):
-            return f"[^{_WORD}]" if text == "\\W" else f"[{_WORD}]"
-        return _portable_escape(text)
-    elif text in _GROUPS if part["group"] else text not in ("^", "$") and not text.endswith("}+"):
+            return f"[^{word}]" if text == "\\W" else f"[{word}]"
+        return _portable_escape(text, word)
+    elif text in _GROUPS if part["group"] else part["other"] and text not in ("^", "$"):
         return text
     raise _unportable(text)
 
 
-def _portable_escape(text: str) -> str:
+def _portable_escape(text: str, word: str) -> str:
     if not _ESCAPES.fullmatch(text):
         raise _unportable(text)
-    return _WORD if text == "\\w" else text
+    return word if text == "\\w" else text
 
 
 def _unportable(text: str) -> UserError:

@@ -141,6 +141,10 @@ GOOD = {
 }
 SPLIT = ("pre_tokenizer", "pretokenizers", 0)
 VOCAB, MERGES = GOOD["model"]["vocab"], GOOD["model"]["merges"]
+TIKTOKENS_CL100K = (  # in which Hugging Face takes any number of digits for one word
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
 WITH_ADDED = VOCAB | {"<e>": 259, "<e>f": 260}
 
 
@@ -191,6 +195,9 @@ IMPORT_TEXTS = ["", "ab abc abcab", " ab<e>ab<e>f <e>", "A<e> <e>b\n\tx", "é漢
         (("model", "end_of_word_suffix"), ""),
         (("model", "continuing_subword_prefix"), ""),
         (("model", "unk_token"), "ab"),
+        (("model", "type"), KeyError),
+        (("model", "dropout"), 0.0),
+        (("model", "merges"), ["#version: 0.2", *MERGES]),
         (("model", "merges"), [["a", "b"], ["Ġ", "ab"], ["ab", "c"]]),
         (("model", "vocab"), WITH_ADDED),
     ],
@@ -225,6 +232,8 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
         ((*SPLIT, "pattern"), {"String": " "}, "pattern"),
         ((*SPLIT, "pattern"), None, "pattern is null"),
         ((*SPLIT, "pattern"), {"Regex": "("}, "not a valid regular expression"),
+        ((*SPLIT, "pattern"), {"Regex": "gpt2"}, "leaves out"),
+        ((*SPLIT, "pattern"), {"Regex": TIKTOKENS_CL100K}, r"'\{1,3\}\+', which .* read differently"),
         ((*SPLIT, "pattern"), {"Regex": r"\w+"}, "leaves out"),
         ((*SPLIT, "pattern"), {"Regex": r"[\p{L}&&[^\p{Han}]]+|\s+|."}, "&&"),
         (("added_tokens",), None, "added_tokens is null"),
@@ -251,6 +260,7 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
         (("model", "merges"), [*MERGES, "x y"], "model.merges has 'x y'"),
         (("model", "merges"), ["Ġ ab", "a b", "ab c"], "another order"),
         (("model", "merges"), ["a b c"], "model.merges has 'a b c'"),
+        (("model", "merges"), [*MERGES, "#version: 0.2"], "model.merges has '#version: 0.2'"),
         (("model", "vocab"), WITH_ADDED | {"xyz": 301}, "'xyz', which model.merges does not make"),
         (("model", "vocab"), WITH_ADDED | {"▁a": 301}, "▁a"),
         (("model", "vocab"), VOCAB | {"ab": 255}, "share an id"),

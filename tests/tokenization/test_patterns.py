@@ -9,7 +9,7 @@ import tokenizers
 
 from textmill.errors import UserError
 from tokenization.kernels.scanner import Scanner
-from tokenization.patterns import NAMED, portable_pattern
+from tokenization.patterns import NAMED, Pattern, oniguruma_pattern, portable_pattern
 
 EVERY = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 CLASSES = [r"\p{L}", r"\w", r"[^\s\p{L}\p{N}]"]
@@ -19,15 +19,22 @@ MORE_CLASSES = [
 ]  # fmt: skip
 
 
+def words_of(pattern: Pattern, text: str) -> list[str]:
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    ends = [end for block in Scanner(pattern).blocks(encoded, np.array([0, len(encoded)])) for end in block.tolist()]
+    return [encoded[start:end].tobytes().decode() for start, end in itertools.pairwise([0, *ends])]
+
+
+def words_of_hugging_face(expression: str, text: str) -> list[str]:
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    return [word for word, _ in split.pre_tokenize_str(text)]
+
+
 @pytest.mark.parametrize("members", [*CLASSES, *(pytest.param(more, marks=pytest.mark.slow) for more in MORE_CLASSES)])
 def test_a_class_has_the_same_code_points_everywhere(members):
     pattern = portable_pattern(rf"(?:{members})+|(?:(?!{members})[\s\S])+")
-    text = np.frombuffer(EVERY.encode(), np.uint8)
-    blocks = Scanner(pattern).blocks(text, np.array([0, len(text)]))
-    ends = [end for block in blocks for end in block.tolist()]
-    words = [text[start:end].tobytes().decode() for start, end in itertools.pairwise([0, *ends])]
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern.regex), "isolated")
-    assert words == [word for word, _ in split.pre_tokenize_str(EVERY)]
+    words = words_of(pattern, EVERY)
+    assert words == words_of_hugging_face(pattern.regex, EVERY)
     found = tiktoken.Encoding(
         "class",
         pat_str=portable_pattern(f"(?:{members})+").regex,
@@ -35,6 +42,31 @@ def test_a_class_has_the_same_code_points_everywhere(members):
         special_tokens={},
     ).encode_ordinary(EVERY)
     assert bytes(found).decode() in ("".join(words[::2]), "".join(words[1::2]))
+
+
+@pytest.mark.parametrize("members", [r"\w", *(pytest.param(m, marks=pytest.mark.slow) for m in (r"\W", r"[\w'-]"))])
+def test_an_expression_of_hugging_faces_means_what_it_means_there(members):
+    """Persian has U+200C within words; it is a member of tiktoken's own class of word characters, not of theirs."""
+    expression = rf"(?:{members})+|(?:(?!{members})[\s\S])+"
+    text = EVERY + "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    assert words_of(oniguruma_pattern(expression), text) == words_of_hugging_face(expression, text)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"\p{L}+(?=:)|[\s\S]", r"\p{L}+(?!:)|[\s\S]", r"(?<=:)\S+|[\s\S]", r"(?<!:)\S+|[\s\S]", r"(?>\S+:?)|[\s\S]",
+        r"(\S+:)|[\s\S]", r"(?!:)\S|[\s\S]", r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|[\s\S]", r"\S{,3}\s?|[\s\S]",
+    ],
+)  # fmt: skip
+def test_a_group_is_read_whatever_follows_it(expression):
+    text = "a: bcd:de 12:1234567 ::e\n"
+    words = words_of(portable_pattern(expression), text)
+    assert words == words_of_hugging_face(expression, text)
+    ranks = {bytes([b]): b for b in range(256)} | {word.encode(): 256 + i for i, word in enumerate(dict.fromkeys(words))
+                                                   if len(word) > 1}  # fmt: skip
+    theirs = tiktoken.Encoding("group", pat_str=expression, mergeable_ranks=ranks, special_tokens={})
+    assert [theirs.decode([i]) for i in theirs.encode_ordinary(text)] == words
 
 
 @pytest.mark.parametrize(
