@@ -176,8 +176,8 @@ class Preview:
             response = self._fetcher.fetch(request)
             if response.location and resolve(url, response.location) == url:  # it may only try us for cookies
                 response = self._fetcher.fetch(request)
-            if self._browser:
-                response = self._browser.render(response, robots)
+            if self._browser and response.status == 200:
+                response = self._browser.render(response, robots, self._tdm_rules(origin_of(url)))
         except FetchError as error:
             return PagePreview(url, str(error))
         if response.location and (target := resolve(url, response.location)):

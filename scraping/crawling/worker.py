@@ -155,8 +155,8 @@ class OriginWorker:
         previous = self.state.previous.get(item.url)
         try:
             response = self._ask(item.url, robots, previous)
-            if self.state.browser:
-                response = self.state.browser.render(response, robots)
+            if self.state.browser and response.status == 200:
+                response = self.state.browser.render(response, robots, self._tdm_rules(robots))
         except OriginUnreachable as error:
             self.state.count_error(str(error))
             return self._trouble(str(error))

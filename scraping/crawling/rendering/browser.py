@@ -110,7 +110,7 @@ class Browser:
         self._chromium: Chromium | None = None
         self._told: set[str] = set()
 
-    def render(self, response: Response, robots: RobotsTxt) -> Response:
+    def render(self, response: Response, robots: RobotsTxt, tdm: PathRules) -> Response:
         """The answer with the page as rendered, in UTF-8; the answer itself if it is no page, or one not to be kept.
 
         A script that leads elsewhere does so as a `Refresh` header does: the page is taken, and its target is a link.
@@ -119,6 +119,7 @@ class Browser:
         Args:
             response: what the server gave for a page.
             robots: the rules of its origin.
+            tdm: those about text and data mining.
 
         Raises:
             NotRendered: the page cannot be rendered now: why.
@@ -129,10 +130,10 @@ class Browser:
         if response.status != 200 or response.skip_reason or not is_html(response.body, response.content_type):
             return response
         page = parse_page(response, self._source.user_agent)
-        reserved = self._source.reservations == "obey" and page_reservation(page, response, robots, PathRules())
+        reserved = self._source.reservations == "obey" and page_reservation(page, response, robots, tdm)
         if page.directives.noindex or reserved:
             return response
-        self._loop.call_soon_threadsafe(self._resources.learn, origin_of(response.url), robots)
+        self._loop.call_soon_threadsafe(self._resources.learn, origin_of(response.url), robots, tdm)
         html, tab = self._wait(self._render(response))
         for reason in sorted(tab.not_loaded.keys() - self._told):
             self._told.add(reason)

@@ -6,7 +6,8 @@ A browser asks for much more than a page needs. Here is what becomes of its requ
   `resource_hosts` names, unless `deny` or the robots.txt of their host forbids it; `allow` is about pages. They wait
   for their host's turn, go to vetted addresses, are bounded in bytes, time and number, and carry the crawl's name and
   cookies and none of the browser's. So does each hop of a redirect;
-- data that its owner reserves from training is refused as a page would be (`reservations`);
+- data that its owner reserves from training is refused as a page would be (`reservations`), by its headers, the
+  robots.txt and the TDM file of its origin;
 - style sheets are empty: they change no text, but scripts may wait for them;
 - all else (images, fonts, media, frames, which are links to a crawl, WebSockets, beacons, downloads) is not loaded.
 
@@ -18,13 +19,15 @@ passed over for the crawl; so is all of an origin that has no robots.txt to be h
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from scraping.crawling.answers.reservations import PathRules, page_reservation
+from scraping.crawling.answers.reservations import TDM_FILE, PathRules, fetch_tdm_rules, page_reservation
 from scraping.crawling.connections import HostBusy
 from scraping.crawling.fetch import Fetcher, FetchError, Request, Response, TransientHostError
 from scraping.crawling.links import ParsedPage, RobotsDirectives
@@ -35,6 +38,8 @@ from scraping.crawling.source import Source
 from scraping.crawling.urls import host_of, normalize, origin_of, resolve
 
 __all__ = ["LOADED", "Asked", "Resources"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,16 +75,18 @@ class Resources:
     def __init__(self, source: Source, fetcher: Fetcher):
         self._source, self._fetcher = source, fetcher
         self._scope = Scope([*source.hosts, *source.resource_hosts], (), source.deny, _BOUNDS)
+        self._robots_seconds = min(source.limits.seconds, _MAX_ROBOTS_SECONDS)
         self._robots: dict[str, RobotsTxt] = {}  # by origin
+        self._tdm: dict[str, PathRules] = {}  # rules about text and data mining, by origin
         self._silent: dict[str, str] = {}  # origins that are not asked any more, and why
         self._kept: OrderedDict[tuple[Any, ...], Response | str] = OrderedDict()  # answers, or why there is none
         self._kept_bytes = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by origin
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="resource")
 
-    def learn(self, origin: str, robots: RobotsTxt) -> None:
+    def learn(self, origin: str, robots: RobotsTxt, tdm: PathRules) -> None:
         """Take over the rules of an origin that the crawl knows already."""
-        self._robots[origin] = robots
+        self._robots[origin], self._tdm[origin] = robots, tdm
 
     async def load(self, asked: Asked) -> Response:
         """The answer for a page.
@@ -136,7 +143,7 @@ class Resources:
         try:
             return self._patiently(lambda: self._ask_once(url, headers, is_data=is_data))
         except FetchError as error:
-            if isinstance(error, RobotsUnreachable) or (isinstance(error, HostBusy) and _asks_for_too_long(error)):
+            if _is_of_host(error):
                 self._silent[origin] = str(error)
             return str(error)
 
@@ -173,16 +180,30 @@ class Resources:
         origin = origin_of(url)
         robots = self._robots.get(origin)
         if robots is None or robots.expired:
-            source, seconds = self._source, min(self._source.limits.seconds, _MAX_ROBOTS_SECONDS)
-            robots = fetch_robots(url, self._fetcher, source.user_agent, source.delay, seconds)
+            source = self._source
+            robots = fetch_robots(url, self._fetcher, source.user_agent, source.delay, self._robots_seconds)
             self._fetcher.gate(host_of(url)).pause(source.request_delay(robots.crawl_delay))
             self._robots[origin] = robots
         return robots
 
     def _reservation(self, response: Response, robots: RobotsTxt) -> str | None:
-        agent = self._source.user_agent
+        agent, url = self._source.user_agent, normalize(response.url) or response.url  # rules are about that spelling
         said = ParsedPage(directives=RobotsDirectives.of_headers(response.headers.getlist("X-Robots-Tag"), agent))
-        return page_reservation(said, response, robots, PathRules())
+        return page_reservation(said, replace(response, url=url), robots, self._tdm_rules(origin_of(url), robots))
+
+    def _tdm_rules(self, origin: str, robots: RobotsTxt) -> PathRules:
+        """The rules of the origin's TDM file, asked for with its first data; none if it cannot be had, as for pages."""
+        if origin not in self._tdm:
+            delay, seconds = self._source.request_delay(robots.crawl_delay), self._robots_seconds
+            try:
+                rules = self._patiently(lambda: fetch_tdm_rules(origin, self._fetcher, delay, seconds, robots.allows))
+            except FetchError as error:
+                if _is_of_host(error):
+                    raise
+                logger.warning("%s%s: %s; so it reserves nothing", origin, TDM_FILE, error)
+                rules = PathRules()
+            self._tdm[origin] = rules
+        return self._tdm[origin]
 
     def _keep(self, key: tuple[Any, ...], answer: Response | str) -> None:
         if isinstance(answer, Response):
@@ -197,6 +218,11 @@ class Resources:
 
 def _size(answer: Response | str) -> int:
     return 1_000 + (len(answer.body) if isinstance(answer, Response) else 0)
+
+
+def _is_of_host(error: FetchError) -> bool:
+    """Whether nothing more is to be asked of the origin."""
+    return isinstance(error, RobotsUnreachable) or (isinstance(error, HostBusy) and _asks_for_too_long(error))
 
 
 def _asks_for_too_long(error: TransientHostError) -> bool:

@@ -23,6 +23,7 @@ from flows.cli.source import app
 from scraping.collections.config import IngestConfig
 from scraping.collections.ingest import ingest
 from scraping.crawling import connections
+from scraping.crawling.answers.reservations import PathRules
 from scraping.crawling.fetch import Fetcher, Request
 from scraping.crawling.rendering import browser as browser_module
 from scraping.crawling.rendering import chromium as chromium_module
@@ -375,7 +376,7 @@ def test_names_are_resolved_by_the_crawl_and_addresses_vetted(site, answer, make
     )  # fmt: skip
     with closing(Fetcher(AGENT, resolver=resolver)) as fetcher, closing(Browser(source, fetcher)) as browser:
         response = fetcher.fetch(Request("http://site.example/", 0, 30, 10**6))
-        rendered = browser.render(response, parse_robots(b"", "textmill"))
+        rendered = browser.render(response, parse_robots(b"", "textmill"), PathRules())
         fetcher.interrupt()
     assert b"own data" in rendered.body
     private = [reason for reason in rendered.not_loaded if "has the private address 10.0.0.1" in reason]

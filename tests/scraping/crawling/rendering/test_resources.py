@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from scraping.crawling import crawl as crawl_module
+from scraping.crawling.answers.reservations import TDM_FILE
 from scraping.crawling.fetch import Fetcher, FetchError
 from scraping.crawling.rendering import browser as browser_module
 from scraping.crawling.rendering.browser import Browser, NotRendered, _Tab
@@ -94,6 +95,22 @@ def test_a_denied_path_is_denied_however_it_is_spelled(site, answer, make_source
     names = ["/private/x", "/%70rivate/x", "/a/%2e%2e/private/x", "/secret/x", "/%73ecret/x"]
     assert load(make_source(deny=["/private/"]), *map(site.url, names)) == ["denied path"] * 3 + ["robots.txt"] * 2
     assert site.paths() == []
+
+
+@pytest.mark.parametrize("reservations", ["obey", "report"])
+def test_data_is_reserved_by_the_tdm_file_of_its_origin(reservations, site, other_site, answer, make_source):
+    rules = [{"location": "/news/", "tdm-reservation": 1}]
+    tries = iter([answer("", 503)])
+    other_site.routes[TDM_FILE] = lambda _: next(tries, answer(json.dumps(rules), content_type="application/json"))
+    site.routes[TDM_FILE] = answer("[1", content_type="application/json")
+    for place in (site, other_site):
+        place.fallback = lambda path: answer("there")
+    urls = [*map(other_site.url, ["/news/a", "/%6eews/b", "/old"]), site.url("/news/a")]
+    found = load(make_source(resource_hosts=[other_site.host], reservations=reservations), *urls)
+    reserved = "reserved: TDM reservation" if reservations == "obey" else "there"
+    assert found == [reserved, reserved, "there", "there"]
+    asked = [hit.path for hit in other_site.log].count(TDM_FILE)
+    assert asked == (2 if reservations == "obey" else 0), "once more after a passing failure, and then no more"
 
 
 class ShakyBrowser:
