@@ -174,6 +174,8 @@ class OriginWorker:
         self._count_success()
         self.state.count_answer()
         self._record(item, response, previous, robots)
+        if self.state.browser and (refusal := self.state.browser.refusal(self.origin)):
+            self._leave_alone_if_asked(self.origin, refusal)
         return 0.0
 
     def _ask(self, url: str, robots: RobotsTxt, previous: PreviousPage | None = None) -> Response:

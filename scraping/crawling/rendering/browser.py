@@ -145,6 +145,10 @@ class Browser:
             not_loaded=dict(tab.not_loaded),
         )
 
+    def refusal(self, origin: str) -> FetchError | None:
+        """Why what pages load is not asked of `origin` any more; None if it is."""
+        return self._resources.refusals.get(origin)
+
     def close(self) -> None:
         """End Chromium."""
         with suppress(Exception):  # it may be gone already

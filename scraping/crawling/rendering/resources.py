@@ -70,6 +70,9 @@ class Resources:
     Args:
         source: whose rules hold.
         fetcher: makes the requests, one at a time for an origin.
+
+    Attributes:
+        refusals: origins that are not asked any more, and why.
     """
 
     def __init__(self, source: Source, fetcher: Fetcher):
@@ -78,7 +81,7 @@ class Resources:
         self._robots_seconds = min(source.limits.seconds, _MAX_ROBOTS_SECONDS)
         self._robots: dict[str, RobotsTxt] = {}  # by origin
         self._tdm: dict[str, PathRules] = {}  # rules about text and data mining, by origin
-        self._silent: dict[str, str] = {}  # origins that are not asked any more, and why
+        self.refusals: dict[str, FetchError] = {}
         self._kept: OrderedDict[tuple[Any, ...], Response | str] = OrderedDict()  # answers, or why there is none
         self._kept_bytes = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by origin
@@ -138,13 +141,13 @@ class Resources:
     def _ask(self, url: str, headers: dict[str, str], *, is_data: bool) -> Response | str:
         """The answer, or why there is none; a failure that may pass is tried again."""
         origin = origin_of(url)
-        if origin in self._silent:
-            return self._silent[origin]
+        if origin in self.refusals:
+            return str(self.refusals[origin])
         try:
             return self._patiently(lambda: self._ask_once(url, headers, is_data=is_data))
         except FetchError as error:
             if _is_of_host(error):
-                self._silent[origin] = str(error)
+                self.refusals[origin] = error
             return str(error)
 
     def _patiently(self, ask: Callable[[], T]) -> T:

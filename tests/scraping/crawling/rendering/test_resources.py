@@ -13,6 +13,7 @@ import pytest
 
 from scraping.crawling import crawl as crawl_module
 from scraping.crawling.answers.reservations import TDM_FILE
+from scraping.crawling.connections import HostBusy
 from scraping.crawling.fetch import Fetcher, FetchError
 from scraping.crawling.rendering import browser as browser_module
 from scraping.crawling.rendering.browser import Browser, NotRendered, _Tab
@@ -114,10 +115,13 @@ def test_data_is_reserved_by_the_tdm_file_of_its_origin(reservations, site, othe
 
 
 class ShakyBrowser:
-    """Fails for a page a number of times before it renders it."""
+    """Fails for a page a number of times before it renders it; what pages load may be refused."""
 
-    def __init__(self, failures: dict[str, int]):
-        self.failures = failures
+    def __init__(self, failures: dict[str, int], refused: FetchError | None = None):
+        self.failures, self.refused = failures, refused
+
+    def refusal(self, origin):
+        return self.refused
 
     def render(self, response, *_):
         self.failures[response.url] = left = self.failures.get(response.url, 0) - 1
@@ -144,6 +148,18 @@ def test_a_page_that_cannot_be_rendered_is_asked_for_again_and_kept(
     assert len(crawl_with("third", b=9)) == 2
     result = json.loads((tmp_path / "third" / "stats.json").read_text())
     assert result["failed"] == {"cannot be rendered (its renderer crashed)": 1} and result["unfinished"] == 1
+
+
+@pytest.mark.parametrize("seconds, pages", [(86_400.0, 1), (60.0, 2)])
+def test_a_host_that_asks_for_a_day_of_peace_for_its_data_is_given_up(
+    seconds, pages, site, page, make_source, run_crawl, tmp_path, monkeypatch
+):
+    browser = ShakyBrowser({}, HostBusy("status 429", seconds))
+    monkeypatch.setattr(crawl_module, "open_browser", lambda *_: nullcontext(browser))
+    site.routes |= {"/": page("/a"), "/a": page()}
+    assert len(run_crawl(make_source())) == pages
+    given_up = json.loads((tmp_path / "out" / "stats.json").read_text())["given_up"]
+    assert given_up == ({site.host: "status 429; it asks to come back in 86400 s"} if pages == 1 else {})
 
 
 def test_what_is_refused_to_a_page_is_counted(site, answer, make_source):
