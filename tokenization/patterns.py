@@ -10,6 +10,7 @@ import enum
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import regex
 
@@ -160,24 +161,46 @@ def check_portable(pattern: Pattern) -> None:
 
 
 _ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
-# A part of an expression: a set, an escape, the head of a group, a possessive count, or a character.
+# A part of an expression: a set, an escape, a group in any case or the head of another, a possessive count, or a
+# character.
 _PARTS = regex.compile(
     r"(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<escape>" + _ESCAPE + ")"
+    r"|(?P<any_case>\(\?i:[^()]*\))"
     r"|(?P<group>\((?:\?(?:<[=!]|[=!>:]|[a-zA-Z-]*:|.))?)|(?P<possessive>\{[\d,]*\}\+)|(?P<other>.)",
     regex.DOTALL,
 )
-_ESCAPES = regex.compile(
-    r"\\(?:[pP]\{[A-Za-z_]+\}|[pP][A-Z]|[sSdDwWtnrfv]|u[0-9a-fA-F]{4}|x[0-7][0-9a-fA-F]|[^0-9A-Za-z])"
+# The properties that all know and whose members are the same: general categories, a few more, and scripts
+_PROPERTIES = (
+    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf "
+    "Alphabetic Uppercase Lowercase White_Space Latin Greek Cyrillic Armenian Hebrew Arabic Devanagari Bengali "
+    "Gurmukhi Gujarati Oriya Tamil Telugu Kannada Malayalam Sinhala Thai Lao Tibetan Myanmar Georgian Hangul Ethiopic "
+    "Cherokee Khmer Mongolian Hiragana Katakana Bopomofo Han Syriac Thaana Common Inherited"
 )
-_GROUPS = {"(", "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"}
-# \w as tiktoken's engine reads it (Unicode UTS 18), and as Oniguruma does; `regex` adds others
-_WORD_OF_ONIGURUMA = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\xb2\xb3\xb9\xbc\xbd\xbe"
-_WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\u200c\u200d"
+_ESCAPES = regex.compile(
+    r"\\(?:[pP]\{(?:" + _PROPERTIES.replace(" ", "|") + r")\}|[sSdDwWtnrfv]|u[0-9a-fA-F]{4}|x[0-7][0-9a-fA-F]"
+    r"|[^0-9A-Za-z])"
+)
+# What may stand in a group in any case: letters and apostrophes. An i has other forms for `regex` than for the others,
+# and Oniguruma finds one character for ss, st, ff, fi or fl.
+_ANY_CASE = regex.compile(r"\(\?i:(?!.*(?i:ss|st|f[fl]))(?:['|a-hj-zA-HJ-Z]|\[['a-hj-zA-HJ-Z]+\])+\)")
+_GROUPS = {"(", "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"}
 
 
-def _portable(expression: str, word: str = _WORD) -> str:
-    r"""The expression in a spelling that `regex`, tiktoken's engine and Hugging Face's read alike, where \w has the
-    members of the set `word`.
+class _Word(NamedTuple):
+    r"""The members of \w in an engine, alone and within a set; `regex` has others."""
+
+    alone: str
+    in_set: str
+
+
+_LETTERS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
+_WORD = _Word(_LETTERS + "\u200c\u200d", _LETTERS + "\u200c\u200d")  # of tiktoken's engine (Unicode UTS 18)
+_WORD_OF_ONIGURUMA = _Word(_LETTERS + "²³¹¼½¾", _LETTERS)
+
+
+def _portable(expression: str, word: _Word = _WORD) -> str:
+    r"""The expression in a spelling that `regex`, tiktoken's engine and Hugging Face's read alike, where \w has
+    these members.
 
     Raises:
         UserError: it has a part that they read differently.
@@ -185,22 +208,26 @@ def _portable(expression: str, word: str = _WORD) -> str:
     return "".join(_portable_part(part, word) for part in _PARTS.finditer(expression))
 
 
-def _portable_part(part: regex.Match[str], word: str) -> str:
+def _portable_part(part: regex.Match[str], word: _Word) -> str:
     text = part.group()
     if part["set"]:
         inner = text[1:-1]
         if "\\W" not in inner and not regex.search(r"&&|--|~~|(?<!\\)(?:\\\\)*\[", inner):
-            return f"[{regex.sub(_ESCAPE, lambda escape: _portable_escape(escape.group(), word), inner)}]"
+            return f"[{regex.sub(_ESCAPE, lambda escape: _portable_escape(escape.group(), word.in_set), inner)}]"
     elif part["escape"]:
         if text in ("\\w", "\\W"):
-            return f"[^{word}]" if text == "\\W" else f"[{word}]"
-        return _portable_escape(text, word)
-    elif text in _GROUPS if part["group"] else part["other"] and text not in ("^", "$"):
+            return f"[^{word.alone}]" if text == "\\W" else f"[{word.alone}]"
+        return _portable_escape(text)
+    elif (
+        (part["any_case"] and _ANY_CASE.fullmatch(text))
+        or (part["group"] and text in _GROUPS)
+        or (part["other"] and text not in ("^", "$"))
+    ):
         return text
     raise _unportable(text)
 
 
-def _portable_escape(text: str, word: str) -> str:
+def _portable_escape(text: str, word: str = "") -> str:
     if not _ESCAPES.fullmatch(text):
         raise _unportable(text)
     return word if text == "\\w" else text

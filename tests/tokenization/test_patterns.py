@@ -12,10 +12,12 @@ from tokenization.kernels.scanner import Scanner
 from tokenization.patterns import NAMED, Pattern, oniguruma_pattern, portable_pattern
 
 EVERY = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+ANY_CASE = "abcdefghjklmnopqrstuvwxyz'"
 CLASSES = [r"\p{L}", r"\w", r"[^\s\p{L}\p{N}]"]
 MORE_CLASSES = [
     r"\p{N}", r"\p{M}", r"\p{P}", r"\p{S}", r"\p{Z}", r"\p{Lu}", r"\p{Ll}", r"\p{Lo}", r"\p{Han}", r"\p{Cyrillic}",
     r"\s", r"\d", r"\W", r"[\w'-]", r"\p{Alphabetic}", r"\D", r"[^\S\n]",
+    r"\p{Latin}", r"\p{Common}", r"\p{Uppercase}", f"(?i:[{ANY_CASE}])",
 ]  # fmt: skip
 
 
@@ -44,7 +46,9 @@ def test_a_class_has_the_same_code_points_everywhere(members):
     assert bytes(found).decode() in ("".join(words[::2]), "".join(words[1::2]))
 
 
-@pytest.mark.parametrize("members", [r"\w", *(pytest.param(m, marks=pytest.mark.slow) for m in (r"\W", r"[\w'-]"))])
+@pytest.mark.parametrize(
+    "members", [r"\w", r"[\w'-]", *(pytest.param(m, marks=pytest.mark.slow) for m in (r"\W", r"[^\w\s]"))]
+)
 def test_an_expression_of_hugging_faces_means_what_it_means_there(members):
     """Persian has U+200C within words; it is a member of tiktoken's own class of word characters, not of theirs."""
     expression = rf"(?:{members})+|(?:(?!{members})[\s\S])+"
@@ -70,11 +74,34 @@ def test_a_group_is_read_whatever_follows_it(expression):
 
 
 @pytest.mark.parametrize(
+    "expression",
+    [
+        r"(?i:n't|'s|'em)|[\s\S]", r"(?i:s){2}|[\s\S]", r"(?i:s)(?i:t)|[\s\S]", r"(?i:f)(?i:l)|[\s\S]",
+        r"(?i:[sk]|[ft]l)+|[\s\S]",
+    ],
+)  # fmt: skip
+def test_letters_in_any_case_are_read_alike(expression):
+    text = (
+        "ss SS \u017fS \xdf st ST \ufb06 \ufb05 fl \ufb02 ff \ufb00 n't N'T \u0149t 's 'EM k K \u212a i I \u0130 \u0131"
+    )
+    words = words_of(portable_pattern(expression), text)
+    assert words == words_of_hugging_face(expression, text)
+    ranks = {bytes([b]): b for b in range(256)}
+    for word in (word.encode() for word in words):
+        for end in range(2, len(word) + 1):
+            ranks.setdefault(word[:end], len(ranks))
+    theirs = tiktoken.Encoding("any case", pat_str=expression, mergeable_ranks=ranks, special_tokens={})
+    assert [theirs.decode([i]) for i in theirs.encode_ordinary(text)] == words
+
+
+@pytest.mark.parametrize(
     "part",
     [
         r"[\p{L}&&[^\p{Han}]]", r"[a--b]", r"[a~~b]", "[[:alpha:]]", "[a[b]]", r"\b", r"\h", r"\X", r"^a", r"a$",
         r"\p{N}{1,3}+", r"(?s:.)", r"(?x: a)", r"(?i)a", r"(?<name>a)", r"(a)\1", r"[^\W]", r"\p{Script=Latin}",
-        r"\p{^L}", r"\xe9", r"\A",
+        r"\p{^L}", r"\xe9", r"\A", r"\p{Arrows}", r"\p{XDigit}", r"\p{Word}", r"[\p{Arrows}]", r"\pL", r"(?i:i)",
+        r"(?i:I)", r"(?i:[a-z])", r"(?i:[^k])", r"(?i:\p{Lu})", r"(?i:ss)", r"(?i:sT)", r"(?i:off)", r"(?i:fl)",
+        r"(?i:s{2})", r"(?i:(?:s)t)",
     ],
 )  # fmt: skip
 def test_a_part_that_is_read_differently_is_refused(part):

@@ -67,5 +67,6 @@ def older_characters() -> dict[int, int]:
     same = ours == theirs
     widths = np.digitize(np.arange(0x110000), (0x80, 0x800, 0x10000))
     kinds = ours.astype(np.int64) * 4 + widths
-    first = {kind: int(np.argmax(same & (kinds == kind))) for kind in np.unique(kinds[~same]).tolist()}
+    usable = same & (np.arange(0x110000) >= 0xC0)  # not for µ, which is a letter of no script
+    first = {kind: int(np.argmax(usable & (kinds == kind))) for kind in np.unique(kinds[~same]).tolist()}
     return {code: first[kind] for code, kind in zip(np.flatnonzero(~same).tolist(), kinds[~same].tolist(), strict=True)}
