@@ -88,25 +88,23 @@ def count_corpus(
     every = shards(corpus, "train")
     work.mkdir(parents=True, exist_ok=True)
     pattern = portable_pattern(config.pattern)
-    files = {shard: _counts_file(work, shard, pattern) for shard in every}
-    kept = {shard for shard in every if _is_readable(files[shard])}
-    count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads))
-    counted = executor.map(count, [(shard, files[shard]) for shard in every if shard not in kept])
+    count = partial(_count_shard, work=work, pattern=pattern, threads=executor.threads(config.threads))
+    counted = executor.map(count, every)
     total = WordCounts()
-    for done, shard in enumerate(every):
+    for done in range(len(every)):
         progress(done, len(every), unit="shards", phase="counting words", words=len(total))
-        if shard not in kept:
-            next(counted)
-        counts = load_counts(files[shard])
+        counts = load_counts(next(counted))
         total.update(counts) if done else (total := counts)
     progress(len(every), len(every), unit="shards", phase="counting words", words=len(total))
     return total
 
 
-def _count_shard(shard_and_file: tuple[Path, Path], *, pattern: Pattern, threads: int) -> None:
-    """Count one shard by `threads` threads, and keep its count in a file."""
-    shard, file = shard_and_file
-    save_counts(count_words(read_shard(shard), pattern, threads), file)
+def _count_shard(shard: Path, *, work: Path, pattern: Pattern, threads: int) -> Path:
+    """The file with the count of one shard: a kept one, or one that is counted now by `threads` threads."""
+    file = _counts_file(work, shard, pattern)
+    if not _is_readable(file):
+        save_counts(count_words(read_shard(shard), pattern, threads), file)
+    return file
 
 
 def _counts_file(work: Path, shard: Path, pattern: Pattern) -> Path:

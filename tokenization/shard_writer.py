@@ -86,6 +86,7 @@ class ShardWriter:
         for file in tokenizer_files(tokenizer):
             digest.update(file.read_bytes())
         self._recipe = digest.hexdigest()
+        self._digests: dict[Path, str] = {}  # of shards that are being written
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, loaded once in a process: it remembers the words it has seen in earlier shards."""
@@ -96,7 +97,11 @@ class ShardWriter:
         return self.out / f"{shard.stem}.{kind}"
 
     def write(self, shard: Path, batches: Iterable[EncodedBatch], report: ReportShard) -> TokenFile:
-        """Write `<shard>.bin` and `<shard>.idx`, whole or not at all."""
+        """Write `<shard>.bin` and `<shard>.idx`, whole or not at all.
+
+        `batches` reads the shard only when it is consumed: what is noted of the shard is what it was before that.
+        """
+        self._digests[shard] = content_digest(shard)
         digest = hashlib.sha256()
         documents = tokens = sequences = text_bytes = 0
         with (
@@ -141,12 +146,12 @@ class ShardWriter:
         return replace(file, sources=counts)
 
     def finish(self, shard: Path, file: TokenFile) -> None:
-        """Bring the files of a shard to the disk, then note that it is finished."""
+        """Bring the files of a shard that `write` began to the disk, then note that it is finished."""
         sizes = self._sizes(shard)
         for name in sizes:
             fsync(self.out / name)
         fsync(self.out)
-        note = {"made_with": self._made_with(shard), "file": asdict(file), "sizes": sizes}
+        note = {"made_with": self._made_with(self._digests.pop(shard)), "file": asdict(file), "sizes": sizes}
         with atomic_path(self.path(shard, "done"), durable=False) as unfinished:
             unfinished.write_text(json.dumps(note))
 
@@ -154,7 +159,7 @@ class ShardWriter:
         """What a killed run noted of a shard, if its files are there and were made with the same settings."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             note = json.loads(self.path(shard, "done").read_text())
-            if note["made_with"] == self._made_with(shard) and note["sizes"] == self._sizes(shard):
+            if note["made_with"] == self._made_with(content_digest(shard)) and note["sizes"] == self._sizes(shard):
                 return TokenFile(**note["file"])
         return None
 
@@ -168,8 +173,8 @@ class ShardWriter:
         remove_temporary(self.out)
         _load_once.cache_clear()
 
-    def _made_with(self, shard: Path) -> dict[str, Any]:
-        return {"recipe": self._recipe, "shard": content_digest(shard)}
+    def _made_with(self, shard_digest: str) -> dict[str, Any]:
+        return {"recipe": self._recipe, "shard": shard_digest}
 
     def _sizes(self, shard: Path) -> dict[str, int]:
         """Bytes of each file that was written for a shard."""

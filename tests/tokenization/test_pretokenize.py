@@ -159,3 +159,14 @@ def test_a_finished_shard_is_known_by_its_content(corpus, trained, tmp_path):
     content[len(content) // 2] ^= 1  # the same name and size
     shard.write_bytes(content)
     assert writer.finished(shard) is None
+
+
+def test_a_shard_that_changes_while_it_is_encoded_is_not_finished(corpus, trained, tmp_path):
+    shard = tmp_path / "train-00000.parquet"
+    shard.write_bytes((corpus / shard.name).read_bytes())
+    writer = ShardWriter(tmp_path / "out", trained)
+    writer.out.mkdir()
+    file = writer.write(shard, [], lambda documents, tokens: None)
+    shard.write_bytes((corpus / "train-00001.parquet").read_bytes())
+    writer.finish(shard, file)
+    assert writer.finished(shard) is None
