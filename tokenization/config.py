@@ -1,4 +1,4 @@
-"""The configs of tokenizers, token arrays and pairs of sentences.
+"""The configs of tokenizers, token arrays and pairs of sentences, and what the name of a special token may be.
 
 They lie apart from the code that needs a compiler: a run that only checks whether something is built starts without it.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from functools import cache
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -15,14 +17,71 @@ from textmill.settings import execution_only
 from tokenization.patterns import NAMED, check_covers, portable_pattern
 
 __all__ = [
-    "ENCODING_SIZES", "END_OF_TEXT", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig", "TokenizerConfig",
+    "ENCODING_SIZES", "END_OF_TEXT", "HIDDEN", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig",
+    "TokenizerConfig", "byte_characters", "bytes_of", "check_special_names",
 ]  # fmt: skip
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
+HIDDEN = "\ue000"  # for private use (The Unicode Standard), and none of `byte_characters`
 
 # Number of ids of tiktoken's encodings, special tokens included; one of these, the end of text, is also ours
 ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
+
+
+# ---- names of special tokens
+
+
+@cache
+def byte_characters() -> tuple[str, ...]:
+    """The printable character that stands for each byte in GPT-2's files and Hugging Face's byte-level tokenizers.
+
+    Example:
+        >>> "".join(byte_characters()[byte] for byte in "a naïve\\n".encode())
+        'aĠnaÃ¯veĊ'
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (b for b in range(256) if b not in printable)
+    table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    return tuple(table[b] for b in range(256))
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    return {character: b for b, character in enumerate(byte_characters())}
+
+
+def bytes_of(characters: str) -> bytes | None:
+    """The bytes that `byte_characters` stand for; None if one of them stands for none."""
+    try:
+        return bytes(map(_byte_of().__getitem__, characters))
+    except KeyError:
+        return None
+
+
+def check_special_names(names: Iterable[str]) -> None:
+    """Check that Hugging Face can tell special tokens from text.
+
+    Raises:
+        UserError: it would take a text for one of them, because the name spells the bytes of the text.
+    """
+    for name in names:
+        text = bytes_of(name)
+        if HIDDEN in name or (text and text != name.encode() and _is_utf8(text)):
+            raise UserError(
+                f"Hugging Face would take ordinary text for the special token {name!r}; give it another name"
+            )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# ---- configs
 
 
 class TokenizerConfig(BaseModel, extra="forbid"):
@@ -66,6 +125,10 @@ class TokenizerConfig(BaseModel, extra="forbid"):
             raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
         if reserved := [name for name in value if re.fullmatch(r"<\|reserved_\d+\|>", name)]:
             raise ValueError(f"{reserved[0]} is a name of reserved ids; choose another, or set reserved")
+        try:
+            check_special_names(value)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,48 +20,20 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.config import END_OF_TEXT
+from tokenization.config import END_OF_TEXT, HIDDEN, byte_characters, bytes_of, check_special_names
 from tokenization.patterns import NAMED, Pattern, check_covers, check_portable, oniguruma_pattern
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["HUGGING_FACE", "byte_characters", "check_hugging_face", "from_hugging_face", "write_hugging_face"]
+__all__ = ["HUGGING_FACE", "check_hugging_face", "from_hugging_face", "write_hugging_face"]
 
 HUGGING_FACE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
 VERSION_LINE = "#version: 0.2"  # of GPT-2's file of merges, which Hugging Face skips where it came along
-HIDDEN = "\ue000"  # for private use (The Unicode Standard), and none of `byte_characters`
-
-
-@cache
-def byte_characters() -> tuple[str, ...]:
-    """The printable character that stands for each byte in GPT-2's files and Hugging Face's byte-level tokenizers.
-
-    Example:
-        >>> "".join(byte_characters()[byte] for byte in "a naïve\\n".encode())
-        'aĠnaÃ¯veĊ'
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = (b for b in range(256) if b not in printable)
-    table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-    return tuple(table[b] for b in range(256))
-
-
-@cache
-def _byte_of() -> dict[str, int]:
-    return {character: b for b, character in enumerate(byte_characters())}
 
 
 def _characters(token: bytes) -> str:
     table = byte_characters()
     return "".join(table[b] for b in token)
-
-
-def _token(characters: str) -> bytes | None:
-    """The bytes that characters stand for; None if one of them stands for none."""
-    try:
-        return bytes(map(_byte_of().__getitem__, characters))
-    except KeyError:
-        return None
 
 
 # ---- writing
@@ -87,7 +58,7 @@ def check_hugging_face(tokenizer: Tokenizer) -> None:
         UserError: it would not: the split pattern means other words there, or a special token cannot be told from text.
     """
     check_portable(tokenizer.pattern)
-    _check_special(tokenizer.special_tokens)
+    check_special_names(tokenizer.special_tokens)
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -164,27 +135,10 @@ def _tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _check_special(special: Mapping[str, int]) -> None:
-    for name in special:
-        text = _token(name)
-        if HIDDEN in name or (text and text != name.encode() and _is_utf8(text)):
-            raise UserError(
-                f"Hugging Face would take ordinary text for the special token {name!r}; give it another name"
-            )
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _decoder(special: Mapping[str, int], *, hidden: bool) -> dict[str, Any]:
     """Bytes of characters, where a special token such as <|é|> would be taken for bytes, and hidden tokens are."""
     replaced = {HIDDEN: ""} if hidden else {}
-    replaced |= {name: _characters(name.encode()) for name in special if _token(name) not in (None, name.encode())}
+    replaced |= {name: _characters(name.encode()) for name in special if bytes_of(name) not in (None, name.encode())}
     byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     if not replaced:
         return byte_level
@@ -353,7 +307,7 @@ def _vocabulary(content: _TokenizerJson) -> _Vocabulary:
         if name in special:
             continue
         hidden = name[:1] == HIDDEN and name[1:] in special
-        token = _token(name[1:] if hidden else name)
+        token = bytes_of(name[1:] if hidden else name)
         if not token:
             raise UserError(f"model.vocab has {name!r}, which does not stand for bytes; it is not byte-level BPE")
         tokens[token] = token_id
@@ -375,7 +329,7 @@ def _special_tokens(added: list[_AddedToken], vocab: Mapping[str, int]) -> dict[
         if token.id != given:
             raise UserError(f"added_tokens: {token.content!r} has the id {token.id}, but Hugging Face gives it {given}")
         special[token.content] = given
-    _check_special(special)
+    check_special_names(special)
     early = [token.content for token in added if not token.normalized]
     late = [token.content for token in added if token.normalized]
     for first, second in itertools.product(early, late):  # Hugging Face looks for these one after the other
@@ -418,7 +372,7 @@ def _check_merges(model: _Model, tokens: Mapping[bytes, int]) -> None:
 
 def _merged(merge: str | list[str]) -> tuple[bytes, ...]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    return tuple(_token(part) or b"" for part in parts)
+    return tuple(bytes_of(part) or b"" for part in parts)
 
 
 def _last_parts(token: bytes, tokens: Mapping[bytes, int]) -> tuple[bytes, ...]:

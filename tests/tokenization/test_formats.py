@@ -74,6 +74,14 @@ def test_an_older_tokenizer_is_saved_again_without_the_files_that_would_be_wrong
     assert "no tokenizer.json for Hugging Face: the split pattern has" in caplog.text
 
 
+def test_an_older_special_token_that_text_could_be_taken_for_is_saved_again(tokenizer, tmp_path, caplog):
+    older = Tokenizer(tokenizer.tokens, "cl100k", {"<|endoftext|>": 500, "<|Ã©|>": 501})
+    save_tokenizer(older, tmp_path)
+    assert load_tokenizer(tmp_path).special_tokens == older.special_tokens
+    assert not (tmp_path / "tokenizer.json").exists()
+    assert "no tokenizer.json for Hugging Face: Hugging Face would take ordinary text" in caplog.text
+
+
 @pytest.mark.parametrize("pattern", OLDER)
 def test_an_older_tokenizer_does_not_leave_for_programs_that_read_its_pattern_differently(tmp_path, pattern):
     older = load_tokenizer(write_saved(tmp_path / "older", pattern))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.errors import UserError
-from tokenization.hugging_face import byte_characters, from_hugging_face, write_hugging_face
+from tokenization.config import byte_characters
+from tokenization.hugging_face import from_hugging_face, write_hugging_face
 from tokenization.interchange import load_any
 from tokenization.tokenizer import Tokenizer
 

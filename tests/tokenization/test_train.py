@@ -138,6 +138,19 @@ def test_special_reserved_and_padded_ids(corpus, tmp_path):
     assert list(tokenizer.special_tokens.values()) == list(range(292, 320))
 
 
+def test_the_first_progress_comes_before_any_shard_is_read(corpus, tmp_path, monkeypatch):
+    events = []
+    digest = counting.content_digest
+    monkeypatch.setattr(counting, "content_digest", lambda shard: events.append(shard.stem) or digest(shard))
+    train_tokenizer(
+        corpus,
+        TokenizerConfig(vocab_size=300),
+        tmp_path,
+        progress=lambda done, *_, phase="", **__: events.append(phase),
+    )
+    assert events[:4] == ["counting words", "train-00000", "counting words", "train-00001"]
+
+
 def test_a_special_token_that_is_learned_too_has_an_id_of_its_own(texts):
     documents = list(batches(["that cat sat at a mat " * 9]))
     tokenizer, _ = train_from_documents(documents, TokenizerConfig(vocab_size=266, special_tokens=["at"]))
@@ -179,6 +192,8 @@ def test_a_vocabulary_larger_than_the_corpus_supports(texts):
         ({"pattern": r"\w"}, r"the split pattern leaves out ', 12.*end it with an alternative for the rest"),
         ({"special_tokens": ["[MASK]"]}, "leave out"),
         ({"special_tokens": [""]}, "needs a name"),
+        ({"special_tokens": ["<|Ã©|>"]}, r"would take ordinary text for the special token '<\|Ã©\|>'; give it another"),
+        ({"pattern": r"\b\w+|\W"}, "read differently"),
         ({"special_tokens": ["<|reserved_3|>"]}, r"<\|reserved_3\|> is a name of reserved ids; choose another"),
     ],
 )

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenization.config import byte_characters
 from tokenization.counting import count_words
-from tokenization.hugging_face import byte_characters
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.reference import learn, learn_incrementally
 from tokenization.kernels.word_counts import CountedWords
