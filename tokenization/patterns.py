@@ -182,7 +182,7 @@ _ESCAPES = regex.compile(
 )
 # What may stand in a group in any case: letters and apostrophes. An i has other forms for `regex` than for the others,
 # and Oniguruma finds one character for ss, st, ff, fi or fl.
-_ANY_CASE = regex.compile(r"\(\?i:(?!.*(?i:ss|st|f[fl]))(?:['|a-hj-zA-HJ-Z]|\[['a-hj-zA-HJ-Z]+\])+\)")
+_ANY_CASE = regex.compile(r"\(\?i:(?:(?!(?i:ss|st|f[fl]))['|a-hj-zA-HJ-Z]|\[['a-hj-zA-HJ-Z]+\])+\)")
 _GROUPS = {"(", "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"}
 
 
