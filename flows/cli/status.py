@@ -26,6 +26,7 @@ STATES = {
     "stale": "[yellow]○[/] stale", "building": "[cyan]▶[/] building", "interrupted": "[yellow]‖[/] interrupted",
     "missing": "[dim]·[/] missing",
 }  # fmt: skip
+STATE_WIDTH = 13  # columns of the longest state; what a snapshot lacks goes on below it
 WIDE, NARROW = 110, 72  # columns of a terminal with room for everything, and for the sizes
 
 
@@ -113,7 +114,12 @@ def _table(items: Sequence[Item], width: int, title: str, *, planned: bool) -> T
     for column in (name for name, shown in columns.items() if shown):
         right = column in ("age", "size")
         table.add_column(
-            column, justify="right" if right else "left", no_wrap=right or column == "state", overflow="fold"
+            column,
+            justify="right" if right else "left",
+            no_wrap=right,
+            min_width=STATE_WIDTH if column == "state" else None,
+            max_width=max(STATE_WIDTH, width // 4) if column == "state" else None,
+            overflow="fold",
         )
     for _, of_stage in groupby(items, key=lambda item: item.stage):
         for item in of_stage:
