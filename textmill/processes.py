@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-__all__ = ["die_with_parent", "python_command", "python_environment", "tethered_command"]
+__all__ = ["die_with_parent", "python_command", "python_environment", "run_named_module", "tethered_command"]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -46,6 +46,12 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def run_named_module() -> None:
+    """Go on in this process as `python -m` with the module that the first argument names, and what follows it."""
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
 def _end_with_input() -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
@@ -54,5 +60,4 @@ def _end_with_input() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_input, daemon=True).start()
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    run_named_module()

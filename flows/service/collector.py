@@ -10,10 +10,10 @@ Prefect sets a minute. A collector with its own thread waits alone.
 from __future__ import annotations
 
 import gc
-import runpy
-import sys
 import threading
 import time
+
+from textmill.processes import run_named_module
 
 SECONDS = 0.5  # between looks
 
@@ -39,5 +39,4 @@ def _collect() -> None:
 
 if __name__ == "__main__":
     collect_in_a_thread()
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    run_named_module()

@@ -46,9 +46,8 @@ from textmill.files import atomic_write
 
 __all__ = [
     "GIVEN_UP", "LEFT_OUT_SITEMAP", "LINKS_DROPPED", "LONG_PAGE", "NOT_LOADED", "PAGE_LIMIT", "SITEMAPS_OWED",
-    "SITEMAPS_READ", "SITEMAPS_TOLD",
-    "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot", "restore_snapshot", "write_pages",
-    "write_reports",
+    "SITEMAPS_READ", "SITEMAPS_TOLD", "UNREAD_SITEMAP", "UNREAD_TDM_FILE", "URLS", "PreviousPage", "PreviousSnapshot",
+    "restore_snapshot", "write_pages", "write_reports",
 ]  # fmt: skip
 
 URLS = pa.schema(
