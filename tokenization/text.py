@@ -67,6 +67,9 @@ def documents_of(texts: Sequence[str]) -> Documents:
         ([0, 5, 7], ['été', 'hi'])
     """
     try:
+        if len(texts) == 1:  # in a tenth of the microseconds that an Arrow array takes
+            data = texts[0].encode()
+            return Documents(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
         array = pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
         array = pa.array([_without_surrogates(text) for text in texts], pa.large_string())

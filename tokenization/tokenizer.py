@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
+import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import regex
 
 from textmill.errors import UserError
 from tokenization.arrays import token_dtype
@@ -32,6 +33,7 @@ __all__ = ["Tokenizer"]
 Key = TypeVar("Key", bytes, str)
 
 BATCH_CHARACTERS = 1 << 19  # text that is encoded at once
+MOST_NESTED = 32  # groups in the expression that finds special tokens
 
 
 class Tokenizer:
@@ -125,10 +127,8 @@ class Tokenizer:
         Raises:
             UserError: the text has a disallowed special token.
         """
-        names = self._special_names
-        allowed = names if allowed_special == "all" else names & set(allowed_special)
-        disallowed = names - allowed if disallowed_special == "all" else frozenset(disallowed_special)
-        if disallowed and (match := _any_of(disallowed).search(text)):
+        allowed, disallowed = _searches(self._special_names, _hashable(allowed_special), _hashable(disallowed_special))
+        if disallowed and (match := disallowed.search(text)):
             raise UserError(
                 f"the text contains the special token {match.group()!r}; pass it in allowed_special to encode it as "
                 "one, or disallowed_special=() to encode it as text"
@@ -137,7 +137,7 @@ class Tokenizer:
             return self.encode_ordinary(text)
         ids: list[int] = []
         position = 0
-        for match in _any_of(allowed).finditer(text):
+        for match in allowed.finditer(text):
             if match.start() > position:
                 ids += self.encode_ordinary(text[position : match.start()])
             ids.append(self.special_tokens[match.group()])
@@ -253,7 +253,34 @@ def _batches(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
+# ---- special tokens
+
+
+def _hashable(names: Literal["all"] | Collection[str]) -> Literal["all"] | frozenset[str]:
+    return "all" if names == "all" else frozenset(names)
+
+
 @lru_cache(maxsize=64)
-def _any_of(names: frozenset[str]) -> regex.Pattern[str]:
-    # longer names first: of two names that begin alike, the longer one is found
-    return regex.compile("|".join(regex.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))))
+def _searches(
+    names: frozenset[str], allowed: Literal["all"] | frozenset[str], disallowed: Literal["all"] | frozenset[str]
+) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """What finds the special tokens of a tokenizer that are allowed, and what those that are not; None for none."""
+    taken = names if allowed == "all" else names & allowed
+    return _any_of(taken), _any_of(names - taken if disallowed == "all" else disallowed)
+
+
+def _any_of(names: frozenset[str]) -> re.Pattern[str] | None:
+    """Finds names; of several that begin at one place, the longest."""
+    return re.compile(_alternatives(names, MOST_NESTED)) if names else None
+
+
+def _alternatives(names: Collection[str], nested: int) -> str:
+    """An expression for the names in which what several begin with stands once, so that a search tries few of them."""
+    if len(names) == 1 or not nested:
+        return "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)))
+    begin = os.path.commonprefix(list(names))  # noqa: RUF071  by character, as is wanted here
+    ends = sorted(name[len(begin) :] for name in names)
+    groups = [list(group) for _, group in itertools.groupby(ends, key=lambda end: end[:1])]
+    # the end that is empty sorts first and is tried last
+    branches = "|".join(_alternatives(group, nested - 1) for group in reversed(groups))
+    return f"{re.escape(begin)}(?:{branches})"
