@@ -19,10 +19,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["HERE", "Executor", "Here", "map_in_order", "stream_in_order"]
+__all__ = ["HERE", "Executor", "Here", "Threads", "map_in_order", "stream_in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,6 +82,13 @@ class Here:
 HERE = Here()
 
 
+class Threads(ThreadPoolExecutor):
+    """Threads that work in the context of whoever gives them the work: what they log belongs to the same run."""
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **named: Any) -> Future[Result]:
+        return super().submit(copy_context().run, function, *args, **named)
+
+
 def map_in_order(
     submit: Callable[[Callable[[Item], Result], Item], Future[Result]],
     function: Callable[[Item], Result],
@@ -90,7 +98,7 @@ def map_in_order(
     """Like `map`, with calls handed to `submit` and at most `ahead` items taken whose results were not yet handed on.
 
     Example:
-        >>> with ThreadPoolExecutor(2) as pool:
+        >>> with Threads(2) as pool:
         ...     list(map_in_order(pool.submit, abs, [-1, 2, -3], ahead=2))
         [1, 2, 3]
     """
@@ -146,7 +154,7 @@ def stream_in_order(
                 return
             yield result
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="stream") as pool:
+    with Threads(threads, thread_name_prefix="stream") as pool:
         try:
             for item in items:
                 results: queue.Queue[Any] = queue.Queue(STREAM_AHEAD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from textmill.files import atomic_path
-from textmill.mapping import Executor
+from textmill.mapping import Executor, Threads
 from textmill.progress import Progress
 from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
@@ -33,7 +33,7 @@ def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1
         UserError: a regular expression leaves out a part of a document.
     """
     slices = _Shared(part for documents in batches for part in documents.slices(BATCH_BYTES // 4))
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         counts = [pool.submit(_count, slices, pattern) for _ in range(threads)]
         try:
             wait(counts, return_when=FIRST_EXCEPTION)

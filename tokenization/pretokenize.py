@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from textmill.files import atomic_path, atomic_write
-from textmill.mapping import HERE, Executor, map_in_order
+from textmill.mapping import HERE, Executor, Threads, map_in_order
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import PretokenizeConfig
@@ -64,7 +63,7 @@ def _encode_shard(shard: Path, *, writer: ShardWriter, threads: int, report: Rep
     """Encode one shard by `threads` threads, while this one reads and writes."""
     encode = partial(_encode, tokenizer=writer.load_tokenizer())
     slices = (part for batch in read_shard(shard) for part in batch.slices(SLICE_BYTES))
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         file = writer.write(shard, map_in_order(pool.submit, encode, slices, ahead=2 * threads), report)
     file = writer.write_sources(shard, file)
     writer.finish(shard, file)

@@ -13,7 +13,6 @@ import os
 import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from textmill.errors import UserError
+from textmill.mapping import Threads
 from tokenization.arrays import token_dtype
 from tokenization.config import END_OF_TEXT
 from tokenization.kernels.encoder import Encoder
@@ -156,7 +156,7 @@ class Tokenizer:
         batches = _batches(texts, BATCH_CHARACTERS)
         if threads == 1:
             return [ids for batch in batches for ids in self._encode_texts(batch)]
-        with ThreadPoolExecutor(threads) as pool:
+        with Threads(threads) as pool:
             return [ids for encoded in pool.map(self._encode_texts, batches) for ids in encoded]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:

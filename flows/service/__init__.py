@@ -33,7 +33,7 @@ os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
 # The first start of the embedded server makes its database, on a busy machine in more than Prefect's 20 seconds.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 # The other packages log through the standard library; this sends their records to the run's page as well.
-LOGGERS = ("flows", "scraping", "tokenization", "modeling")
+LOGGERS = ("flows", "scraping", "tokenization", "modeling", "textmill")
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", ",".join(LOGGERS))
 # A line from outside a run (a library's thread, a command) goes to the terminal alone, without a warning about it.
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")

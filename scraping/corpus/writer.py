@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from scraping.shards import (
 )
 from textmill.errors import UserError
 from textmill.files import atomic_write, fsync, remove_temporary
+from textmill.mapping import Threads
 
 EXCERPT = 2_000  # characters of a dropped document that are kept, to search it and to judge the rule by
 _DROPPED_BYTES = EXCERPT + 300  # of a dropped document
@@ -126,7 +126,7 @@ class _Plan(NamedTuple):
 
 def write_train_shards(numbers: list[int], *, plan: _Plan, children: int, report: Callable[[int], None]) -> None:
     """Write some shards of train, and what of their ranges belongs elsewhere; `children` threads work on it."""
-    with ThreadPoolExecutor(children) as pool:
+    with Threads(children) as pool:
         for done, _ in enumerate(pool.map(partial(_write_train_shard, plan=plan), numbers), 1):
             report(done)
 

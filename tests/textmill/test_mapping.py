@@ -3,10 +3,11 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 
-from textmill.mapping import HERE, map_in_order, stream_in_order
+from textmill.mapping import HERE, Threads, map_in_order, stream_in_order
 
 
 def test_results_come_in_the_order_of_the_items_and_few_are_taken_ahead():
@@ -70,3 +71,13 @@ def test_an_endless_stream_that_nobody_reads_on_ends():
     time.sleep(0.3)
     assert len(made) == count < 20
     assert not any(thread.name.startswith("stream") for thread in threading.enumerate())
+
+
+def test_threads_work_in_the_context_of_who_gives_them_the_work():
+    run = ContextVar("run", default="none")
+    with Threads(2) as pool:
+        for name in ("first", "second"):
+            run.set(name)
+            assert pool.submit(run.get).result() == name
+            assert list(pool.map(lambda _: run.get(), range(3))) == [name] * 3
+            assert list(map_in_order(pool.submit, lambda _: run.get(), range(3), ahead=2)) == [name] * 3

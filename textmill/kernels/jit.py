@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +29,11 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.registry import CPUDispatcher
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
-logger = logging.getLogger(__name__)
+from textmill.kernels.compiling import NoCache, compiling
 
 AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
 
@@ -50,7 +50,7 @@ def _room_digest(room: Path) -> str:
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache of machine code, with three differences.
+    """Numba's cache of machine code, with four differences.
 
     - A kernel contains the code of the kernels that it calls, in other files too, while Numba looks only at the file of
       the kernel itself. Here a change of any file of its folder, or of this one, discards the machine code.
@@ -58,17 +58,46 @@ class _KernelCache(FunctionCache):
       name now. Here the digest is part of the version, which is compared first.
     - Numba loads its whole compiler before it loads machine code, for half a second in every process. Here the cache
       loads only the runtime that the code calls.
+    - Code that is not there is compiled by one process, which says so, while others wait for it (`compiling.py`).
     """
 
-    def __init__(self, function):
+    def __init__(self, function, room):
         super().__init__(function)
+        self._room = room
         file, digest = self._cache_file, _room_digest(Path(function.__code__.co_filename).parent)
         file._version, file._source_stamp = f"{file._version} {digest}", digest
 
     def load_overload(self, sig, target_context):
         rtsys.initialize(target_context)
+        code = self._read(sig, target_context)
+        if code is None and compiling.take_turn(self._room, Path(self.cache_path)):
+            code = self._read(sig, target_context)  # another process may just have compiled it
+        if code is None:
+            compiling.announce(self._room)
+        return code
+
+    def _read(self, sig, target_context):
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
+
+
+class Kernel(CPUDispatcher):
+    """A function that is compiled for the types of its arguments when it is first called with them."""
+
+    def __init__(self, function, **options):
+        super().__init__(function, targetoptions={"nopython": True, **options})
+        room = function.__module__.rpartition(".")[0].removesuffix(".kernels")
+        try:
+            self._cache = _KernelCache(function, room)
+        except RuntimeError:
+            self._cache = NoCache(room)
+
+    def compile(self, sig):
+        with compiling:
+            return super().compile(sig)
+
+
+OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 
 def kernel(function):
@@ -77,17 +106,12 @@ def kernel(function):
     Where neither that folder nor the user's cache folder can be written (a read-only installation), the kernel is
     compiled in every process instead.
     """
-    compiled = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
-    try:
-        compiled._cache = _KernelCache(function)
-    except RuntimeError:
-        logger.debug("no writable folder for the machine code of %s; set NUMBA_CACHE_DIR", function.__name__)
-    return compiled
+    return Kernel(function, **OPTIONS)
 
 
 def inlined(function):
     """A small function that becomes part of every kernel that calls it: a call costs more than its work."""
-    return njit(nogil=True, boundscheck=False, error_model="numpy", forceinline=True)(function)
+    return njit(forceinline=True, **OPTIONS)(function)
 
 
 @inlined

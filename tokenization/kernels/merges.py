@@ -27,13 +27,14 @@ One merge, of `a b`, in the words `xab` (twice) and `xaby` (once), whose places 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from typing import NamedTuple
 
 import numpy as np
 
 from textmill.errors import UserError
 from textmill.kernels.jit import AHEAD, address, inlined, kernel, prefetch
+from textmill.mapping import Threads
 from tokenization.kernels.candidates import (
     COUNT,
     NONE,
@@ -312,7 +313,7 @@ def learn_merges(
     merges = Merges(np.empty((n_merges, 2), np.int32), np.empty(n_merges, np.int64))
     control = np.zeros(2, np.int64)
     made = 0
-    with ThreadPoolExecutor(1) as pool:
+    with Threads(1) as pool:
         # the kernel holds no GIL: this thread watches it meanwhile, and can interrupt it
         learning = pool.submit(learn, words, byte_ids, merges, control)
         try:

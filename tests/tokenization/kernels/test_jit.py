@@ -1,9 +1,11 @@
 """The machine code of kernels is kept: loaded by the next process, discarded when a file of the kernels changes."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import tokenization
 
 USES_A_KERNEL = """
 import sys
+import time
 import numpy as np
 from tokenization.kernels import word_counts
 from tokenization.kernels.cells import cells_of
@@ -64,3 +67,50 @@ def test_machine_code_of_a_named_tuple_that_has_another_name_now_is_discarded(pa
     for path in (package / "kernels").glob("*.py"):
         path.write_text(path.read_text().replace("CountedWords", "CountedTokens"))
     assert use_a_kernel(package) == (0, True)
+
+
+ANNOUNCED = "Compiling the kernels of tokenization, once for this installation (10 to 30 seconds)\n"
+
+
+def start(package: Path, **environment: str) -> subprocess.Popen[str]:
+    script = package.parent / "use_a_kernel.py"
+    script.write_text(USES_A_KERNEL)
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "PYTHONPATH")}
+    return subprocess.Popen([sys.executable, script], env=inherited | environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_compiling_is_announced_once_and_loading_is_not(package):
+    for announced in (ANNOUNCED, ""):
+        process = start(package)
+        assert process.communicate()[1] == announced
+        assert process.returncode == 0
+
+
+def test_a_process_waits_for_another_that_compiles(package):
+    folder = package / "kernels" / "__pycache__"
+    folder.mkdir()
+    with (folder / "compiling.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start(package)
+        assert process.stderr.readline() == "Another process is compiling the kernels of tokenization: waiting for it\n"
+        time.sleep(0.2)
+        assert process.poll() is None
+        assert list(folder.glob("*.nbi")) == []
+    assert process.communicate()[1] == ANNOUNCED
+
+
+def test_of_processes_that_start_at_once_one_compiles(package):
+    processes = [start(package) for _ in range(3)]
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(ANNOUNCED in lines for lines in told) == 1
+
+
+def test_where_machine_code_cannot_be_kept_that_is_said(package):
+    for _ in range(2):
+        process = start(package, NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator")  # of which none suits: as if read-only
+        assert process.communicate()[1] == (
+            "Compiling the kernels of tokenization (10 to 30 seconds), in every process anew: no folder can be written "
+            "for their machine code; set NUMBA_CACHE_DIR to one\n"
+        )
+        assert process.returncode == 0
