@@ -11,9 +11,10 @@ EXTRAS := dev$(if $(CI),$(comma)ray$(comma)lm-eval$(comma)tensorboard)
 demo: $(VENV)/ready
 	$(BIN)/textmill run configs/demo.yaml
 
-# The slow tests run where CI is set, as continuous integration services do, or with `make test CI=1`.
+# The slow tests run where CI is set, as continuous integration services do, or with `make test CI=1`. Two files at a
+# time, in the order of the folders: many tests wait for servers, which each worker has of its own.
 test: $(VENV)/ready lint
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(if $(CI),,-m "not slow")
 
 # What needs no server, no training and no process (tests/conftest.py); less than a minute on two cores.
 fast: $(VENV)/ready

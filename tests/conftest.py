@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 LEFT_OUT = ("slow", "server", "training", "long")
+os.environ["OMP_NUM_THREADS"] = "1"  # models this small are trained fastest on one thread
 STARTS = ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start"), (os, "fork"))
 
 

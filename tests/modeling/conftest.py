@@ -1,6 +1,5 @@
 """A small language with structure, as token arrays of a byte-level tokenizer: enough to learn something in seconds."""
 
-import os
 import random
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from tokenization.tokenizer import Tokenizer
 # What a test asks for, directly or through another fixture, if it trains a model
 TRAININGS = {"tiny", "pretrained", "finetuned"}
 
-# models this small are fastest on one thread, in the children too
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)  # models this small are fastest so; tests/conftest.py tells the children
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

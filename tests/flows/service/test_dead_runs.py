@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
 
 import pytest
 import yaml
@@ -22,7 +25,18 @@ ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_
 SHORT = {"textmill-dead-runs": BEAT_SECONDS + 10, "textmill-never-started": 20.0}  # seconds, in place of the shipped
 
 
-@pytest.fixture
+@dataclass
+class LongEnough:
+    """What was started, more than twice as long ago as a run may be silent; a terminal keeps one of the runs alive."""
+
+    terminal: subprocess.Popen
+    by_hand: UUID
+    by_worker: UUID
+    handed_out: UUID
+    ended: list[UUID]
+
+
+@pytest.fixture(scope="module")
 def hasty(service) -> Iterator[None]:
     """The shipped automations once more, with less patience."""
     made = []
@@ -37,14 +51,16 @@ def hasty(service) -> Iterator[None]:
             client.delete_automation(automation)
 
 
-def running(service) -> set:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+@pytest.fixture(scope="module")
+def long_enough(service, hasty) -> Iterator[LongEnough]:
+    """Runs of every kind, all under one wait: at least one of the two that train waits for the only training slot."""
+    ended = []
+    for _ in range(3):  # nothing to build once the first has ended
+        ended.append(service.start("scrape/scrape"))
+        service.wait(ended[-1], "Completed")
     with service.client() as client:
-        return {run.id for run in client.read_flow_runs(flow_run_filter=wanted)}
-
-
-def test_a_run_is_called_crashed_only_once_it_is_dead(service, hasty):
-    """One is started from a terminal, one by the worker; at least one of them waits for the only training slot."""
+        deployment = client.read_deployment_by_name("prepare/prepare")
+        handed_out = client.create_flow_run_from_deployment(deployment.id, state=Pending()).id
     before = running(service)
     terminal = service.popen("run", "configs/demo.yaml", *(f"--set=pretrain.{k}={v}" for k, v in ENDLESS.items()))
     try:
@@ -56,11 +72,7 @@ def test_a_run_is_called_crashed_only_once_it_is_dead(service, hasty):
         by_worker = service.start("pipeline/demo", {"pretrain": {**ENDLESS, "seed": 20}})
         service.wait(by_worker, "Running")
         time.sleep(2 * SHORT["textmill-dead-runs"])
-        assert (service.state(by_hand).name, service.state(by_worker).name) == ("Running", "Running")
-
-        terminal.send_signal(signal.SIGKILL)
-        assert "No heartbeat" in service.wait(by_hand, "Crashed", seconds=240).message
-        assert service.state(by_worker).name == "Running"
+        yield LongEnough(terminal, by_hand, by_worker, handed_out, ended)
     finally:
         terminal.kill()
         terminal.communicate()
@@ -69,18 +81,28 @@ def test_a_run_is_called_crashed_only_once_it_is_dead(service, hasty):
     service.wait(by_worker, "Cancelled", seconds=60)
 
 
-def test_a_run_that_died_before_it_began_ends_as_crashed(service, hasty):
-    """Handed out to a worker that is no more, the run stays Pending."""
+def running(service) -> set[UUID]:
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     with service.client() as client:
-        deployment = client.read_deployment_by_name("prepare/prepare")
-        run = client.create_flow_run_from_deployment(deployment.id, state=Pending()).id
-    assert "never begun" in service.wait(run, "Crashed", seconds=180).message
+        return {run.id for run in client.read_flow_runs(flow_run_filter=wanted)}
 
 
-def test_a_run_that_has_ended_is_left_alone(service, hasty):
-    for _ in range(3):  # nothing to build once the first has ended
-        service.wait(service.start("scrape/scrape"), "Completed")
-    time.sleep(2 * SHORT["textmill-dead-runs"])
+def test_a_run_is_called_crashed_only_once_it_is_dead(service, long_enough):
+    """One was started from a terminal, one by the worker."""
+    by_hand, by_worker = long_enough.by_hand, long_enough.by_worker
+    assert (service.state(by_hand).name, service.state(by_worker).name) == ("Running", "Running")
+    long_enough.terminal.send_signal(signal.SIGKILL)
+    assert "No heartbeat" in service.wait(by_hand, "Crashed", seconds=240).message
+    assert service.state(by_worker).name == "Running"
+
+
+def test_a_run_that_died_before_it_began_ends_as_crashed(service, long_enough):
+    """Handed out to a worker that is no more, the run stays Pending."""
+    assert "never begun" in service.wait(long_enough.handed_out, "Crashed", seconds=180).message
+
+
+def test_a_run_that_has_ended_is_left_alone(service, long_enough):
+    assert {service.state(run).name for run in long_enough.ended} == {"Completed"}
     with service.client() as client:
         wanted = EventFilter(event=EventNameFilter(name=["prefect.automation.action.failed"]))
         response = client.request("POST", "/events/filter", json={"filter": wanted.model_dump(mode="json")})
