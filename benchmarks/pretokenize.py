@@ -1,8 +1,14 @@
-"""Parquet shards to token arrays with two workers, against the nanoGPT recipe and datatrove's tokenizer.
+"""Parquet shards to token arrays on disk with two workers, against gigatoken, the nanoGPT recipe and datatrove.
 
-Each runs in a process of its own, with the same vocabulary of 32,768; wall seconds of the whole process, imports
-included, after a run that compiles. Memory and time are also measured on ten times the corpus. The nanoGPT recipe is
-`datasets.map` with tiktoken in two processes, then a memory map; `pip install datasets datatrove` brings the peers.
+Each runs in a process of its own, with the same vocabulary of 32,768, on 240 MB and on 1 GB of text; wall seconds of
+the whole process, imports included, after a run that compiles. Memory and time are also measured on ten times the
+corpus.
+
+- gigatoken is `encode_files` of the Parquet files, and of a text file that has the end-of-text token after each
+  document; then its ids, as uint16 and with that token in its places, written at once. It keeps all ids in memory.
+- The nanoGPT recipe is `datasets.map` with tiktoken in two processes, then a memory map.
+
+The tokens of gigatoken and of the nanoGPT recipe are compared with ours. The extra `bench` brings the peers.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,39 +32,79 @@ from benchmarks.support.timing import child, peak_megabytes
 
 # What the peers depend on and we do not; Numba and Arrow import it wherever they find it, for half a second
 PEERS_OWN = ("awkward", "pandas", "scipy")
-GOALS = {"nanogpt": "≥ 20", "datatrove": "≥ 10"}
+
+
+class Peer(NamedTuple):
+    """A contestant: the task of this module that runs it, the package that it needs, and what there is to reach."""
+
+    task: str
+    package: str
+    goal: str
+
+
+PEERS = {
+    "gigatoken (Parquet)": Peer("gigatoken_parquet", "gigatoken", "≥ 1.0"),
+    "gigatoken (text file)": Peer("gigatoken_text", "gigatoken", "≥ 1.0"),
+    "nanogpt": Peer("nanogpt", "datasets", "≥ 20"),
+}
+DATATROVE = {"datatrove": Peer("datatrove", "datatrove", "≥ 10")}  # would take three minutes for 1 GB
+SIZES = {  # how often a corpus is repeated, how often each contestant runs, and which there are
+    "240 MB": (8, 5, PEERS | DATATROVE),
+    "1 GB": (34, 3, PEERS),
+}
+QUICK = {"30 MB": (1, 1, {name: peer._replace(goal="") for name, peer in (PEERS | DATATROVE).items()})}
 WORKERS = 2
 ROWS = 1000  # documents in a row group
+SAME_TOKENS = ("gigatoken_parquet", "gigatoken_text", "nanogpt")
+END = b"<|endoftext|>"
 
 
 def run(quick: bool) -> list[Row]:
-    """Ours and the peers in turn on the first corpora; then ours on one and ten times the corpus."""
-    names = list(corpora.available())[: 1 if quick else 2]
-    peers = {"nanogpt": "datasets", "datatrove": "datatrove"}
+    """Ours and the peers in turn on the first corpora, in two sizes; then ours on one and ten times the corpus."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        for name in names:
-            folder = Path(temporary) / name
-            repeats = 1 if quick else 8
+        for name in list(corpora.available())[: 1 if quick else 2]:
             texts = corpora.available()[name]()
-            _write_corpus(folder / "corpus", texts, repeats)
-            _train(folder, texts)
-            del texts
-            present = ["ours", *(peer for peer, package in peers.items() if find_spec(package))]
-            seconds: dict[str, list[float]] = {task: [] for task in present}
-            _one("ours", folder)
-            for _ in range(1 if quick else 5):
-                for task in present:
-                    seconds[task].append(_one(task, folder)["wall"])
-            mid = {task: median(values) for task, values in seconds.items()}
-            label = f"{name} × {repeats}, whole process"
-            rows += [
-                compare(label, "s", mid["ours"], mid.get(peer), peer, goal=GOALS[peer], lower_is_better=True)
-                for peer in GOALS
-            ]
+            tokenizer = Path(temporary) / name
+            _train(tokenizer, texts)
+            for size, (repeats, runs, peers) in (QUICK if quick else SIZES).items():
+                with tempfile.TemporaryDirectory() as folder:
+                    _write_corpus(Path(folder) / "corpus", texts, repeats)
+                    shutil.copytree(tokenizer, Path(folder) / "tokenizer")
+                    rows += _against(peers, f"{name}, {size}, whole process", Path(folder), runs)
         if not quick:
-            rows += _growth(Path(temporary) / names[0], Path(temporary), 10)
+            rows += _growth(Path(temporary) / next(iter(corpora.available())), Path(temporary), 10)
     return rows
+
+
+def _against(peers: dict[str, Peer], label: str, folder: Path, runs: int) -> list[Row]:
+    seconds: dict[str, list[float]] = {"ours": []} | {p.task: [] for p in peers.values() if find_spec(p.package)}
+    _one("ours", folder)
+    for _ in range(runs):
+        for task in seconds:
+            seconds[task].append(_one(task, folder)["wall"])
+            if task in SAME_TOKENS:
+                _compare_tokens(folder, task)
+            if task != "ours":
+                shutil.rmtree(folder / f"out-{task}")
+    mid = {task: median(values) for task, values in seconds.items()}
+    return [
+        compare(label, "s", mid["ours"], mid.get(peer.task), name, goal=peer.goal, lower_is_better=True)
+        for name, peer in peers.items()
+    ]
+
+
+def _compare_tokens(folder: Path, task: str) -> None:
+    """Compare the tokens of the train split, shard after shard, with those that a peer wrote into one file."""
+    theirs = np.memmap(folder / f"out-{task}" / "train.bin", np.uint16, "r")
+    position = 0
+    for shard in sorted((folder / "out-ours").glob("train-*.bin")):
+        tokens = np.fromfile(shard, np.uint16)
+        if not np.array_equal(tokens, theirs[position : position + len(tokens)]):
+            raise SystemExit(f"the tokens of {task} in {shard.name} are not ours")
+        position += len(tokens)
+    if position != len(theirs):
+        raise SystemExit(f"{task} wrote {len(theirs):,} tokens, and ours are {position:,}")
 
 
 def _growth(small: Path, temporary: Path, factor: int) -> list[Row]:
@@ -67,7 +113,7 @@ def _growth(small: Path, temporary: Path, factor: int) -> list[Row]:
     for repeats in (1, factor):
         folder = temporary / f"times-{repeats}"
         _write_corpus(folder / "corpus", texts, repeats)
-        shutil.copytree(small / "tokenizer", folder / "tokenizer")
+        shutil.copytree(small, folder / "tokenizer")
     for task, name in (("ours", "pretokenize"), ("train", "train_tokenizer")):
         found = {r: [_one(task, temporary / f"times-{r}") for _ in range(3)] for r in (1, factor)}
         for metric, unit, goal in (("memory", "MB", "0.9 to 1.1"), ("seconds", "s", "≥ 0.095")):
@@ -85,20 +131,23 @@ def _write_corpus(folder: Path, texts: list[str], repeats: int) -> None:
 
     folder.mkdir(parents=True)
     order = random.Random(0)
-    for i in range(repeats):
-        table = pa.table({"text": order.sample(texts, len(texts)) if i else texts})
-        pq.write_table(table, folder / f"train-{i:05}.parquet", compression="zstd", row_group_size=ROWS)
+    with (folder.parent / "corpus.txt").open("wb") as file:
+        for i in range(repeats):
+            shard = order.sample(texts, len(texts)) if i else texts
+            table = pa.table({"text": shard})
+            pq.write_table(table, folder / f"train-{i:05}.parquet", compression="zstd", row_group_size=ROWS)
+            file.writelines(text.encode() + END for text in shard)
     pq.write_table(pa.table({"text": texts[:1]}), folder / "validation-00000.parquet")
 
 
-def _train(folder: Path, texts: list[str]) -> None:
+def _train(out: Path, texts: list[str]) -> None:
     from tokenization.config import TokenizerConfig
     from tokenization.formats import save_tokenizer
     from tokenization.text import batches
     from tokenization.train import train_from_documents
 
     tokenizer, _ = train_from_documents(batches(texts), TokenizerConfig(vocab_size=32_768))
-    save_tokenizer(tokenizer, folder / "tokenizer")
+    save_tokenizer(tokenizer, out)
 
 
 def _one(task: str, folder: Path) -> dict[str, float]:
@@ -132,6 +181,26 @@ def train(folder: Path, out: Path) -> None:
     from tokenization.train import train_tokenizer
 
     train_tokenizer(folder / "corpus", TokenizerConfig(threads=WORKERS), out)
+
+
+def gigatoken_parquet(folder: Path, out: Path) -> None:
+    """gigatoken reads the Parquet shards; the end-of-text token is put after each document."""
+    import gigatoken
+
+    tokenizer = gigatoken.Tokenizer(str(folder / "tokenizer" / "tokenizer.json"))
+    shards = sorted((folder / "corpus").glob("train-*.parquet"))
+    encoded = tokenizer.encode_files(gigatoken.ParquetFileSource(shards)).layout
+    eot = next(i for i, token in tokenizer.vocab.items() if token == END)
+    np.insert(encoded.content.data.astype(np.uint16), encoded.offsets.data[1:], eot).tofile(out / "train.bin")
+
+
+def gigatoken_text(folder: Path, out: Path) -> None:
+    """gigatoken reads the text file as one document; the end-of-text tokens are in it."""
+    import gigatoken
+
+    tokenizer = gigatoken.Tokenizer(str(folder / "tokenizer" / "tokenizer.json"))
+    encoded = tokenizer.encode_files(gigatoken.TextFileSource([folder / "corpus.txt"]))
+    encoded.layout.content.data.astype(np.uint16).tofile(out / "train.bin")
 
 
 def nanogpt(folder: Path, out: Path) -> None:
@@ -187,12 +256,15 @@ def datatrove(folder: Path, out: Path) -> None:
     ).run()
 
 
+TASKS = {task.__name__: task for task in (ours, train, gigatoken_parquet, gigatoken_text, nanogpt, datatrove)}
+
+
 def main(task: str, folder: str) -> None:
     """Run one task, and print its seconds and its peak memory in MB."""
     out = Path(folder) / f"out-{task}"
     out.mkdir()
     started = time.perf_counter()
-    {"ours": ours, "train": train, "nanogpt": nanogpt, "datatrove": datatrove}[task](Path(folder), out)
+    TASKS[task](Path(folder), out)
     seconds = time.perf_counter() - started
     sys.stdout.flush()
     os.write(1, (json.dumps({"seconds": seconds, "memory": peak_megabytes()}) + "\n").encode())
