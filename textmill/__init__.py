@@ -6,8 +6,10 @@ library, pydantic and yaml beside it.
     addresses   URLs in settings that name a variable of the environment in place of a secret
     progress    the callback that long-running functions call
     files       files and folders that exist whole or not at all
+    contents    the SHA-256 of files, each read once a process
     disk        a full or a forbidden disk, in one line
     mapping     where a function is called for many shards, and the in-order map behind it
+    kept        work on shards whose finished pieces survive a kill
     settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output
     processes   child processes that end with their parent
     kernels/    how functions are compiled by Numba; the one room here that knows Numba

@@ -7,6 +7,7 @@ because a cluster may run a job twice at once, where it took a slow worker for a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from secrets import token_hex
 
 __all__ = [
     "atomic_path", "atomic_write", "files_below", "folder_size", "fsync", "remove_temporary", "seal_folder", "sha256",
-    "sha256_of", "temporary_path",
+    "sha256_of", "temporary_path", "try_lock",
 ]  # fmt: skip
 
 
@@ -113,3 +114,13 @@ def sha256(path: Path) -> str:
 def sha256_of(file: BufferedIOBase) -> str:
     """SHA-256 of what is left to read of an open file, in hexadecimal."""
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take an open file's lock if no other process has it; the kernel releases it with the descriptor, kill -9
+    included."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

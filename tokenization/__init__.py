@@ -20,6 +20,6 @@ Token arrays:
 - `sources.py`: the tokens of one source among them.
 - `pretokenize.py`: a corpus to token arrays.
 - `sentence_pairs.py`: a corpus to token arrays of sentences, in pairs.
-- `shard_writer.py`: what these two share: shards are written whole, and finished ones are kept.
+- `shard_writer.py`: what these two share: the files of a shard, and all shards of a corpus.
 - `bins.py`: token files of other trainers, read and written.
 """

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, wait
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from textmill.files import atomic_path
+from textmill.kept import KeptWork, Made
 from textmill.mapping import Executor, Threads
 from textmill.progress import Progress
 from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import Pattern, portable_pattern
-from tokenization.text import BATCH_BYTES, Documents, content_digest, read_shard, shards
+from tokenization.text import BATCH_BYTES, Documents, check_listed, read_shard, shards
 
 __all__ = ["count_corpus", "count_words", "load_counts", "save_counts"]
 
-VERSION = 1  # of what a kept count holds: raise it where a pattern comes to find other words
+COUNTS = "counts.npz"  # of one shard
 
 
 def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1) -> WordCounts:
@@ -76,56 +74,40 @@ def _count(slices: Iterable[Documents], pattern: Pattern) -> WordCounts:
 
 
 def count_corpus(
-    corpus: Path, config: TokenizerConfig, work: Path, progress: Progress, executor: Executor
+    corpus: Path, config: TokenizerConfig, work: KeptWork, progress: Progress, executor: Executor
 ) -> WordCounts:
     """Word counts of corpus/train-*.parquet.
 
-    The count of every finished shard is kept in `work`, where a run that continues a killed one finds it.
+    `work` keeps the count of every finished shard, where a run that continues a killed one finds it.
 
     Raises:
-        UserError: there are no shards, one cannot be read, or a regular expression leaves out a part of it.
+        UserError: there are no shards, one cannot be read, a regular expression leaves out a part of it, or the corpus
+            changed meanwhile.
     """
     every = shards(corpus, "train")
-    work.mkdir(parents=True, exist_ok=True)
     pattern = portable_pattern(config.pattern)
-    count = partial(_count_shard, work=work, pattern=pattern, threads=executor.threads(config.threads))
-    counted = executor.map(count, every)
+    count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads))
+    counted = work.map(count, every, executor)
     total = WordCounts()
-    for done in range(len(every)):
+    progress(0, len(every), unit="shards", phase="counting words", words=0)
+    for done, piece in enumerate(counted, 1):
+        counts = load_counts(piece.folder / COUNTS)
+        total.update(counts) if done > 1 else (total := counts)
         progress(done, len(every), unit="shards", phase="counting words", words=len(total))
-        counts = load_counts(next(counted))
-        total.update(counts) if done else (total := counts)
-    progress(len(every), len(every), unit="shards", phase="counting words", words=len(total))
+    check_listed(corpus, "train", every)
     return total
 
 
-def _count_shard(shard: Path, *, work: Path, pattern: Pattern, threads: int) -> Path:
-    """The file with the count of one shard: a kept one, or one that is counted now by `threads` threads."""
-    file = _counts_file(work, shard, pattern)
-    if not _is_readable(file):
-        save_counts(count_words(read_shard(shard), pattern, threads), file)
-    return file
-
-
-def _counts_file(work: Path, shard: Path, pattern: Pattern) -> Path:
-    """Where the count of a shard is kept; its name tells other content, patterns and versions of counting apart."""
-    made_with = hashlib.sha256(f"{VERSION} {content_digest(shard)} {pattern.regex}".encode()).hexdigest()[:16]
-    return work / f"{shard.stem}-{made_with}.npz"
-
-
-def _is_readable(path: Path) -> bool:
-    """Whether kept counts can be read: a damaged file is counted anew."""
-    try:
-        with ZipFile(path) as file:
-            return file.testzip() is None
-    except (FileNotFoundError, BadZipFile, EOFError):
-        return False
+def _count_shard(shard: Path, folder: Path, *, pattern: Pattern, threads: int) -> Made:
+    """Count the words of one shard by `threads` threads."""
+    save_counts(count_words(read_shard(shard), pattern, threads), folder / COUNTS)
+    return Made()
 
 
 def save_counts(counts: WordCounts, path: Path) -> None:
     """Write counts as arrays: data uint8 [bytes], offsets int64 [words + 1], counts int64 [words]."""
     data, offsets, numbers = counts.unpack()
-    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(file, data=data, offsets=offsets, counts=numbers)
 
 

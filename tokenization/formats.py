@@ -17,16 +17,19 @@ import yaml
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.hugging_face import check_hugging_face, write_hugging_face
+from tokenization.hugging_face import HUGGING_FACE, ROLES, check_hugging_face, write_hugging_face
 from tokenization.patterns import check_portable
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["RANKS", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files", "write_tiktoken"]
+__all__ = [
+    "CONFIG", "FILES", "RANKS", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files", "write_tiktoken",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 RANKS = "ranks.tiktoken"
 CONFIG = "tokenizer.yaml"
+FILES = (RANKS, CONFIG, HUGGING_FACE, ROLES)
 FORMAT = "textmill-tokenizer 1"
 
 

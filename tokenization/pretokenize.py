@@ -14,12 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from textmill.files import atomic_path, atomic_write
+from textmill.errors import UserError
+from textmill.kept import kept_work
 from textmill.mapping import HERE, Executor, Threads, map_in_order
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.config import PretokenizeConfig
-from tokenization.shard_writer import EncodedBatch, EncodingInputs, ReportShard, ShardWriter, encode_shards
+from tokenization.sentence_pairs import holds_pairs
+from tokenization.shard_writer import (
+    SHARDS,
+    EncodedBatch,
+    EncodingInputs,
+    ReportShard,
+    SharedTokenizer,
+    encode_shards,
+    made_with,
+    publish_arrays,
+    write_sources,
+    write_tokens,
+)
 from tokenization.text import Documents, read_shard
 from tokenization.tokenizer import Tokenizer
 
@@ -47,27 +60,32 @@ def pretokenize(
     Example:
         >>> pretokenize(EncodingInputs(corpus, tokenizer), PretokenizeConfig(), Path("tokens"))  # doctest: +SKIP
     """
-    writer = ShardWriter(out, inputs.tokenizer)
-    tokenizer = writer.load_tokenizer()
+    if holds_pairs(out):
+        raise UserError(f"{out} holds pairs of sentences; choose another folder for the token arrays of a corpus")
+    shared = SharedTokenizer.of(inputs.tokenizer)
+    tokenizer = shared.load()
     eot_id = tokenizer.eot_id  # a tokenizer without one is refused before any work
-    encode = partial(_encode_shard, writer=writer, threads=executor.threads(config.threads))
-    files = encode_shards(inputs.corpus, writer, encode, progress, executor)
-    with atomic_path(out / TOKEN_BYTES) as unfinished, unfinished.open("wb") as file:
-        np.save(file, tokenizer.byte_lengths())
-    write_meta(out, files, vocab_size=tokenizer.vocab_size, eot_id=eot_id)
-    atomic_write(out / "stats.json", json.dumps(_stats(files, tokenizer), indent=2, sort_keys=True) + "\n")
-    writer.clean_up()
+    with kept_work(out, SHARDS, made_with(work="token arrays", tokenizer=shared.digest)) as work:
+        encode = partial(_encode_shard, tokenizer=shared, threads=executor.threads(config.threads))
+        encoded = encode_shards(inputs.corpus, work, encode, progress, executor)
+        files = {split: [shard.file for shard in shards] for split, shards in encoded.items()}
+        np.save(work.complete / TOKEN_BYTES, tokenizer.byte_lengths())
+        stats = json.dumps(_stats(files, tokenizer), indent=2, sort_keys=True)
+        (work.complete / "stats.json").write_text(stats + "\n")
+        write_meta(work.complete, files, vocab_size=tokenizer.vocab_size, eot_id=eot_id)
+        publish_arrays(work, encoded)
+    shared.forget()
 
 
-def _encode_shard(shard: Path, *, writer: ShardWriter, threads: int, report: ReportShard) -> TokenFile:
+def _encode_shard(
+    shard: Path, folder: Path, *, tokenizer: SharedTokenizer, threads: int, report: ReportShard
+) -> TokenFile:
     """Encode one shard by `threads` threads, while this one reads and writes."""
-    encode = partial(_encode, tokenizer=writer.load_tokenizer())
+    encode = partial(_encode, tokenizer=tokenizer.load())
     slices = (part for batch in read_shard(shard) for part in batch.slices(SLICE_BYTES))
     with Threads(threads) as pool:
-        file = writer.write(shard, map_in_order(pool.submit, encode, slices, ahead=2 * threads), report)
-    file = writer.write_sources(shard, file)
-    writer.finish(shard, file)
-    return file
+        file = write_tokens(shard, folder, map_in_order(pool.submit, encode, slices, ahead=2 * threads), report)
+    return write_sources(shard, folder, file)
 
 
 def _encode(documents: Documents, tokenizer: Tokenizer) -> EncodedBatch:

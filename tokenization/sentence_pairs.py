@@ -28,12 +28,22 @@ import numpy as np
 import regex
 
 from textmill.errors import UserError
-from textmill.files import atomic_path, atomic_write
+from textmill.kept import kept_work
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, MappedFile, TokenArrays, TokenFile, write_meta
 from tokenization.config import SentencePairsConfig
-from tokenization.shard_writer import EncodedBatch, EncodingInputs, ReportShard, ShardWriter, encode_shards
+from tokenization.shard_writer import (
+    SHARDS,
+    EncodedBatch,
+    EncodingInputs,
+    ReportShard,
+    SharedTokenizer,
+    encode_shards,
+    made_with,
+    publish_arrays,
+    write_tokens,
+)
 from tokenization.text import documents_of, read_shard
 
 __all__ = ["PairBatch", "SentencePairs", "holds_pairs", "lay_out", "make_pairs", "sentences"]
@@ -74,53 +84,56 @@ def make_pairs(
         UserError: the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that rows need, a
             split makes no pairs, or `out` holds token arrays that are not pairs.
     """
-    writer = ShardWriter(out, inputs.tokenizer, config.model_dump_json())
-    tokenizer = writer.load_tokenizer()
+    shared = SharedTokenizer.of(inputs.tokenizer)
+    tokenizer = shared.load()
     if missing := [name for name in ROLES if name not in tokenizer.special_tokens]:
         raise UserError(f"the tokenizer has no {' '.join(missing)}; train one with Textmill, which adds them")
     if (out / META).exists() and not holds_pairs(out):
         raise UserError(f"{out} holds the token arrays of a corpus; choose another folder for its pairs")
-    (out / META).unlink(missing_ok=True)
-    encode = partial(_encode_shard, writer=writer, config=config)
-    files = encode_shards(inputs.corpus, writer, encode, progress, executor)
-    stats, counts = {}, {}
-    for split, written in files.items():
-        labels = [_read_pairs(out / file.name)[:, 2] for file in written]
-        counts[split] = [len(each) for each in labels]
-        if not sum(counts[split]):
-            raise UserError(f"the {split} split of {inputs.corpus} has no two documents with sentences to pair")
-        stats[split] = {
-            "next": sum(int(each.sum()) for each in labels),
-            "pairs": sum(counts[split]),
-            "sentences": sum(file.documents for file in written),
-            "tokens": sum(file.tokens for file in written),
-        }
-    special = {name: tokenizer.special_tokens[name] for name in ROLES}
-    about = {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special}
-    for name, content in ((PAIRS, about), ("stats.json", stats)):
-        atomic_write(out / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
-    write_meta(out, files, vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id)
-    writer.clean_up()
+    recipe = made_with(work="sentence pairs", tokenizer=shared.digest, config=config.model_dump())
+    with kept_work(out, SHARDS, recipe) as work:
+        encode = partial(_encode_shard, tokenizer=shared, config=config)
+        encoded = encode_shards(inputs.corpus, work, encode, progress, executor)
+        stats, counts = {}, {}
+        for split, shards in encoded.items():
+            labels = [_read_pairs(shard.paths)[:, 2] for shard in shards]
+            counts[split] = [len(each) for each in labels]
+            if not sum(counts[split]):
+                raise UserError(f"the {split} split of {inputs.corpus} has no two documents with sentences to pair")
+            stats[split] = {
+                "next": sum(int(each.sum()) for each in labels),
+                "pairs": sum(counts[split]),
+                "sentences": sum(shard.file.documents for shard in shards),
+                "tokens": sum(shard.file.tokens for shard in shards),
+            }
+        special = {name: tokenizer.special_tokens[name] for name in ROLES}
+        about = {"format": "textmill-pairs 1", "pairs": counts, "special_tokens": special}
+        for name, content in ((PAIRS, about), ("stats.json", stats)):
+            (work.complete / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        files = {split: [shard.file for shard in shards] for split, shards in encoded.items()}
+        write_meta(work.complete, files, vocab_size=tokenizer.vocab_size, eot_id=tokenizer.eot_id)
+        publish_arrays(work, encoded)
+    shared.forget()
 
 
-def _encode_shard(shard: Path, *, writer: ShardWriter, config: SentencePairsConfig, report: ReportShard) -> TokenFile:
+def _encode_shard(
+    shard: Path, folder: Path, *, tokenizer: SharedTokenizer, config: SentencePairsConfig, report: ReportShard
+) -> TokenFile:
     """Write the sentences of a shard and their pairs."""
     lengths: list[int] = []  # sentences of each document
-    tokenizer = writer.load_tokenizer()
+    loaded = tokenizer.load()
 
     def batches() -> Iterator[EncodedBatch]:
         for batch in read_shard(shard):
             found = [sentences(text, config.min_characters) for text in batch.strings()]
             lengths.extend(map(len, found))
             documents = documents_of([sentence for each in found for sentence in each])
-            yield EncodedBatch(len(batch), *tokenizer.encode_documents(documents), documents.nbytes)
+            yield EncodedBatch(len(batch), *loaded.encode_documents(documents), documents.nbytes)
 
-    file = writer.write(shard, batches(), report)
+    file = write_tokens(shard, folder, batches(), report)
     name = int.from_bytes(hashlib.sha256(shard.stem.encode()).digest()[:8])  # the same on every executor
     pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config.negatives)
-    with atomic_path(writer.path(shard, "pairs"), durable=False) as path:
-        pairs.astype(PAIR_DTYPE).tofile(path)
-    writer.finish(shard, file)
+    pairs.astype(PAIR_DTYPE).tofile(folder / f"{shard.stem}.pairs")
     return file
 
 
@@ -151,8 +164,9 @@ def _pair_up(lengths: np.ndarray, random: np.random.Generator, negatives: float)
     return pairs
 
 
-def _read_pairs(tokens: Path) -> np.ndarray:
-    return np.fromfile(tokens.with_suffix(".pairs"), PAIR_DTYPE).reshape(-1, 3)
+def _read_pairs(files: list[Path]) -> np.ndarray:
+    [file] = [path for path in files if path.suffix == ".pairs"]
+    return np.fromfile(file, PAIR_DTYPE).reshape(-1, 3)
 
 
 def holds_pairs(path: Path) -> bool:

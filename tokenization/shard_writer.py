@@ -1,36 +1,38 @@
-"""A corpus into token arrays shard by shard, in order; a killed run continues after the shards that were finished.
+"""A corpus into token arrays shard by shard: what `pretokenize.py` and `sentence_pairs.py` share.
 
-The step of a stage is a function of one shard. It writes the shard's files with a `ShardWriter` and finishes them:
-they are on the disk before a note beside them (`train-00000.done`) says so, and says what they were made with. A note
-that was made with another config, or for files that are not there in these sizes, counts for nothing. `encode_shards`
-calls the step for the shards without a note.
+The step of a stage writes the files of one shard into a folder. `encode_shards` calls it for every shard that no killed
+run has finished (`textmill/kept.py`), and `publish_arrays` moves the files to their place when all of them are there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from textmill.errors import UserError
-from textmill.files import atomic_path, fsync, remove_temporary
+from textmill.kept import KeptWork, Made, code_digest
 from textmill.mapping import Executor
 from textmill.progress import Progress
-from tokenization.arrays import SOURCES_DTYPE, TokenFile
+from tokenization.arrays import META, SOURCES_DTYPE, TokenFile
 from tokenization.formats import load_tokenizer, tokenizer_files
-from tokenization.text import content_digest, count_documents, read_sources, shards
+from tokenization.text import check_listed, count_documents, read_sources, shards
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["EncodeShard", "EncodedBatch", "EncodingInputs", "ReportShard", "ShardWriter", "encode_shards"]
+__all__ = [
+    "EncodeShard", "EncodedBatch", "EncodedShard", "EncodingInputs", "ReportShard", "SharedTokenizer",
+    "encode_shards", "made_with", "publish_arrays", "write_sources", "write_tokens",
+]  # fmt: skip
 
+SHARDS = "shards"  # folder of finished shards below the output, removed at the end
 SPLITS = ("train", "validation")
+KINDS = ("bin", "idx", "src", "pairs", "done")  # of files that an older output may have for shards we have not
 ReportShard = Callable[[int, int], None]  # called with the documents and tokens of a shard so far
 
 
@@ -62,165 +64,171 @@ class EncodedBatch(NamedTuple):
     text_bytes: int
 
 
-class EncodeShard(Protocol):
-    """The step of a stage: write the files of one shard and finish them. It can be pickled."""
+class EncodedShard(NamedTuple):
+    """The files of a shard, not yet at their place.
 
-    def __call__(self, shard: Path, *, report: ReportShard) -> TokenFile: ...
-
-
-class ShardWriter:
-    """Writes the files of shards into one folder, and knows which shards are finished. It can be pickled.
-
-    Args:
-        out: the folder.
-        tokenizer: the folder of the tokenizer.
-        config: what the files depend on besides shard and tokenizer.
-
-    Raises:
-        UserError: there is no tokenizer.
+    Attributes:
+        file: its entry in `meta.json`.
+        paths: all of its files.
     """
 
-    def __init__(self, out: Path, tokenizer: Path, config: str = "") -> None:
-        self.out, self._tokenizer = out, tokenizer
-        digest = hashlib.sha256(config.encode())
-        for file in tokenizer_files(tokenizer):
-            digest.update(file.read_bytes())
-        self._recipe = digest.hexdigest()
-        self._digests: dict[Path, str] = {}  # of shards that are being written
+    file: TokenFile
+    paths: list[Path]
 
-    def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, loaded once in a process: it remembers the words it has seen in earlier shards."""
-        return _load_once(self._tokenizer, self._recipe)
 
-    def path(self, shard: Path, kind: str) -> Path:
-        """The shard's file of a kind: `<shard>.<kind>`."""
-        return self.out / f"{shard.stem}.{kind}"
+class EncodeShard(Protocol):
+    """The step of a stage: write the files of a shard into a folder. It can be pickled."""
 
-    def write(self, shard: Path, batches: Iterable[EncodedBatch], report: ReportShard) -> TokenFile:
-        """Write `<shard>.bin` and `<shard>.idx`, whole or not at all.
+    def __call__(self, shard: Path, folder: Path, *, report: ReportShard) -> TokenFile: ...
 
-        `batches` reads the shard only when it is consumed: what is noted of the shard is what it was before that.
-        """
-        self._digests[shard] = content_digest(shard)
-        digest = hashlib.sha256()
-        documents = tokens = sequences = text_bytes = 0
-        with (
-            atomic_path(self.path(shard, "bin"), durable=False) as bin_path,
-            atomic_path(self.path(shard, "idx"), durable=False) as idx_path,
-            bin_path.open("wb") as tokens_file,
-            idx_path.open("wb") as ends_file,
-        ):
-            for batch in batches:
-                digest.update(batch.ids.data)
-                tokens_file.write(batch.ids.data)
-                ends_file.write((batch.ends + tokens).astype("<u8").data)
-                documents += batch.documents
-                tokens += len(batch.ids)
-                sequences += len(batch.ends)
-                text_bytes += batch.text_bytes
-                report(documents, tokens)
-        return TokenFile(f"{shard.stem}.bin", tokens, sequences, text_bytes, digest.hexdigest())
 
-    def write_sources(self, shard: Path, file: TokenFile) -> TokenFile:
-        """Write `<shard>.src` for a shard whose other files are written; `file` with the counts of each source. Nothing
-        is written of a shard that does not know sources.
+@dataclass(frozen=True)
+class SharedTokenizer:
+    """A tokenizer that every process loads once. It can be pickled.
+
+    Attributes:
+        folder: of its files.
+        digest: of the files that decide its ids.
+    """
+
+    folder: Path
+    digest: str
+
+    @staticmethod
+    def of(folder: Path) -> SharedTokenizer:
+        """The tokenizer in a folder.
 
         Raises:
-            UserError: the shard has more sources than are told apart.
+            UserError: there is none.
         """
-        found = read_sources(shard)
-        if found is None:
-            return file
-        names, numbers = found
-        if len(names) > np.iinfo(SOURCES_DTYPE).max:
-            raise UserError(f"{shard} has {len(names):,} sources; {np.iinfo(SOURCES_DTYPE).max:,} can be told apart")
-        with atomic_path(self.path(shard, "src"), durable=False) as unfinished:
-            unfinished.write_bytes(numbers.astype(SOURCES_DTYPE).tobytes())
-        sizes = np.diff(np.fromfile(self.path(shard, "idx"), "<u8").astype(np.int64), prepend=0)
-        documents = np.bincount(numbers, minlength=len(names)).tolist()
-        tokens = np.bincount(numbers, sizes, minlength=len(names)).astype(np.int64).tolist()
-        counts = {
-            name: {"documents": count, "tokens": size}
-            for name, count, size in zip(names, documents, tokens, strict=True)
-        }
-        return replace(file, sources=counts)
+        return SharedTokenizer(folder, _digest_of(folder))
 
-    def finish(self, shard: Path, file: TokenFile) -> None:
-        """Bring the files of a shard that `write` began to the disk, then note that it is finished."""
-        sizes = self._sizes(shard)
-        for name in sizes:
-            fsync(self.out / name)
-        fsync(self.out)
-        note = {"made_with": self._made_with(self._digests.pop(shard)), "file": asdict(file), "sizes": sizes}
-        with atomic_path(self.path(shard, "done"), durable=False) as unfinished:
-            unfinished.write_text(json.dumps(note))
+    def load(self) -> Tokenizer:
+        """The tokenizer. It remembers the words it has seen in earlier shards.
 
-    def finished(self, shard: Path) -> TokenFile | None:
-        """What a killed run noted of a shard, if its files are there and were made with the same settings."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            note = json.loads(self.path(shard, "done").read_text())
-            if note["made_with"] == self._made_with(content_digest(shard)) and note["sizes"] == self._sizes(shard):
-                return TokenFile(**note["file"])
-        return None
-
-    def clean_up(self) -> None:
-        """Remove the notes and the temporary files of killed runs, and let go of the tokenizer.
-
-        Call it when all that depends on the shards is written.
+        Raises:
+            UserError: it is damaged, or its files are no longer what they were.
         """
-        for note in self.out.glob("*.done"):
-            note.unlink()
-        remove_temporary(self.out)
+        return _load_once(self.folder, self.digest)
+
+    def forget(self) -> None:
+        """Let go of it in this process."""
         _load_once.cache_clear()
 
-    def _made_with(self, shard_digest: str) -> dict[str, Any]:
-        return {"recipe": self._recipe, "shard": shard_digest}
 
-    def _sizes(self, shard: Path) -> dict[str, int]:
-        """Bytes of each file that was written for a shard."""
-        found = [path for path in self.out.glob(f"{shard.stem}.*") if path.suffix != ".done"]
-        return {path.name: path.stat().st_size for path in found}
+@lru_cache(maxsize=1)
+def _load_once(folder: Path, digest: str) -> Tokenizer:
+    tokenizer = load_tokenizer(folder)
+    if _digest_of(folder) != digest:
+        raise UserError(f"the tokenizer in {folder} changed while it was in use; run again")
+    return tokenizer
+
+
+def _digest_of(folder: Path) -> str:
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(f.read_bytes()).digest() for f in tokenizer_files(folder))
+    ).hexdigest()
+
+
+def made_with(**settings: Any) -> dict[str, Any]:
+    """What the pieces of work of this package depend on, beside the shards: the settings, and the code that cuts text
+    into words and sentences."""
+    return {**settings, "code": code_digest(Path(__file__).parent), "regex": version("regex")}
+
+
+# ---- files of a shard
+
+
+def write_tokens(shard: Path, folder: Path, batches: Iterable[EncodedBatch], report: ReportShard) -> TokenFile:
+    """Write `<shard>.bin` and `<shard>.idx`."""
+    digest = hashlib.sha256()
+    documents = tokens = sequences = text_bytes = 0
+    file = folder / f"{shard.stem}.bin"
+    with file.open("wb") as tokens_file, file.with_suffix(".idx").open("wb") as ends_file:
+        for batch in batches:
+            digest.update(batch.ids.data)
+            tokens_file.write(batch.ids.data)
+            ends_file.write((batch.ends + tokens).astype("<u8").data)
+            documents += batch.documents
+            tokens += len(batch.ids)
+            sequences += len(batch.ends)
+            text_bytes += batch.text_bytes
+            report(documents, tokens)
+    return TokenFile(file.name, tokens, sequences, text_bytes, digest.hexdigest())
+
+
+def write_sources(shard: Path, folder: Path, file: TokenFile) -> TokenFile:
+    """Write `<shard>.src` for a shard whose tokens are written; `file` with the counts of each source. Nothing is
+    written of a shard that does not know sources.
+
+    Raises:
+        UserError: the shard has more sources than are told apart.
+    """
+    found = read_sources(shard)
+    if found is None:
+        return file
+    names, numbers = found
+    if len(names) > np.iinfo(SOURCES_DTYPE).max:
+        raise UserError(f"{shard} has {len(names):,} sources; {np.iinfo(SOURCES_DTYPE).max:,} can be told apart")
+    tokens_file = folder / file.name
+    numbers.astype(SOURCES_DTYPE).tofile(tokens_file.with_suffix(".src"))
+    sizes = np.diff(np.fromfile(tokens_file.with_suffix(".idx"), "<u8").astype(np.int64), prepend=0)
+    documents = np.bincount(numbers, minlength=len(names)).tolist()
+    tokens = np.bincount(numbers, sizes, minlength=len(names)).astype(np.int64).tolist()
+    counts = {
+        name: {"documents": count, "tokens": size} for name, count, size in zip(names, documents, tokens, strict=True)
+    }
+    return replace(file, sources=counts)
+
+
+# ---- all shards
 
 
 def encode_shards(
-    corpus: Path, writer: ShardWriter, encode: EncodeShard, progress: Progress, executor: Executor
-) -> dict[str, list[TokenFile]]:
-    """Encode the shards of every split that are not finished.
+    corpus: Path, work: KeptWork, encode: EncodeShard, progress: Progress, executor: Executor
+) -> dict[str, list[EncodedShard]]:
+    """Encode the shards of every split.
 
     Args:
         corpus: the folder with {train,validation}-*.parquet.
-        writer: the one that `encode` writes with.
-        encode: called for each missing shard, through `executor`.
+        work: where finished shards are kept.
+        encode: called for each shard that is not finished, through `executor`.
         progress: told the documents and tokens of all shards.
         executor: where the shards are encoded.
 
     Returns:
-        the token files of each split, in the order of its shards.
+        the shards of each split, in order.
 
     Raises:
-        UserError: a split is missing, or a shard cannot be read.
+        UserError: a split is missing, a shard cannot be read, or the corpus changed meanwhile.
     """
     splits = {split: shards(corpus, split) for split in SPLITS}
     every = [shard for split in splits.values() for shard in split]
     rows = {shard: count_documents(shard) for shard in every}
-    total = sum(rows.values())
-    writer.out.mkdir(parents=True, exist_ok=True)
-    files = {shard: file for shard in every if (file := writer.finished(shard))}
-    missing = [shard for shard in every if shard not in files]
-    done, tokens = sum(rows[shard] for shard in files), sum(file.tokens for file in files.values())
+    total, done, tokens = sum(rows.values()), 0, 0
 
     def report(more_documents: int, more_tokens: int) -> None:
         progress(done + more_documents, total, unit="documents", tokens=tokens + more_tokens)
 
-    encoded = executor.map(partial(encode, report=executor.report(report)), missing)
-    for shard, file in zip(missing, encoded, strict=True):
-        files[shard] = file
+    encoded: dict[Path, EncodedShard] = {}
+    make = partial(_make, encode=encode, report=executor.report(report))
+    for shard, piece in zip(every, work.map(make, every, executor), strict=True):
+        encoded[shard] = EncodedShard(TokenFile(**piece.result), piece.files())
         done += rows[shard]
-        tokens += file.tokens
+        tokens += encoded[shard].file.tokens
         report(0, 0)
-    return {split: [files[shard] for shard in listed] for split, listed in splits.items()}
+    for split, listed in splits.items():
+        check_listed(corpus, split, listed)
+    return {split: [encoded[shard] for shard in listed] for split, listed in splits.items()}
 
 
-@lru_cache(maxsize=1)
-def _load_once(folder: Path, recipe: str) -> Tokenizer:
-    return load_tokenizer(folder)
+def _make(shard: Path, folder: Path, *, encode: EncodeShard, report: ReportShard) -> Made:
+    file = encode(shard, folder, report=report)
+    return Made(asdict(file), {file.name: file.sha256})
+
+
+def publish_arrays(work: KeptWork, encoded: dict[str, list[EncodedShard]]) -> None:
+    """Move token arrays to their place, in place of older ones. `meta.json`, without which nothing can be read, is in
+    `work.complete` and comes last."""
+    paths = [path for shards in encoded.values() for shard in shards for path in shard.paths]
+    work.publish(paths, META, [f"{split}-*.{kind}" for split in SPLITS for kind in KINDS])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from textmill.errors import UserError, first_line
 
 __all__ = [
-    "BATCH_BYTES", "Documents", "batches", "content_digest", "count_documents", "documents_of", "from_arrow",
+    "BATCH_BYTES", "Documents", "batches", "check_listed", "count_documents", "documents_of", "from_arrow",
     "read_any", "read_shard", "read_sources", "shards",
 ]  # fmt: skip
 
@@ -118,6 +117,16 @@ def shards(corpus: Path, split: str) -> list[Path]:
     return found
 
 
+def check_listed(corpus: Path, split: str, listed: list[Path]) -> None:
+    """Check that a split still has the shards that it had.
+
+    Raises:
+        UserError: shards came or went.
+    """
+    if shards(corpus, split) != listed:
+        raise UserError(f"{corpus} changed while it was read; run again when nobody writes there")
+
+
 def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
 
@@ -168,19 +177,6 @@ def count_documents(shard: Path) -> int:
     """
     with _open_parquet(shard) as file:
         return file.metadata.num_rows
-
-
-def content_digest(shard: Path) -> str:
-    """SHA-256 of a shard: what its words were counted or encoded from, whatever its name, size and times.
-
-    Raises:
-        UserError: the shard cannot be read.
-    """
-    try:
-        with shard.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{shard} cannot be read: {error.strerror}") from error
 
 
 def _open_parquet(shard: Path) -> pq.ParquetFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from textmill.errors import UserError
-from textmill.files import atomic_write
+from textmill.kept import kept_work
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
 from tokenization.config import TokenizerConfig
 from tokenization.counting import count_corpus, count_words
-from tokenization.formats import save_tokenizer
+from tokenization.formats import CONFIG, FILES, save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import portable_pattern
+from tokenization.shard_writer import made_with
 from tokenization.text import Documents
 from tokenization.tokenizer import Tokenizer
 
@@ -39,25 +39,26 @@ def train_tokenizer(
     Raises:
         UserError: the corpus cannot be read, or supports no vocabulary so large (the message names the largest).
     """
-    stats: dict[str, Any] = {}
-    if config.encoding:
-        taken = from_tiktoken(config.encoding)
-        special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
-        tokenizer = Tokenizer(taken.tokens, taken.pattern.regex, special)
-    else:
-        word_counts = count_corpus(corpus, config, out / COUNTS, progress, executor)
-        tokenizer, stats = _learn(word_counts, config, progress)
-    save_tokenizer(tokenizer, out)
-    stats |= {
-        "encoding": config.encoding,
-        "longest_token_bytes": max(map(len, tokenizer.tokens)),
-        "merges": len(tokenizer.tokens) - 256,
-        "pattern": tokenizer.pattern.name or tokenizer.pattern.regex,
-        "special_tokens": len(tokenizer.special_tokens),
-        "vocab_size": tokenizer.vocab_size,
-    }
-    atomic_write(out / "stats.json", json.dumps(stats, indent=2, sort_keys=True) + "\n")
-    shutil.rmtree(out / COUNTS, ignore_errors=True)
+    with kept_work(out, COUNTS, made_with(pattern=portable_pattern(config.pattern).regex)) as work:
+        stats: dict[str, Any] = {}
+        if config.encoding:
+            taken = from_tiktoken(config.encoding)
+            special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
+            tokenizer = Tokenizer(taken.tokens, taken.pattern.regex, special)
+        else:
+            word_counts = count_corpus(corpus, config, work, progress, executor)
+            tokenizer, stats = _learn(word_counts, config, progress)
+        stats |= {
+            "encoding": config.encoding,
+            "longest_token_bytes": max(map(len, tokenizer.tokens)),
+            "merges": len(tokenizer.tokens) - 256,
+            "pattern": tokenizer.pattern.name or tokenizer.pattern.regex,
+            "special_tokens": len(tokenizer.special_tokens),
+            "vocab_size": tokenizer.vocab_size,
+        }
+        save_tokenizer(tokenizer, work.complete)
+        (work.complete / "stats.json").write_text(json.dumps(stats, indent=2, sort_keys=True) + "\n")
+        work.publish([], last=CONFIG, replaces=FILES)
 
 
 def train_from_documents(

@@ -21,8 +21,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 from flows.engine.stage import Context
-from flows.store.local import try_lock
 from textmill.errors import UserError
+from textmill.files import try_lock
 from textmill.progress import Clock
 
 LIMIT = "training"

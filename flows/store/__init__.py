@@ -1,7 +1,6 @@
 """Artifacts: what they are, how they are told apart, and where they are kept.
 
     fingerprint   the identity of an artifact: a hash of everything that decides its bytes
-    contents      the SHA-256 of files, read once a process
     manifest      what an artifact is, and every file in it; its digest
     local         the store below a folder: find, lock, seal, recover, remove
     remote        the same in a bucket, with copies on this machine

@@ -13,7 +13,6 @@ database is lost, a file is deleted or a folder is copied to another machine.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import logging
@@ -28,10 +27,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.store.contents import content_digest
 from flows.store.manifest import MANIFEST, InputEntry, Manifest, Name
+from textmill.contents import content_digest
 from textmill.errors import UserError
-from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, temporary_path
+from textmill.files import atomic_write, files_below, folder_size, fsync, seal_folder, temporary_path, try_lock
 from textmill.progress import Clock, Progress, quiet
 
 logger = logging.getLogger(__name__)
@@ -316,13 +315,3 @@ def sizes_below(folder: Path) -> dict[str, int]:
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def try_lock(descriptor: int) -> bool:
-    """Take an open file's lock if no other process has it; the kernel releases it with the descriptor, kill -9
-    included."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

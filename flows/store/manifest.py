@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from flows.store.contents import content_digest
 from flows.store.fingerprint import digest
+from textmill.contents import content_digest
 from textmill.files import files_below
 
 MANIFEST = "manifest.json"

@@ -36,11 +36,11 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 from pydantic import Field
 
-from flows.store.contents import content_digest
 from flows.store.fingerprint import digest
 from flows.store.local import Artifact, Damaged, Garbage, Store, check_folder, now
 from flows.store.manifest import MANIFEST, Manifest, Name
 from textmill.addresses import without_secrets
+from textmill.contents import content_digest
 from textmill.errors import UserError
 from textmill.files import folder_size, fsync, seal_folder, sha256_of
 from textmill.progress import Progress

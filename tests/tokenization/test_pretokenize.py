@@ -1,8 +1,6 @@
 """Corpus to token arrays."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +13,7 @@ from tokenization.config import PretokenizeConfig
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import to_tiktoken
 from tokenization.pretokenize import pretokenize
-from tokenization.shard_writer import EncodingInputs, ShardWriter
+from tokenization.shard_writer import EncodingInputs
 from tokenization.tokenizer import Tokenizer
 
 
@@ -79,45 +77,6 @@ def test_a_killed_run_goes_on_after_its_finished_shards(corpus, trained, tokens,
     assert content(tmp_path) == content(tokens)
 
 
-def interrupted(monkeypatch, corpus, trained, out):
-    """A run that dies after its first shard."""
-
-    def dying(shard):
-        if shard.stem == "train-00001":
-            raise KeyboardInterrupt
-        return read_shard(shard)
-
-    read_shard = module.read_shard
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "read_shard", dying)
-        pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), out)
-
-
-@pytest.mark.parametrize("lost", ["train-00000.bin", "train-00000.idx"])
-@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"")])
-def test_a_shard_whose_files_were_lost_is_encoded_again(corpus, trained, tokens, tmp_path, monkeypatch, lost, harm):
-    interrupted(monkeypatch, corpus, trained, tmp_path)
-    harm(tmp_path / lost)
-    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path)
-    assert content(tmp_path) == content(tokens)
-
-
-def test_files_are_on_the_disk_before_the_note_that_they_are_finished(corpus, trained, tmp_path, monkeypatch):
-    synced = []
-    fsync = os.fsync
-
-    def recording(descriptor):
-        fsync(descriptor)
-        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        assert not list(tmp_path.glob("*.done"))
-
-    monkeypatch.setattr(os, "fsync", recording)
-    interrupted(monkeypatch, corpus, trained, tmp_path)
-    assert synced[-1] == tmp_path
-    assert {file.name for file in synced[:-1]} == {"train-00000.bin", "train-00000.idx"}
-    assert (tmp_path / "train-00000.done").exists()
-
-
 def test_progress_by_documents(corpus, trained, tmp_path):
     reports = []
 
@@ -145,28 +104,3 @@ def test_mistakes(corpus, trained, tmp_path):
         pretokenize(EncodingInputs(corpus, tmp_path), PretokenizeConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
         pretokenize(EncodingInputs(tmp_path, trained), PretokenizeConfig(), tmp_path / "out")
-
-
-def test_a_finished_shard_is_known_by_its_content(corpus, trained, tmp_path):
-    shard = tmp_path / "train-00000.parquet"
-    shard.write_bytes((corpus / shard.name).read_bytes())
-    writer = ShardWriter(tmp_path / "out", trained)
-    writer.out.mkdir()
-    file = writer.write(shard, [], lambda documents, tokens: None)
-    writer.finish(shard, file)
-    assert writer.finished(shard) == file
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1  # the same name and size
-    shard.write_bytes(content)
-    assert writer.finished(shard) is None
-
-
-def test_a_shard_that_changes_while_it_is_encoded_is_not_finished(corpus, trained, tmp_path):
-    shard = tmp_path / "train-00000.parquet"
-    shard.write_bytes((corpus / shard.name).read_bytes())
-    writer = ShardWriter(tmp_path / "out", trained)
-    writer.out.mkdir()
-    file = writer.write(shard, [], lambda documents, tokens: None)
-    shard.write_bytes((corpus / "train-00001.parquet").read_bytes())
-    writer.finish(shard, file)
-    assert writer.finished(shard) is None

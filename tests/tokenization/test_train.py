@@ -58,45 +58,6 @@ def test_a_killed_count_goes_on_where_it_was(corpus, trained, tmp_path, monkeypa
     assert content(tmp_path) == content(trained)
 
 
-def test_counts_of_another_pattern_are_not_continued(corpus, trained, tmp_path):
-    def dying(done, total, *, phase, **metrics):
-        if phase == "merging":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_tokenizer(corpus, TokenizerConfig(vocab_size=480, pattern="gpt2"), tmp_path, progress=dying)
-    train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
-    assert content(tmp_path) == content(trained)
-
-
-def test_counts_of_another_corpus_are_not_continued(corpus, trained, tmp_path):
-    def dying(done, total, *, phase, **metrics):
-        if phase == "merging":
-            raise KeyboardInterrupt
-
-    other = tmp_path / "corpus"
-    other.mkdir()
-    for shard in corpus.glob("train-*.parquet"):  # the same names and sizes, other words
-        text = pq.read_table(shard)["text"].to_pylist()
-        write_of_size(other / shard.name, [t.translate(str.maketrans("ae", "ea")) for t in text])
-        write_of_size(other / f"as-{shard.name}", text)
-    ours = tmp_path / "ours"
-    ours.mkdir()
-    for shard in other.glob("as-*"):
-        shard.rename(ours / shard.name.removeprefix("as-"))
-    sizes = [[path.stat().st_size for path in sorted(folder.iterdir())] for folder in (ours, other)]
-    assert sizes[0] == sizes[1]
-    with pytest.raises(KeyboardInterrupt):
-        train_tokenizer(other, TokenizerConfig(vocab_size=480), tmp_path / "out", progress=dying)
-    train_tokenizer(ours, TokenizerConfig(vocab_size=480), tmp_path / "out")
-    assert content(tmp_path / "out") == content(trained)
-
-
-def write_of_size(path, texts):
-    """A Parquet file whose size does not depend on the letters of the texts."""
-    pq.write_table(pa.table({"text": texts}), path, compression="none", use_dictionary=False, write_statistics=False)
-
-
 def test_a_kept_count_is_read_in_a_moment():
     """Not in 20 s: a table lists its words in an order that would crowd at the front of a smaller one."""
     letters = itertools.product("abcdefghijklmnopq", repeat=5)
@@ -104,24 +65,6 @@ def test_a_kept_count_is_read_in_a_moment():
     started = time.perf_counter()
     assert len(counting.WordCounts.of(*words)) == 17**5
     assert time.perf_counter() - started < 1
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_damaged_count_is_made_again(corpus, trained, tmp_path, monkeypatch, half):
-    keep, kept = counting.save_counts, []
-
-    def dying(counts, path):
-        keep(counts, path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if half else b"")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(counting, "save_counts", dying)
-        train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
-    monkeypatch.setattr(counting, "save_counts", lambda counts, path: kept.append(path.stem[:11]) or keep(counts, path))
-    train_tokenizer(corpus, TokenizerConfig(vocab_size=480), tmp_path)
-    assert kept == ["train-00000", "train-00001"]
-    assert content(tmp_path) == content(trained)
 
 
 def test_special_reserved_and_padded_ids(corpus, tmp_path):
@@ -140,8 +83,8 @@ def test_special_reserved_and_padded_ids(corpus, tmp_path):
 
 def test_the_first_progress_comes_before_any_shard_is_read(corpus, tmp_path, monkeypatch):
     events = []
-    digest = counting.content_digest
-    monkeypatch.setattr(counting, "content_digest", lambda shard: events.append(shard.stem) or digest(shard))
+    read_shard = counting.read_shard
+    monkeypatch.setattr(counting, "read_shard", lambda shard: events.append(shard.stem) or read_shard(shard))
     train_tokenizer(
         corpus,
         TokenizerConfig(vocab_size=300),

@@ -323,7 +323,7 @@ def writers(folder: Path) -> list[int]:
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             file = descriptor.readlink()
-            if file.parent == folder and file.suffix == ".tmp":
+            if folder in file.parents and file.parent.suffix == ".tmp":
                 found.append(int(descriptor.parts[2]))
     return found
 
@@ -359,11 +359,12 @@ def test_kill_9_of_the_run_keeps_finished_shards_and_ends_the_workers(corpus, on
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), str(corpus), str(on_threads / "tokenizer"), str(out)]
     run = subprocess.Popen(command, start_new_session=True)
-    wait_until(lambda: list(out.glob("*.done")))
+    wait_until(lambda: list(out.glob("shards/*/*/piece.json")))
     run.kill()
     run.wait()
     wait_until(lambda: not session_of(run.pid))
-    kept = {note.stem: (out / f"{note.stem}.bin").stat().st_mtime_ns for note in out.glob("*.done")}
+    notes = out.glob("shards/*/[!.]*/piece.json")
+    kept = {file.stem: file.stat().st_mtime_ns for note in notes for file in note.parent.glob("*.bin")}
     assert 0 < len(kept) < SHARDS + 1
     pretokenize(EncodingInputs(corpus, on_threads / "tokenizer"), PretokenizeConfig(), out)
     assert {stem: (out / f"{stem}.bin").stat().st_mtime_ns for stem in kept} == kept

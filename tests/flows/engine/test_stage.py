@@ -348,10 +348,10 @@ def test_a_file_is_hashed_once_for_all_that_read_it(context, monkeypatch):
         hashed.append(file.name)
         return sha256(file)
 
-    monkeypatch.setattr("flows.store.contents.sha256", counted)
-    monkeypatch.setattr("flows.store.contents._digests", {})
+    monkeypatch.setattr("textmill.contents.sha256", counted)
+    monkeypatch.setattr("textmill.contents._digests", {})
     source = materialize(words, WordsConfig(), {}, context).artifact
-    monkeypatch.setattr("flows.store.contents._digests", {})  # as in another process
+    monkeypatch.setattr("textmill.contents._digests", {})  # as in another process
     for ignore_case in (True, False):
         materialize(count, CountConfig(ignore_case=ignore_case), {"words": source}, Context(Store(context.store.root)))
     assert hashed.count("words.txt") == 2  # when it was sealed, and once for both that read it

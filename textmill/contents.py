@@ -9,18 +9,20 @@ from pathlib import Path
 
 from textmill.files import sha256
 
-_digests: dict[tuple[int, ...], str] = {}  # by what `_version` says
+__all__ = ["content_digest", "file_version"]
+
+_digests: dict[tuple[int, ...], str] = {}  # by `file_version`
 
 
 def content_digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal. To be trusted until the file changes."""
-    version = _version(file)  # taken before: a change while it is read makes another one
+    version = file_version(file)  # taken before: a change while it is read makes another one
     if version not in _digests:
         _digests[version] = sha256(file)
     return _digests[version]
 
 
-def _version(file: Path) -> tuple[int, ...]:
+def file_version(file: Path) -> tuple[int, ...]:
     """What a change of the contents changes too; `st_ctime_ns` is one that no program sets back."""
     stat = file.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
