@@ -30,7 +30,7 @@ def count_words(batches: Iterable[Documents], pattern: Pattern, threads: int = 1
     Raises:
         UserError: a regular expression leaves out a part of a document.
     """
-    slices = _Shared(part for documents in batches for part in documents.slices(BATCH_BYTES // 4))
+    slices = _Shared(part for documents in batches for part in documents.slices(BATCH_BYTES))
     with Threads(threads) as pool:
         counts = [pool.submit(_count, slices, pattern) for _ in range(threads)]
         try:

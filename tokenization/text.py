@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 18  # so few that a text is still in the cache of the core that made it when it is scanned
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 Plain Python: `collections.Counter(words)`, to which the tests compare it.
 
 Most words of a text are among a few thousand, whose entries a table scatters over more memory than a core's cache
-holds. So words are first counted in a small table, where a word simply takes the place of another with the same hash;
-those that had to go are added to the large table together, its entries being asked for ahead.
-
-    small table      `the` 57 · `of` 31        `on` comes, and has the slot of `of`
-                     `the` 57 · `on` 1         and `of` 31 waits to be added to the large table
+holds. So words are counted in chunks, in two passes: the first makes the key of every word and asks for its entry, the
+second finds the entries there and adds to their counts. Where a word is not in the first entry that is looked at, which
+happens to one in thirty, the processor has guessed wrong, and goes on from a key that is ready.
 """
 
 from __future__ import annotations
@@ -16,12 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textmill.kernels.jit import AHEAD, inlined, kernel, load8, load64, prefetch, store8, store64
+from textmill.kernels.jit import inlined, kernel, load8, load64, prefetch, store8, store64
 from tokenization.kernels.word_table import (
     FIFTY_SIX,
     HASH,
     INLINE,
-    K0,
     K1,
     LONG_VALUE,
     ONE,
@@ -39,11 +36,10 @@ from tokenization.kernels.word_table import (
     is_entry_of,
     long_key,
     short_key,
-    slots_of,
     word_view,
 )
 
-RECENT = 1 << 13  # slots of the small table: 256 kB, half of a small second-level cache
+CHUNK = 128  # words whose entries are asked for at once
 COUNTED_AT_ONCE = 1 << 15  # words counted at once
 ONCE = np.empty(0, np.int64)  # the counts of words that occur once each
 
@@ -69,50 +65,37 @@ class CountedWords(NamedTuple):
     """int64[words]"""
 
 
-class Recent(NamedTuple):
-    """The small table."""
-
-    table: np.ndarray
-    """uint64[RECENT, 4]: short words, each in the one slot where it may be."""
-    replaced: np.ndarray
-    """uint64[COUNTED_AT_ONCE, 3]: key and count of those that had to go; work space."""
-
-
 @kernel
-def _count(words, counts, recent, tables):
+def _count(words, counts, keys, tables):
     """Count words (`WordSpans`): each counts[w] times, or once if `counts` is empty.
 
-    recent: `Recent`. tables: WORD_TABLE[1], with room for these words.
+    keys: uint64[CHUNK, 3], work space. tables: WORD_TABLE[1], with room for these words.
     """
-    text, start = bytes_of(words.text), words.start
-    small, replaced = slots_of(recent.table), recent.replaced
+    text, start, ends = bytes_of(words.text), words.start, words.ends
     table = tables[0]
     view = word_view(table)
     short_words, long_words, used = table.short_words, table.long_words, table.arena_used
-    gone = 0
-    for word in range(words.ends.size):
-        end = words.ends[word]
-        length = end - start
-        count = np.uint64(counts[word]) if counts.size else ONE
-        if length < INLINE:
-            key = short_key(text, start, length)
-            entry = home_entry(small, key)
-            if is_entry_of(entry, key):
-                store64(entry + VALUE, load64(entry + VALUE) + count)
-            else:
-                replaced[gone, 0], replaced[gone, 1] = load64(entry + K0), load64(entry + K1)
-                replaced[gone, 2] = load64(entry + VALUE)
-                gone += replaced[gone, 1] != 0
-                enter_short(entry, key, count)
-        else:
-            fresh = _add_long(view, long_key(text.address + start, length), used, count)
-            long_words += fresh
-            used += length if fresh else 0
-        start = end
-    for i in range(gone):
-        if i + AHEAD < gone:
-            prefetch(home_entry(view.short, ShortKey(replaced[i + AHEAD, 0], replaced[i + AHEAD, 1])))
-        short_words += _add_short(view, ShortKey(replaced[i, 0], replaced[i, 1]), replaced[i, 2])
+    for first in range(0, ends.size, CHUNK):
+        last = min(first + CHUNK, ends.size)
+        at = start
+        for word in range(first, last):
+            key = short_key(text, at, ends[word] - at)
+            home = home_entry(view.short, key)
+            prefetch(home)
+            keys[word - first, 0], keys[word - first, 1], keys[word - first, 2] = key.k0, key.k1, np.uint64(home)
+            at = ends[word]
+        for word in range(first, last):
+            key, home = ShortKey(keys[word - first, 0], keys[word - first, 1]), np.int64(keys[word - first, 2])
+            count = np.uint64(counts[word]) if counts.size else ONE
+            length = ends[word] - start
+            if is_entry_of(home, key):
+                store64(home + VALUE, load64(home + VALUE) + count)
+            elif length < INLINE:
+                short_words += _add_short(view, key, count)
+            elif _add_long(view, long_key(text.address + start, length), used, count):
+                long_words += 1
+                used += length
+            start = ends[word]
     table.short_words, table.long_words, table.arena_used = short_words, long_words, used
 
 
@@ -196,7 +179,7 @@ class WordCounts:
 
     def __init__(self) -> None:
         self._table = WordTable(empty_slots(1 << 14), empty_slots(1 << 10), np.empty(1 << 16, np.uint8))
-        self._recent = Recent(empty_slots(RECENT), np.empty((COUNTED_AT_ONCE, 3), np.uint64))
+        self._keys = np.empty((CHUNK, 3), np.uint64)
 
     @classmethod
     def of(cls, data: np.ndarray, offsets: np.ndarray, counts: np.ndarray) -> WordCounts:
@@ -213,7 +196,6 @@ class WordCounts:
 
     def __len__(self) -> int:
         """Number of distinct words."""
-        self._settle()
         return len(self._table)
 
     def add(self, text: np.ndarray, start: int, ends: np.ndarray) -> None:
@@ -226,26 +208,17 @@ class WordCounts:
             words = WordSpans(text, start, ends[block])
             stop = int(words.ends[-1])
             self._table.reserve(len(words.ends), len(words.ends), stop - start)
-            _count(words, counts[block], self._recent, self._table.record)
+            _count(words, counts[block], self._keys, self._table.record)
             start = stop
-
-    def _settle(self) -> None:
-        """Add what the small table has counted to the large one."""
-        self._table.reserve(RECENT, 0, 0)
-        _merge_short(self._recent.table, self._table.record)
-        self._recent.table[:] = 0
 
     def update(self, other: WordCounts) -> None:
         """Add the counts of another table."""
-        self._settle()
-        other._settle()
         self._table.reserve(*other._table.sizes)
         _merge_short(other._table.short, self._table.record)
         _merge_long(other._table.long, other._table.arena, self._table.record)
 
     def unpack(self) -> CountedWords:
         """All words, in no particular order."""
-        self._settle()
         table = self._table
         short_bytes = int((table.short[:, 1] >> FIFTY_SIX).sum())
         data = np.empty(short_bytes + table.sizes[2], np.uint8)

@@ -40,9 +40,10 @@ HASH, START, LENGTH, LONG_VALUE = 0, 8, 16, 24  # long words; the bytes are at S
 M0 = np.uint64(0x9E3779B97F4A7C15)
 M1 = np.uint64(0xC2B2AE3D27D4EB4F)
 M2 = np.uint64(0xBF58476D1CE4E5B9)
-# for each length below INLINE the bytes of the two integers of a key that belong to it
+# for each length below INLINE the bytes of the two integers of a key that belong to it; for INLINE itself none
 OWN_BYTES = np.array(
-    [(1 << 8 * n) - 1 >> 64 * half & 0xFFFFFFFFFFFFFFFF for n in range(INLINE) for half in (0, 1)], np.uint64
+    [(1 << 8 * (n % INLINE)) - 1 >> 64 * half & 0xFFFFFFFFFFFFFFFF for n in range(INLINE + 1) for half in (0, 1)],
+    np.uint64,
 )
 EIGHT, FIFTY_SIX, ONE, ALL = np.uint64(8), np.uint64(56), np.uint64(1), ~np.uint64(0)
 
@@ -120,15 +121,17 @@ def word_view(table):
 
 @inlined
 def short_key(text, i, length):
-    """The key of the bytes i .. i + length (below 16) of a text (`Bytes`)."""
+    """The key of the bytes i .. i + length of a text (`Bytes`); of 16 bytes and more, one that no short word has."""
     at = text.address + i
+    length = min(length, INLINE)
     if i + INLINE <= text.size:
         # whole loads, then the bytes beyond the word are masked away: no branch that the length would mispredict
-        k0 = load64(at) & OWN_BYTES[2 * length]
-        k1 = load64(at + 8) & OWN_BYTES[2 * length + 1]
+        own = np.uint64(2 * length)  # a signed index would be tested for being negative
+        k0 = load64(at) & OWN_BYTES[own]
+        k1 = load64(at + 8) & OWN_BYTES[own + ONE]
     else:
         k0 = k1 = np.uint64(0)
-        for j in range(length - 1, -1, -1):
+        for j in range(length % INLINE - 1, -1, -1):
             k1 = (k1 << EIGHT) | (k0 >> FIFTY_SIX)
             k0 = (k0 << EIGHT) | np.uint64(load8(at + j))
     return ShortKey(k0, k1 | (np.uint64(length) << FIFTY_SIX))
