@@ -6,12 +6,13 @@ What to read, in this order:
 - `patterns.py`: the regular expressions that cut text into words.
 - `text.py`: documents of files and strings, on their way to the kernels.
 - `tokenizer.py`: text to ids and back.
+- `rules.py`: what Hugging Face's tokenizers do to a text before words are cut.
 
 Tokenizers:
 - `config.py`: the configs of all stages of this package.
 - `train.py`: a corpus to a tokenizer; `counting.py` counts its words, shard by shard.
 - `formats.py`: tokenizers as our files, which Hugging Face and tiktoken read too.
-- `hugging_face.py`: tokenizer.json, written and read.
+- `hugging_face/`: tokenizer.json, written and read.
 - `interchange.py`: tokenizers of others, read and written.
 - `compare.py`: what several tokenizers make of one text.
 

@@ -39,7 +39,7 @@ def compare(tokenizer: Tokenizer, texts: Iterable[Documents]) -> Comparison:
     """Encode a text (batches of documents, read once) and measure."""
     # compiles every kernel first: many distinct words, short and long, make tables grow and ids spill
     tokenizer.encode_ordinary(" ".join(f"{i} {'ab' * (i % 40)}{i:x}" for i in range(60_000)))
-    fresh = Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, tokenizer.special_tokens)
+    fresh = Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, tokenizer.special_tokens, tokenizer.rules)
     seen = np.zeros(tokenizer.vocab_size, bool)
     tokens = text_bytes = words = 0
     seconds = 0.0

@@ -1,7 +1,8 @@
 """A tokenizer as files: what a tokenizer artifact and a checkpoint hold, and what Hugging Face and tiktoken read.
 
 - `ranks.tiktoken`: a line for each token, base64 of its bytes and its rank; `tiktoken.load.load_tiktoken_bpe` reads it.
-- `tokenizer.yaml`: the split pattern and the special tokens, which the ranks file lacks.
+- `tokenizer.yaml`: the split pattern and the special tokens, which the ranks file lacks, and what Hugging Face's
+  tokenizers know besides (`rules.py`).
 - `tokenizer.json`: the same for Hugging Face `tokenizers` and `transformers`, and `tokenizer_config.json`, which tells
   `transformers` what the special tokens are for.
 """
@@ -14,23 +15,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.hugging_face import HUGGING_FACE, ROLES, check_hugging_face, write_hugging_face
-from tokenization.patterns import check_portable
+from tokenization.hugging_face import HUGGING_FACE, USAGE, check_hugging_face, write_hugging_face
+from tokenization.patterns import Kind, check_portable
+from tokenization.rules import PLAIN, TextRules, Usage
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "CONFIG", "FILES", "RANKS", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files", "write_tiktoken",
+    "CONFIG", "FILES", "RANKS", "check_plain", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files",
+    "write_tiktoken",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 RANKS = "ranks.tiktoken"
 CONFIG = "tokenizer.yaml"
-FILES = (RANKS, CONFIG, HUGGING_FACE, ROLES)
+FILES = (RANKS, CONFIG, HUGGING_FACE, USAGE)
 FORMAT = "textmill-tokenizer 1"
+FORMAT_WITH_RULES = "textmill-tokenizer 2"  # also with rules and usage, which format 1 does not know
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -56,20 +61,40 @@ def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
     """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder.
 
     Raises:
-        UserError: tiktoken would cut text into other words.
+        UserError: tiktoken would give other ids.
+    """
+    check_plain(tokenizer, "tiktoken")
+    _write_ours(tokenizer, path)
+
+
+def check_plain(tokenizer: Tokenizer, program: str) -> None:
+    """Check that ranks, one split pattern and special tokens are all of a tokenizer: other programs know no more.
+
+    Raises:
+        UserError: it has rules or a pattern of several passes, or its pattern means other words there.
     """
     check_portable(tokenizer.pattern)
-    _write_ours(tokenizer, path)
+    more = [name.replace("_", " ") for name, value in tokenizer.rules if value != getattr(PLAIN, name)]
+    if tokenizer.pattern.kind == Kind.PASSES:
+        more.append("pattern of several passes")
+    if more:
+        raise UserError(f"this tokenizer has {more[0]}, which {program} lacks; export it for Hugging Face")
 
 
 def _write_ours(tokenizer: Tokenizer, path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     _write_ranks(tokenizer.tokens, path / RANKS)
+    more = {
+        name: given
+        for name, model in (("rules", tokenizer.rules), ("usage", tokenizer.usage))
+        if (given := model.model_dump(mode="json", exclude_defaults=True))
+    }
     config = {
-        "format": FORMAT,
+        "format": FORMAT_WITH_RULES if more else FORMAT,
         "pattern": tokenizer.pattern.regex,
         "vocab_size": tokenizer.vocab_size,
         "special_tokens": dict(tokenizer.special_tokens),
+        **more,
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1 << 20)
     atomic_write(path / CONFIG, text)
@@ -85,9 +110,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
         pattern, special_tokens = content["pattern"], content["special_tokens"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        rules = TextRules.model_validate(content.get("rules", {}))
+        usage = Usage.model_validate(content.get("usage", {}))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise UserError(f"{config} is damaged; it needs the keys pattern and special_tokens") from None
-    return Tokenizer(read_ranks(ranks), pattern, special_tokens)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{config} is damaged: {error.title}, {place}: {first['msg']}") from None
+    if content.get("format", FORMAT) not in (FORMAT, FORMAT_WITH_RULES):
+        raise UserError(f"{config} has the format {content['format']!r}, which this version of Textmill cannot read")
+    return Tokenizer(read_ranks(ranks), pattern, special_tokens, rules, usage)
 
 
 def tokenizer_files(path: Path) -> tuple[Path, Path]:

@@ -10,9 +10,9 @@ import tiktoken
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.formats import RANKS, load_tokenizer, read_ranks
+from tokenization.formats import RANKS, check_plain, load_tokenizer, read_ranks
 from tokenization.hugging_face import HUGGING_FACE, from_hugging_face
-from tokenization.patterns import check_portable, portable_pattern
+from tokenization.patterns import portable_pattern
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy"]
@@ -45,13 +45,13 @@ def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encodi
     """The same tokenizer as tiktoken's own object.
 
     Raises:
-        UserError: tiktoken would cut text into other words.
+        UserError: tiktoken would give other ids.
 
     Example:
         >>> to_tiktoken(tokenizer).encode("some text") == tokenizer.encode("some text")  # doctest: +SKIP
         True
     """
-    check_portable(tokenizer.pattern)
+    check_plain(tokenizer, "tiktoken")
     return tiktoken.Encoding(
         name,
         pat_str=tokenizer.pattern.regex,
@@ -98,8 +98,11 @@ def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
     """Write a `bpetokenizer v1` file.
 
     Raises:
-        UserError: the ids do not begin with the bytes in order, or do not go on with one merge each.
+        UserError: the tokenizer has more than such a file holds, or the ids do not begin with the bytes in order, or
+            do not go on with one merge each.
     """
+    check_plain(tokenizer, "such a file")
+    tokens = list(tokenizer.tokens)
     tokens = list(tokenizer.tokens)
     if list(tokenizer.tokens.values()) != list(range(len(tokens))) or tokens[:256] != [bytes([b]) for b in range(256)]:
         raise UserError("only a vocabulary that begins with the 256 bytes in order can be written that way")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import regex
 
 from textmill.errors import UserError
+from tokenization.kernels import unicode_data
 
 __all__ = [
-    "CL100K_END", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "check_portable", "find_pattern",
-    "oniguruma_pattern", "portable_pattern", "split",
+    "CL100K_END", "DIGITS", "GPT2", "NAMED", "Kind", "Pattern", "check_covers", "check_portable", "find_pattern",
+    "in_passes", "oniguruma_pattern", "passes_of", "portable_pattern", "split", "split_in_passes",
 ]  # fmt: skip
 
 
@@ -26,6 +28,7 @@ class Kind(enum.IntEnum):
     """How a pattern is scanned.
 
     CL100K_END is cl100k as tiktoken spells it today: blanks that end the text are one word, even across a newline.
+    PASSES is Hugging Face's sequence of several: each cuts what the one before it left.
     """
 
     GPT2 = 0
@@ -33,6 +36,7 @@ class Kind(enum.IntEnum):
     CL100K_END = 2
     O200K = 3
     REGEX = 4
+    PASSES = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Pattern:
     """A split pattern.
 
     Attributes:
-        regex: the regular expression, as the `regex` module reads it.
+        regex: the regular expression, as the `regex` module reads it; of several passes, all with `THEN` between them.
         kind: the scanner for it.
         name: its name, if it has one.
     """
@@ -91,6 +95,10 @@ _SPELLINGS = {pattern.regex: pattern for pattern in NAMED.values()} | {
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s": Pattern(CL100K_END, Kind.CL100K_END),
 }
 
+# Between the expressions of several passes, and the pass that cuts at digits: no engine takes them for an expression
+THEN = "(?then)"
+DIGITS = "(?digits)"
+
 SAMPLE = "Yes, 12 of them.\nGo on!\n"  # letters, digits, punctuation, blanks and newlines
 
 
@@ -108,6 +116,8 @@ def find_pattern(name_or_regex: str) -> Pattern:
         return NAMED[name_or_regex]
     if name_or_regex in _SPELLINGS:
         return _SPELLINGS[name_or_regex]
+    if THEN in name_or_regex or name_or_regex.startswith(DIGITS):
+        return in_passes(name_or_regex.split(THEN))
     if name_or_regex.isidentifier():
         raise UserError(f"unknown split pattern {name_or_regex!r}: use {', '.join(NAMED)} or a regular expression")
     return Pattern(_valid(name_or_regex), Kind.REGEX)
@@ -121,6 +131,31 @@ def _valid(expression: str) -> str:
     return expression
 
 
+def in_passes(expressions: Sequence[str]) -> Pattern:
+    """The pattern that cuts text by one expression, the pieces by the next, and so on.
+
+    A pass cuts out its matches; what is between them stays together until a later pass cuts it. An expression may be
+    `DIGITS`, or that with a plus for runs of them.
+
+    Raises:
+        UserError: an expression is not valid.
+
+    Example:
+        >>> pattern = in_passes([r"\\p{N}", r"\\S+"])
+        >>> list(split_in_passes(pattern, "a1b c", "a1b c"))
+        ['a', '1', 'b', ' ', 'c']
+    """
+    for expression in expressions:
+        if expression.removesuffix("+") != DIGITS:
+            _valid(expression)
+    return Pattern(THEN.join(expressions), Kind.PASSES)
+
+
+def passes_of(pattern: Pattern) -> list[str]:
+    """The expressions of a pattern, one for each pass."""
+    return pattern.regex.split(THEN) if pattern.kind == Kind.PASSES else [pattern.regex]
+
+
 def portable_pattern(name_or_regex: str) -> Pattern:
     """The pattern for a new tokenizer: `regex`, tiktoken and Hugging Face's `tokenizers` read its expression alike.
 
@@ -132,6 +167,8 @@ def portable_pattern(name_or_regex: str) -> Pattern:
         '\\\\S+|\\\\s+'
     """
     pattern = find_pattern(name_or_regex)
+    if pattern.kind == Kind.PASSES:
+        raise UserError("the split pattern has several passes, which tiktoken does not know; use one expression")
     return Pattern(_portable(pattern.regex), Kind.REGEX) if pattern.kind == Kind.REGEX else pattern
 
 
@@ -151,13 +188,15 @@ def oniguruma_pattern(expression: str) -> Pattern:
 
 
 def check_portable(pattern: Pattern) -> None:
-    """Check that tiktoken and Hugging Face's `tokenizers` cut text as this pattern does.
+    """Check that tiktoken and Hugging Face's `tokenizers` read the expressions of this pattern as it is read here.
 
     Raises:
         UserError: they do not.
     """
-    if pattern.kind == Kind.REGEX and _portable(pattern.regex) != pattern.regex:
-        raise _unportable(r"\w or \W")
+    custom = passes_of(pattern) if pattern.kind in (Kind.REGEX, Kind.PASSES) else []
+    for expression in custom:
+        if expression.removesuffix("+") != DIGITS and _portable(expression) != expression:
+            raise _unportable(r"\w or \W")
 
 
 _ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
@@ -263,6 +302,50 @@ def split(expression: regex.Pattern[str], text: str) -> Iterator[str]:
         raise UserError(
             f"the split pattern leaves out {text[end : end + 20]!r}; end it with an alternative for the rest: |\\s+|."
         )
+
+
+def split_in_passes(pattern: Pattern, text: str, older: str) -> Iterator[str]:
+    """The words that the passes of a pattern make of a text, in order.
+
+    Args:
+        pattern: of the kind `PASSES`.
+        text: any.
+        older: the text, where characters that Hugging Face's engine does not know are replaced by others.
+
+    Raises:
+        UserError: a pass matches the empty text, which engines treat in different ways.
+    """
+    spans = [(0, len(text))]
+    for expression in passes_of(pattern):
+        search, source = _pass(expression), text if expression.startswith(DIGITS) else older
+        spans = [span for start, end in spans for span in _cut(search, source[start:end], start)]
+    return (text[start:end] for start, end in spans)
+
+
+def _cut(search: regex.Pattern[str], piece: str, start: int) -> Iterator[tuple[int, int]]:
+    """Where the matches in a piece are, and what lies between them; the piece begins at `start`."""
+    end = 0
+    for match in search.finditer(piece):
+        first, last = match.span()
+        if first == last:
+            raise UserError(f"the split pattern {search.pattern} matches nothing at {piece[first : first + 20]!r}")
+        if end < first:
+            yield start + end, start + first
+        yield start + first, start + last
+        end = last
+    if end < len(piece):
+        yield start + end, start + len(piece)
+
+
+# The digits of Hugging Face's step for digits, which follows Unicode 17; its regular expressions follow Unicode 16
+_NUMBERS = f"{unicode_data.NUMBER} 11DE0-11DE9 16FF4-16FF6"
+
+
+@cache
+def _pass(expression: str) -> regex.Pattern[str]:
+    ranges = [word.partition("-") for word in _NUMBERS.split()]
+    members = "".join(rf"\U{first:0>8}-\U{last or first:0>8}" for first, _, last in ranges)
+    return regex.compile(expression.replace(DIGITS, f"[{members}]"))
 
 
 def check_covers(pattern: Pattern) -> None:

@@ -2,7 +2,8 @@
 
 Byte-level BPE: a split pattern cuts a text into words, and the bytes of a word are merged as long as two neighbors
 together are a token, the lowest rank first (`kernels/reference.py` shows that in plain Python, `kernels/encoder.py`
-does it). Ids are the same as tiktoken's for every text. `formats.py` saves and loads tokenizers.
+does it). Ids are the same as tiktoken's for every text. `formats.py` saves and loads tokenizers. What Hugging Face's
+tokenizers do to a text before that is in `rules.py`; most tokenizers do nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tokenization.config import END_OF_TEXT
 from tokenization.kernels.encoder import Encoder
 from tokenization.kernels.vocabulary import ID_LIMIT, Vocabulary
 from tokenization.patterns import find_pattern
+from tokenization.rules import PLAIN, UNTOLD, Searches, TextRules, Usage
 from tokenization.text import Documents, documents_of
 
 __all__ = ["Tokenizer"]
@@ -43,11 +45,14 @@ class Tokenizer:
         tokens: bytes → id, where the id is also the rank by which pairs merge; all 256 single bytes are among them.
         pattern: name or regular expression of the split pattern.
         special_tokens: text → id.
+        rules: what is done to a text before the pattern cuts it.
+        usage: what the special tokens are for; it has no meaning here, and goes where the tokenizer goes.
 
     Attributes:
         tokens: the same, in the order of the ids.
         special_tokens: the same, in the order of the ids.
         pattern: the split pattern that `pattern` names or spells.
+        rules, usage: the same.
         vocab_size: the highest id, and 1.
         dtype: the narrowest of uint16 and uint32 that holds every id.
 
@@ -65,18 +70,27 @@ class Tokenizer:
         [257, 258]
     """
 
-    def __init__(self, tokens: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[bytes, int],
+        pattern: str,
+        special_tokens: Mapping[str, int],
+        rules: TextRules = PLAIN,
+        usage: Usage = UNTOLD,
+    ) -> None:
         self.tokens = _by_id(tokens)
         self.pattern = find_pattern(pattern)
         self.special_tokens = _by_id(special_tokens)
-        ids = {*self.tokens.values(), *self.special_tokens.values()}
-        if len(ids) != len(self.tokens) + len(self.special_tokens):
+        self.rules, self.usage, self._ruled = rules, usage, rules != PLAIN
+        found = self.found_tokens
+        ids = {*self.tokens.values(), *found.values()}
+        if len(ids) != len(self.tokens) + len(self.special_tokens) + len(rules.added_tokens):
             raise UserError("two tokens share an id; every token and special token needs one of its own")
         missing = [b for b in range(256) if bytes([b]) not in self.tokens]
         if missing:
             raise UserError(f"the vocabulary lacks the byte {missing[0]:#04x}; all 256 bytes must be tokens")
-        last, last_special = _last_id(self.tokens), _last_id(self.special_tokens)
-        self.vocab_size: int = max(last, last_special) + 1
+        last = _last_id(self.tokens)
+        self.vocab_size: int = max(last, *found.values(), -1) + 1
         self.dtype = token_dtype(self.vocab_size)
         if last >= ID_LIMIT:
             raise UserError(f"ids of tokens must be below {ID_LIMIT:,}; this vocabulary is larger")
@@ -88,12 +102,17 @@ class Tokenizer:
         return f"Tokenizer({self.vocab_size:,} ids, pattern {self.pattern.name or self.pattern.regex!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.tokens, self.pattern.regex, self.special_tokens)
+        return Tokenizer, (self.tokens, self.pattern.regex, self.special_tokens, self.rules, self.usage)
+
+    @property
+    def found_tokens(self) -> dict[str, int]:
+        """The special and added tokens, which are found in a text by their names: text → id."""
+        return self.special_tokens | self.rules.added_tokens
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        special = {i: name.encode() for name, i in self.special_tokens.items()}
-        return {i: token for token, i in self.tokens.items()} | special
+        found = {i: name.encode() for name, i in self.found_tokens.items()}
+        return {i: token for token, i in self.tokens.items()} | found
 
     @cached_property
     def _special_names(self) -> frozenset[str]:
@@ -135,6 +154,9 @@ class Tokenizer:
             )
         if not allowed:
             return self.encode_ordinary(text)
+        if self._ruled:
+            special = {name: i for name, i in self.special_tokens.items() if allowed.fullmatch(name)}
+            return self._encode_by_rules([text], special)[0].tolist()
         ids: list[int] = []
         position = 0
         for match in allowed.finditer(text):
@@ -174,11 +196,41 @@ class Tokenizer:
         Returns:
             the ids, uint16 or uint32 [tokens], and where each document ends among them, int64 [documents].
         """
+        if self._ruled:
+            return self._encode_by_rules(list(documents.strings()), {}, closing)
+        return self._encode_plain(documents, closing)
+
+    def _encode_plain(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         encoder = self._borrow_encoder()
         try:
             return encoder.encode(documents.text, documents.offsets, self.dtype, closing)
         finally:
             self._idle_encoders.put(encoder)
+
+    def _encode_by_rules(
+        self, texts: Sequence[str], special: Mapping[str, int], closing: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `encode_documents`, of texts in which these special tokens are found."""
+        tokens = {**special, **self.rules.added_tokens}
+        parted = [list(self.rules.parts(text, tokens, self._found_names)) for text in texts]
+        pieces = [part for parts in parted for part in parts if isinstance(part, str)]
+        encoded, piece_ends = self._encode_plain(documents_of(pieces))
+        of_pieces = iter(np.split(encoded, piece_ends[:-1]) if pieces else ())
+        tail = [] if closing is None else [closing]
+        ids: list[np.ndarray] = [np.empty(0, self.dtype)]
+        ends = []
+        length = 0
+        for parts in parted:
+            for part in (*parts, *tail):
+                ids.append(next(of_pieces) if isinstance(part, str) else np.array([part], self.dtype))
+                length += len(ids[-1])
+            ends.append(length)
+        return np.concatenate(ids), np.array(ends, np.int64)
+
+    @cached_property
+    def _found_names(self) -> Searches:
+        names, late = frozenset(self.found_tokens), self.rules.late
+        return Searches(_any_of(names - late), _any_of(names & late))
 
     def _borrow_encoder(self) -> Encoder:
         """An encoder that no other thread uses; it remembers the words it has seen."""
@@ -198,7 +250,7 @@ class Tokenizer:
     # ---- decoding
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of a token, for a special token those of its name.
+        """The bytes of a token, for a special or added token those of its name.
 
         Raises:
             UserError: the vocabulary has no such id, or it is not a whole number.
@@ -209,7 +261,7 @@ class Tokenizer:
             raise UserError(f"{token} is not an id of this tokenizer (0 to {self.vocab_size - 1})") from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of a sequence of ids: exactly the text that was encoded.
+        """The bytes of a sequence of ids: exactly the text that was encoded, as the rules left it.
 
         Raises:
             UserError: the vocabulary has no such id, or one is not a whole number.
@@ -228,6 +280,8 @@ class Tokenizer:
         """uint32 [vocab_size]: the bytes of text behind each id; 0 for special tokens and unused ids."""
         lengths = np.zeros(self.vocab_size, np.uint32)
         lengths[list(self.tokens.values())] = [len(token) for token in self.tokens]
+        for name, i in self.rules.added_tokens.items():
+            lengths[i] = len(name.encode())
         return lengths
 
 

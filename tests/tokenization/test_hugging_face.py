@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from textmill.errors import UserError
 from tokenization.config import byte_characters
+from tokenization.formats import load_tokenizer, save_tokenizer, write_tiktoken
 from tokenization.hugging_face import from_hugging_face, write_hugging_face
-from tokenization.interchange import load_any
+from tokenization.interchange import load_any, to_tiktoken, write_legacy
+from tokenization.patterns import DIGITS, NAMED, in_passes, split_in_passes
+from tokenization.rules import normalize_nfc
 from tokenization.tokenizer import Tokenizer
 
 BYTES = {bytes([b]): b for b in range(256)}
@@ -172,7 +175,7 @@ def agree(content, path, texts):
         return False
     theirs = tokenizers.Tokenizer.from_file(str(path))
     for text in texts:
-        assert theirs.encode(text).ids == ours.encode(text, allowed_special="all"), text
+        assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text, allowed_special="all"), text
     return True
 
 
@@ -201,6 +204,14 @@ IMPORT_TEXTS = ["", "ab abc abcab", " ab<e>ab<e>f <e>", "A<e> <e>b\n\tx", "é漢
         (("model", "merges"), ["#version: 0.2", *MERGES]),
         (("model", "merges"), [["a", "b"], ["Ġ", "ab"], ["ab", "c"]]),
         (("model", "vocab"), WITH_ADDED),
+        (("normalizer",), {"type": "NFC"}),
+        (("normalizer",), {"type": "Sequence", "normalizers": [{"type": "NFC"}]}),
+        (("normalizer",), {"type": "Replace", "pattern": {"String": "ab"}, "content": "c<e>"}),
+        (("added_tokens", 0, "lstrip"), True),
+        (("added_tokens", 0, "rstrip"), True),
+        (("added_tokens", 1, "normalized"), True),
+        (("added_tokens", 1, "special"), False),
+        (("pre_tokenizer",), {**BYTE_LEVEL, "add_prefix_space": True}),
     ],
 )
 def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
@@ -212,7 +223,6 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
     [
         (("truncation",), {"max_length": 2}, "truncation is"),
         (("padding",), {"strategy": {"Fixed": 9}}, "padding is"),
-        (("normalizer",), {"type": "NFC"}, "normalizer"),
         (("normalizer",), {"type": "Lowercase"}, "normalizer"),
         (("normalizer",), {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}, "normalizer"),
         (("post_processor",), {"type": "TemplateProcessing"}, "post_processor"),
@@ -224,7 +234,10 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
         (("pre_tokenizer",), [], "pre_tokenizer"),
         (("pre_tokenizer",), {"type": "Whitespace"}, "pre_tokenizer"),
         (("pre_tokenizer",), {"type": "Sequence", "pretokenizers": []}, "pre_tokenizer"),
-        (("pre_tokenizer",), {**BYTE_LEVEL, "add_prefix_space": True}, "add_prefix_space is true"),
+        (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True, "add_prefix_space after a step that cuts"),
+        (("normalizer",), {"type": "NFKC"}, "normalizer"),
+        (("normalizer",), {"type": "Replace", "pattern": {"String": ""}, "content": "x"}, "empty pattern"),
+        (("normalizer",), {"type": "Replace", "pattern": {"Regex": "a"}, "content": "x"}, "pattern"),
         ((*SPLIT, "behavior"), "Contiguous", "behavior is \"Contiguous\""),
         ((*SPLIT, "behavior"), "MergedWithNext", "behavior"),
         ((*SPLIT, "behavior"), "Removed", "takes text away"),
@@ -238,10 +251,7 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
         ((*SPLIT, "pattern"), {"Regex": r"\w+"}, "leaves out"),
         ((*SPLIT, "pattern"), {"Regex": r"[\p{L}&&[^\p{Han}]]+|\s+|."}, "&&"),
         (("added_tokens",), None, "added_tokens is null"),
-        (("added_tokens", 0, "lstrip"), True, "lstrip is true"),
-        (("added_tokens", 0, "rstrip"), True, "rstrip is true"),
         (("added_tokens", 1, "single_word"), True, "single_word is true"),
-        (("added_tokens", 1, "normalized"), True, "overlap"),
         (("added_tokens", 1, "content"), "<e>", "twice"),
         (("added_tokens", 1, "content"), "Ġx", "ordinary text"),
         (("added_tokens", 1, "content"), "abc", "abc"),
@@ -314,3 +324,217 @@ def test_a_file_that_is_no_tokenizer_json_is_one_line(tmp_path, content):
 def test_an_empty_folder_is_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no tokenizer"):
         load_any(str(tmp_path))
+
+
+# ---- what people have
+
+ROUGH = [
+    "a", "B", "é", "É", "e\u0301", "\u1e69", "s\u0323\u0307", "\u0958", "\uac00", "\u1100\u1161", "漢字", "ひらがな",
+    "12", "3\u0664\u096b", "²", "½", "it's", "IT'S", "don't", "don\u2019t", "_x", "x_y", "'ll", '!"', "...",
+    "\r\n\n\t", "\u00a0",
+    "\u2003", "\x1c", "\x85", "\u0300", "\U00011de3", "\U00016ff5", "\U0001f600", "\u0e01\u0e33",
+    "\u0627\u064e\u0644\u0652",
+    "\u200d", "\ue000",
+]  # fmt: skip
+SCRIPTS = st.lists(
+    st.sampled_from([*ROUGH, " ", "  ", "\n", "<e>", "<e>f", "ab", "abc", " ab"]) | st.text(max_size=6), max_size=14
+).map("".join)
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+DEEPSEEK = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"""
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+O200K = NAMED["o200k"].regex
+NFC, PREFIXED = {"type": "NFC"}, {**BYTE_LEVEL, "add_prefix_space": True}
+CUT = {**BYTE_LEVEL, "use_regex": False}
+
+
+def split_by(*expressions):
+    return [{"type": "Split", "pattern": {"Regex": e}, "behavior": "Isolated", "invert": False} for e in expressions]
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "pretokenizers": [*steps]}
+
+
+def digits(individual):
+    return {"type": "Digits", "individual_digits": individual}
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<e>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<e>": {"id": "<e>", "ids": [259], "tokens": ["<e>"]}},
+}
+ROBERTA = {"type": "RobertaProcessing", "sep": ["<e>f", 260], "cls": ["<e>", 259], "trim_offsets": True,
+           "add_prefix_space": False}  # fmt: skip
+SHAPES = {
+    "GPT-2": {"pre_tokenizer": BYTE_LEVEL},
+    "RoBERTa": {"pre_tokenizer": BYTE_LEVEL, "post_processor": ROBERTA, "flags": {"lstrip": True}},
+    "RoBERTa with a space first": {"pre_tokenizer": PREFIXED, "post_processor": ROBERTA, "flags": {"rstrip": True}},
+    "Pythia": {"pre_tokenizer": BYTE_LEVEL, "normalizer": NFC, "flags": {"special": False, "normalized": True}},
+    "Qwen 2.5": {"pre_tokenizer": sequence(*split_by(QWEN), CUT), "normalizer": NFC, "flags": {"special": False}},
+    "Llama 3": {
+        "pre_tokenizer": sequence(*split_by(LLAMA), CUT),
+        "post_processor": {"type": "Sequence", "processors": [BYTE_LEVEL, TEMPLATE]},
+    },
+    "o200k": {"pre_tokenizer": sequence(*split_by(O200K), CUT)},
+    "DeepSeek-V3": {
+        "pre_tokenizer": sequence(*split_by(r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+", DEEPSEEK), CUT),
+        "normalizer": {"type": "Sequence", "normalizers": []},
+        "flags": {"special": False, "normalized": True},
+    },
+    "StarCoder": {"pre_tokenizer": sequence(digits(True), BYTE_LEVEL)},
+    "runs of digits": {"pre_tokenizer": sequence(digits(False), CUT)},
+    "a Split and GPT-2's": {"pre_tokenizer": sequence(*split_by(r"\p{N}"), BYTE_LEVEL)},
+    "nested": {"pre_tokenizer": sequence(sequence(*split_by(r"\p{N}", r"\s+")), sequence(CUT))},
+    "Replace and NFC": {
+        "pre_tokenizer": BYTE_LEVEL,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Replace", "pattern": {"String": " <e>"}, "content": "<e>"}, NFC]},
+        "flags": {"normalized": True},
+    },
+}  # fmt: skip
+
+
+def shaped(name, ignore_merges=False):
+    """A tokenizer.json of this shape; its second added token has the flags."""
+    shape = dict(SHAPES[name])
+    content = copy.deepcopy(GOOD)
+    content["added_tokens"][1] |= shape.pop("flags", {})
+    content["model"]["ignore_merges"] = ignore_merges
+    return content | shape
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shapes_that_people_have_are_read_exactly_and_written_again(tmp_path, name):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(shaped(name)), encoding="utf-8")
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    ours = from_hugging_face(path)
+    save_tokenizer(ours, tmp_path / "saved")
+    loaded = load_tokenizer(tmp_path / "saved")
+    assert (loaded.rules, loaded.usage, loaded.pattern) == (ours.rules, ours.usage, ours.pattern)
+    again = from_hugging_face(tmp_path / "saved" / "tokenizer.json")
+    assert (again.tokens, again.special_tokens, again.rules, again.usage) == (
+        ours.tokens, ours.special_tokens, ours.rules, ours.usage)  # fmt: skip
+    written = tokenizers.Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    flags = {i: (t.content, t.special) for i, t in theirs.get_added_tokens_decoder().items()}
+    assert {i: (t.content, t.special) for i, t in written.get_added_tokens_decoder().items()} == flags
+
+    @settings(max_examples=200, deadline=None)
+    @given(SCRIPTS)
+    def same(text):
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text, allowed_special="all") == loaded.encode(text, allowed_special="all") == ids
+        assert written.encode(text).ids == theirs.encode(text).ids == fast(text).input_ids
+        for skip in (True, False):
+            assert written.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+        assert written.encode(text, "b").ids == theirs.encode(text, "b").ids
+        # in which special tokens are text, and added tokens are not
+        theirs.encode_special_tokens = True
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        theirs.encode_special_tokens = False
+        assert ours.encode_ordinary(text) == ours.encode(text, disallowed_special=()) == ids
+        assert ours.encode_batch([text, text, ""])[1].tolist() == ids
+
+    same()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a\u0323", "\u0302"),
+        pytest.param("", "", marks=pytest.mark.slow),
+        pytest.param("\u0302", "", marks=pytest.mark.slow),
+        pytest.param("a", "\u0323a", marks=pytest.mark.slow),
+        pytest.param("\u1100", "\u1161", marks=pytest.mark.slow),
+    ],
+)
+def test_all_code_points_are_normalized_as_there(before, after):
+    text = "\n".join(f"{before}{chr(c)}{after}" for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    assert normalize_nfc(text).split("\n") == tokenizers.normalizers.NFC().normalize_str(text).split("\n")
+
+
+MARKS = (
+    "aeo\u0301\u0300\u0323\u0327\u0345\u1100\u1161\u11a8\uac00\u212b\u0958\u093c\u0f71\u0f72\U00011935\U00011930\u0898"
+    "\U0001e4ec\U000105d2\u0307\U00016d67"
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from(MARKS), max_size=9))
+def test_marks_in_any_order_are_normalized_as_there(text):
+    assert normalize_nfc(text) == tokenizers.normalizers.NFC().normalize_str(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("individual", [True, False])
+def test_digits_are_the_same_code_points(individual):
+    every = "".join(f"{chr(c)}a" for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    pattern = in_passes([DIGITS if individual else f"{DIGITS}+"])
+    words = tokenizers.pre_tokenizers.Digits(individual_digits=individual).pre_tokenize_str(every)
+    assert list(split_in_passes(pattern, every, every)) == [word for word, _ in words]
+
+
+def test_what_a_pass_matches_emptily_is_told(tmp_path):
+    content = GOOD | {"pre_tokenizer": sequence(*split_by(r"(?=B)", r"\S+"), CUT)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match="matches nothing at"):
+        from_hugging_face(tmp_path / "tokenizer.json").encode("aBa")
+
+
+CONFIG = {
+    "bos_token": "<e>", "eos_token": {"content": "<e>f", "lstrip": False}, "unk_token": None, "model_max_length": 2048,
+    "chat_template": "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}", "tokenizer_class": "X",
+}  # fmt: skip
+
+
+def test_roles_template_and_length_are_carried(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(shaped("Llama 3")), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<e>"}), encoding="utf-8")
+    save_tokenizer(load_any(str(tmp_path)), tmp_path / "ours")
+    write_hugging_face(load_any(str(tmp_path / "ours")), tmp_path / "again")
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert (fast.bos_token_id, fast.eos_token_id, fast.pad_token_id, fast.unk_token) == (259, 260, 259, None)
+    assert (fast.model_max_length, fast.chat_template) == (2048, CONFIG["chat_template"])
+    assert fast("ab").input_ids == [259, 256]
+    assert fast.apply_chat_template([{"role": "user", "content": "ab"}]).input_ids == [259, 256]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bos_token": "<s>"}, "bos_token in tokenizer_config.json is '<s>', which is not among added_tokens"),
+        ({"bos_token": 5}, "bos_token"),
+        ({"model_max_length": "long"}, "model_max_length"),
+        ({"chat_template": 5}, "chat_template"),
+        ({"add_prefix_space": True}, "add_prefix_space"),
+        ({"added_tokens_decoder": {"259": {"content": "<e>", "lstrip": True, "special": True}}}, "another lstrip"),
+        ({"added_tokens_decoder": {"400": {"content": "<x>"}}}, "added_tokens_decoder.400 in .* is '<x>'"),
+        ([], "tokenizer_config.json"),
+        (None, "tokenizer_config.json"),
+    ],
+)
+def test_a_config_that_contradicts_is_refused_with_the_name_of_the_field(tmp_path, config, message):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(GOOD | {"pre_tokenizer": BYTE_LEVEL}), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=message) as error:
+        load_any(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_others_lack_is_not_exported_to_them(tmp_path, name):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(shaped(name)), encoding="utf-8")
+    ours = from_hugging_face(tmp_path / "tokenizer.json")
+    if name in ("GPT-2", "Llama 3", "o200k"):
+        assert to_tiktoken(ours).encode("ab abc", allowed_special="all") == ours.encode("ab abc")
+        return
+    for write in (write_tiktoken, write_legacy, lambda tokenizer, _: to_tiktoken(tokenizer)):
+        with pytest.raises(UserError, match=r"this tokenizer has .*, which .* lacks"):
+            write(ours, tmp_path / "out")

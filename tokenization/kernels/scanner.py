@@ -31,7 +31,7 @@ from tokenization.kernels.unicode_classes import (
     older_characters,
 )
 from tokenization.kernels.windows import CL100K, CL100K_END, GPT2, O200K, ONE, WINDOW, word_starts
-from tokenization.patterns import Kind, Pattern, split
+from tokenization.patterns import Kind, Pattern, split, split_in_passes
 
 # The scanner of each pattern. Numba copies the constants of a kernel into its machine code, which outlives a change of
 # any file outside this folder; so a kernel is handed the number, and takes none from `patterns.py`.
@@ -313,7 +313,7 @@ class Scanner:
         Raises:
             UserError: a regular expression leaves out a part of a document.
         """
-        return self._by_kernel(text, offsets) if self._regex is None else self._by_regex(text, offsets, self._regex)
+        return self._by_kernel(text, offsets) if self.pattern.kind in SCANNERS else self._by_regex(text, offsets)
 
     def _by_kernel(self, text: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         ends = np.empty(BLOCK_WORDS, np.int64)
@@ -324,14 +324,15 @@ class Scanner:
             if words:
                 yield ends[:words]
 
-    def _by_regex(self, text: np.ndarray, offsets: np.ndarray, expression: regex.Pattern) -> Iterator[np.ndarray]:
+    def _by_regex(self, text: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         older = older_characters()
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             document = text[start:stop].tobytes().decode()
-            if not document.isascii():
-                document = document.translate(older)  # which changes no word's length
+            as_older = document if document.isascii() else document.translate(older)  # words as long as before
             position, ends = start, []
-            for word in split(expression, document):
+            for word in (
+                split(self._regex, as_older) if self._regex else split_in_passes(self.pattern, document, as_older)
+            ):
                 position += len(word.encode())
                 ends.append(position)
             for i in range(0, len(ends), BLOCK_WORDS):
