@@ -39,6 +39,9 @@ class _Textmill(PreTrainedModel):
     config_class = TextmillConfig
     base_model_prefix = "gpt"
     main_input_name = "input_ids"
+    # The loss is the mean of the batch at hand. Without this line Trainer believes of a model that takes `**kwargs`
+    # that it divides by the tokens of all accumulated batches itself.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: TextmillConfig):
         super().__init__(config)

@@ -101,6 +101,48 @@ def test_other_architectures_take_their_code_along(name, objective, tokenizer, t
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
+TRAINER = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, Trainer, TrainingArguments
+sys.modules["modeling"] = None  # it must do without this package
+folder, kind = sys.argv[1:]
+auto = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
+ids = torch.randint(200, (8, 12), generator=torch.Generator().manual_seed(1))
+rows = [{"input_ids": row, "labels": row} for row in ids]
+results = []
+for batch, passes in ((8, 1), (4, 2), (2, 4)):
+    model = auto.from_pretrained(folder, trust_remote_code=True)
+    arguments = TrainingArguments(
+        output_dir=folder + "/trainer", per_device_train_batch_size=batch, gradient_accumulation_steps=passes,
+        max_steps=1, optim="sgd", learning_rate=0.5, max_grad_norm=0, logging_steps=1, save_strategy="no",
+        report_to=[], disable_tqdm=True, use_cpu=True,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows)
+    trainer.train()
+    results.append((trainer.state.log_history[0]["loss"], {n: p.detach() for n, p in model.named_parameters()}))
+before = dict(auto.from_pretrained(folder, trust_remote_code=True).named_parameters())
+(loss, whole), *others = results
+moved = max((whole[n] - before[n]).abs().max().item() for n in whole)
+assert moved > 1e-3, moved
+for other_loss, other in others:
+    assert abs(loss - other_loss) < 1e-4, (loss, other_loss)
+    for name in whole:
+        torch.testing.assert_close(other[name], whole[name], atol=1e-3 * moved, rtol=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_trainer_takes_the_same_step_from_accumulated_batches(objective, tokenizer, tmp_path, monkeypatch):
+    pytest.importorskip("accelerate")
+    a_checkpoint(tmp_path / "checkpoint", tokenizer, REMOTE["fast"], objective)
+    out = tmp_path / "hf"
+    export(tmp_path / "checkpoint", out)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    done = subprocess.run([sys.executable, "-c", TRAINER, out, objective], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_the_default_preset_needs_no_code_of_ours_and_the_tokenizer_comes_along(pretrained, tokenizer, tmp_path):
     assert export(pretrained, tmp_path / "hf") == "NanoChatForCausalLM"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
