@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,10 +33,12 @@ from modeling.config import ModelConfig
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary, seal_folder, sha256
+from tokenization.formats import load_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "CHECKSUMS", "CONFIG", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig", "Checkpoints",
-    "is_intact", "is_sharded", "load_model", "publish_texts", "publish_weights", "seal_draft", "start_draft",
+    "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
     "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
 ]  # fmt: skip
 
@@ -124,7 +126,7 @@ def load_model(checkpoint: Path) -> tuple[GPT, CheckpointConfig]:
     """The model in fp32 on the CPU, ready for evaluation, with what its `config.json` says.
 
     Raises:
-        UserError: the folder is not a checkpoint, or its weights are damaged.
+        UserError: the folder is not a checkpoint, or its weights are damaged or not finite.
     """
     config = CheckpointConfig.read(checkpoint)
     model = config.build_model()
@@ -134,7 +136,29 @@ def load_model(checkpoint: Path) -> tuple[GPT, CheckpointConfig]:
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint / WEIGHTS} cannot be read ({reason}); restore it or train again") from error
+    if not all_finite(weights.values()):
+        raise UserError(f"{checkpoint / WEIGHTS} holds weights that are not finite; train again with lower rates")
     return model.eval(), config
+
+
+def load_tokenizer_of(checkpoint: Path, config: CheckpointConfig) -> Tokenizer:
+    """The tokenizer beside a checkpoint's weights.
+
+    Raises:
+        UserError: it cannot be read, or has another vocabulary than the model.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(
+            f"{checkpoint}: the model has a vocabulary of {config.vocab_size} but the tokenizer beside it "
+            f"{tokenizer.vocab_size}; put the tokenizer there that the model was trained with"
+        )
+    return tokenizer
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no value of these tensors is NaN or infinite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def with_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
@@ -244,6 +268,15 @@ def is_intact(folder: Path) -> bool:
         return False
 
 
+def is_finite(folder: Path) -> bool:
+    """Whether every value of a checkpoint's tensors is finite."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safetensors.safe_open(path, "pt") as file:
+            if not all_finite(file.get_tensor(name) for name in file.keys()):  # noqa: SIM118 - not a mapping
+                return False
+    return True
+
+
 class Checkpoints:
     """The checkpoints of a run in progress: `step-00000100/` and so on below one folder."""
 
@@ -257,12 +290,21 @@ class Checkpoints:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def usable(self) -> Iterator[int]:
-        """Steps of intact checkpoints, newest first; damaged ones are named and passed over."""
+        """Steps of intact checkpoints of finite weights, newest first; others are named and passed over."""
         for step in reversed(self.steps()):
-            if is_intact(self.path(step)):
-                yield step
+            path = self.path(step)
+            if not is_intact(path):
+                logger.warning("checkpoint %s is damaged; going back to the one before it", path)
+            elif not is_finite(path):
+                logger.warning("checkpoint %s holds weights that are not finite; going back past it", path)
             else:
-                logger.warning("checkpoint %s is damaged; going back to the one before it", self.path(step))
+                yield step
+
+    def drop_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, which were passed over: they would count among the newest."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self.path(later))
 
     def prune(self, also_keep: int | None) -> None:
         """Delete all but the newest `keep` and the one of step `also_keep`, and leftovers of killed writers."""

@@ -17,12 +17,19 @@ import torch
 from torch import Tensor
 
 import modeling
-from modeling.checkpoint import WEIGHTS, CheckpointConfig, load_model, without_tied_head, write_tensors
+from modeling.checkpoint import (
+    WEIGHTS,
+    CheckpointConfig,
+    load_model,
+    load_tokenizer_of,
+    without_tied_head,
+    write_tensors,
+)
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write
-from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.formats import save_tokenizer
 from tokenization.hugging_face import check_hugging_face
 from tokenization.tokenizer import Tokenizer
 
@@ -45,7 +52,7 @@ def export(checkpoint: Path, out: Path) -> str:
             holds something already.
     """
     model, config = load_model(checkpoint)
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer_of(checkpoint, config)
     check_hugging_face(tokenizer)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")

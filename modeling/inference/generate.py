@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.checkpoint import CheckpointConfig, load_model
+from modeling.checkpoint import NEXT_SENTENCE, CheckpointConfig, load_model, load_tokenizer_of
+from modeling.config import MAX_SEED
 from modeling.device import choose
 from modeling.networks.transformer import GPT, KeyValueCache
 from textmill.errors import UserError
-from tokenization.formats import load_tokenizer
+from tokenization.sentence_pairs import SENTENCE_END, lay_out
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["Checkpoint", "Filled", "Sampling", "TextStream", "cropped", "fill", "generate", "load", "stream"]
 
 MASK = "[MASK]"
+# Of a full window the oldest tokens go, this share of it at once: the rest is read again without them, which a smaller
+# share asks for more often.
+DROPPED_SHARE = 8
+MIN_TEMPERATURE = 1e-30  # in fp32 it divides without becoming zero; the most probable token is certain long before
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in fp32 with its tokenizer, ready to use."""
+    """A model in fp32 with its tokenizer, ready to use.
+
+    Attributes:
+        model: the network.
+        tokenizer: its own.
+        config: what its `config.json` says.
+        pair_length: tokens of the windows with pairs of sentences that it was fine-tuned on; None: on running text.
+    """
 
     model: GPT
     tokenizer: Tokenizer
     config: CheckpointConfig
+    pair_length: int | None = None
+
+    @property
+    def window(self) -> int:
+        """Most tokens of a text whose blanks are filled, with those that lay it out."""
+        return self.model.config.context if self.pair_length is None else self.pair_length
 
     def forbidden(self, *allowed: int) -> Tensor:
         """Which ids must not come out, bool [V]: special tokens but the allowed ones, and ids without a token."""
@@ -59,8 +79,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"temperature must be 0 or more, not {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature must be a finite number of 0 or more, not {self.temperature}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed must lie between 0 and {MAX_SEED}, not {self.seed}")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top_k must be 1 or more, not {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -81,10 +103,15 @@ def load(path: Path, device: str = "auto") -> Checkpoint:
     """A checkpoint on a device.
 
     Raises:
-        UserError: the folder is not a checkpoint, its files are damaged, or the device is not there.
+        UserError: the folder is not a checkpoint, its files are damaged or do not fit together, or the device is not
+            there.
     """
     model, config = load_model(path)
-    return Checkpoint(model.to(choose(device, "fp32").device), load_tokenizer(path), config)
+    on_pairs = (path / NEXT_SENTENCE).is_file()
+    pair_length = min(config.run["pair_length"], config.model.context) if on_pairs else None
+    return Checkpoint(
+        model.to(choose(device, "fp32").device), load_tokenizer_of(path, config), config, pair_length=pair_length
+    )
 
 
 def generate(
@@ -94,7 +121,7 @@ def generate(
 
     Args:
         checkpoint: of a causal model.
-        prompts: texts to continue; an empty one starts a document.
+        prompts: beginnings of documents to continue; of one that is longer than the window its last tokens are read.
         sampling: how tokens are chosen.
         use_cache: whether keys and values are kept; without them the same text takes longer.
 
@@ -161,24 +188,26 @@ def continuations(
 ) -> Iterator[dict[int, int]]:
     """New tokens as {row of the batch: token}, until every row has ended with end-of-text or `max_tokens`.
 
-    All rows advance position by position from the shortest prompt's end; a longer prompt supplies its own tokens
-    meanwhile. A full window drops its older half.
+    A text begins as documents do in training, after an end of text. All rows advance position by position from the
+    shortest prompt's end; a longer prompt supplies its own tokens meanwhile. Of a prompt that is longer than the window
+    there are only the last tokens, and a full window drops its oldest tokens: where a row's window begins depends on
+    its own length alone, and so does the text.
     """
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if not model.causal:
         raise UserError("this checkpoint fills blanks, it does not continue text; use `textmill fill`")
-    texts = [tokenizer.encode_ordinary(prompt) or [tokenizer.eot_id] for prompt in prompts]
+    context = model.config.context
+    texts = [[tokenizer.eot_id, *tokenizer.encode_ordinary(prompt)][-context:] for prompt in prompts]
     device = model.embed.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
     forbidden = checkpoint.forbidden(tokenizer.eot_id)
     lengths = [len(ids) for ids in texts]
     active = set(range(len(texts))) if sampling.max_tokens else set()
-    place, start, kv_cache = min(lengths), 0, None
-    context = model.config.context
+    place, start, kv_cache = min(lengths, default=0), 0, None
     while active:
         if place - start > context or kv_cache is None:
             if place - start > context:
-                start = place - max(1, context // 2)
+                start = place - context + context // DROPPED_SHARE
             kv_cache = KeyValueCache(model, len(texts))
             window = slice(start, place)
         else:
@@ -207,7 +236,7 @@ def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator
     """A token for each row of logits [B, V]: int64 [B]."""
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, MIN_TEMPERATURE)
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[:, -1:], -torch.inf)
     if sampling.top_p is not None:  # the smallest set of tokens whose probabilities reach top_p
@@ -232,25 +261,77 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if model.causal:
         raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
-    ids, begin_words = blanked(text, tokenizer)
-    blanks = [place for place, token in enumerate(ids) if token == tokenizer.special_tokens[MASK]]
-    if not blanks:
+    read = Blanked(text, checkpoint)
+    if not read.blanks:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")
-    if len(ids) > model.config.context:
-        raise UserError(f"the text has {len(ids)} tokens but the window holds {model.config.context}; shorten it")
+    if read.length > checkpoint.window:
+        raise UserError(f"the text has {read.length} tokens but the window holds {checkpoint.window}; shorten it")
     device = model.embed.weight.device
+    ids, blanks = read.ids.to(device), read.blanks
     forbidden = checkpoint.forbidden().repeat(len(blanks), 1)
-    forbidden[begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(tokenizer)).to(device)
+    forbidden[read.begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(tokenizer)).to(device)
     found: dict[int, list[tuple[str, float]]] = {}
+    filled: dict[int, int] = {}
     while len(found) < len(blanks):
         positions = torch.tensor([[place - checkpoint.config.shift for place in blanks]], device=device)
-        logits = model(torch.tensor([ids], device=device), positions=positions)[0].float()
+        logits = model(ids[None], positions=positions)[0].float()
         best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
         surest = max((n for n in range(len(blanks)) if n not in found), key=lambda n: best.values[n, 0].item())
         tokens, probs = best.indices[surest].tolist(), best.values[surest].tolist()
         found[surest] = [(tokenizer.decode([token]), prob) for token, prob in zip(tokens, probs, strict=True) if prob]
-        ids[blanks[surest]] = tokens[0]
-    return Filled(tokenizer.decode(ids[1:]), [found[number] for number in range(len(blanks))])
+        filled[surest] = ids[blanks[surest]] = tokens[0]
+    return Filled(read.with_tokens(filled), [found[number] for number in range(len(blanks))])
+
+
+class Blanked:
+    """A text with blanks as a checkpoint's model reads it: as it was fine-tuned.
+
+    Running text begins after an end of text. A model that was fine-tuned on pairs of sentences reads two parts of the
+    text, `[CLS] A [SEP] B [SEP]`, with [PAD] up to the length of its windows; B is empty where the text is one sentence.
+
+    Attributes:
+        ids: int64 [T].
+        length: how many of them there are, [PAD] aside; without a limit.
+        blanks: where the blanks are among the ids, in order.
+        begin_words: for each blank whether it is the beginning of a word.
+    """
+
+    def __init__(self, text: str, checkpoint: Checkpoint):
+        self.tokenizer = tokenizer = checkpoint.tokenizer
+        first, self.gap, second = (text, "", "") if checkpoint.pair_length is None else halves(text)
+        self.parts = [blanked(part, tokenizer) for part in (first, second)]
+        self.begin_words = [begins for _, found in self.parts for begins in found]
+        a, b = (ids for ids, _ in self.parts)
+        if checkpoint.pair_length is None:
+            ids = [tokenizer.eot_id, *a]
+            self.length = len(ids)
+        else:
+            self.length = len(a) + len(b) + 3
+            pair = np.array(a, np.int64), np.array(b, np.int64)
+            ids = lay_out([pair], max(self.length, checkpoint.pair_length), tokenizer.special_tokens)[0][0].tolist()
+        self.ids = torch.tensor(ids)
+        self.blanks = [place for place, token in enumerate(ids) if token == tokenizer.special_tokens[MASK]]
+
+    def with_tokens(self, filled: Mapping[int, int]) -> str:
+        """The text with these tokens in its blanks, by the blanks' numbers."""
+        tokens, mask = iter(filled[number] for number in sorted(filled)), self.tokenizer.special_tokens[MASK]
+        decoded = [self.tokenizer.decode([next(tokens) if i == mask else i for i in ids]) for ids, _ in self.parts]
+        return self.gap.join(decoded)
+
+
+def halves(text: str) -> tuple[str, str, str]:
+    """The text up to the end of a sentence, the blanks there, and the rest, both parts about as long as each other; a
+    text of one sentence is the first part.
+
+    Example:
+        >>> halves("One. Two! Three?")
+        ('One. Two!', ' ', 'Three?')
+    """
+    ends = [match for match in SENTENCE_END.finditer(text) if text[: match.start()].strip() and text[match.end() :]]
+    if not ends:
+        return text, "", ""
+    end = min(ends, key=lambda match: abs(match.start() - (len(text) - match.end())))
+    return text[: end.start()], end.group(), text[end.end() :]
 
 
 def word_beginnings(tokenizer: Tokenizer) -> Tensor:
@@ -261,13 +342,14 @@ def word_beginnings(tokenizer: Tokenizer) -> Tensor:
 
 
 def blanked(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
-    """Ids of a text with blanks, after an end of text, and for each blank whether it is the beginning of a word.
+    """Ids of a text with blanks, and for each blank whether it is the beginning of a word.
 
     A token carries the space before its word, so a blank after a space takes that space in (if there are such tokens).
     """
     mask = tokenizer.special_tokens[MASK]
     spaced = len(word_beginnings(tokenizer)) > 0
-    ids, begin_words = [tokenizer.eot_id], []
+    ids: list[int] = []
+    begin_words = []
     for piece in re.split(r"( ?\[MASK\])" if spaced else r"(\[MASK\])", text):
         if piece.endswith(MASK):
             ids.append(mask)
@@ -277,10 +359,10 @@ def blanked(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     return ids, begin_words
 
 
-def cropped(text: str, tokenizer: Tokenizer, context: int) -> str:
-    """The text without the words farthest from its first blank that a window of `context` tokens has no room for."""
+def cropped(text: str, checkpoint: Checkpoint) -> str:
+    """The text without the words farthest from its first blank that the checkpoint's window has no room for."""
     parts = text.split(" ")
-    while len(parts) > 1 and len(blanked(" ".join(parts), tokenizer)[0]) > context:
+    while len(parts) > 1 and Blanked(" ".join(parts), checkpoint).length > checkpoint.window:
         blank = next(place for place, part in enumerate(parts) if MASK in part)
         parts.pop(-1 if len(parts) - 1 - blank >= blank else 0)
     return " ".join(parts)

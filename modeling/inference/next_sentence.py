@@ -8,11 +8,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from modeling.checkpoint import NEXT_SENTENCE, load_model
+from modeling.checkpoint import NEXT_SENTENCE, load_model, load_tokenizer_of
 from modeling.device import choose
 from modeling.networks.sentence_pairs import SentencePairModel
 from textmill.errors import UserError
-from tokenization.formats import load_tokenizer
 from tokenization.sentence_pairs import lay_out
 
 __all__ = ["next_sentence_probs"]
@@ -33,7 +32,7 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
         )
     model = SentencePairModel(config.model, config.vocab_size).eval()
     model.load_state_dict(base.state_dict() | safetensors.torch.load_file(checkpoint / NEXT_SENTENCE))
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer_of(checkpoint, config)
 
     def encode(text: str) -> np.ndarray:
         return np.array(tokenizer.encode_ordinary(text), np.int64)

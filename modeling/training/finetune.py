@@ -12,7 +12,14 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from modeling.checkpoint import NEXT_SENTENCE, WEIGHTS, CheckpointConfig, load_model, write_tensors
+from modeling.checkpoint import (
+    NEXT_SENTENCE,
+    WEIGHTS,
+    CheckpointConfig,
+    load_model,
+    load_tokenizer_of,
+    write_tensors,
+)
 from modeling.config import FinetuneConfig
 from modeling.device import choose
 from modeling.inference.generate import cropped, fill, load
@@ -28,7 +35,7 @@ from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress
 from tokenization.arrays import TokenArrays
-from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.formats import save_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
 from tokenization.tokenizer import Tokenizer
 
@@ -62,7 +69,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             f"the checkpoint has a vocabulary of {origin.vocab_size} but the tokens {train.vocab_size}; "
             "pretokenize with the checkpoint's tokenizer"
         )
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer_of(checkpoint, origin)
     if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     checkpoint_config = CheckpointConfig(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
@@ -108,7 +115,7 @@ def objective_on(tokens: Path, context: int, config: FinetuneConfig, tokenizer: 
 def sample(out: Path, text: str) -> dict[str, Any]:
     """What the report shows of the result: the text, cropped to its window, and how its blanks are filled."""
     loaded = load(out, device="cpu")
-    text = cropped(text, loaded.tokenizer, loaded.model.config.context)
+    text = cropped(text, loaded)
     filled = fill(loaded, text)
     return {
         "sample_blank": text,

@@ -1,11 +1,13 @@
 """Continuing text and filling blanks."""
 
+import numpy as np
 import pytest
 import torch
 
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import ModelConfig
 from modeling.inference.generate import (
+    Blanked,
     Checkpoint,
     Sampling,
     TextStream,
@@ -19,6 +21,7 @@ from modeling.inference.generate import (
 )
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
+from tokenization.sentence_pairs import lay_out
 from tokenization.tokenizer import Tokenizer
 
 GREEDY = Sampling(max_tokens=60, temperature=0)
@@ -35,18 +38,52 @@ def test_it_continues_in_the_language_it_learned(causal):
 
 
 def test_greedy_output_is_the_same_with_and_without_the_cache(causal):
-    # 60 tokens from a window of 32: the window moves on twice
+    # 60 tokens from a window of 32: the window moves on eight times
     assert generate(causal, ["the cat"], GREEDY, use_cache=True) == generate(
         causal, ["the cat"], GREEDY, use_cache=False
     )
 
 
 def test_prompts_of_different_lengths_in_one_batch_give_what_each_gives_alone(causal):
-    prompts = ["a dog", "the bird finds rain. the c", "t", "x" * 50]
-    together = generate(causal, prompts, Sampling(max_tokens=12, temperature=0))
-    alone = [generate(causal, [prompt], Sampling(max_tokens=12, temperature=0))[0] for prompt in prompts]
-    assert together[:3] == alone[:3]
-    assert all(0 < len(text) <= 12 for text in together)
+    sentences = "a dog hears rain. the cat sees the sea. the bird finds a tree. "
+    prompts = ["a dog", "the bird finds rain. the c", "t", "x" * 50, sentences + "the c", "", sentences]
+    together = generate(causal, prompts, GREEDY)
+    assert together == [generate(causal, [prompt], GREEDY)[0] for prompt in prompts]
+    assert all(together)
+
+
+def test_of_a_prompt_that_is_longer_than_the_window_its_last_tokens_are_read(causal):
+    end = "s a tree. the bird hears a dog. "
+    ids = causal.tokenizer.encode_ordinary(end)
+    assert len(ids) == causal.model.config.context
+    logits = causal.model(torch.tensor([ids]))[:, -1].masked_fill(causal.forbidden(0), -torch.inf)
+    one = Sampling(max_tokens=1, temperature=0)
+    assert generate(causal, ["the cat see" + end], one) == [causal.tokenizer.decode([int(logits.argmax())])]
+
+
+def test_while_it_writes_the_window_keeps_most_of_what_was_written(causal):
+    read = []
+    with causal.model.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].shape[1])):
+        generate(causal, ["the cat sees rain. " * 5], Sampling(max_tokens=20, temperature=0))
+    assert read[0] == 32
+    assert {length for length in read[1:] if length > 1} == {28}
+
+
+def test_a_text_begins_as_documents_do_in_training(causal):
+    begun = []
+    with causal.model.register_forward_pre_hook(lambda module, inputs: begun.append(inputs[0][0].tolist())):
+        generate(causal, ["the cat"], Sampling(max_tokens=1))
+    assert begun == [[causal.tokenizer.eot_id, *causal.tokenizer.encode_ordinary("the cat")]]
+
+
+@pytest.mark.parametrize("temperature", [1e-12, 1e-300])
+def test_a_temperature_near_zero_takes_the_most_probable_token(temperature, causal):
+    almost = Sampling(max_tokens=20, temperature=temperature)
+    assert generate(causal, ["the cat"], almost) == generate(causal, ["the cat"], Sampling(20, temperature=0))
+
+
+def test_no_prompt_at_all_gives_no_text(causal):
+    assert generate(causal, []) == []
 
 
 def test_a_prompt_that_fills_the_window_is_read_whole(causal):
@@ -109,7 +146,13 @@ def test_sampling_follows_the_probabilities():
     assert (drawn.bincount() / 20_000).tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.02)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0},
+        {"top_p": float("nan")}, {"max_tokens": -1}, {"seed": -1}, {"seed": 2**63}, {"seed": 2**80},
+    ],
+)  # fmt: skip
 def test_senseless_settings_are_errors(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Sampling(**wrong)
@@ -123,26 +166,57 @@ def test_blanks_are_filled_with_what_belongs_there(finetuned):
     assert all(0 < prob <= 1 for blank in filled.candidates for _, prob in blank)
 
 
+def random_masked(tokenizer, context=16, pair_length=None) -> Checkpoint:
+    torch.manual_seed(0)
+    config = ModelConfig(layers=1, width=16, heads=2, context=context)
+    model = GPT(config, tokenizer.vocab_size, causal=False).eval()
+    about = CheckpointConfig(config, tokenizer.vocab_size, "masked", True, {})
+    return Checkpoint(model, tokenizer, about, pair_length=pair_length)
+
+
 def test_a_sample_text_is_cropped_to_the_window_around_its_blank(tokenizer):
     text = "aa bb cc [MASK] dd ee"
-    assert cropped(text, tokenizer, 100) == text
-    assert cropped(text, tokenizer, 9) == "cc [MASK] dd"
-    assert cropped(text, tokenizer, 2) == "[MASK]"
-    assert len(blanked("[MASK]", tokenizer)[0]) == 2
+    assert cropped(text, random_masked(tokenizer, context=100)) == text
+    assert cropped(text, random_masked(tokenizer, context=9)) == "cc [MASK] dd"
+    assert cropped(text, random_masked(tokenizer, context=2)) == "[MASK]"
+    assert Blanked("[MASK]", random_masked(tokenizer)).length == 2
+    assert cropped(text, random_masked(tokenizer, context=100, pair_length=11)) == "cc [MASK] dd"
 
 
 def test_a_blank_after_a_space_is_filled_with_the_beginning_of_a_word(tokenizer):
     spaced = Tokenizer(tokenizer.tokens | {b" cat": 300, b" dog": 301}, "gpt2", tokenizer.special_tokens)
     mask = tokenizer.special_tokens["[MASK]"]
-    ids, begin_words = blanked("a [MASK]b[MASK]", spaced)
-    assert ids == [spaced.eot_id, ord("a"), mask, ord("b"), mask]
-    assert begin_words == [True, False]
-    torch.manual_seed(0)
-    model = GPT(ModelConfig(layers=1, width=16, heads=2, context=16), spaced.vocab_size, causal=False).eval()
-    filled = fill(Checkpoint(model, spaced, CheckpointConfig(model.config, 302, "masked", True, {})), "a [MASK]b[MASK]")
+    checkpoint = random_masked(spaced)
+    read = Blanked("a [MASK]b[MASK]", checkpoint)
+    assert read.ids.tolist() == [spaced.eot_id, ord("a"), mask, ord("b"), mask]
+    assert read.begin_words == [True, False]
+    filled = fill(checkpoint, "a [MASK]b[MASK]")
     assert {token for token, _ in filled.candidates[0]} == {" cat", " dog"}
     assert len(filled.candidates[1]) == 5
     assert filled.text.startswith(("a cat", "a dog"))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "second"),
+    [
+        ("It [MASK]. So what?", "It [MASK].", "So what?"),
+        ("one, [MASK] more", "one, [MASK] more", ""),
+        ("A. B. Long [MASK] sentence here.", "A. B.", "Long [MASK] sentence here."),
+        ("A tall title\nand [MASK]", "A tall title", "and [MASK]"),
+    ],
+)
+def test_a_model_of_pairs_reads_a_text_as_the_pairs_it_was_tuned_on(text, first, second, tokenizer):
+    checkpoint = random_masked(tokenizer, context=64, pair_length=60)
+    pair = [np.array(blanked(part, tokenizer)[0], np.int64) for part in (first, second)]
+    expected = lay_out([(pair[0], pair[1])], 60, tokenizer.special_tokens)[0][0]
+    read = []
+    with checkpoint.model.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0][0].tolist())):
+        filled = fill(checkpoint, text)
+    assert read == [expected.tolist()]
+    before, after = text.split("[MASK]")
+    assert filled.text.startswith(before) and filled.text.endswith(after)
+    with pytest.raises(UserError, match="the text has 109 tokens but the window holds 60"):
+        fill(checkpoint, "[MASK]" + "x" * 105)
 
 
 def test_each_kind_of_checkpoint_says_what_it_cannot_do(causal, finetuned):
