@@ -38,8 +38,9 @@ from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "CHECKSUMS", "CONFIG", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig", "Checkpoints",
-    "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
-    "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
+    "all_finite", "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of", "publish_texts",
+    "publish_weights", "seal_draft", "start_draft", "with_tied_head", "without_tied_head", "write_checkpoint",
+    "write_tensors",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

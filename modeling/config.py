@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from modeling.scaling import derive
+from modeling.scaling import derive, rounded
 from textmill.settings import execution_only, merged
 
 MAX_SEED = 2**63 - 1
@@ -92,6 +92,28 @@ class OptimizerConfig(Section):
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum")
     clip: float | None = Field(None, gt=0, description="Clip the gradient's global norm; null for none")
+
+
+RATES = ("lr", "matrix_lr", "embedding_lr", "head_lr", "scalar_lr")
+FINETUNING_RATE = 0.1  # of the rates of pretraining, where fine-tuning is given none (swept: modeling/LOG.md)
+FINETUNING_WARMUP = 0.1  # share of the steps
+
+
+def finetuning_optimizer(pretraining: OptimizerConfig, given: OptimizerConfig) -> OptimizerConfig:
+    """What fine-tuning is given, and of the rest what pretraining had, with lower rates.
+
+    The result counts as set what `given` sets, so that it can be laid over another pretraining.
+
+    Example:
+        >>> pretraining = OptimizerConfig(name="adamw", lr=3e-4, beta1=0.9)
+        >>> tuning = finetuning_optimizer(pretraining, OptimizerConfig(weight_decay=0.1))
+        >>> tuning.name, tuning.lr, tuning.beta1, tuning.weight_decay
+        ('adamw', 3e-05, 0.9, 0.1)
+    """
+    values = pretraining.model_dump()
+    values |= {name: rounded(FINETUNING_RATE * values[name]) for name in RATES}
+    values |= given.model_dump(include=given.model_fields_set)
+    return OptimizerConfig.model_construct(_fields_set=given.model_fields_set, **values)
 
 
 class ScheduleConfig(Section):
@@ -176,9 +198,12 @@ class RunConfig(Section):
     evaluate_every: int = Field(100, gt=0, description="Steps between evaluations")
     evaluate_tokens: int = Field(65_536, gt=0, description="Validation tokens of an evaluation (fixed windows)")
     keep: Literal["last", "best"] = Field("last", description="Weights of the result: last, or best evaluation")
-    # The following settings change speed, memory or safety, never the recipe.
+    # The following settings change speed, memory or safety, never the recipe: but for dropout, which each pass draws.
     micro_batch: int | None = execution_only(
-        None, gt=0, description="Windows a forward pass on one device; smaller needs less memory"
+        None,
+        gt=0,
+        unless="draws_dropout",
+        description="Windows a forward pass on one device; smaller needs less memory",
     )
     checkpoint_every: int = execution_only(100, gt=0, description="Steps between checkpoints")
     checkpoint_minutes: float = execution_only(
@@ -187,12 +212,19 @@ class RunConfig(Section):
     keep_checkpoints: int = execution_only(2, gt=0, description="Checkpoints kept while training")
     device: Literal["auto", "cpu", "cuda", "mps"] = execution_only("auto", description="Device")
     compile: bool | None = execution_only(None, description="torch.compile; null: on a GPU, where it pays")
-    processes: int = execution_only(1, gt=0, description="Processes to train with, one a GPU, started by torchrun")
+    processes: int = execution_only(
+        1, gt=0, unless="draws_dropout", description="Processes to train with, one a GPU, started by torchrun"
+    )
     parallel: Literal["ddp", "fsdp"] = execution_only(
         "ddp", description="On several devices: replicate, or shard weights (FSDP2)"
     )
     log_every: int = execution_only(10, gt=0, description="Steps between lines of the log")
     tensorboard: bool = execution_only(False, description="Also write TensorBoard events (needs textmill[tensorboard])")
+
+    @property
+    def draws_dropout(self) -> bool:
+        """Whether passes draw dropout: then which windows pass together, and where, decides what is dropped."""
+        return False
 
     @property
     def progressive_steps(self) -> int:
@@ -263,6 +295,10 @@ class PretrainConfig(RunConfig):
         return self
 
     @property
+    def draws_dropout(self) -> bool:
+        return self.model.dropout > 0
+
+    @property
     def progressive_steps(self) -> int:
         """Steps, from the start, that train fewer layers than there are."""
         progressive = self.progressive
@@ -282,9 +318,21 @@ class PretrainConfig(RunConfig):
 
 
 class FinetuneConfig(RunConfig):
-    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024)."""
+    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024).
+
+    A pipeline lays what is given of `optimizer` over that of its pretraining (`finetuning_optimizer`), and takes the
+    dropout from there too.
+    """
 
     steps: int = Field(100, gt=0, description="Optimizer steps")
+    optimizer: OptimizerConfig = Field(
+        default_factory=OptimizerConfig,
+        description="Optimizer; what is not given is that of pretraining, with a tenth of its rates",
+    )
+    schedule: ScheduleConfig = Field(
+        default_factory=ScheduleConfig, description="Learning-rate schedule; warms up over a tenth of the steps"
+    )
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout; null: that of pretraining")
     mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
     mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
     mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
@@ -301,6 +349,17 @@ class FinetuneConfig(RunConfig):
         if "[MASK]" not in text:
             raise ValueError("write [MASK] where a token is to be filled in")
         return text
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> FinetuneConfig:
+        self.optimizer = finetuning_optimizer(OptimizerConfig(), self.optimizer)
+        if "warmup" not in self.schedule.model_fields_set:
+            self.schedule = self.schedule.model_copy(update={"warmup": int(FINETUNING_WARMUP * self.steps)})
+        return self
+
+    @property
+    def draws_dropout(self) -> bool:
+        return bool(self.dropout)
 
     @model_validator(mode="after")
     def _rates_fit(self) -> FinetuneConfig:

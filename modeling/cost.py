@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.device import GPUS
 from modeling.networks.loss_head import SLICE_ELEMENTS
+from modeling.networks.transformer import GATE_INPUTS
 from textmill.errors import UserError
 
 __all__ = ["Cost", "flops_per_token", "parameters", "training_cost"]
@@ -72,6 +73,8 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
     matrices = 3 if model.activation == "swiglu" else 2
     attention = 2 * model.width**2 + 2 * model.width * kv_width
     blocks = model.layers * (attention + matrices * model.width * model.hidden_units)
+    gated_layers = -(-model.layers // 2) if model.value_embeddings else 0
+    blocks += gated_layers * GATE_INPUTS * (model.kv_heads or model.heads)
     embedding = vocab_size * model.width
     total = blocks + embedding * (1 if model.tied else 2)
     if model.positions == "learned":
@@ -80,9 +83,12 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
         total += model.layers * (2 * model.width + 2 * kv_width + (matrices - 1) * model.hidden_units + model.width)
     if model.norm == "layer":
         total += (2 * model.layers + 1) * model.width * (2 if model.bias else 1)
-    if model.value_embeddings:
-        total += -(-model.layers // 2) * vocab_size * kv_width
+    total += gated_layers * vocab_size * kv_width
     total += model.bigrams * model.bigram_channels
+    if model.smear:
+        total += GATE_INPUTS + 1
+    if model.x0_skip:
+        total += 2 * model.layers
     return total, blocks, blocks + embedding
 
 

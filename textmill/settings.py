@@ -26,10 +26,22 @@ _EXECUTION_ONLY: dict[str, Any] = {"affects_output": False}
 
 
 def execution_only(
-    default: Any = PydanticUndefined, *, json_schema_extra: dict[str, Any] | None = None, **arguments: Any
+    default: Any = PydanticUndefined,
+    *,
+    unless: str | None = None,
+    json_schema_extra: dict[str, Any] | None = None,
+    **arguments: Any,
 ) -> Any:
-    """A pydantic `Field`, with the same arguments, whose value cannot change an output."""
-    return Field(default, json_schema_extra=(json_schema_extra or {}) | _EXECUTION_ONLY, **arguments)
+    """A pydantic `Field`, with the same arguments, whose value cannot change an output.
+
+    Args:
+        default: of the field.
+        unless: a property of the model; where it is true, the value does change an output.
+        json_schema_extra: as pydantic has it.
+        **arguments: of the field.
+    """
+    extra = _EXECUTION_ONLY | ({"unless": unless} if unless else {})
+    return Field(default, json_schema_extra=(json_schema_extra or {}) | extra, **arguments)
 
 
 def affects_output(field: FieldInfo) -> bool:
@@ -40,7 +52,18 @@ def affects_output(field: FieldInfo) -> bool:
 
 def output_settings(model: BaseModel) -> dict[str, Any]:
     """The values, by name, of a model's own fields that can change an output; nested models stay models."""
-    return {name: getattr(model, name) for name, field in type(model).model_fields.items() if affects_output(field)}
+    return {
+        name: getattr(model, name)
+        for name, field in type(model).model_fields.items()
+        if affects_output(field) or _affects_output_here(model, field)
+    }
+
+
+def _affects_output_here(model: BaseModel, field: FieldInfo) -> bool:
+    """Whether the value of a field that `execution_only` made changes an output of this model after all."""
+    extra = field.json_schema_extra
+    unless = extra.get("unless") if isinstance(extra, dict) else None
+    return isinstance(unless, str) and bool(getattr(model, unless))
 
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
-from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig
+from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig, finetuning_optimizer
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
@@ -155,9 +155,12 @@ class PipelineConfig(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
-        """Fine-tuning goes on with the optimizer that the model was pretrained with, unless it is given its own."""
-        if self.finetune is not None and "optimizer" not in self.finetune.model_fields_set:
-            self.finetune.optimizer = self.pretrain.optimizer.model_copy()
+        """Fine-tuning goes on with the optimizer and the dropout that the model was pretrained with, but for what it is
+        given of its own."""
+        if self.finetune is not None:
+            self.finetune.optimizer = finetuning_optimizer(self.pretrain.optimizer, self.finetune.optimizer)
+            if self.finetune.dropout is None:
+                self.finetune.dropout = self.pretrain.model.dropout
         return self
 
 

@@ -261,7 +261,7 @@ def _field(schema: dict[str, Any]) -> dict[str, Any]:
     [kind] = kinds
     if kind.get("type") == "boolean":
         return {"enum": [True, False]}
-    hidden = {"default", "title", "description", "affects_output"}
+    hidden = {"default", "title", "description", "affects_output", "unless"}
     return {key: value for key, value in kind.items() if key not in hidden} | (
         {"enum": schema["enum"]} if "enum" in schema else {}
     )

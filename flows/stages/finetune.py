@@ -18,7 +18,7 @@ class Finetune(Stage[FinetuneConfig]):
 
     name = "finetune"
     noun = "fine-tuning"
-    version = 1
+    version = 2
     inputs = ("checkpoint", "tokens")
     records = ("timing.jsonl", "tensorboard/*")
 

@@ -20,7 +20,7 @@ class Pretrain(Stage[PretrainConfig]):
 
     name = "pretrain"
     noun = "pretraining"
-    version = 1
+    version = 2
     inputs = ("tokens", "tokenizer")
     records = (SAMPLES, "timing.jsonl", "tensorboard/*")
 

@@ -287,7 +287,7 @@ class Blanked:
     """A text with blanks as a checkpoint's model reads it: as it was fine-tuned.
 
     Running text begins after an end of text. A model that was fine-tuned on pairs of sentences reads two parts of the
-    text, `[CLS] A [SEP] B [SEP]`, with [PAD] up to the length of its windows; B is empty where the text is one sentence.
+    text, `[CLS] A [SEP] B [SEP]`, with [PAD] up to the length of its windows. Of a text of one sentence, B is empty.
 
     Attributes:
         ids: int64 [T].

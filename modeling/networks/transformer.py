@@ -28,7 +28,7 @@ from modeling.networks.loss_head import cross_entropy, token_losses
 if TYPE_CHECKING:
     from modeling.config import ModelConfig
 
-__all__ = ["GPT", "KeyValueCache", "at_positions", "rotary_table"]
+__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "rotary_table"]
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 

@@ -59,8 +59,6 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         UserError: `checkpoint` is not a checkpoint, its vocabulary is not that of the tokens, its tokenizer has no
             [MASK], or as `pretrain` does.
     """
-    if is_finished(out):
-        return
     compute = choose(config.device, config.precision, local_rank())
     base, origin = load_model(checkpoint)
     train = TokenArrays(tokens, "train")
@@ -72,13 +70,18 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     tokenizer = load_tokenizer_of(checkpoint, origin)
     if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
-    checkpoint_config = CheckpointConfig(origin.model, origin.vocab_size, "masked", config.shift, recipe(config))
+    if config.dropout is None:
+        config = config.model_copy(update={"dropout": origin.model.dropout})
+    model_config = origin.model.model_copy(update={"dropout": config.dropout})
+    checkpoint_config = CheckpointConfig(model_config, origin.vocab_size, "masked", config.shift, recipe(config))
+    if is_finished(out, checkpoint_config):
+        return
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
     on_pairs = isinstance(objective, SentencePairLM)
     if on_pairs and config.mixture:
         raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
     with ranks(compute.device) as group:
-        model = SentencePairModel(origin.model, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
+        model = SentencePairModel(model_config, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
         model.load_state_dict(model.state_dict() | base.state_dict())
         run = TrainingRun(model, objective, checkpoint_config, config, out)
         trainer = Trainer(run, compute, group, progress)

@@ -19,11 +19,12 @@ from torch import Tensor
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
 from modeling.training.windows import MixedWindows, TrainWindows, training_windows, validation_windows
+from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 
 __all__ = [
     "Batch", "CausalLM", "MaskRates", "MaskedLM", "Masking", "Objective", "evaluation_rows", "generator_at",
-    "to_device",
+    "own_targets", "to_device",
 ]  # fmt: skip
 
 
@@ -147,14 +148,24 @@ Masked = tuple[Tensor, Tensor, Tensor]  # ids [B, T], targets and positions [B, 
 
 
 class Masking:
-    """Hides tokens for the model to predict; special ones and, where predictions are shifted, the first one stay."""
+    """Hides tokens for the model to predict; special ones and, where predictions are shifted, the first one stay.
+
+    A window of nothing else has one of its special tokens hidden, so that there is something to predict in each.
+    """
 
     def __init__(self, special_tokens: Mapping[str, int], vocab_size: int, shift: bool):
         self.mask_id, self.vocab_size, self.shift = special_tokens["[MASK]"], vocab_size, shift
         self.special = torch.tensor(sorted(special_tokens.values()))
 
+    def ordinary(self, ids: Tensor) -> Tensor:
+        """Which of the ids [B, T] may be hidden, bool like them."""
+        ordinary = ~torch.isin(ids, self.special)
+        if self.shift:
+            ordinary[:, 0] = False
+        return ordinary
+
     def hide(self, ids: Tensor, counts: Tensor, rates: MaskRates, generator: torch.Generator) -> Masked:
-        """Hide `counts` (int64 [B]) tokens in the windows of ids [B, T].
+        """Hide `counts` (int64 [B]) tokens in the windows of ids [B, T]: at least 1, at most the ordinary ones.
 
         A window with fewer than the most repeats its targets, so that every window weighs about the same and means over
         micro-batches and ranks are the mean: window i's own targets are the first counts[i].
@@ -176,6 +187,12 @@ class Masking:
         return ids.scatter(1, places, shown), targets, places - 1 if self.shift else places
 
 
+def own_targets(targets: Tensor, counts: Tensor) -> Tensor:
+    """Which of the targets [B, K] that `Masking.hide` gave are a window's own and not repeated, bool like them: in
+    metrics each counts once."""
+    return torch.arange(targets.shape[1]) < counts.unsqueeze(1)
+
+
 def generator_at(seed: int, step: int) -> torch.Generator:
     """Chance as a function of (seed, step)."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
@@ -189,13 +206,20 @@ class MaskedLM:
         self, train: TokenArrays, validation: TokenArrays, context: int, config: FinetuneConfig,
         special_tokens: Mapping[str, int],
     ):  # fmt: skip
+        """
+        Raises:
+            UserError: the window is of one token, or there are too few tokens for a window.
+        """
+        if context < 2:
+            raise UserError("a blank needs something beside it but the window holds 1 token; raise model.context")
         self.config, self.length = config, context
         self.masking = Masking(special_tokens, train.vocab_size, config.shift)
         self.train = training_windows(train, config, context, 0)
         windows = validation_windows(validation, context, 0, config.evaluate_tokens)
         fixed = torch.Generator().manual_seed(0)
-        self.validation_batch = self.masked(windows, MaskRates(config.evaluate_mask_rate), fixed)
-        self.validation_targets = self.validation_batch.targets
+        self.validation_batch, counts = self.masked(windows, MaskRates(config.evaluate_mask_rate), fixed)
+        self.counted = own_targets(self.validation_batch.targets, counts)
+        self.validation_targets = self.validation_batch.targets[self.counted]
 
     def train_batch(self, step: int, batch: int, batch_rows: range) -> Batch:
         return self.global_batch(step, batch).rows(slice(batch_rows.start, batch_rows.stop))
@@ -204,11 +228,13 @@ class MaskedLM:
     def global_batch(self, step: int, batch: int) -> Batch:
         """The batch of all ranks, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
         windows = torch.from_numpy(self.train.read(step * batch, range(batch)))
-        return self.masked(windows, MaskRates.of_training(self.config), generator_at(self.config.seed, step))
+        return self.masked(windows, MaskRates.of_training(self.config), generator_at(self.config.seed, step))[0]
 
-    def masked(self, windows: Tensor, rates: MaskRates, generator: torch.Generator) -> Batch:
-        counts = torch.full((len(windows),), max(1, round(rates.hidden * self.length)))
-        return Batch(*self.masking.hide(windows, counts, rates, generator))
+    def masked(self, windows: Tensor, rates: MaskRates, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """The windows [B, T] as a batch, and how many tokens are hidden in each, int64 [B]."""
+        ordinary = self.masking.ordinary(windows).sum(dim=1)
+        counts = torch.minimum(torch.tensor(round(rates.hidden * self.length)), ordinary).clamp(min=1)
+        return Batch(*self.masking.hide(windows, counts, rates, generator)), counts
 
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
@@ -216,9 +242,10 @@ class MaskedLM:
         sums = torch.zeros(2, dtype=torch.float64)  # nats, right guesses
         for rows, weight in evaluation_rows(len(self.validation_batch.ids), ranks, batch):
             ids, targets, positions = self.validation_batch.rows(rows).to(device)
-            logits = model(ids, positions=positions).float().flatten(0, 1)
-            nats = F.cross_entropy(logits, targets.flatten(), reduction="sum")
-            right = (logits.argmax(dim=-1) == targets.flatten()).sum()
+            counted = self.counted[rows].to(device)
+            logits, targets = model(ids, positions=positions).float()[counted], targets[counted]
+            nats = F.cross_entropy(logits, targets, reduction="sum")
+            right = (logits.argmax(dim=-1) == targets).sum()
             sums += torch.stack((nats, right)).cpu().double() * weight
         nats, right = ranks.sum(sums, device).tolist()
         masked = self.validation_targets.numel()

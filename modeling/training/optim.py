@@ -19,7 +19,7 @@ from modeling.networks.transformer import GPT
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["Muon", "lr_scale", "main_learning_rate", "optimizers", "orthogonalized", "set_learning_rates"]
+__all__ = ["Muon", "is_dtensor", "lr_scale", "main_learning_rate", "optimizers", "orthogonalized", "set_learning_rates"]
 
 # (a, b, c) of x <- a x + b (x x^T) x + c (x x^T)^2 x, for singular values in [1e-3, 1], with a safety factor of 1.02
 POLAR_EXPRESS = (

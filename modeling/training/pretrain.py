@@ -46,11 +46,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
 
     Raises:
         UserError: the data is shorter than a window, the mixture allows fewer tokens than the run asks for, the
-            vocabularies differ, the batch does not divide over the ranks, a loss is not finite, or a step does not fit
-            into memory.
+            vocabularies differ, the batch does not divide over the ranks, a loss or the weights are not finite, a step
+            does not fit into memory, or `out` holds a run with other settings.
     """
-    if is_finished(out):
-        return
     compute = choose(config.device, config.precision, local_rank())
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -59,9 +57,11 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
             f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {tokenizer.vocab_size}; "
             "pretokenize with this tokenizer"
         )
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
+    if is_finished(out, checkpoint_config):
+        return
     windows = training_windows(train, config, config.model.context, 1)
     objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens)
-    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
         writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy

@@ -1,6 +1,7 @@
 """Saving a run, continuing it, and making its result.
 
     out/checkpoints/step-00000100/   on the way: checkpoints, the newest ones and the best
+    out/checkpoints/diverged         says that the run diverged: one with other settings may take its place
     out/model.safetensors, …         at the end: the weights of one of them, as a checkpoint of its own
     out/stats.json                   written last: the folder is finished
 
@@ -22,8 +23,10 @@ from torch import Tensor
 from modeling import checkpoint
 from modeling.checkpoint import METRICS, WEIGHTS, CheckpointConfig, Checkpoints
 from modeling.training.distributed import Ranks
+from modeling.training.optim import is_dtensor
 from modeling.training.parallel import allocate_optimizer_state, is_sharded, optimizer_state
 from modeling.training.state import TrainingRun, TrainingState
+from modeling.training.watching import SAMPLES, TIMING
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary
 
@@ -32,16 +35,25 @@ __all__ = ["CHECKPOINTS", "STATS", "Saver", "is_finished"]
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+DIVERGED = "diverged"
 STATS = "stats.json"
-STEP, OPTIMIZER, TRAINED = "step", "optimizer/", "trained/"  # names in the training state
+STEP, LOSS_SUM, OPTIMIZER, TRAINED = "step", "loss_sum", "optimizer/", "trained/"  # names in the training state
 
 
-def is_finished(out: Path) -> bool:
-    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now."""
-    finished = (out / STATS).is_file()
-    if finished:
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return finished
+def is_finished(out: Path, config: CheckpointConfig) -> bool:
+    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now.
+
+    Raises:
+        UserError: it did so with other settings.
+    """
+    if not (out / STATS).is_file():
+        return False
+    if differences := config.differences(CheckpointConfig.read(out)):
+        raise UserError(
+            f"{out} holds a finished run with other settings ({'; '.join(differences)}); give another folder"
+        )
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return True
 
 
 class Saver:
@@ -72,6 +84,8 @@ class Saver:
         elif self.ranks.first:
             checkpoint.write_checkpoint(folder, weights, config, training_state, metrics)
         self.prune()
+        if self.ranks.first:
+            (self.checkpoints.folder / DIVERGED).unlink(missing_ok=True)
         self.ranks.barrier()
         self.saved_step, self.saved_at = self.state.step, time.monotonic()
 
@@ -80,10 +94,22 @@ class Saver:
         if self.ranks.first:
             self.checkpoints.prune(also_keep=self.state.best_step())
 
-    def drop(self, step: int) -> None:
-        """Drop the checkpoint of weights that turned out to be spoilt."""
+    def is_finite(self) -> bool:
+        """Whether everything that a checkpoint of this step would hold is finite, on all ranks."""
+        values = (tensor for tensors in self.tensors() for tensor in tensors.values())
+        finite = checkpoint.all_finite(v.to_local() if is_dtensor(v) else v for v in values)
+        return not self.ranks.any(not finite)[0]
+
+    def diverged(self, reason: str, spoilt: int) -> int | None:
+        """Note that the run diverged, and drop the checkpoint of the step whose weights turned out to be spoilt.
+
+        Returns:
+            The step of the newest checkpoint that remains; None if there is none.
+        """
         if self.ranks.first:
-            shutil.rmtree(self.checkpoints.path(step))
+            shutil.rmtree(self.checkpoints.path(spoilt), ignore_errors=True)
+            (self.checkpoints.folder / DIVERGED).write_text(reason + "\n")
+        return max((step for step in self.checkpoints.steps() if step != spoilt), default=None)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights to use, and what continuing needs beside them: the run's own tensors, sharded where it is."""
@@ -91,6 +117,7 @@ class Saver:
         weights = checkpoint.without_tied_head(state.model.state_dict(), state.model)
         training_state = {STEP: torch.tensor(state.step)}
         if state.step < self.run.config.steps:
+            training_state[LOSS_SUM] = state.loss_sum
             moments = optimizer_state(state.model, state.optimizers)
             training_state |= {OPTIMIZER + name: value for name, value in moments.items()}
             if state.average is not None:
@@ -98,30 +125,56 @@ class Saver:
         return weights | (state.average or {}), training_state
 
     def restore(self) -> None:
-        """Continue from the newest intact checkpoint, whatever number of ranks wrote it; without one, from the start.
+        """Continue from the newest usable checkpoint, whatever number of ranks wrote it; without one, from the start.
 
         Raises:
-            UserError: it is of a run with other settings.
+            UserError: it is of a run with other settings, which has not diverged.
         """
-        if self.ranks.first:
-            remove_temporary(self.run.out)
-        self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-        newest = next(self.checkpoints.usable(), 0) if self.ranks.first else 0
+        newest = self.newest() if self.ranks.first else 0
         self.state.step = int(self.ranks.sum(torch.tensor(newest), torch.device("cpu")))
         if self.state.step:
+            self.check_settings()
             self.read(self.checkpoints.path(self.state.step))
             logger.info("continuing from step %d of %d", self.state.step, self.run.config.steps)
+        if self.ranks.first:
+            self.checkpoints.drop_after(self.state.step)
         self.saved_step, self.saved_at = self.state.step, time.monotonic()
+
+    def newest(self) -> int:
+        """The step of the newest usable checkpoint, 0 without one. Leftovers of killed writers go, and so does a run
+        that diverged, if this one has other settings."""
+        out, folder = self.run.out, self.checkpoints.folder
+        remove_temporary(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        newest = next(self.checkpoints.usable(), 0)
+        if not (newest and (folder / DIVERGED).is_file() and self.differences(newest)):
+            return newest
+        logger.info("the run in %s diverged: beginning anew with other settings", out)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        for name in (METRICS, TIMING, SAMPLES):
+            (out / name).unlink(missing_ok=True)
+        return 0
+
+    def differences(self, step: int) -> list[str]:
+        """In what the run's settings differ from those of a checkpoint."""
+        return self.run.checkpoint_config.differences(CheckpointConfig.read(self.checkpoints.path(step)))
+
+    def check_settings(self) -> None:
+        """
+        Raises:
+            UserError: the checkpoint of this step is of a run with other settings.
+        """
+        if differences := self.differences(self.state.step):
+            raise UserError(
+                f"{self.run.out} holds an unfinished run with other settings ({'; '.join(differences)}); continue it "
+                "with its own, or give another folder"
+            )
 
     def read(self, folder: Path) -> None:
         """Fill the state's tensors and metrics from a checkpoint."""
         from modeling.training import sharded
 
-        if differences := self.run.checkpoint_config.differences(CheckpointConfig.read(folder)):
-            raise UserError(
-                f"{self.run.out} holds an unfinished run with other settings ({'; '.join(differences)}); continue it "
-                "with its own, or give another folder"
-            )
         saved = sharded.tensor_shapes(folder).items()
         moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved if name.startswith(OPTIMIZER)}
         allocate_optimizer_state(self.state.model, self.state.optimizers, moments)
@@ -150,7 +203,8 @@ class Saver:
         from modeling.training import sharded
 
         tensors = sharded.read(folder)
-        weights = {n: t for n, t in tensors.items() if n != STEP and not n.startswith((OPTIMIZER, TRAINED))}
+        training_state = (STEP, LOSS_SUM, OPTIMIZER, TRAINED)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(training_state)}
         with atomic_path(self.run.out / WEIGHTS) as unfinished:
             checkpoint.write_tensors(unfinished, weights)
 

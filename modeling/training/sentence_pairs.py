@@ -17,7 +17,14 @@ from torch import Tensor
 
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
-from modeling.training.objectives import Masking, MaskRates, evaluation_rows, generator_at, to_device
+from modeling.training.objectives import (
+    Masking,
+    MaskRates,
+    evaluation_rows,
+    generator_at,
+    own_targets,
+    to_device,
+)
 from textmill.errors import UserError
 from tokenization.arrays import shuffled
 from tokenization.sentence_pairs import SentencePairs
@@ -62,7 +69,7 @@ class SentencePairLM:
     ):  # fmt: skip
         """
         Raises:
-            UserError: the context is too short for a pair.
+            UserError: the context is too short for a pair, or a split has none.
         """
         self.train, self.config = train, config
         self.length = min(config.pair_length, context)
@@ -71,13 +78,15 @@ class SentencePairLM:
                 f"a pair of sentences needs at least {MIN_LENGTH} tokens but the window holds {context}; "
                 "pretrain with a larger model.context"
             )
+        for pairs in (train, validation):
+            if not len(pairs):
+                raise UserError(f"the {pairs.sentences.split} split has no pairs of sentences; give more text")
         self.masking = Masking(special_tokens, train.sentences.vocab_size, config.shift)
         count = max(1, min(len(validation), config.evaluate_tokens // self.length))
         spread = np.arange(count, dtype=np.int64) * len(validation) // count
         rates, fixed = MaskRates(config.evaluate_mask_rate), torch.Generator().manual_seed(0)
         self.validation_batch, counts = self.masked(validation, spread, rates, fixed)
-        # a window with fewer targets than the most repeats its own: in metrics each counts once
-        self.counted = torch.arange(self.validation_batch.targets.shape[1]) < counts.unsqueeze(1)
+        self.counted = own_targets(self.validation_batch.targets, counts)
         self.validation_targets = self.validation_batch.targets[self.counted]
 
     def train_batch(self, step: int, batch: int, batch_rows: range) -> SentencePairBatch:
@@ -101,7 +110,7 @@ class SentencePairLM:
         """Windows of these pairs, and how many tokens are hidden in each, int64 [B]."""
         read = pairs.batch(indices, self.length)
         ids = torch.from_numpy(read.ids)
-        ordinary = (~torch.isin(ids, self.masking.special)).sum(dim=1)
+        ordinary = self.masking.ordinary(ids).sum(dim=1)
         counts = (ordinary * rates.hidden).round().long().clamp(min=1)
         hidden = self.masking.hide(ids, counts, rates, generator)
         return SentencePairBatch(*hidden, torch.from_numpy(read.is_next)), counts

@@ -53,6 +53,7 @@ class TrainingState:
         optimizers: together they hold every parameter once.
         average: exponential moving average of the weights by parameter name, or None where none is kept.
         step: how many optimizer steps have been taken.
+        loss_sum: of the steps since the loss curve's last point, fp64.
         metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
     """
 
@@ -60,6 +61,7 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None = None
     step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
     def metrics_jsonl(self) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modeling.cost import flops_per_token
 from modeling.device import Compute
 from modeling.training.distributed import Ranks
 from modeling.training.interruption import Interruption
-from modeling.training.optim import lr_scale, main_learning_rate, optimizers, set_learning_rates
+from modeling.training.optim import is_dtensor, lr_scale, main_learning_rate, optimizers, set_learning_rates
 from modeling.training.parallel import parallelized, set_weights, synchronize_gradients
 from modeling.training.saving import Saver
 from modeling.training.state import TrainingRun, TrainingState
@@ -34,11 +35,26 @@ __all__ = ["Trainer"]
 logger = logging.getLogger(__name__)
 
 CURVE_POINTS = 1000  # most points of the loss curve in metrics.jsonl
+# A step that is not compiled: share of a GPU's peak, or, of a small model, the time to start a layer's kernels
+EAGER_MFU, EAGER_LAYER_SECONDS = 0.2, 5e-4
+USUAL_PEAK = 300e12  # FLOP/s, of a GPU that `device.GPUS` does not know
+# Compiling takes 30 to 50 seconds, and a compiled step about half the time: 2 minutes without it are 1 with it
+COMPILING_PAYS_SECONDS = 120.0
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # how a GPU says it, and how the CPU does
 
 
 class StepAbandoned(Exception):
     """A stop was requested during a step, which may take minutes; the trainer discards it between two micro-batches."""
+
+
+def is_worth_compiling(run: TrainingRun, compute: Compute, world: int) -> bool:
+    """Whether a run on a GPU is long enough that compiling its steps saves more time than it takes."""
+    config, about = run.config, run.checkpoint_config
+    per_token = flops_per_token(about.model, about.vocab_size, run.objective.length)
+    flops = config.steps * run.tokens_per_step * per_token / world / (compute.peak_flops or USUAL_PEAK)
+    rows = -(-config.batch // world)
+    passes = config.steps * -(-rows // min(config.micro_batch or rows, rows))
+    return max(flops / EAGER_MFU, passes * about.model.layers * EAGER_LAYER_SECONDS) > COMPILING_PAYS_SECONDS
 
 
 class Due(NamedTuple):
@@ -62,7 +78,10 @@ class Trainer:
             raise UserError(f"batch {config.batch} does not divide over {ranks.world} ranks; make it a multiple")
         self.config, self.objective, self.compute, self.ranks = config, run.objective, compute, ranks
         model = run.model.to(compute.device)
-        if config.compile if config.compile is not None else compute.device.type == "cuda":
+        compiles = config.compile
+        if compiles is None:
+            compiles = compute.device.type == "cuda" and is_worth_compiling(run, compute, ranks.world)
+        if compiles:
             model.compile()
         grows = config.progressive_steps > 0
         self.module: nn.Module = parallelized(model, ranks, compute, config.parallel, grows)  # may wrap the model
@@ -74,6 +93,8 @@ class Trainer:
         self.batch_rows = ranks.share(config.batch)  # those of the global batch that are this rank's
         self.micro_batch = min(config.micro_batch or len(self.batch_rows), len(self.batch_rows))
         self.losses: list[Tensor] = []  # of the steps that are not on the curve yet: scalars on the device
+        self.unreported: list[float] = []  # losses on the curve that no line of the log has averaged yet
+        self.gradient_norm: Tensor | None = None  # of the last step that measured it: a scalar on the device
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -110,8 +131,15 @@ class Trainer:
         return Due(save and step > self.saver.saved_step, evaluate, stop)
 
     def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: a loss, a weight or what the optimizer keeps is not finite.
+        """
         self.record_losses()
         with self.watcher.clock.paused("checkpoint"):
+            if not self.saver.is_finite():
+                raise self.diverged("weights became not finite", self.state.step, spoilt=self.state.step)
             self.saver.save()
 
     def evaluate(self) -> None:
@@ -136,8 +164,8 @@ class Trainer:
         self.watcher.count_step()
         self.state.step += 1
         if self.state.step % self.config.log_every == 0:
-            newest = self.record_losses()
-            self.watcher.report({"loss": newest, "learning_rate": self.learning_rate(self.state.step - 1)})
+            self.record_losses()
+            self.watcher.report(self.training_metrics())
 
     # -- a step --------------------------------------------------------------------------------------------------
 
@@ -156,8 +184,7 @@ class Trainer:
         self.module.train()
         state.model.active_layers = config.active_layers(state.step)
         loss = self.accumulate_gradients()
-        if config.optimizer.clip is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip)
+        self.gradient_norm = self.clip_gradients(is_logged=(state.step + 1) % config.log_every == 0)
         for optimizer in state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -186,6 +213,16 @@ class Trainer:
                 raise StepAbandoned
         return total
 
+    def clip_gradients(self, *, is_logged: bool) -> Tensor | None:
+        """Clip the gradients where the run says so; their global norm before, if it is to be logged."""
+        parameters, clip = list(self.state.model.parameters()), self.config.optimizer.clip
+        if clip is None and not is_logged:
+            return None
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        return norm.full_tensor() if is_dtensor(norm) else norm
+
     def train_step_if_it_fits(self) -> Tensor | None:
         """A `train_step`; None where the device's memory does not suffice for it, and the weights are spoilt then."""
         try:
@@ -211,6 +248,17 @@ class Trainer:
         """What every learning rate of this step (0-based) is multiplied by."""
         return lr_scale(self.config.schedule, step, self.config.steps)
 
+    def training_metrics(self) -> dict[str, float]:
+        """For the log: the mean loss of the steps since the last line, the rate and the gradient's norm of the last."""
+        metrics = {
+            "loss": sum(self.unreported) / len(self.unreported),
+            "learning_rate": self.learning_rate(self.state.step - 1),
+        }
+        self.unreported.clear()
+        if self.gradient_norm is not None:
+            metrics["gradient_norm"] = self.gradient_norm.item()
+        return metrics
+
     def learning_rate(self, step: int) -> float:
         """The rate of the main group of parameters at this step, as logs and curves show it."""
         return main_learning_rate(self.config.optimizer) * self.lr_scale(step)
@@ -230,41 +278,44 @@ class Trainer:
             trained = {name: value.clone() for name, value in state.model.state_dict().items()}
             set_weights(state.model, state.average)
         self.module.eval()
-        with self.compute.autocast():
+        # compiled, it would be another graph, of another call and without gradients: seconds for what takes less
+        with torch.compiler.set_stance("force_eager"), self.compute.autocast():
             metrics = self.objective.evaluate(self.module, self.ranks, self.compute.device, self.micro_batch)
         if trained is not None:
             set_weights(state.model, trained)
         if not all(map(math.isfinite, metrics.values())):
-            self.saver.drop(state.step)
-            raise self.diverged("validation loss", metrics["validation_loss"], state.step)
+            value = metrics["validation_loss"]
+            raise self.diverged(f"validation loss became {value}", state.step, spoilt=state.step)
         return metrics
 
-    def record_losses(self) -> float | None:
-        """Put the losses of the last steps on the curve, as means over the ranks.
+    def record_losses(self) -> None:
+        """Put the losses of the last steps on the curve: means over the ranks, and over the steps between two points.
 
         The loop waits for the GPU only here, so that the GPU's queue stays filled.
-
-        Returns:
-            The newest loss; None if no step was taken since the last call.
 
         Raises:
             UserError: a loss is not finite; it names the step.
         """
         if not self.losses:
-            return None
+            return
         values = (self.ranks.sum(torch.stack(self.losses).cpu(), self.compute.device) / self.ranks.world).tolist()
         self.losses.clear()
         curve_every = max(1, self.config.steps // CURVE_POINTS)
         for step, value in enumerate(values, self.state.step - len(values) + 1):
             if not math.isfinite(value):
-                raise self.diverged("loss", value, step)
+                raise self.diverged(f"loss became {value}", step, spoilt=step - 1)
+            self.unreported.append(value)
+            self.state.loss_sum += value
             if step % curve_every == 0:
-                point = {"step": step, "loss": value, "learning_rate": self.learning_rate(step - 1)}
+                loss = self.state.loss_sum.item() / curve_every
+                self.state.loss_sum.zero_()
+                point = {"step": step, "loss": loss, "learning_rate": self.learning_rate(step - 1)}
                 self.state.metrics.append(point)
-        return values[-1]
 
-    def diverged(self, name: str, value: float, step: int) -> UserError:
-        """The error for a loss or metric that is not finite; it names the checkpoint that remains."""
-        good = self.saver.checkpoints.steps()
-        kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
-        return UserError(f"the {name} became {value} at step {step} ({kept}); lower the learning rates of `optimizer`")
+    def diverged(self, what: str, step: int, spoilt: int) -> UserError:
+        """The error for what is not finite at a step. It drops the checkpoint of the step whose weights are spoilt, and
+        names the one that remains."""
+        good = self.saver.diverged(f"the {what} at step {step}", spoilt)
+        kept = f"the checkpoint of step {good} is kept" if good else "there is no checkpoint before it"
+        advice = "lower the learning rates of `optimizer` and run again, which begins anew then"
+        return UserError(f"the {what} at step {step} ({kept}); {advice}")

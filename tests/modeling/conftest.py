@@ -88,7 +88,7 @@ def tiny():
     def settings(**changes) -> PretrainConfig:
         base = {
             "model": {"layers": 2, "width": 32, "heads": 2, "context": 32}, "batch": 8, "steps": 40,
-            "evaluate_every": 20, "evaluate_tokens": 1024, "checkpoint_every": 10, "sample_tokens": 8,
+            "evaluate_every": 20, "evaluate_tokens": 1024, "checkpoint_every": 10, "sample_tokens": 40,
         }  # fmt: skip
         return PretrainConfig.model_validate(base | changes)
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
 from modeling.training.distributed import Ranks
-from modeling.training.objectives import Batch, CausalLM, MaskedLM, evaluation_rows
+from modeling.training.objectives import Batch, CausalLM, MaskedLM, Masking, MaskRates, evaluation_rows, own_targets
 from modeling.training.windows import TrainWindows, validation_windows
+from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 
 CPU = torch.device("cpu")
@@ -117,6 +118,52 @@ def test_masks_hide_the_chosen_share_and_leave_special_tokens_alone(masked, toke
         assert (ids == mask).sum() == (shown == mask).sum()
     total = 60 * 64
     assert (hidden / total, shown_random / total, kept / total) == pytest.approx((0.7, 0.2, 0.1), abs=0.03)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("rate", [0.01, 0.5, 0.99, 1 - 1e-9])
+def test_windows_of_mostly_special_tokens_hide_what_they_have(rate, shift, tokenizer, masked, monkeypatch):
+    eot, mask = tokenizer.eot_id, tokenizer.special_tokens["[MASK]"]
+    ids = torch.full((4, 32), eot)
+    ids[0] = torch.arange(32)  # nothing special
+    ids[1, 5] = ids[2, 0] = 7
+    masking = Masking(tokenizer.special_tokens, tokenizer.vocab_size, shift)
+    monkeypatch.setattr(masked, "masking", masking)
+    batch, counts = masked.masked(ids, MaskRates(rate), torch.Generator().manual_seed(0))
+    places = batch.positions + shift
+    assert batch.positions.min() >= 0 and places.max() < 32
+    assert counts.tolist() == [min(max(1, round(rate * 32)), 32 - shift), 1, 1, 1]
+    for row, own in zip(range(4), counts.tolist(), strict=True):
+        assert (batch.ids[row] == mask).sum() == len(places[row].unique()) == own
+    assert batch.targets[1].unique().tolist() == [7]
+    assert batch.targets[3].unique().tolist() == [eot]
+
+
+def test_repeated_targets_of_an_evaluation_count_once(masked, tokenizer, monkeypatch):
+    ids = torch.full((2, 32), tokenizer.eot_id)
+    ids[0] = torch.arange(32)
+    ids[1, 5] = 7
+    masked.validation_batch, counts = masked.masked(ids, MaskRates(0.5), torch.Generator().manual_seed(0))
+    masked.counted = own_targets(masked.validation_batch.targets, counts)
+    masked.validation_targets = masked.validation_batch.targets[masked.counted]
+    assert len(masked.validation_targets) == 17
+
+    def sevens(batch, positions):
+        return F.one_hot(torch.full(positions.shape, 7), tokenizer.vocab_size) * 9.0
+
+    right = (masked.validation_targets == 7).double().mean().item()
+    assert masked.evaluate(sevens, Ranks(), CPU, batch=2)["masked_accuracy"] == pytest.approx(right)
+
+
+def test_an_empty_validation_split_is_an_error_at_once(tokens, tokenizer):
+    empty, train = Counting(0), TokenArrays(tokens, "train")
+    empty.split = "validation"
+    with pytest.raises(UserError, match=r"needs 33 tokens but the validation split has 0; lower model.context"):
+        CausalLM(TrainWindows(train, 32, 1, 0), empty, 32, 512)
+    with pytest.raises(UserError, match=r"needs 32 tokens but the validation split has 0; lower model.context"):
+        MaskedLM(train, empty, 32, FinetuneConfig(), tokenizer.special_tokens)
+    with pytest.raises(UserError, match="window holds 1 token"):
+        MaskedLM(train, train, 1, FinetuneConfig(), tokenizer.special_tokens)
 
 
 def test_the_masked_rows_of_two_ranks_are_the_global_batch(masked):

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from modeling.checkpoint import WEIGHTS, Checkpoints, load_model, publish_weights
+from modeling.checkpoint import CHECKSUMS, WEIGHTS, Checkpoints, load_model, publish_weights
 from modeling.device import training_environment
+from modeling.training import trainer
 from modeling.training.objectives import CausalLM
 from modeling.training.pretrain import entropy, pretrain, token_counts
 from modeling.training.process import command
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.processes import python_environment
 from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
@@ -277,23 +279,101 @@ def test_micro_batches_change_nothing_but_rounding(tokens, tokenizer_folder, tin
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tokens, tokenizer_folder, tiny, tmp_path):
-    wild = tiny(precision="fp32", checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30})
-    message = r"the loss became (nan|inf) at step 3 \(the checkpoint of step 2 is kept\); lower the learning rates"
+@pytest.mark.parametrize(
+    ("every", "message", "left"),
+    [
+        (1, r"the weights became not finite at step 2 \(the checkpoint of step 1 is kept\)", [1]),
+        (5, r"the loss became (nan|inf) at step 3 \(there is no checkpoint before it\)", []),
+    ],
+)
+def test_what_is_not_finite_stops_a_run_and_is_not_kept(every, message, left, tokens, tokenizer_folder, tiny, tmp_path):
+    wild = tiny(precision="fp32", checkpoint_every=every, optimizer={"name": "adamw", "lr": 1e30})
     for _ in range(2):  # continuing does not pretend that all is well
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=message + "; lower the learning rates of `optimizer` and run again"):
             pretrain(tokens, tokenizer_folder, wild, tmp_path, quiet)
-    assert list(Checkpoints(tmp_path / "checkpoints", keep=1).usable()) == [2, 1]
+    assert list(Checkpoints(tmp_path / "checkpoints", keep=1).usable()) == left
 
 
-def test_weights_that_are_not_finite_are_not_kept(tokens, tokenizer_folder, tiny, tmp_path):
-    wild = tiny(
-        precision="fp32", steps=2, evaluate_every=2, checkpoint_every=1, optimizer={"name": "adamw", "lr": 1e30}
-    )
-    message = r"the validation loss became (nan|inf) at step 2 \(the checkpoint of step 1 is kept\); lower"
-    with pytest.raises(UserError, match=message):
-        pretrain(tokens, tokenizer_folder, wild, tmp_path, quiet)
-    assert not (tmp_path / "stats.json").exists()
+def are_finite(checkpoint: Path) -> bool:
+    return all(t.isfinite().all() for file in checkpoint.glob("*.safetensors") for t in load_file(file).values())
+
+
+@pytest.mark.parametrize(
+    ("rate", "more"), [(1e30, {}), (1e38, {"precision": "bf16"}), (1e30, {"ema": 0.9, "keep_checkpoints": 1})]
+)
+def test_after_a_run_diverged_one_with_lower_rates_takes_its_place(
+    rate, more, tokens, tokenizer_folder, tiny, tmp_path
+):
+    settings = {"checkpoint_every": 1, "evaluate_every": 40, "precision": "fp32", "steps": 40, **more}
+    wild, tame = ({"name": "adamw", "lr": lr} for lr in (rate, 1e-3))
+    again, anew = tmp_path / "again", tmp_path / "anew"
+    for out in (again, anew):
+        out.mkdir()
+    with pytest.raises(UserError, match="lower the learning rates of `optimizer` and run again, which begins anew"):
+        pretrain(tokens, tokenizer_folder, tiny(**settings, optimizer=wild), again, quiet)
+    assert all(map(are_finite, (again / "checkpoints").glob("step-*")))
+    tame_config = tiny(**settings, optimizer=tame, log_every=1)
+    interrupted_at(3, tokens, tokenizer_folder, tame_config, again)
+    pretrain(tokens, tokenizer_folder, tame_config, again, quiet)
+    pretrain(tokens, tokenizer_folder, tame_config, anew, quiet)
+    assert files(again) == files(anew)
+
+
+def test_a_checkpoint_of_weights_that_are_not_finite_is_gone_back_past(
+    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
+):
+    interrupted_at(31, tokens, tokenizer_folder, tiny(log_every=1, keep_checkpoints=3), tmp_path)
+    spoilt = tmp_path / "checkpoints" / "step-00000030"
+    weights = load_file(spoilt / WEIGHTS)
+    weights["embed.weight"][7, 3] = float("nan")
+    save_file(weights, spoilt / WEIGHTS)
+    checksums = json.loads((spoilt / CHECKSUMS).read_text()) | {WEIGHTS: sha256(spoilt / WEIGHTS)}
+    (spoilt / CHECKSUMS).write_text(json.dumps(checksums))
+    interrupted_at(21, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
+    assert "step-00000030 holds weights that are not finite; going back past it" in caplog.text
+    assert Checkpoints(tmp_path / "checkpoints", keep=1).steps() == [10, 20]  # later ones would count as the newest
+    pretrain(tokens, tokenizer_folder, tiny(), tmp_path, quiet)
+    assert files(tmp_path) == uninterrupted
+
+
+def test_a_finished_folder_refuses_other_settings(pretrained, tokens, tokenizer_folder, tiny):
+    with pytest.raises(UserError, match=r"holds a finished run with other settings \(run.steps: 40 here, 120 there\)"):
+        pretrain(tokens, tokenizer_folder, tiny(), pretrained, pytest.fail)
+
+
+def test_a_line_of_the_log_tells_the_mean_loss_since_the_last_and_the_gradients_norm(
+    tokens, tokenizer_folder, tiny, tmp_path
+):
+    lines = {}
+
+    def note(done, total=None, **metrics):
+        lines.setdefault(done, metrics)
+
+    config = tiny(log_every=8, evaluate_every=40, checkpoint_every=3, optimizer={"clip": 1e-3})
+    pretrain(tokens, tokenizer_folder, config, tmp_path, note)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    for step in range(8, 41, 8):
+        assert lines[step]["loss"] == pytest.approx(np.mean([losses[at] for at in range(step - 7, step + 1)]))
+        assert lines[step]["gradient_norm"] > 1e-2  # before it is clipped
+        assert lines[step]["learning_rate"] == pytest.approx(0.02 * min(1, (40 - step + 1) / 20))
+
+
+def test_points_of_a_long_curve_are_means_of_the_steps_between_them_after_an_interruption_too(
+    tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
+):
+    curves = {}
+    for points in (1000, 8):
+        monkeypatch.setattr(trainer, "CURVE_POINTS", points)
+        out = tmp_path / str(points)
+        out.mkdir()
+        interrupted_at(13, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=12), out)
+        pretrain(tokens, tokenizer_folder, tiny(), out, quiet)
+        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        curves[points] = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert list(curves[8]) == list(range(5, 41, 5))
+    for step, loss in curves[8].items():
+        assert loss == pytest.approx(np.mean([curves[1000][at] for at in range(step - 4, step + 1)]))
 
 
 WITH_LITTLE_MEMORY = """
