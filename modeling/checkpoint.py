@@ -199,9 +199,13 @@ def write_checkpoint(
         metrics: content of `metrics.jsonl`.
     """
     draft = start_draft(folder)
-    write_tensors(draft / WEIGHTS, weights)
-    write_tensors(draft / TRAINING, training)
-    seal_draft(folder, config, metrics, {name: sha256(draft / name) for name in (WEIGHTS, TRAINING)})
+    try:
+        write_tensors(draft / WEIGHTS, weights)
+        write_tensors(draft / TRAINING, training)
+        seal_draft(folder, config, metrics, {name: sha256(draft / name) for name in (WEIGHTS, TRAINING)})
+    except BaseException:  # a full disk most likely, on which a part of a checkpoint is of no use
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def draft_path(folder: Path) -> Path:

@@ -22,7 +22,8 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
     """For each pair of sentences the probability that the second follows the first.
 
     Raises:
-        UserError: the folder is not a checkpoint, it was not fine-tuned on pairs, or the device is not there.
+        UserError: the folder is not a checkpoint, it was not fine-tuned on pairs, its tokenizer has another vocabulary,
+            or the device is not there.
     """
     base, config = load_model(checkpoint)
     if not (checkpoint / NEXT_SENTENCE).is_file():
@@ -30,9 +31,9 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
             f"{checkpoint} was not fine-tuned on pairs of sentences ({NEXT_SENTENCE} is missing); "
             "give the configuration a section `pairs: {}` and run finetune"
         )
+    tokenizer = load_tokenizer_of(checkpoint, config)
     model = SentencePairModel(config.model, config.vocab_size).eval()
     model.load_state_dict(base.state_dict() | safetensors.torch.load_file(checkpoint / NEXT_SENTENCE))
-    tokenizer = load_tokenizer_of(checkpoint, config)
 
     def encode(text: str) -> np.ndarray:
         return np.array(tokenizer.encode_ordinary(text), np.int64)

@@ -7,9 +7,18 @@ import stat
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from modeling.checkpoint import CONFIG, WEIGHTS, load_model, write_tensors
+from modeling.checkpoint import CONFIG, NEXT_SENTENCE, WEIGHTS, load_model, write_tensors
+from modeling.config import FinetuneConfig
+from modeling.inference.evaluate import evaluate
+from modeling.inference.export import export
 from modeling.inference.generate import Sampling, generate, load
+from modeling.inference.next_sentence import next_sentence_probs
+from modeling.training.finetune import finetune
+from textmill.errors import UserError
+from tokenization.formats import save_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -47,3 +56,32 @@ def test_a_checkpoint_whose_run_has_the_names_of_an_older_version_can_be_used(pr
     greedy = Sampling(max_tokens=8, temperature=0)
     assert generate(load(old, "cpu"), ["the cat "], greedy) == generate(load(pretrained, "cpu"), ["the cat "], greedy)
     assert (old / WEIGHTS).read_bytes() == (pretrained / WEIGHTS).read_bytes()
+
+
+def test_a_model_and_a_tokenizer_of_different_vocabularies_are_not_used_together(
+    pretrained, finetuned, tokens, tokenizer, tmp_path
+):
+    more = Tokenizer(tokenizer.tokens, "gpt2", tokenizer.special_tokens | {"<|more|>": 300})
+    causal, masked = (shutil.copytree(folder, tmp_path / folder.name) for folder in (pretrained, finetuned))
+    (masked / NEXT_SENTENCE).write_bytes((masked / WEIGHTS).read_bytes())
+    for folder in (causal, masked):
+        save_tokenizer(more, folder)
+    uses = (
+        lambda: load(causal, "cpu"),
+        lambda: evaluate(causal, tokens, device="cpu"),
+        lambda: export(causal, tmp_path / "hf"),
+        lambda: finetune(causal, tokens, FinetuneConfig(), tmp_path / "out", pytest.fail),
+        lambda: next_sentence_probs(masked, [("a dog", "rain")], "cpu"),
+    )
+    for use in uses:
+        with pytest.raises(UserError, match="has a vocabulary of 261 but the tokenizer beside it 301; put the"):
+            use()
+
+
+def test_weights_that_are_not_finite_are_not_used(pretrained, tmp_path):
+    spoilt = shutil.copytree(pretrained, tmp_path / "spoilt")
+    weights = load_file(spoilt / WEIGHTS)
+    weights["embed.weight"][3, 3] = float("inf")
+    save_file(weights, spoilt / WEIGHTS)
+    with pytest.raises(UserError, match="holds weights that are not finite; train again with lower rates"):
+        load_model(spoilt)

@@ -13,6 +13,7 @@ from flows.pipeline.plan import plan
 from flows.stages.ingest import ingest
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.scrape import scrape
+from flows.store.fingerprint import canonical
 from flows.store.local import Store
 from textmill.errors import UserError
 
@@ -42,6 +43,40 @@ def test_settings_override_keys_of_the_file(write):
     assert config.scrape.sources == ["python-docs"]
     assert config.pretrain.optimizer.lr == 3e-4
     assert config.finetune is None
+
+
+def test_fine_tuning_goes_on_with_the_optimizer_of_pretraining_at_a_tenth_of_its_rates(write):
+    config = load_config(write("pretrain: {preset: nano, optimizer: {momentum: 0.9}}\nfinetune: {steps: 50}\n"))
+    assert config.finetune.optimizer.name == "muon"
+    assert (config.finetune.optimizer.matrix_lr, config.finetune.optimizer.momentum) == (0.002, 0.9)
+    assert config.finetune.schedule.warmup == 5
+    nothing = load_config(write("finetune: {schedule: {warmup: 0}}\n")).finetune
+    assert nothing.schedule.warmup == 0
+
+
+def test_a_partly_given_optimizer_of_fine_tuning_is_laid_over_that_of_pretraining(write):
+    texts = ["pretrain.preset=chimera", "finetune.optimizer.lr=1e-4"]
+    given = load_config(write(""), parse_overrides(texts))
+    pretraining = given.pretrain.optimizer
+    assert (pretraining.name, pretraining.lr) == ("adamw", 3e-4)
+    assert given.finetune.optimizer.model_dump() == pretraining.model_dump() | {
+        "lr": 1e-4, "matrix_lr": 0.002, "embedding_lr": 0.03, "head_lr": 0.0008, "scalar_lr": 0.002
+    }  # fmt: skip
+    again = type(given.finetune).model_validate_json(given.finetune.model_dump_json())
+    assert again == given.finetune  # the process that trains reads what the pipeline decided
+    other = load_config(write("pretrain: {optimizer: {name: adamw}}\nfinetune: {optimizer: {name: muon}}\n"))
+    assert other.finetune.optimizer.name == "muon"
+
+
+def test_where_dropout_is_drawn_the_windows_of_a_pass_belong_to_the_fingerprint(write):
+    small = {"micro_batch": 2, "processes": 2}
+    for preset, differs in (("nano", False), ("chimera", True)):
+        path = write(f"pretrain: {{preset: {preset}}}\n")
+        for stage in ("pretrain", "finetune"):
+            sections = [getattr(load_config(path, overrides), stage) for overrides in ({}, {stage: small})]
+            assert (canonical(sections[0]) != canonical(sections[1])) == differs
+    own = load_config(write("pretrain: {preset: chimera}\nfinetune: {dropout: 0}\n")).finetune
+    assert not own.draws_dropout
 
 
 def test_the_report_s_presets_can_be_chosen(write):

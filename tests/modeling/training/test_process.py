@@ -55,6 +55,26 @@ def test_a_users_mistake_is_one_message_and_status_2(tokens, tmp_path):
     assert "none.json cannot be read" in json.loads(done.stdout)["error"]
 
 
+WITH_LITTLE_DISK = """
+import resource, sys
+from modeling.training.process import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)
+sys.exit(main())
+"""
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_saved_is_one_message(tokens, tokenizer_folder, tiny, tmp_path):
+    arguments = command(tiny(steps=6, checkpoint_every=2, evaluate_every=6), tokens, tokenizer_folder, tmp_path)
+    module = arguments.index("-m")
+    done = start([*arguments[:module], "-c", WITH_LITTLE_DISK, *arguments[module + 2 :]])
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in json.loads(done.stdout.splitlines()[-1])["error"]
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "checkpoints").iterdir())  # nothing half-written takes up what room there is
+    assert start(arguments).returncode == 0
+
+
 def test_a_mistake_that_another_rank_meets_is_told_too(tokens, tmp_path):
     wrong = command(FinetuneConfig(), tokens, tmp_path, tmp_path / "out")
     done = start(wrong, env=training_environment() | {"RANK": "1"})
