@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
@@ -92,16 +92,35 @@ def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: in
     atomic_write(path / META, json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
+class _SourceEntry(BaseModel):
+    tokens: int = Field(ge=0)
+    documents: int = Field(ge=0)
+
+
 class _FileEntry(BaseModel):
     name: str
     tokens: int = Field(ge=0)
     documents: int = Field(ge=0)
+    sources: dict[str, _SourceEntry] = {}
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> _FileEntry:
+        found = sum(s.tokens for s in self.sources.values()), sum(s.documents for s in self.sources.values())
+        if self.sources and found != (self.tokens, self.documents):
+            raise ValueError(f"the sources of {self.name} do not add up to its tokens and documents")
+        return self
 
 
 class _SplitEntry(BaseModel):
     documents: int = Field(ge=0)
     bytes: int = Field(ge=0)
     files: list[_FileEntry]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> _SplitEntry:
+        if self.documents != sum(file.documents for file in self.files):
+            raise ValueError("the files do not add up to its documents")
+        return self
 
 
 class _Meta(BaseModel):
@@ -289,19 +308,35 @@ class TokenArrays:
 
         Raises:
             IndexError: the split has no such document.
+            UserError: the file with the ends of documents is damaged.
         """
         if not 0 <= index < self.documents:
             raise IndexError(f"document {index} lies outside the {self.documents} documents of {self.split}")
         file = int(np.searchsorted(self._document_starts, index, side="right")) - 1
         inside = index - int(self._document_starts[file])
         ends = self._ends[file].read(max(inside - 1, 0), inside + 1)
-        start = int(ends[0]) if inside else 0
-        return self._tokens[file].read(start, int(ends[-1]))
+        start, end = int(ends[0]) if inside else 0, int(ends[-1])
+        if not start <= end <= self._tokens[file].length:
+            raise self._damaged(file, "idx", f"document {inside} has its end before its start, or after the file's")
+        return self._tokens[file].read(start, end)
 
     def document_ends(self) -> np.ndarray:
-        """int64 [documents]: the position in the split just after each document's last token."""
-        ends = [e.read(0, e.length).astype(np.int64) + s for e, s in zip(self._ends, self._token_starts, strict=False)]
-        return np.concatenate(ends) if ends else np.empty(0, np.int64)
+        """int64 [documents]: the position in the split just after each document's last token.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        every = [np.empty(0, np.int64)]
+        for file, tokens in enumerate(self._tokens):
+            ends = self._ends[file].read(0, self._ends[file].length).astype(np.int64)
+            if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != tokens.length:
+                raise self._damaged(file, "idx", "the ends of documents do not ascend to the end of the file")
+            every.append(ends + self._token_starts[file])
+        return np.concatenate(every)
+
+    def _damaged(self, file: int, kind: str, how: str) -> UserError:
+        path = (self.path / self.meta["splits"][self.split]["files"][file]["name"]).with_suffix(f".{kind}")
+        return UserError(f"{path} is damaged ({how}); run pretokenize again")
 
     @property
     def knows_sources(self) -> bool:
@@ -328,16 +363,19 @@ class TokenArrays:
         """The names of all sources, sorted, and the number among them of each document's: int64 [documents].
 
         Raises:
-            UserError: the arrays do not know their documents' sources.
+            UserError: the arrays do not know their documents' sources, or a file is damaged.
         """
         self._check_sources()
         files = self.meta["splits"][self.split]["files"]
         names = sorted({name for file in files for name in file.get("sources", ())})
         numbers = [np.empty(0, np.int64)]
-        for file in files:
+        for number, file in enumerate(files):
             mapped = MappedFile((self.path / file["name"]).with_suffix(".src"), SOURCES_DTYPE, file["documents"])
             known = np.array([names.index(name) for name in sorted(file.get("sources", ()))], np.int64)
-            numbers.append(known[mapped.read(0, mapped.length)])
+            found = mapped.read(0, mapped.length)
+            if len(found) and found.max() >= len(known):
+                raise self._damaged(number, "src", f"{found.max()} is not the number of a source")
+            numbers.append(known[found])
         return names, np.concatenate(numbers)
 
     @property

@@ -17,7 +17,7 @@ from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.word_counts import WordCounts
 from tokenization.patterns import Pattern, portable_pattern
-from tokenization.text import BATCH_BYTES, Documents, check_listed, read_shard, shards
+from tokenization.text import BATCH_BYTES, Documents, check_listed, look_at, read_shard, shards
 
 __all__ = ["count_corpus", "count_words", "load_counts", "save_counts"]
 
@@ -87,9 +87,11 @@ def count_corpus(
     every = shards(corpus, "train")
     pattern = portable_pattern(config.pattern)
     count = partial(_count_shard, pattern=pattern, threads=executor.threads(config.threads))
-    counted = work.map(count, every, executor)
     total = WordCounts()
     progress(0, len(every), unit="shards", phase="counting words", words=0)
+    for shard in every:
+        look_at(shard)  # what cannot be read is said before an hour of counting, not after it
+    counted = work.map(count, every, executor)
     for done, piece in enumerate(counted, 1):
         counts = load_counts(piece.folder / COUNTS)
         total.update(counts) if done > 1 else (total := counts)

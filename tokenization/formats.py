@@ -53,6 +53,8 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
         check_hugging_face(tokenizer)
     except UserError as error:
         logger.warning("%s gets no tokenizer.json for Hugging Face: %s", path, error)
+        for name in (HUGGING_FACE, ROLES):  # of another tokenizer
+            (path / name).unlink(missing_ok=True)
     else:
         write_hugging_face(tokenizer, path)
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import regex
+from pydantic import BaseModel, ValidationError
 
 from textmill.errors import UserError
 from textmill.kept import kept_work
@@ -96,12 +97,12 @@ def make_pairs(
         encoded = encode_shards(inputs.corpus, work, encode, progress, executor)
         stats, counts = {}, {}
         for split, shards in encoded.items():
-            labels = [_read_pairs(shard.paths)[:, 2] for shard in shards]
-            counts[split] = [len(each) for each in labels]
+            labels = [_count_labels(shard.paths) for shard in shards]
+            counts[split] = [pairs for pairs, _ in labels]
             if not sum(counts[split]):
                 raise UserError(f"the {split} split of {inputs.corpus} has no two documents with sentences to pair")
             stats[split] = {
-                "next": sum(int(each.sum()) for each in labels),
+                "next": sum(follow for _, follow in labels),
                 "pairs": sum(counts[split]),
                 "sentences": sum(shard.file.documents for shard in shards),
                 "tokens": sum(shard.file.tokens for shard in shards),
@@ -164,9 +165,11 @@ def _pair_up(lengths: np.ndarray, random: np.random.Generator, negatives: float)
     return pairs
 
 
-def _read_pairs(files: list[Path]) -> np.ndarray:
+def _count_labels(files: list[Path]) -> tuple[int, int]:
+    """How many pairs a shard makes, and in how many of them the second sentence follows the first."""
     [file] = [path for path in files if path.suffix == ".pairs"]
-    return np.fromfile(file, PAIR_DTYPE).reshape(-1, 3)
+    pairs = np.fromfile(file, PAIR_DTYPE).reshape(-1, 3)
+    return len(pairs), int(pairs[:, 2].sum())
 
 
 def holds_pairs(path: Path) -> bool:
@@ -224,6 +227,13 @@ def lay_out(
     return ids, segments, attention
 
 
+class _About(BaseModel):
+    """What a reader needs of `pairs.json`."""
+
+    pairs: dict[str, list[int]]
+    special_tokens: dict[str, int]
+
+
 class SentencePairs:
     """The pairs of a split that `make_pairs` wrote; `len()` is their number.
 
@@ -232,7 +242,7 @@ class SentencePairs:
         special_tokens: name → id of [CLS], [SEP], [PAD] and [MASK].
 
     Raises:
-        UserError: the folder holds no pairs, or a file is missing or truncated.
+        UserError: the folder holds no pairs, or a file is missing, truncated or damaged.
     """
 
     def __init__(self, path: Path, split: str = "train") -> None:
@@ -240,9 +250,15 @@ class SentencePairs:
             if not (path / name).is_file():
                 raise UserError(f"{path} holds no pairs of sentences ({name} is missing); run make_pairs")
         self.sentences = TokenArrays(path, split)
-        about = json.loads((path / PAIRS).read_text())
-        self.special_tokens: dict[str, int] = about["special_tokens"]
-        files, counts = self.sentences.meta["splits"][split]["files"], about["pairs"][split]
+        files = self.sentences.meta["splits"][split]["files"]
+        try:
+            about = _About.model_validate_json((path / PAIRS).read_bytes())
+        except ValidationError as error:
+            raise UserError(f"{path / PAIRS} is damaged ({error.errors()[0]['msg']}); run make_pairs again") from None
+        self.special_tokens = about.special_tokens
+        counts = about.pairs.get(split, [])
+        if len(counts) != len(files) or not self.special_tokens.keys() >= set(ROLES):
+            raise UserError(f"{path / PAIRS} is damaged (it does not fit {META}); run make_pairs again")
         # number of each file's first pair and first sentence in the split
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._sentence_starts = np.concatenate([[0], np.cumsum([f["documents"] for f in files], dtype=np.int64)])
@@ -259,13 +275,19 @@ class SentencePairs:
 
         Raises:
             IndexError: the split has no such pair.
+            UserError: the file of pairs is damaged.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} lies outside the {len(self)} pairs of {self.sentences.split}")
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
         inside = 3 * (index - int(self._starts[file]))
         first, second, label = self._files[file].read(inside, inside + 3).tolist()
-        before = int(self._sentence_starts[file])
+        before, after = self._sentence_starts[file : file + 2].tolist()
+        if max(first, second) >= after - before or label not in (0, 1):
+            raise UserError(
+                f"a file of pairs in {self.sentences.path} is damaged (pair {index} is {first}, {second}, {label}); "
+                "run make_pairs again"
+            )
         return self.sentences.document(before + first), self.sentences.document(before + second), bool(label)
 
     def batch(self, indices: np.ndarray, length: int) -> PairBatch:

@@ -7,14 +7,14 @@ run has finished (`textmill/kept.py`), and `publish_arrays` moves the files to t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import regex
 
 from textmill.errors import UserError
 from textmill.kept import KeptWork, Made, code_digest
@@ -22,7 +22,7 @@ from textmill.mapping import Executor
 from textmill.progress import Progress
 from tokenization.arrays import META, SOURCES_DTYPE, TokenFile
 from tokenization.formats import load_tokenizer, tokenizer_files
-from tokenization.text import check_listed, count_documents, read_sources, shards
+from tokenization.text import ShardColumns, check_listed, look_at, read_sources, shards
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
@@ -133,7 +133,7 @@ def _digest_of(folder: Path) -> str:
 def made_with(**settings: Any) -> dict[str, Any]:
     """What the pieces of work of this package depend on, beside the shards: the settings, and the code that cuts text
     into words and sentences."""
-    return {**settings, "code": code_digest(Path(__file__).parent), "regex": version("regex")}
+    return {**settings, "code": code_digest(Path(__file__).parent), "regex": regex.__version__}
 
 
 # ---- files of a shard
@@ -200,12 +200,14 @@ def encode_shards(
         the shards of each split, in order.
 
     Raises:
-        UserError: a split is missing, a shard cannot be read, or the corpus changed meanwhile.
+        UserError: a split is missing, a shard cannot be read, only some know sources, or the corpus changed meanwhile.
     """
     splits = {split: shards(corpus, split) for split in SPLITS}
     every = [shard for split in splits.values() for shard in split]
-    rows = {shard: count_documents(shard) for shard in every}
-    total, done, tokens = sum(rows.values()), 0, 0
+    columns = {shard: look_at(shard) for shard in every}
+    for listed in splits.values():
+        _check_sources(listed, columns)
+    total, done, tokens = sum(found.documents for found in columns.values()), 0, 0
 
     def report(more_documents: int, more_tokens: int) -> None:
         progress(done + more_documents, total, unit="documents", tokens=tokens + more_tokens)
@@ -214,12 +216,20 @@ def encode_shards(
     make = partial(_make, encode=encode, report=executor.report(report))
     for shard, piece in zip(every, work.map(make, every, executor), strict=True):
         encoded[shard] = EncodedShard(TokenFile(**piece.result), piece.files())
-        done += rows[shard]
+        done += columns[shard].documents
         tokens += encoded[shard].file.tokens
         report(0, 0)
     for split, listed in splits.items():
         check_listed(corpus, split, listed)
     return {split: [encoded[shard] for shard in listed] for split, listed in splits.items()}
+
+
+def _check_sources(listed: list[Path], columns: Mapping[Path, ShardColumns]) -> None:
+    """Check that all shards of a split know the sources of their documents, or none."""
+    knowing = [shard for shard in listed if columns[shard].knows_sources]
+    if 0 < len(knowing) < len(listed):
+        other = next(shard for shard in listed if shard not in knowing)
+        raise UserError(f"{other} has no column 'source', and {knowing[0].name} has one; give it to all or to none")
 
 
 def _make(shard: Path, folder: Path, *, encode: EncodeShard, report: ReportShard) -> Made:

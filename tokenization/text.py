@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from textmill.errors import UserError, first_line
 
 __all__ = [
-    "BATCH_BYTES", "Documents", "batches", "check_listed", "count_documents", "documents_of", "from_arrow",
+    "BATCH_BYTES", "Documents", "ShardColumns", "batches", "check_listed", "documents_of", "from_arrow", "look_at",
     "read_any", "read_shard", "read_sources", "shards",
 ]  # fmt: skip
 
@@ -127,6 +128,29 @@ def check_listed(corpus: Path, split: str, listed: list[Path]) -> None:
         raise UserError(f"{corpus} changed while it was read; run again when nobody writes there")
 
 
+class ShardColumns(NamedTuple):
+    """What a Parquet shard says of itself.
+
+    Attributes:
+        documents: its rows.
+        knows_sources: whether it has a column `source`.
+    """
+
+    documents: int
+    knows_sources: bool
+
+
+def look_at(shard: Path) -> ShardColumns:
+    """What a shard holds; its rows are not read.
+
+    Raises:
+        UserError: it cannot be read, or `read_shard` could not read its documents.
+    """
+    with _open_parquet(shard) as file:
+        _check_column(file, shard, "text")
+        return ShardColumns(file.metadata.num_rows, "source" in file.schema_arrow.names)
+
+
 def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
 
@@ -135,11 +159,7 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
             names shard and row).
     """
     with _open_parquet(shard) as file:
-        if column not in file.schema_arrow.names:
-            raise UserError(f"{shard} has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
-        kind = file.schema_arrow.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise UserError(f"column {column!r} of {shard} holds {kind}, not strings")
+        _check_column(file, shard, column)
         row = 0
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
@@ -151,32 +171,40 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
             raise UserError(f"{shard} is damaged after row {row}: {first_line(error)}") from error
 
 
+def _check_column(file: pq.ParquetFile, shard: Path, column: str) -> None:
+    schema = file.schema_arrow
+    if column not in schema.names:
+        raise UserError(f"{shard} has no column {column!r}; it has {', '.join(schema.names)}")
+    if schema.names.count(column) > 1:
+        raise UserError(f"{shard} has more than one column {column!r}; leave one of them out")
+    kind = schema.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"column {column!r} of {shard} holds {kind}, not strings")
+
+
 def read_sources(shard: Path) -> tuple[list[str], np.ndarray] | None:
     """The names of the sources in a Parquet shard, sorted, and the number among them of each document's: int64
     [documents]; None if the shard has no column `source`.
 
     Raises:
-        UserError: the shard cannot be read.
+        UserError: the shard cannot be read, or a document has no source.
     """
     with _open_parquet(shard) as file:
         if "source" not in file.schema_arrow.names:
             return None
-        column = file.read(columns=["source"], use_threads=False)["source"].cast(pa.string()).fill_null("")
-    encoded = column.combine_chunks().dictionary_encode()
+        try:
+            column = file.read(columns=["source"], use_threads=False)["source"].cast(pa.string()).combine_chunks()
+            column.validate(full=True)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"column 'source' of {shard} holds no names of sources: {first_line(error)}") from error
+    if column.null_count:
+        row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise UserError(f"{shard}, row {row}: no source; give each document one, or leave out the column")
+    encoded = column.dictionary_encode()
     names = encoded.dictionary.to_pylist()
     order = sorted(range(len(names)), key=names.__getitem__)
     places = np.argsort(np.array(order, np.int64))
     return [names[place] for place in order], places[encoded.indices.to_numpy(zero_copy_only=False)]
-
-
-def count_documents(shard: Path) -> int:
-    """The number of documents in a Parquet shard.
-
-    Raises:
-        UserError: the shard cannot be read.
-    """
-    with _open_parquet(shard) as file:
-        return file.metadata.num_rows
 
 
 def _open_parquet(shard: Path) -> pq.ParquetFile:

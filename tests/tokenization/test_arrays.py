@@ -1,5 +1,6 @@
 """Token arrays: reading, orders, files of other trainers."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -175,3 +176,44 @@ def test_a_damaged_meta_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"meta\.json is damaged") as error:
         TokenArrays(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_damage_is_one_line_and_never_less(tmp_path):
+    read = write_arrays(tmp_path, SHARDS)
+    ends = tmp_path / "train-00000.idx"
+    for damaged in ([4, 5], [4, 3], [7, 6], [2**40, 6]):
+        np.array(damaged, np.uint64).tofile(ends)
+        with pytest.raises(UserError, match=r"train-00000\.idx is damaged.*run pretokenize again"):
+            read.document_ends()
+    for damaged, document in (([4, 3], 1), ([7, 6], 0), ([2**40, 6], 0)):
+        np.array(damaged, np.uint64).tofile(ends)
+        with pytest.raises(UserError, match=r"train-00000\.idx is damaged"):
+            read.document(document)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("splits", "train", "documents"), 6, "files do not add up to its documents"),
+        (("splits", "train", "files", 0, "documents"), 1, "sources of train-00000.bin do not add up"),
+        (("splits", "train", "files", 0, "sources", "a", "tokens"), 9, "sources of train-00000.bin do not add up"),
+    ],
+)
+def test_numbers_that_do_not_add_up(tmp_path, place, value, message):
+    np.array([1, EOT, 2, EOT], "<u2").tofile(tmp_path / "train-00000.bin")
+    np.array([2, 4], np.uint64).tofile(tmp_path / "train-00000.idx")
+    np.array([0, 1], "<u2").tofile(tmp_path / "train-00000.src")
+    sources = {name: {"tokens": 2, "documents": 1} for name in "ab"}
+    write_meta(tmp_path, {"train": [TokenFile("train-00000.bin", 4, 2, 2, "", sources)]}, vocab_size=10, eot_id=EOT)
+    assert TokenArrays(tmp_path).document_sources()[1].tolist() == [0, 1]
+    np.array([0, 2], "<u2").tofile(tmp_path / "train-00000.src")
+    with pytest.raises(UserError, match=r"train-00000\.src is damaged \(2 is not the number of a source\)"):
+        TokenArrays(tmp_path).document_sources()
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    inner = meta
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=message):
+        TokenArrays(tmp_path)

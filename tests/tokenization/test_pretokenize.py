@@ -3,16 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from textmill.errors import UserError
 from tokenization import pretokenize as module
 from tokenization.arrays import TokenArrays
-from tokenization.config import PretokenizeConfig
+from tokenization.config import PretokenizeConfig, SentencePairsConfig
 from tokenization.formats import save_tokenizer
 from tokenization.interchange import to_tiktoken
 from tokenization.pretokenize import pretokenize
+from tokenization.sentence_pairs import make_pairs
 from tokenization.shard_writer import EncodingInputs
 from tokenization.tokenizer import Tokenizer
 
@@ -104,3 +106,63 @@ def test_mistakes(corpus, trained, tmp_path):
         pretokenize(EncodingInputs(corpus, tmp_path), PretokenizeConfig(), tmp_path / "out")
     with pytest.raises(UserError, match=r"holds no train-\*.parquet"):
         pretokenize(EncodingInputs(tmp_path, trained), PretokenizeConfig(), tmp_path / "out")
+
+
+def write_columns(folder, **shards):
+    folder.mkdir()
+    for name, columns in shards.items():
+        pq.write_table(pa.table(columns), folder / f"{name.replace('_', '-')}.parquet")
+    return folder
+
+
+GOOD = {"text": ["one", "two"], "source": ["b", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"text": ["one"]}, r"train-1\.parquet has no column 'source', and train-0\.parquet has one"),
+        ({"body": ["one"], "source": ["a"]}, r"train-1\.parquet has no column 'text'; it has body, source"),
+        ({"text": [1], "source": ["a"]}, r"column 'text' of .*train-1\.parquet holds int64, not strings"),
+        ({"text": ["one", None], "source": ["a", "a"]}, r"train-1\.parquet, row 1: no text"),
+        (
+            {"text": ["one", "two"], "source": ["a", None]},
+            r"train-1\.parquet, row 1: no source; give each",
+        ),
+        ({"text": ["one"], "source": [{"name": "a"}]}, r"column 'source' of .*train-1\.parquet holds no names"),
+    ],
+)
+def test_a_shard_that_is_not_like_the_others(trained, tmp_path, bad, message):
+    corpus = write_columns(tmp_path / "corpus", train_0=GOOD, train_1=bad, validation_0=GOOD)
+    reports = []
+    with pytest.raises(UserError, match=message):
+        pretokenize(
+            EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path / "out",
+            progress=lambda done, *_, **__: reports.append(done),
+        )  # fmt: skip
+    seen_in_the_rows = "row 1" in message or "names" in message
+    assert bool(reports) == seen_in_the_rows  # else before any work
+    assert not (tmp_path / "out" / "meta.json").exists()
+
+
+def test_empty_shards_and_documents_and_the_text_of_special_tokens(trained, tokenizer, tmp_path):
+    nothing = {"text": pa.array([], pa.string()), "source": pa.array([], pa.string())}
+    texts = {"text": ["", "<|endoftext|>", "a [SEP] b", ""], "source": ["x", "y", "x", "é"]}
+    corpus = write_columns(tmp_path / "corpus", train_0=nothing, train_1=texts, train_2=nothing, validation_0=nothing)
+    pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path / "out")
+    read = TokenArrays(tmp_path / "out")
+    ids = read.window(0, len(read)).tolist()
+    assert ids.count(tokenizer.eot_id) == read.documents == 4
+    assert tokenizer.special_tokens["[SEP]"] not in ids
+    assert [tokenizer.decode(read.document(i)[:-1].tolist()) for i in range(4)] == texts["text"]
+    assert read.document_sources()[0] == ["x", "y", "é"]
+    assert read.document_sources()[1].tolist() == [0, 1, 0, 2]
+    assert len(TokenArrays(tmp_path / "out", "validation")) == 0
+
+
+def test_arrays_do_not_mix_with_pairs(corpus, trained, tmp_path):
+    make_pairs(EncodingInputs(corpus, trained), SentencePairsConfig(), tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match="holds pairs of sentences; choose another folder"):
+        pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(), tmp_path)
+    assert content(tmp_path) == before

@@ -1,6 +1,7 @@
 """Pairs of sentences as arrays."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -160,3 +161,21 @@ def test_mistakes(make_corpus, trained, tokenizer, tmp_path):
     (tmp_path / "corpus" / "train-00000.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         make_pairs(EncodingInputs(tmp_path / "corpus", trained), SentencePairsConfig(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pairs.json", b"{", "pairs.json is damaged .*run make_pairs again"),
+        ("pairs.json", b'{"pairs": {"train": [1]}}', "pairs.json is damaged .*Field required"),
+        ("pairs.json", b'{"pairs": {"train": [1]}, "special_tokens": {}}', "damaged .it does not fit meta.json"),
+        ("train-00000.pairs", None, "a file of pairs in .* is damaged .pair 0 is 4294967295, "),
+    ],
+)
+def test_damaged_pairs(pairs, tmp_path, name, content, message):
+    out = tmp_path / "out"
+    shutil.copytree(pairs / "out", out)
+    file = out / name
+    file.write_bytes(b"\xff" * 4 + file.read_bytes()[4:] if content is None else content)
+    with pytest.raises(UserError, match=message):
+        SentencePairs(out).pair(0)

@@ -165,6 +165,15 @@ def test_mistakes_in_the_corpus(tmp_path, make_corpus):
         train_tokenizer(tmp_path, config, tmp_path / "out")
 
 
+def test_a_shard_without_text_is_refused_before_others_are_counted(corpus, tmp_path, monkeypatch):
+    for shard in corpus.glob("train-*.parquet"):
+        (tmp_path / shard.name).symlink_to(shard)
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "train-00002.parquet")
+    monkeypatch.setattr(counting, "count_words", None)
+    with pytest.raises(UserError, match=r"train-00002\.parquet has no column 'text'; it has body"):
+        train_tokenizer(tmp_path, TokenizerConfig(vocab_size=300), tmp_path / "out")
+
+
 def test_invalid_utf8_is_reported_with_shard_and_row(tmp_path):
     good = pa.array(["fine"] * 700).buffers()
     data = bytearray(good[2].to_pybytes())
