@@ -50,7 +50,9 @@ def train(
             parser=local, help="A corpus folder with train-*.parquet, or Parquet files (column text), or texts"
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write; what a killed run left there is continued")
+    ],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, bytes and special tokens included")] = 32_768,
     pattern: Annotated[str, typer.Option(help="gpt2, cl100k, o200k, seed, or a regular expression")] = "cl100k",
     special: Annotated[list[str], typer.Option(help="A further special token; repeatable")] = [],  # noqa: B006
