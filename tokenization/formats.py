@@ -53,7 +53,7 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
         check_hugging_face(tokenizer)
     except UserError as error:
         logger.warning("%s gets no tokenizer.json for Hugging Face: %s", path, error)
-        for name in (HUGGING_FACE, ROLES):  # of another tokenizer
+        for name in (HUGGING_FACE, USAGE):  # of another tokenizer
             (path / name).unlink(missing_ok=True)
     else:
         write_hugging_face(tokenizer, path)
