@@ -22,5 +22,5 @@ Token arrays:
 - `pretokenize.py`: a corpus to token arrays.
 - `sentence_pairs.py`: a corpus to token arrays of sentences, in pairs.
 - `shard_writer.py`: what these two share: the files of a shard, and all shards of a corpus.
-- `bins.py`: token files of other trainers, read and written.
+- `token_files/`: token files of other trainers, read and written.
 """

@@ -10,6 +10,7 @@
     service      up, deploy, worker, doctor
     source       declared web sites: list, check, new
     tokenizer    train, use, compare and convert tokenizers
+    arrays       tokenizer arrays: from and for other trainers
     document     --json
     blocks       what a stage's page or the corpus shows, in a terminal
     progress     a bar for commands that take long

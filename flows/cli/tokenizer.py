@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.cli.arrays import app as arrays
 from flows.cli.document import AsJson, print_document
 from flows.cli.places import local
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tokenization.tokenizer import Tokenizer
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(arrays, name="arrays", help="Token arrays from and for nanoGPT, llm.c and Megatron-LM.")
 
 TokenizerSource = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""Token arrays: reading, orders, files of other trainers."""
+"""Token arrays: reading, orders."""
 
 import json
 import pickle
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from textmill.errors import UserError
 from tokenization import arrays
 from tokenization.arrays import TokenArrays, TokenFile, shuffled, token_dtype, write_meta
-from tokenization.bins import import_bins, open_bin, write_nanogpt
 
 EOT = 9
 
@@ -109,59 +108,6 @@ def test_orders_differ_and_look_random():
     big = shuffled(np.arange(1000), 9_000_000_000, 3)
     assert len(set(big.tolist())) == 1000
     assert big.max() > 8e9
-
-
-def test_nanogpt_files(tmp_path):
-    (tmp_path / "arrays").mkdir()
-    write_arrays(tmp_path / "arrays", SHARDS)
-    write_nanogpt(tmp_path / "arrays", tmp_path / "bin")
-    assert np.fromfile(tmp_path / "bin" / "train.bin", "<u2").tolist() == FLAT
-    assert (tmp_path / "bin" / "val.bin").read_bytes() == b""
-    splits = {"train": [tmp_path / "bin" / "train.bin"], "validation": [tmp_path / "bin" / "val.bin"]}
-    import_bins(splits, tmp_path / "again", vocab_size=10, eot_id=EOT)
-    again = TokenArrays(tmp_path / "again")
-    assert again.window(0, 12).tolist() == FLAT
-    assert again.document_ends().tolist() == [4, 6, 7, 10, 12]
-
-
-@pytest.mark.parametrize(("magic", "version", "dtype"), [(20240520, 1, "<u2"), (20240801, 7, "<u4")])
-def test_files_with_a_header(tmp_path, magic, version, dtype):
-    header = np.zeros(256, "<i4")
-    header[:3] = magic, version, 6
-    path = tmp_path / "fineweb.bin"
-    path.write_bytes(header.tobytes() + np.array([9, 1, 2, 9, 3, 4], dtype).tobytes())
-    opened = open_bin(path)
-    assert (opened.tokens.tolist(), opened.leading_eot) == ([9, 1, 2, 9, 3, 4], True)
-    import_bins({"train": [path]}, tmp_path / "out", vocab_size=100_000, eot_id=9)
-    read = TokenArrays(tmp_path / "out")
-    assert [read.document(i).tolist() for i in range(read.documents)] == [[1, 2, 9], [3, 4, 9]]
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(UserError, match="should hold 6 tokens"):
-        open_bin(path)
-
-
-def test_nanogpt_holds_no_large_vocabulary(tmp_path):
-    write_arrays(tmp_path, SHARDS, 70_000)
-    with pytest.raises(UserError, match="uint16"):
-        write_nanogpt(tmp_path, tmp_path / "bin")
-
-
-def test_tokens_outside_the_vocabulary_are_not_imported(tmp_path):
-    np.array([1, 2, 9, 10, 9], "<u2").tofile(tmp_path / "some.bin")
-    splits = {"train": [tmp_path / "some.bin"]}
-    for arguments, message in (
-        ({"vocab_size": 10, "eot_id": 9}, r"some\.bin has the token 10 at 3, which is not an id of 10"),
-        ({"vocab_size": 11, "eot_id": 11}, "eot_id 11 is not an id of 11"),
-        ({"vocab_size": 11, "eot_id": 9, "dtype": "float32"}, "uint16 or uint32, not float32"),
-        ({"vocab_size": 11, "eot_id": 9, "dtype": "uint32"}, "not a multiple of uint32"),
-    ):
-        with pytest.raises(UserError, match=message):
-            import_bins(splits, tmp_path / "out", **arguments)
-        assert not (tmp_path / "out" / "meta.json").exists()
-    with pytest.raises(UserError, match=r"nowhere\.bin is not a file"):
-        import_bins({"train": [tmp_path / "nowhere.bin"]}, tmp_path / "out", vocab_size=11, eot_id=9)
-    import_bins(splits, tmp_path / "out", vocab_size=11, eot_id=9)
-    assert TokenArrays(tmp_path / "out").window(0, 5).tolist() == [1, 2, 9, 10, 9]
 
 
 @pytest.mark.parametrize(
