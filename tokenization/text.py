@@ -81,13 +81,12 @@ def _without_surrogates(text: str) -> str:
 
 
 def from_arrow(array: pa.Array) -> Documents:
-    """Documents from an Arrow array of strings without nulls; nothing is copied."""
-    if not pa.types.is_large_string(array.type):
-        array = array.cast(pa.large_string())
+    """Documents from an Arrow array of strings without nulls; no text is copied."""
     _, offsets, data = array.buffers()
     if len(array) == 0:
         return Documents(np.empty(0, np.uint8), np.zeros(1, np.int64))
-    offsets = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    width = np.int64 if pa.types.is_large_string(array.type) else np.int32
+    offsets = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].astype(np.int64, copy=False)
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
     return Documents(text, offsets)
 

@@ -1,6 +1,9 @@
 """Corpus to token arrays."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +61,32 @@ def test_the_same_for_any_threads(corpus, trained, tokens, tmp_path, monkeypatch
     monkeypatch.setattr(module, "SLICE_BYTES", 1000)
     pretokenize(EncodingInputs(corpus, trained), PretokenizeConfig(threads=3), tmp_path)
     assert content(tmp_path) == content(tokens)
+
+
+IN_A_NEW_PROCESS = """
+import sys
+from pathlib import Path
+from tokenization.config import PretokenizeConfig
+from tokenization.pretokenize import pretokenize
+from tokenization.shard_writer import EncodingInputs
+
+corpus, tokenizer, out = map(Path, sys.argv[1:])
+pretokenize(EncodingInputs(corpus, tokenizer), PretokenizeConfig(threads=1), out)
+print({"pyarrow.compute", "an_extension", "torch"} & set(sys.modules))
+"""
+
+
+def test_a_process_loads_neither_extensions_of_numba_nor_what_it_does_not_use(corpus, trained, tokens, tmp_path):
+    (tmp_path / "an_extension.py").write_text("def init(): pass")
+    about = tmp_path / "an_extension-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: an_extension\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[numba_extensions]\ninit = an_extension:init\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", IN_A_NEW_PROCESS, corpus, trained, tmp_path / "tokens"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
+    assert content(tmp_path / "tokens") == content(tokens)
 
 
 def test_a_killed_run_goes_on_after_its_finished_shards(corpus, trained, tokens, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ are optimized away. So a kernel unpacks its NamedTuples before its long loops, a
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 from pathlib import Path
 
@@ -34,6 +35,10 @@ from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 from textmill.kernels.compiling import NoCache, compiling
+
+# Numba consists of 50,000 objects that live as long as the process. The garbage collector would visit them again and
+# again, twice at the end of the process, for 0.1 s.
+gc.freeze()
 
 AHEAD = 12  # how many steps of a loop ahead its memory is asked for, with `prefetch`
 
@@ -95,6 +100,10 @@ class Kernel(CPUDispatcher):
     def compile(self, sig):
         with compiling:
             return super().compile(sig)
+
+    def _compilation_chain_init_hook(self):
+        """Leave out the extensions that other packages have for Numba: no kernel has their types, and importing them
+        takes up to half a second."""
 
 
 OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
