@@ -23,7 +23,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
 
+from flows.service.embedded import COMMAND, ENVIRONMENT
 from flows.store.local import Store
+from textmill.processes import python_command
 
 PROJECT = Path(__file__).parents[2]
 TEXTMILL = str(Path(sys.executable).parent / "textmill")
@@ -55,13 +57,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server():
-    """A Prefect server of our own with an empty database; its URL."""
-    from prefect.settings import PREFECT_API_URL
+def prefect_server() -> Iterator[str]:
+    """A Prefect server of our own with an empty database; its URL.
+
+    Its garbage is collected as in the servers that Textmill starts: Prefect's own command now and then waits a minute.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield PREFECT_API_URL.value()
+    def start(server: SubprocessASGIServer) -> subprocess.Popen:
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        command = python_command(*COMMAND, "--port", str(server.port))
+        return subprocess.Popen(command, env={**os.environ, **ENVIRONMENT, **settings})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SubprocessASGIServer, "_run_uvicorn_command", start)
+        with prefect_test_harness(server_startup_timeout=120):
+            yield PREFECT_API_URL.value()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from flows.pipeline.config import load_config
 from flows.pipeline.selection import Selection
 from flows.store.local import Artifact, Store
 from flows.store.open import open_store
+from textmill.processes import python_command
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[dev]'")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
@@ -130,7 +131,7 @@ def site(tmp_path_factory, small_config) -> Iterator[Site]:
     small_config(folder, store=store)
     python, bind = sys.executable, ["--host", "127.0.0.1", "--port"]
     bucket_server = [python, "-c", "from moto.server import main; main()", *bind, str(s3)]
-    prefect_server = [python, "-m", "prefect", "server", "start", *bind, str(server)]
+    prefect_server = python_command("flows.service.collector", "prefect", "server", "start", *bind, str(server))
     with (
         running(bucket_server, folder, environment, lambda output: "Running on" in output),
         running(prefect_server, folder, environment, lambda _: answers(f"{environment['PREFECT_API_URL']}/health")),
