@@ -39,11 +39,13 @@ from flows.service.flows import pipeline, stage_flow, start_run
 from flows.service.verify import verify
 from flows.service.watching.live import Watch
 from flows.service.watching.pages import RunPage
+from flows.service.watching.progress import LOG_SECONDS
 from flows.store.fingerprint import digest
 from flows.store.local import Store
 from scraping.collections.config import IngestConfig
 from scraping.crawling.source import Source, load_source
 from textmill.errors import Unavailable, UserError
+from textmill.kernels import compiling
 
 BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
 
@@ -134,10 +136,12 @@ def test_the_log_of_a_run_tells_what_was_done_and_nothing_of_the_libraries_below
             text = "\n".join(line.message for line in lines)
     for stage in BUILT:
         assert f"{stage}/" in text, stage  # where it is
-    assert {line.level for line in lines} == {logging.INFO}
+    lines = [line for line in lines if line.name != compiling.__name__]  # once for an installation, as a warning
+    assert [line.message for line in lines if line.level != logging.INFO] == []
     ours = {"prefect", "flows", "scraping", "tokenization", "modeling"}
     assert {line.name.partition(".")[0] for line in lines} <= ours
-    assert len(lines) < 5 * len(BUILT)
+    progress = built.total_run_time.total_seconds() / LOG_SECONDS  # lines that a slow machine adds
+    assert len(lines) < 5 * len(BUILT) + progress
 
 
 def test_a_second_run_reuses_every_stage_and_says_so_in_prefect(store, config):
