@@ -183,7 +183,6 @@ class Tokenizer:
 
     def _encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
         ids, ends = self.encode_documents(documents_of(texts))
-        ids = ids.copy()  # of the room for the worst case, keep only what was filled
         return [ids[start:end] for start, end in itertools.pairwise([0, *ends.tolist()])]
 
     def encode_documents(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -129,6 +129,17 @@ def address(array):
     return np.int64(array.ctypes.data)
 
 
+@intrinsic
+def item_size(typing_context, array):
+    """Bytes of an item of an array as int64: a constant of the compiled kernel, which `array.itemsize` is not."""
+
+    def generate(context, builder, signature, arguments):
+        item = context.get_data_type(signature.args[0].dtype)
+        return ir.Constant(ir.IntType(64), context.get_abi_sizeof(item))
+
+    return types.int64(array), generate
+
+
 @inlined
 def copy_row(target, i, source, j):
     """target[i] = source[j] for arrays of four columns; Numba's own assignment of slices takes seconds to compile."""

@@ -4,15 +4,16 @@ Plain Python: `reference.encode`, for each word of the text. Merging follows tik
 joined bytes are a token, the pair with the lowest rank is merged, the leftmost first; and a word that is itself a token
 is that token, even where merging would not arrive at it.
 
-A word's ids are remembered under the word, keyed as in `word_table.py`; up to three ids lie in the entry itself. The
-cache starts out with the whole vocabulary. Words of up to 64 bytes merge with their pairs side by side in vector
-registers, longer ones with a heap in O(n log n).
+A word's ids are remembered under the word, keyed as in `word_table.py`; up to seven ids lie in the entry itself. The
+cache starts out with the whole vocabulary. A chunk of words is keyed first, and the memory of their entries asked for;
+then they are looked up, both entries of a bucket at once. Words of up to 64 bytes merge with their pairs side by side
+in vector registers, longer ones with a heap in O(n log n).
 
     tokens    a b c d, ab (256), cd (257), abcd (258); the word is `abcda`
     joined    [256, -, 257, -]    for each position the id that its symbol makes with the next one, and the position
     256 at 0  [-, ·, 257, -]      `ab` `c` is not a token; position 1 is no longer the start of a symbol
     257 at 2  [258, ·, -, ·]      `ab` `cd` is one
-    258 at 0  [-, ·, ·, ·]        ids 258, 97: two, packed into one uint64 and remembered under `abcda`
+    258 at 0  [-, ·, ·, ·]        ids 258, 97: two, packed into the entry and remembered under `abcda`
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import numpy as np
 from textmill.kernels.jit import (
     address,
     inlined,
+    item_size,
     kernel,
     leading_zeros,
     load8,
     load32,
     load64,
     lowest_of_64,
+    prefetch,
     store8,
     store32,
     store64,
@@ -37,10 +40,8 @@ from textmill.kernels.jit import (
 )
 from tokenization.kernels.scanner import Scanner
 from tokenization.kernels.vocabulary import (
-    COUNT_SHIFT,
-    ID_BITS,
-    ID_MASK,
     NO_TOKEN,
+    ONE_LONG_ID,
     PAIR_TABLES,
     Vocabulary,
     byte_id,
@@ -50,16 +51,23 @@ from tokenization.kernels.vocabulary import (
 )
 from tokenization.kernels.word_table import (
     ALL,
+    ENTRY,
+    FIFTY_SIX,
     INLINE,
+    K0,
+    K1,
     LONG_VALUE,
+    MORE,
     ONE,
     VALUE,
     WORD_TABLE,
+    ShortKey,
     bytes_of,
     enter_long,
     enter_short,
     find_long,
     find_short,
+    home_bucket,
     long_key,
     short_key,
     with_room,
@@ -70,12 +78,18 @@ from tokenization.patterns import Pattern
 MERGED_AT_ONCE = 64  # bytes of the longest word whose pairs are looked at together
 CACHED_BYTES = 256  # longer words are merged anew each time
 CACHED_WORDS = 1 << 19  # distinct words remembered at most
-SPILLED = np.uint64(15)
-SPILL_SHIFT = np.uint64(40)
+KEPT_BYTES = 16 << 20  # of the room for ids, at most, from one call to the next
+CHUNK = 128  # words whose entries are asked for together: two lines of memory each, a fifth of the first-level cache
+CHUNK_KEY, CHUNK_BUCKET = 0, 16  # byte offsets in the 32 bytes of a word of a chunk
 
-# An entry's value: the number of ids in the top 4 bits, then up to three ids, the first lowest, each in `bits` bits: 16
-# if all ids are below 65,536, so that the value can be written to uint16[:] as it is, else 20. More ids lie in `spill`;
-# the number is then 15, how many there are follows in 20 bits, and where they start in 40.
+# The value of a short word: in 64 bits the first ids, in 52 more the others, in the last 12 how many there are. Ids are
+# written as they lie there: seven of 16 bits if all ids are below 65,536, else three of 32 and one of 20. More ids lie
+# in `spill`. Then, as for all long words, the value is how many there are in 24 bits and where they start in 40; of one
+# id, the id itself.
+COUNT_SHIFT = np.uint64(52)
+ID_PART = (ONE << COUNT_SHIFT) - ONE
+SPILLED = np.uint64((1 << 12) - 1)
+SPILL_SHIFT = np.uint64(40)
 
 CURSOR = np.dtype(
     [
@@ -90,7 +104,8 @@ ENCODER = np.dtype(
         ("pairs", PAIR_TABLES),
         ("ids", np.int64),  # address of uint32[CACHED_BYTES]: work space, the ids of a word
         ("joined", np.int64),  # address of uint32[64], work space: all ones between words
-        ("spill", np.int64),  # address of uint32[:], the ids of words that have more than three
+        ("chunk", np.int64),  # address of uint64[CHUNK, 4], work space: key and bucket of the next words
+        ("spill", np.int64),  # address of uint32[:], the ids that entries have no room for
         ("spilled", np.int64),  # how many of these there are
         ("closing", np.int64),  # id put after each document, or -1
         ("remember", np.int64),  # whether the tables have room for the words of this call
@@ -99,12 +114,10 @@ ENCODER = np.dtype(
 )
 
 
-class Work(NamedTuple):
-    """Work space to merge a word and to keep its ids: addresses, and how many bits an id takes."""
+class Output(NamedTuple):
+    """Where ids are written: an address, and the bits of each, 16 or 32."""
 
-    ids: int
-    joined: int
-    spill: int
+    address: int
     bits: int
 
 
@@ -119,13 +132,12 @@ class Position(NamedTuple):
 
 
 @kernel
-def _merge_at_once(at, length, tables, work):
-    """Merge a word of 2 to 64 bytes at an address; returns the number of ids, left in `work.ids`.
+def _merge_at_once(at, length, tables, ids, joined):
+    """Merge a word of 2 to 64 bytes at an address; returns the number of ids, left at `ids`.
 
     A symbol lives at the position of its first byte; `alive` has a bit for each. `joined` holds for each position the
     id that its symbol makes with the next one, and the position: the pair to merge is the lowest entry.
     """
-    ids, joined = work.ids, work.joined
     alive = ALL >> np.uint64(64 - length)
     left = load8(at)
     store32(ids, np.uint64(byte_id(tables, left)))
@@ -242,29 +254,39 @@ def _merge_with_heap(at, length, tables):
 
 
 @kernel
-def _meet(at, length, tables, work, spilled):
-    """(value, spilled) of a word of at most CACHED_BYTES bytes at an address that is not in the tables."""
+def _merge(at, length, state):
+    """Merge a word of at most CACHED_BYTES bytes at an address; returns the number of ids, left at `state.ids`."""
+    tables = pair_view(state.pairs)
     if length <= MERGED_AT_ONCE:
-        n = _merge_at_once(at, length, tables, work)
-    else:
-        merged = _merge_with_heap(at, length, tables)
-        n = merged.size
-        for j in range(n):
-            store32(work.ids + 4 * j, np.uint64(merged[j]))
-    return _packed(work, n, spilled)
+        return _merge_at_once(at, length, tables, state.ids, state.joined)
+    merged = _merge_with_heap(at, length, tables)
+    for j in range(merged.size):
+        store32(state.ids + 4 * j, np.uint64(merged[j]))
+    return merged.size
 
 
 @inlined
-def _packed(work, n, spilled):
-    """(value, spilled) for n ids; those that do not fit are written to `spill` from `spilled` on."""
-    if n <= 3:
-        value = np.uint64(n) << COUNT_SHIFT
-        for j in range(n):
-            value |= load32(work.ids + 4 * j) << np.uint64(work.bits * j)
-        return value, spilled
+def _packed(ids, n, bits):
+    """The two integers of the value of a short word that has so few ids that they fit."""
+    first = more = np.uint64(0)
     for j in range(n):
-        store32(work.spill + 4 * (spilled + j), load32(work.ids + 4 * j))
-    return (SPILLED << COUNT_SHIFT) | (np.uint64(n) << SPILL_SHIFT) | np.uint64(spilled), spilled + n
+        bit = bits * j
+        if bit < 64:
+            first |= load32(ids + 4 * j) << np.uint64(bit)
+        else:
+            more |= load32(ids + 4 * j) << np.uint64(bit - 64)
+    return first, more | (np.uint64(n) << COUNT_SHIFT)
+
+
+@inlined
+def _spill(state, n):
+    """Write n ids to `spill`, not for good; returns the value that tells where they are."""
+    ids, spill, spilled = state.ids, state.spill, state.spilled
+    if n == 1:
+        return ONE_LONG_ID | load32(ids)
+    for j in range(n):
+        store32(spill + 4 * (spilled + j), load32(ids + 4 * j))
+    return (np.uint64(n) << SPILL_SHIFT) | np.uint64(spilled)
 
 
 # ---- text
@@ -283,74 +305,151 @@ def _close_documents(documents, end, out, closing, position):
     return Position(document, written)
 
 
+@inlined
+def _write(output, written, ids, n):
+    """Write n ids (uint32[:] at an address)."""
+    size = output.bits >> 3
+    for j in range(n):
+        store32(output.address + size * (written + j), load32(ids + 4 * j))
+
+
+@kernel
+def _write_short(at, key, encoders, output, written):
+    """Write the ids of a short word that the first look did not find, or that has many; returns their number."""
+    state = encoders[0]
+    table = state.words
+    words = word_view(table).short
+    entry = find_short(words, key, home_bucket(words, key))
+    value, more = load64(entry + VALUE), load64(entry + MORE)
+    if more == 0:
+        n = _merge(at, np.int64(key.k1 >> FIFTY_SIX), state)
+        if n <= (7 if output.bits == 16 else 4):
+            value, more = _packed(state.ids, n, output.bits)
+        else:
+            value, more = _spill(state, n), SPILLED << COUNT_SHIFT
+        if state.remember != 0:
+            enter_short(entry, key, value)
+            store64(entry + MORE, more)
+            table.short_words += 1
+            state.spilled += n if more >> COUNT_SHIFT == SPILLED else 0
+        _write(output, written, state.ids, n)
+        return n
+    if more >> COUNT_SHIFT != SPILLED:
+        place = output.address + (output.bits >> 3) * written
+        store64(place, value)
+        store64(place + 8, more & ID_PART)
+        return np.int64(more >> COUNT_SHIFT)
+    return _write_spilled(state, value, output, written)
+
+
+@inlined
+def _write_spilled(state, value, output, written):
+    n = np.int64(value >> SPILL_SHIFT)
+    first = np.int64(value & ((ONE << SPILL_SHIFT) - ONE))
+    if n == 1:
+        store32(output.address + (output.bits >> 3) * written, np.uint64(first))
+    else:
+        _write(output, written, state.spill + 4 * first, n)
+    return n
+
+
+@kernel
+def _write_long(at, length, encoders, output, written):
+    """Write the ids of a word of 16 bytes and more; returns their number."""
+    state = encoders[0]
+    table = state.words
+    words = word_view(table)
+    if length > CACHED_BYTES:
+        merged = _merge_with_heap(at, length, pair_view(state.pairs))
+        for j in range(merged.size):
+            store32(output.address + (output.bits >> 3) * (written + j), np.uint64(merged[j]))
+        return merged.size
+    key = long_key(at, length)
+    entry = find_long(words.long, words.arena, key)
+    value = load64(entry + LONG_VALUE)
+    if value == 0:
+        n = _merge(at, length, state)
+        value = _spill(state, n)
+        if state.remember != 0:
+            kept = table.arena_used
+            enter_long(entry, key, kept, value)
+            for j in range(length):
+                store8(words.arena + kept + j, np.uint64(load8(at + j)))
+            table.long_words += 1
+            table.arena_used += length
+            state.spilled += n if n > 1 else 0
+    return _write_spilled(state, value, output, written)
+
+
+@inlined
+def _look_ahead(text, start, ends, words, chunk):
+    """Write the keys of consecutive words and where to look for them to a chunk, and ask for that memory.
+
+    words: `Slots` of the short words. Returns where the last word ends.
+    """
+    for word in range(ends.size):
+        end = ends[word]
+        key = short_key(text, start, end - start)
+        at = home_bucket(words, key)
+        prefetch(at)
+        place = chunk + 32 * word
+        store64(place + CHUNK_KEY, key.k0)
+        store64(place + CHUNK_KEY + 8, key.k1)
+        store64(place + CHUNK_BUCKET, np.uint64(at))
+        start = end
+    return start
+
+
 @kernel
 def encode_words(text_array, ends, documents, out, encoders):
     """Write the ids of consecutive words.
 
     text_array: uint8[:]. ends: int64[words], where each word ends in the text; the first starts at that of the cursor.
     documents: int64[2, documents]: where each document ends in the text; its end among the ids is written beside it.
-    out: uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and three
+    out: uint16[:] if all ids are below 65,536, else uint32[:], with room for an id per byte and document and eight
     more. encoders: ENCODER[1]; if `remember`, all in it has room for these words, and the spill for one in any case.
     """
     state = encoders[0]
-    table, cursor = state.words, state.cursor
-    text, words, tables = bytes_of(text_array), word_view(table), pair_view(state.pairs)
-    short_words, long_words, kept = table.short_words, table.long_words, table.arena_used
-    start, remember, closing, spilled = cursor.start, state.remember != 0, state.closing, state.spilled
-    target, narrow = address(out), out.itemsize == 2
-    work = Work(state.ids, state.joined, state.spill, 16 if narrow else ID_BITS)
+    cursor, chunk, closing = state.cursor, state.chunk, state.closing
+    text, words = bytes_of(text_array), word_view(state.words).short
+    start = cursor.start
+    size = item_size(out)
+    output = Output(address(out), 8 * size)
     document, o = _close_documents(documents, start, out, closing, Position(cursor.document, cursor.written))
-    document_end = documents[0, document] if document < documents.shape[1] else -1
-    for end in ends:
-        length = end - start
-        at = text.address + start
-        if length < INLINE:
-            key = short_key(text, start, length)
-            entry = find_short(words.short, key)
-            value = load64(entry + VALUE)
-            if value == 0:
-                value, after = _meet(at, length, tables, work, spilled)
-                if remember:
-                    enter_short(entry, key, value)
-                    short_words, spilled = short_words + 1, after
-        else:
-            long = long_key(at, length)
-            entry = find_long(words.long, words.arena, long)
-            value = load64(entry + LONG_VALUE)
-            if value == 0 and length <= CACHED_BYTES:
-                value, after = _meet(at, length, tables, work, spilled)
-                if remember:
-                    enter_long(entry, long, kept, value)
-                    for j in range(length):
-                        store8(words.arena + kept + j, np.uint64(load8(at + j)))
-                    long_words, kept, spilled = long_words + 1, kept + length, after
-        count = value >> COUNT_SHIFT
-        if count - ONE < np.uint64(3):
-            # always three: ids beyond the count are overwritten by the next word's
-            if narrow:
-                store64(target + 2 * o, value)
+    first = np.int64(0)
+    while first < ends.size:
+        last = min(first + CHUNK, ends.size)
+        if document < documents.shape[1] and documents[0, document] <= ends[last - 1]:
+            last = first + np.searchsorted(ends[first:last], documents[0, document]) + 1
+        after = _look_ahead(text, start, ends[first:last], words, chunk)
+        for word in range(first, last):
+            place = chunk + 32 * (word - first)
+            k0, k1, at = (
+                load64(place + CHUNK_KEY),
+                load64(place + CHUNK_KEY + 8),
+                np.int64(load64(place + CHUNK_BUCKET)),
+            )
+            is_first = (load64(at + K0) == k0) & (load64(at + K1) == k1)
+            is_second = (load64(at + ENTRY + K0) == k0) & (load64(at + ENTRY + K1) == k1)
+            value, more = load64(at + ENTRY + VALUE), load64(at + ENTRY + MORE)
+            first_value, first_more = load64(at + VALUE), load64(at + MORE)
+            value, more = (first_value, first_more) if is_first else (value, more)
+            count = more >> COUNT_SHIFT
+            if (is_first | is_second) & (count != SPILLED):
+                # ids beyond the count are overwritten by the next word's
+                store64(output.address + size * o, value)
+                store64(output.address + size * o + 8, more & ID_PART)
+                o += np.int64(count)
             else:
-                store32(target + 4 * o, value & ID_MASK)
-                store32(target + 4 * o + 4, (value >> np.uint64(ID_BITS)) & ID_MASK)
-                store32(target + 4 * o + 8, (value >> np.uint64(2 * ID_BITS)) & ID_MASK)
-            o += np.int64(count)
-        elif count == SPILLED:
-            first = np.int64(value & ((ONE << SPILL_SHIFT) - ONE))
-            n = np.int64((value >> SPILL_SHIFT) & ID_MASK)
-            for j in range(n):
-                out[o + j] = load32(work.spill + 4 * (first + j))
-            o += n
-        else:
-            merged = _merge_with_heap(at, length, tables)
-            for j in range(merged.size):
-                out[o + j] = merged[j]
-            o += merged.size
-        start = end
-        if end == document_end:
-            document, o = _close_documents(documents, end, out, closing, Position(document, o))
-            document_end = documents[0, document] if document < documents.shape[1] else -1
-    table.short_words, table.long_words, table.arena_used = short_words, long_words, kept
-    cursor.start, cursor.document, cursor.written, state.spilled = start, document, o, spilled
+                begin = ends[word - 1] if word > first else start
+                length = ends[word] - begin
+                if length < INLINE:
+                    o += _write_short(text.address + begin, ShortKey(k0, k1), encoders, output, o)
+                else:
+                    o += _write_long(text.address + begin, length, encoders, output, o)
+        first, start = last, after
+        document, o = _close_documents(documents, start, out, closing, Position(document, o))
+    cursor.start, cursor.document, cursor.written = start, document, o
 
 
 class Encoder:
@@ -366,6 +465,9 @@ class Encoder:
         self._words = vocabulary.words.copy(self._record["words"])
         self._record["pairs"] = vocabulary.record
         self._ids = np.empty(CACHED_BYTES, np.uint32)
+        self._out = np.empty(0, np.uint8)
+        self._chunk = np.empty((CHUNK, 4), np.uint64)
+        self._record["chunk"] = self._chunk.ctypes.data
         self._joined = np.full(MERGED_AT_ONCE, 0xFFFFFFFF, np.uint32)
         self._spill = np.empty(CACHED_BYTES, np.uint32)
         self._record["ids"], self._record["joined"] = self._ids.ctypes.data, self._joined.ctypes.data
@@ -385,7 +487,7 @@ class Encoder:
         start, stop = int(offsets[0]), int(offsets[-1])
         documents = np.empty((2, len(offsets) - 1), np.int64)
         documents[0] = offsets[1:]
-        out = np.empty(stop - start + documents.shape[1] + 3, dtype)
+        out = self._room_for(stop - start + documents.shape[1] + 8, dtype)
         self._record["closing"] = -1 if closing is None else closing
         self._cursor[:] = start, 0, 0
         # empty documents are closed with the word before them, and if there is none, by a call without words
@@ -396,7 +498,16 @@ class Encoder:
             encode_words(text, ends, documents, out, self._record)
             start = last
         _, _, written = self._cursor.tolist()
-        return out[:written], documents[1]
+        return out[:written].copy(), documents[1]
+
+    def _room_for(self, ids: int, dtype: np.dtype) -> np.ndarray:
+        """Room for so many ids: memory that is kept, unless it is much, for that of a fresh array is slow to touch."""
+        size = ids * dtype.itemsize
+        if size > KEPT_BYTES:
+            return np.empty(ids, dtype)
+        if size > len(self._out):
+            self._out = np.empty(max(size, 2 * len(self._out)), np.uint8)
+        return self._out[:size].view(dtype)
 
     def _reserve(self, words: int, text_bytes: int) -> bool:
         """Make room to remember so many words; False if as many as may be are remembered already."""

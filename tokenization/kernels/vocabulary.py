@@ -27,16 +27,18 @@ from tokenization.kernels.word_table import (
     INLINE,
     LONG_VALUE,
     M0,
+    MORE,
     ONE,
     VALUE,
+    BucketTable,
     Slots,
-    WordTable,
     bytes_of,
     empty_slots,
     enter_long,
     enter_short,
     find_long,
     find_short,
+    home_bucket,
     long_key,
     short_key,
     word_view,
@@ -47,7 +49,8 @@ ID_LIMIT = 1 << ID_BITS
 ID_MASK = np.uint64(ID_LIMIT - 1)
 NO_TOKEN = (1 << 26) - 1  # above all ids; with a position in 6 bits below it, 32 bits
 NO_PAIR = ALL  # an empty slot of the table of pairs
-COUNT_SHIFT = np.uint64(60)  # of the number of ids in the value of a word
+ONE_ID = ONE << np.uint64(52)  # the second integer of the value of a short word that is one id, which is the first
+ONE_LONG_ID = ONE << np.uint64(40)  # beside the id, the value of a long word that is one id
 
 PAIR_TABLES = np.dtype(
     [
@@ -137,15 +140,17 @@ def fill_vocabulary(tokens, words, pair_tables, parts):
     view, tables = word_view(words[0]), pair_view(pair_tables[0])
     for token in range(ids.size):
         i, length = offsets[token], offsets[token + 1] - offsets[token]
-        value = (ONE << COUNT_SHIFT) | np.uint64(ids[token])
+        token_id = np.uint64(ids[token])
         if length == 1:
             store32(tables.byte_ids + 4 * np.int64(data[i]), np.uint64(ids[token]))
         if length < INLINE:
             key = short_key(text, i, length)
-            enter_short(find_short(view.short, key), key, value)
+            entry = find_short(view.short, key, home_bucket(view.short, key))
+            enter_short(entry, key, token_id)
+            store64(entry + MORE, ONE_ID)
         else:
             long = long_key(text.address + i, length)
-            enter_long(find_long(view.long, view.arena, long), long, i, value)
+            enter_long(find_long(view.long, view.arena, long), long, i, ONE_LONG_ID | token_id)
     for token in range(ids.size):
         start, stop = offsets[token], offsets[token + 1]
         if stop - start < 2:
@@ -191,10 +196,10 @@ def _last_cut(text, start, stop, view, parts):
 def _token_at(text, start, stop, view):
     """Id of the token with the bytes start .. stop of a text, or NO_TOKEN."""
     if stop - start < INLINE:
-        value = load64(find_short(view.short, short_key(text, start, stop - start)) + VALUE)
-    else:
-        key = long_key(text.address + start, stop - start)
-        value = load64(find_long(view.long, view.arena, key) + LONG_VALUE)
+        short = short_key(text, start, stop - start)
+        entry = find_short(view.short, short, home_bucket(view.short, short))
+        return np.int64(load64(entry + VALUE)) if load64(entry + MORE) != 0 else NO_TOKEN
+    value = load64(find_long(view.long, view.arena, long_key(text.address + start, stop - start)) + LONG_VALUE)
     return np.int64(value & ID_MASK) if value != 0 else NO_TOKEN
 
 
@@ -220,8 +225,8 @@ class Vocabulary:
         self.record["byte_ids"], self.record["byte_pairs"] = self._byte_ids.ctypes.data, self._byte_pairs.ctypes.data
         self.record["pairs"], self.record["pairs_mask"] = self._pairs.ctypes.data, len(self._pairs) - 1
         long_tokens = int((lengths >= INLINE).sum())
-        slots = _power_of_two(4 * len(tokens)), _power_of_two(4 * long_tokens + 64)
-        self.words = WordTable(empty_slots(slots[0]), empty_slots(slots[1]), data.copy())
+        slots = _power_of_two(8 * len(tokens)), _power_of_two(4 * long_tokens + 64)
+        self.words = BucketTable(empty_slots(slots[0]), empty_slots(slots[1]), data.copy())
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         parts = Parts(*np.empty((2, int(lengths.max()) + 1), np.int64))
         fill_vocabulary(Tokens(data, offsets, ids), self.words.record, self.record, parts)

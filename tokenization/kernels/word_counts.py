@@ -102,7 +102,7 @@ def _count(words, counts, keys, tables):
 @inlined
 def _add_short(view, key, count):
     """Add to the count of a short word; returns whether it is new."""
-    entry = find_short(view.short, key)
+    entry = find_short(view.short, key, home_entry(view.short, key))
     if load64(entry + K1) != 0:
         store64(entry + VALUE, load64(entry + VALUE) + count)
         return False

@@ -10,14 +10,15 @@ bytes go to an arena, and a second table maps a 64-bit hash to them (hash, lengt
 
 Both tables are open addressing with linear probing, uint64[slots, 4], the number of slots a power of two and at least
 twice the number of words. The slot of a word is taken from the high bits of a multiplication (Fibonacci hashing; Knuth,
-TAOCP volume 3, 1973, section 6.4).
+TAOCP volume 3, 1973, section 6.4). In a table in buckets, the search for a short word begins at an even slot: the two
+entries of a bucket lie in one cache line and are looked at together. The encoder's is; counting is slower with buckets.
 
 Kernels are handed a table as a record, and see it as a `WordView` (`jit.py` tells why).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from textmill.kernels.jit import (
 INLINE = 16  # words shorter than this are keys themselves
 # Kernels see entries as addresses; these are byte offsets in an entry
 ENTRY = 32
-K0, K1, VALUE = 0, 8, 16  # short words; K1 holds the length in its top byte, so 0 means empty
+K0, K1, VALUE, MORE = 0, 8, 16, 24  # short words; K1 holds the length in its top byte, so 0 means empty
 HASH, START, LENGTH, LONG_VALUE = 0, 8, 16, 24  # long words; the bytes are at START of the arena; HASH 0 means empty
 M0 = np.uint64(0x9E3779B97F4A7C15)
 M1 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -162,10 +163,20 @@ def _same_bytes(a, b, length):
 
 
 @inlined
+def _hash(key):
+    return key.k0 * M0 + key.k1 * M1
+
+
+@inlined
 def home_entry(table, key):
     """Address of the entry where the search for a short word begins."""
-    slot = (key.k0 * M0 + key.k1 * M1) >> np.uint64(leading_zeros(table.mask))
-    return table.address + np.int64(slot) * ENTRY
+    return table.address + np.int64(_hash(key) >> np.uint64(leading_zeros(table.mask))) * ENTRY
+
+
+@inlined
+def home_bucket(table, key):
+    """Address of the two entries where the search for a short word begins in a table in buckets."""
+    return table.address + np.int64(_hash(key) >> np.uint64(leading_zeros(table.mask) + 1)) * (2 * ENTRY)
 
 
 @inlined
@@ -175,15 +186,15 @@ def is_entry_of(entry, key):
 
 
 @inlined
-def find_short(table, key):
-    """Address of the entry of a short word, or of the empty entry where it belongs."""
-    slot = (key.k0 * M0 + key.k1 * M1) >> np.uint64(leading_zeros(table.mask))
+def find_short(table, key, home):
+    """Address of the entry of a short word, or of the empty entry where it belongs; the search begins at `home`."""
+    at, last = home - table.address, np.int64(table.mask) * ENTRY
     while True:
-        entry = table.address + np.int64(slot) * ENTRY
+        entry = table.address + at
         found = load64(entry + K1)
         if found == 0 or (found == key.k1 and load64(entry + K0) == key.k0):
             return entry
-        slot = (slot + ONE) & table.mask
+        at = at + ENTRY if at < last else 0
 
 
 @inlined
@@ -223,12 +234,14 @@ def enter_long(entry, key, start, value):
 
 
 @kernel
-def _rehash_short(source, table):
+def _rehash_short(source, table, in_buckets):
     target = slots_of(table)
     for slot in range(source.shape[0]):
         if source[slot, 1] != 0:
             key = ShortKey(source[slot, 0], source[slot, 1])
-            enter_short(find_short(target, key), key, source[slot, 2])
+            entry = find_short(target, key, home_bucket(target, key) if in_buckets else home_entry(target, key))
+            enter_short(entry, key, source[slot, 2])
+            store64(entry + MORE, source[slot, 3])
 
 
 @kernel
@@ -269,6 +282,8 @@ class WordTable:
         record: WORD_TABLE[1], all of it as kernels are handed it; they enter words and raise the numbers of them.
     """
 
+    in_buckets = False
+
     def __init__(self, short: np.ndarray, long: np.ndarray, arena: np.ndarray, record: np.ndarray | None = None):
         self.short, self.long, self.arena = short, long, arena
         self.record = np.zeros(1, WORD_TABLE) if record is None else record
@@ -282,12 +297,12 @@ class WordTable:
         record["long"], record["long_mask"] = long.ctypes.data, len(long) - 1
         record["arena"] = self.arena.ctypes.data
 
-    def copy(self, record: np.ndarray) -> WordTable:
+    def copy(self, record: np.ndarray) -> Self:
         """A table of the same words, which has this record (WORD_TABLE[1])."""
         record[:] = self.record
         short, long = empty_slots(len(self.short)), empty_slots(len(self.long))
         short[:], long[:] = self.short, self.long
-        return WordTable(short, long, self.arena.copy(), record)
+        return type(self)(short, long, self.arena.copy(), record)
 
     @property
     def sizes(self) -> list[int]:
@@ -315,7 +330,7 @@ class WordTable:
             return
         if short_slots != len(self.short):
             larger = empty_slots(short_slots)
-            _rehash_short(self.short, larger)
+            _rehash_short(self.short, larger, self.in_buckets)
             self.short = larger
         if long_slots != len(self.long):
             larger = empty_slots(long_slots)
@@ -323,6 +338,12 @@ class WordTable:
             self.long = larger
         self.arena = with_room(self.arena, used, arena_bytes)
         self._point()
+
+
+class BucketTable(WordTable):
+    """A table of words whose short words are searched for from a bucket on."""
+
+    in_buckets = True
 
 
 def _slots_for(words: int, more: int, slots: int) -> int:
