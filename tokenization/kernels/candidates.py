@@ -22,9 +22,10 @@ import numpy as np
 from textmill.kernels.jit import address, inlined, kernel, leading_zeros, prefetch
 from tokenization.kernels.word_table import M0
 
-KEY, COUNT, FIRST, LENGTH, NEXT = range(5)  # columns of the pairs
+KEY, COUNT, SLICE, NEXT = range(4)  # columns of the pairs: 32 bytes, so that no pair lies in two cache lines
 TRACKED, ENTERED, WAITING, TOP, PLACED = range(5)  # entries of `sizes`
 NONE = -1
+FIRST_BIT = 30  # of a slice of the places, whose length is in the bits below: there are fewer than 2³⁰ cells
 CLASSES = 512
 SLOT = 16  # bytes of a slot of the hash table: key (NONE where it is empty) and index
 
@@ -36,8 +37,8 @@ class Candidates(NamedTuple):
     """
 
     pairs: np.ndarray
-    """int64[:, 5], a row for each pair, which it keeps: KEY (both symbols packed), COUNT (how often it occurs), FIRST
-    and LENGTH (its slice of the places where it occurs), NEXT (the next pair of its class, or NONE)."""
+    """int64[:, 4], a row for each pair, which it keeps: KEY (both symbols packed), COUNT (how often it occurs), SLICE
+    (which of the places are its own, see `first_and_length`), NEXT (the next pair of its class, or NONE)."""
     table: np.ndarray
     """int64[slots, 2]: key → row of the pair, by open addressing."""
     heads: np.ndarray
@@ -65,6 +66,12 @@ def key_of(left, right):
     return np.int64(left) << 32 | np.int64(right)
 
 
+@inlined
+def first_and_length(pairs, index):
+    """Where the places of a pair begin, and how many there are."""
+    return pairs[index, SLICE] >> FIRST_BIT, pairs[index, SLICE] & ((1 << FIRST_BIT) - 1)
+
+
 # ---- all pairs
 
 
@@ -87,7 +94,7 @@ def _keep_frequent(pairs, found, threshold):
     kept = 0
     for index in range(found):
         if pairs[index, COUNT] >= threshold:
-            for column in range(LENGTH + 1):
+            for column in range(NEXT):
                 pairs[kept, column] = pairs[index, column]
             kept += 1
     return kept
@@ -130,7 +137,7 @@ def track(candidates, key, count, length):
     pairs, sizes = candidates.pairs, candidates.sizes
     index, first = sizes[TRACKED], sizes[PLACED]
     pairs[index, KEY], pairs[index, COUNT] = key, count
-    pairs[index, FIRST], pairs[index, LENGTH] = first, length
+    pairs[index, SLICE] = first << FIRST_BIT | length
     _enter(key, index, candidates.table)
     _put(index, candidates)
     sizes[TRACKED] += 1

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from textmill.kernels.jit import inlined, kernel
-from tokenization.kernels.candidates import COUNT, FIRST, KEY, LENGTH, NONE, key_of
+from tokenization.kernels.candidates import COUNT, FIRST_BIT, KEY, NONE, SLICE, first_and_length, key_of
 
 EDGE = 0
 LINE = 8
@@ -120,7 +120,7 @@ def count_pairs(cells, lines, last_symbol, places, found_at):
         at = starts[left] if neighbors else found_at.size - 1
         found_at[at] = i << 32 | right
         starts[left] += neighbors  # at last where the next symbol's began
-    pairs = np.empty((starts[last_symbol], 5), np.int64)
+    pairs = np.empty((starts[last_symbol], 4), np.int64)
     found = placed = begin = np.int64(0)
     pair_with = np.full(last_symbol + 1, NONE, np.int32)  # row of the pair of this left symbol and a right one
     for left in range(1, last_symbol + 1):
@@ -133,18 +133,20 @@ def count_pairs(cells, lines, last_symbol, places, found_at):
                 index = found
                 found += 1
                 pair_with[right] = index
-                pairs[index, KEY], pairs[index, COUNT], pairs[index, LENGTH] = key_of(left, right), 0, 0
+                pairs[index, KEY], pairs[index, COUNT], pairs[index, SLICE] = key_of(left, right), 0, 0
             pairs[index, COUNT] += weights[place // LINE]
-            pairs[index, LENGTH] += 1
+            pairs[index, SLICE] += 1
         for index in range(known, found):
-            pairs[index, FIRST] = placed
-            placed += pairs[index, LENGTH]
+            length = pairs[index, SLICE]
+            pairs[index, SLICE] |= placed << FIRST_BIT
+            placed += length
         for k in range(begin, end):
             index = np.int64(pair_with[found_at[k] & 0xFFFFFFFF])
-            places[pairs[index, FIRST]] = found_at[k] >> 32
-            pairs[index, FIRST] += 1
+            places[pairs[index, SLICE] >> FIRST_BIT] = found_at[k] >> 32
+            pairs[index, SLICE] += 1 << FIRST_BIT
         for index in range(known, found):
-            pairs[index, FIRST] -= pairs[index, LENGTH]
+            _, length = first_and_length(pairs, index)
+            pairs[index, SLICE] -= length << FIRST_BIT
             pair_with[pairs[index, KEY] & 0xFFFFFFFF] = NONE
         begin = end
     return pairs, found, placed

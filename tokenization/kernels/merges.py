@@ -37,9 +37,12 @@ from textmill.kernels.jit import AHEAD, address, inlined, kernel, prefetch
 from textmill.mapping import Threads
 from tokenization.kernels.candidates import (
     COUNT,
+    KEY,
     NONE,
+    WAITING,
     candidates_of,
     find,
+    first_and_length,
     key_of,
     lacks_room,
     prefetch_pair,
@@ -91,6 +94,32 @@ class Neighbors(NamedTuple):
 
 
 # ---- one merge
+
+
+@inlined
+def _ask_for_places(candidates, places):
+    """Ask for the places of the pair that will be merged next, most likely; returns where its first ones are.
+
+    Most pairs have a few places, so that a merge would wait for its pair, then for its places, then for its cells.
+    """
+    pairs, _, _, heap, sizes, _ = candidates
+    waiting = sizes[WAITING]
+    for i in range(1, min(waiting, 3)):  # one of these is next after it
+        prefetch_pair(heap[i, 2], pairs)
+    if waiting == 0:
+        return 0, 0
+    first, length = first_and_length(pairs, heap[0, 2])
+    prefetch(address(places) + 4 * first)
+    return first, first + min(length, AHEAD)
+
+
+@inlined
+def _ask_for_cells(cells, places):
+    """Ask for the cells at places and for their weights."""
+    first_cell, first_weight = address(cells.symbols), address(cells.weights)
+    for place in places:
+        prefetch(first_cell + CELL * np.int64(place))
+        prefetch(first_weight + WEIGHT * np.int64(place // LINE))
 
 
 @kernel
@@ -269,7 +298,8 @@ def learn(words, byte_ids, merges, control):
             index = take(candidates)
             if index == NONE:
                 break
-            key, count, first, length, _ = candidates.pairs[index]
+            key, count = candidates.pairs[index, KEY], candidates.pairs[index, COUNT]
+            first, length = first_and_length(candidates.pairs, index)
             merge = Merge(key >> 32, key & 0xFFFFFFFF, 257 + made)
             merges.pairs[made, 0], merges.pairs[made, 1] = merge.left - 1, merge.right - 1
             merges.counts[made] = count
@@ -277,7 +307,9 @@ def learn(words, byte_ids, merges, control):
             control[DONE] = made
             cells.lengths[merge.new] = cells.lengths[merge.left] + cells.lengths[merge.right]
             candidates.pairs[index, COUNT] = 0
+            soon, upto = _ask_for_places(candidates, places)
             n = _replace(cells, places[first : first + length], merge, merged)
+            _ask_for_cells(cells, places[soon:upto])
             rows, twice = _add_up(merged[:n], merge.new, cells, neighbors)
             if lacks_room(candidates, rows):
                 candidates = with_room(candidates, rows)
