@@ -189,7 +189,7 @@ def _take_or_make(source: Path, *, work: KeptWork, make: Make) -> Piece:
     """The piece of a file: a kept one if it is whole, else what is made now."""
     version = _of_source(source, file_version)
     with Threads(1) as beside:
-        digest = beside.submit(_of_source, source, content_digest)  # which takes a processor, while `make` waits for it
+        digest = beside.submit(_of_source, source, content_digest)  # on another processor than `make`
         if work.continues:
             piece = _place(work, source, digest.result())
             if (note := _read(piece)) is not None:
