@@ -110,22 +110,6 @@ def test_a_mistake_that_only_the_data_shows_loses_nothing(textmill, write_config
     assert "reuse" in out
 
 
-@pytest.mark.slow
-def test_a_disk_that_fills_up_is_one_line_and_not_tried_again(textmill, write_config, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    tiny = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", tmp_path / "tiny"], check=False)
-    if tiny.returncode:
-        pytest.skip("only root may mount a file system")
-    try:
-        code, _, err = finish(textmill("run", write_config(store=f"{tmp_path}/tiny/store")))
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path / "tiny"], check=True)
-    assert code == 2
-    assert err.splitlines()[-1].startswith("textmill: the disk is full: ")
-    assert "Traceback" not in err
-    assert "retry" not in err
-
-
 @pytest.mark.slow  # it is tried again
 def test_an_unreachable_site_is_one_line(textmill, write_config, tmp_path):
     site = tmp_path / "gone.yaml"

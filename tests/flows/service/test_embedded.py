@@ -71,3 +71,20 @@ def test_a_run_that_is_killed_leaves_no_server(run):
     while any(map(is_alive, started)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_one_line_and_not_tried_again(run, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    tiny = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", tmp_path / "tiny"], check=False)
+    if tiny.returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        process = run(f"--set=store={tmp_path}/tiny/store")
+        _, err = process.communicate(timeout=240)
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "tiny"], check=True)
+    assert process.returncode == 2
+    assert err.splitlines()[-1].startswith("textmill: the disk is full: ")
+    assert "Traceback" not in err
+    assert "retry" not in err
