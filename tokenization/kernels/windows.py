@@ -11,6 +11,8 @@ i. From the masks of the character classes follow the starts of all words of the
     starts     . . . 1 . . . . 1 . . . . 1 . . . . . 1 .      a blank begins the word after it; `'t` is a contraction
 
 A window decides nothing that depends on what lies beyond it or on characters beyond ASCII: the starts end before those.
+Quotation marks, dashes and the other punctuation of U+2010 to U+2027 and U+2030 to U+203F (three bytes, the first two
+E2 80) are the exception: English text is full of them, and every pattern treats them as it does `#`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from textmill.kernels.jit import bytes_between, inlined, load8, trailing_zeros
 
 GPT2, CL100K, CL100K_END, O200K = range(4)  # the patterns that have a scanner; `patterns.Kind` tells what they are
 WINDOW = 64
-NONE, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
+NONE, ONE, TWO, THREE = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
 
 
 class Masks(NamedTuple):
@@ -40,7 +42,9 @@ class Masks(NamedTuple):
     letters: int
     digits: int
     others: int
-    """ASCII that is none of the classes above"""
+    """ASCII that is none of the classes above, and all bytes of wide punctuation"""
+    wide: int
+    """the first bytes of punctuation of three bytes"""
     apostrophes: int
 
 
@@ -78,7 +82,7 @@ def _letter_at(letters, k):
 
 @inlined
 def _gpt2_starts(at, masks):
-    inside, space, blanks, _, letters, digits, others, apostrophes = masks
+    inside, space, blanks, _, letters, digits, others, _, apostrophes = masks
     after_space = space << ONE
     starts = (_first(letters) | _first(digits) | _first(others)) & ~after_space
     # a run of blanks is a word, but the last blank before something else is in the next word, or one of its own
@@ -96,17 +100,19 @@ def _gpt2_starts(at, masks):
 @inlined
 def _modern_starts(masks, ahead, undecided, kind):
     """Starts by the rules that cl100k and o200k share, without contractions; (starts, undecided, prefixes)."""
-    inside, space, blanks, newlines, letters, digits, others, _ = masks
+    inside, space, blanks, newlines, letters, digits, others, wide, _ = masks
     plain = blanks & ~newlines
     # one character of punctuation, or a blank, is the prefix of the letters after it
-    prefixes = _first(others) & ~(others >> ONE) & ~(space << ONE) & (letters >> ONE)
-    starts = _first(letters) & ~((plain | prefixes) << ONE)
+    may_be_prefix = _first(others) & ~(space << ONE)
+    prefixes = may_be_prefix & ~(others >> ONE) & (letters >> ONE)
+    wide_prefixes = may_be_prefix & wide & ~(others >> THREE) & (letters >> THREE)
+    starts = _first(letters) & ~((plain | prefixes | wide_prefixes << TWO) << ONE)
     starts |= _first(others) & ~(space << ONE)
     third = _first(digits)
-    in_fours = digits & (digits << ONE) & (digits << TWO) & (digits << np.uint64(3))
+    in_fours = digits & (digits << ONE) & (digits << TWO) & (digits << THREE)
     while third:
         starts |= third
-        third = (third << np.uint64(3)) & in_fours
+        third = (third << THREE) & in_fours
     # punctuation takes the newlines after it: adding their first to a run of them carries through the run
     own = blanks & ~(newlines & ~(newlines + (newlines & (others << ONE))))
     # the last blank before something else, as with gpt2
@@ -155,6 +161,13 @@ def _o200k_contractions(at, starts, letters, apostrophes):
 
 
 @inlined
+def _wide_punctuation(at):
+    """The first bytes of punctuation of three bytes, where all three lie in the window."""
+    third = bytes_between(at, 0, 0x90, 0x18) | bytes_between(at, 0, 0xB0, 0x10)
+    return bytes_between(at, 0, 0xE2, 1) & (bytes_between(at, 0, 0x80, 1) >> ONE) & (third >> TWO)
+
+
+@inlined
 def word_starts(at, ahead, kind):
     """Where words start or end in the 64 bytes at an address: a mask without bit 0, empty if nothing is certain.
 
@@ -165,15 +178,16 @@ def word_starts(at, ahead, kind):
     digits = bytes_between(at, 0, 48, 10) & inside
     space = bytes_between(at, 0, 32, 1) & inside
     blanks = space | (bytes_between(at, 0, 9, 5) & inside)
-    beyond = bytes_between(at, 0, 128, 128) & inside
+    wide = _wide_punctuation(at) & inside
+    beyond = bytes_between(at, 0, 128, 128) & inside & ~(wide | wide << ONE | wide << TWO)
     others = inside & ~(letters | digits | blanks | beyond)
     apostrophes = bytes_between(at, 0, 39, 1) & inside
     undecided = trailing_zeros(beyond)
     if kind == GPT2:
-        starts = _gpt2_starts(at, Masks(inside, space, blanks, NONE, letters, digits, others, apostrophes))
+        starts = _gpt2_starts(at, Masks(inside, space, blanks, NONE, letters, digits, others, wide, apostrophes))
     else:
         newlines = (bytes_between(at, 0, 10, 1) | bytes_between(at, 0, 13, 1)) & inside
-        masks = Masks(inside, space, blanks, newlines, letters, digits, others, apostrophes)
+        masks = Masks(inside, space, blanks, newlines, letters, digits, others, wide, apostrophes)
         starts, undecided, prefixes = _modern_starts(masks, ahead, undecided, kind)
         if kind == O200K:
             uppers = bytes_between(at, 0, 65, 26) & inside
@@ -181,7 +195,8 @@ def word_starts(at, ahead, kind):
             starts = _o200k_contractions(at, starts, letters, apostrophes)
             # newlines after punctuation may be followed by slashes that belong to it
             slashes = bytes_between(at, 0, 47, 1) & (newlines << ONE) & inside
-            undecided = min(undecided, trailing_zeros(slashes) + 2)
+            if slashes:  # below WINDOW, so that the end of a document there does not decide them either
+                undecided = min(undecided, trailing_zeros(slashes) + 2, WINDOW - 1)
         else:
             starts = _cl100k_contractions(at, starts, letters, prefixes & apostrophes)
     if undecided >= WINDOW and ahead < WINDOW:

@@ -15,6 +15,7 @@ BYTE_RANKS = {bytes([i]): i for i in range(256)}
 # characters of every class, the ones the patterns name, and those that case folding drags in
 ALPHABET = [
     *"aAzZmMsStTdDlLvVrReEkK019\"-//._''\t\n\n\r\x0b\x0c\x1c\x85\xa0\u2003\u2028\u3000   ",
+    *"’“”—…‐‧‰\u202f\u203f⁀",
     *"éÉßſKDžʰאあ漢́҈²½٣Ⅷ€☃😀𐐀𐐨\u200d\ufeff\x00͏Ωω",
 ]
 
@@ -51,6 +52,13 @@ AGREED = agreed_code_points()
 
 def by_regex(pattern, *documents):
     return [word.encode() for d in documents for word in regex.findall(pattern.regex, d)]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("end", ["#\n/", "a—", "a’s", "a ’s", "a’’s", "’\n\n", "1’", "—/\n/"])
+def test_equals_the_regex_wherever_a_document_ends_in_a_window(name, end):
+    documents = ["ab " * (n // 3) + "c" * (n % 3) + end for n in range(70)]
+    assert split(PATTERNS[name], *documents, "x" * 80) == by_regex(PATTERNS[name], *documents, "x" * 80)
 
 
 anything = st.text(st.characters(exclude_categories=["Cs"]).filter(lambda c: AGREED[ord(c)]), max_size=30)
