@@ -69,7 +69,7 @@ def documents_of(texts: Sequence[str]) -> Documents:
     try:
         if len(texts) == 1:  # in a tenth of the microseconds that an Arrow array takes
             data = texts[0].encode()
-            return Documents(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
+            return _read_only(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
         array = pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
         array = pa.array([_without_surrogates(text) for text in texts], pa.large_string())
@@ -84,10 +84,16 @@ def from_arrow(array: pa.Array) -> Documents:
     """Documents from an Arrow array of strings without nulls; no text is copied."""
     _, offsets, data = array.buffers()
     if len(array) == 0:
-        return Documents(np.empty(0, np.uint8), np.zeros(1, np.int64))
+        return _read_only(np.empty(0, np.uint8), np.zeros(1, np.int64))
     width = np.int64 if pa.types.is_large_string(array.type) else np.int32
     offsets = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].astype(np.int64, copy=False)
     text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return _read_only(text, offsets)
+
+
+def _read_only(text: np.ndarray, offsets: np.ndarray) -> Documents:
+    """All documents are of arrays of one type: kernels are compiled again for arrays that can be written."""
+    text.flags.writeable = offsets.flags.writeable = False
     return Documents(text, offsets)
 
 

@@ -1,6 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` and mistakes answer at once.
 
-    project      init
+    project      init, compile
     pipeline     run
     status       status
     corpus       what is in a corpus, and why the rest is not

@@ -1,4 +1,4 @@
-"""`textmill init`: a project of one's own."""
+"""`textmill init`: a project of one's own; `textmill compile`: what an installation needs once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ DEMO_SOURCE = "python-docs"
 
 def register(app: typer.Typer) -> None:
     app.command()(init)
+    app.command("compile")(compile_kernels)
 
 
 def init(
@@ -110,3 +111,11 @@ def _rendered(described: dict[str, str], *, demo: bool) -> dict[str, str]:
     return {
         place: environment.get_template(template).render(**described, demo=demo) for place, template in places.items()
     }
+
+
+def compile_kernels() -> None:
+    """Compile the inner loops now, once for an installation, and not when they are first needed. Takes a minute."""
+    from flows.engine.precompile import precompile
+
+    precompile()
+    typer.echo("All kernels are compiled.")
