@@ -18,7 +18,7 @@ from tokenization.counting import count_corpus, count_words
 from tokenization.formats import CONFIG, FILES, save_tokenizer
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
-from tokenization.kernels.word_counts import WordCounts
+from tokenization.kernels.word_counts import CountedWords
 from tokenization.patterns import portable_pattern
 from tokenization.shard_writer import made_with
 from tokenization.text import Documents
@@ -46,8 +46,8 @@ def train_tokenizer(
             special = _special_tokens(taken.special_tokens, taken.vocab_size, config)
             tokenizer = Tokenizer(taken.tokens, taken.pattern.regex, special)
         else:
-            word_counts = count_corpus(corpus, config, work, progress, executor)
-            tokenizer, stats = _learn(word_counts, config, progress)
+            words = count_corpus(corpus, config, work, progress, executor).unpack()
+            tokenizer, stats = _learn(words, config, progress)
         stats |= {
             "encoding": config.encoding,
             "longest_token_bytes": max(map(len, tokenizer.tokens)),
@@ -75,13 +75,14 @@ def train_from_documents(
         >>> tokenizer.encode("to be")
         [257, 258]
     """
-    return _learn(count_words(documents, portable_pattern(config.pattern), config.threads), config, progress)
+    words = count_words(documents, portable_pattern(config.pattern), config.threads).unpack()
+    return _learn(words, config, progress)
 
 
-def _learn(word_counts: WordCounts, config: TokenizerConfig, progress: Progress) -> tuple[Tokenizer, dict[str, Any]]:
+def _learn(words: CountedWords, config: TokenizerConfig, progress: Progress) -> tuple[Tokenizer, dict[str, Any]]:
+    # nobody holds the table that counted the words any more: of millions of words it takes hundreds of megabytes
     names = config.special_names()
     total = config.vocab_size - 256 - len(names)
-    words = word_counts.unpack()
     if not len(words.counts):
         raise UserError("the corpus has no text to train a tokenizer on")
     spelled = [bytes([b]) for b in range(256)]

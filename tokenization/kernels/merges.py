@@ -334,7 +334,7 @@ def learn_merges(
         watch: is called now and then with the merges made so far, and with all of them at the end.
 
     Raises:
-        UserError: the words take more cells than 32 bits can number.
+        UserError: the words take more cells than 32 bits can number, or more memory than there is.
     """
     if 2 * words.data.size + LINE * len(words.counts) > np.iinfo(np.int32).max:
         raise UserError(
@@ -356,6 +356,12 @@ def learn_merges(
                 wait([learning], WATCH_SECONDS)
         finally:
             control[STOP] = 1
-    made = learning.result()
+    try:
+        made = learning.result()
+    except MemoryError as error:
+        raise UserError(
+            f"the {len(words.counts):,} distinct words of the corpus need more memory than there is; train on a part "
+            "of the corpus"
+        ) from error
     watch(merges.pairs[:made])
     return merges.pairs[:made], merges.counts[:made]

@@ -1,10 +1,14 @@
 """Merges against the two algorithms in plain Python, rustbpe and Hugging Face tokenizers."""
 
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textmill.errors import UserError
 from tokenization.config import byte_characters
 from tokenization.counting import count_words
 from tokenization.kernels.merges import learn_merges
@@ -114,3 +118,26 @@ def test_progress_and_interruption():
 
     with pytest.raises(KeyboardInterrupt):
         learn_merges(counted(words), 500, watch=interrupt)
+
+
+@pytest.fixture
+def no_more_memory(many_words):
+    """Let this process have no more than 64 MB above what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.fixture
+def many_words():
+    """Three million words of eight bytes."""
+    learned({b"ab": 2}, 1)  # loads the kernel while there is memory for it
+    return CountedWords(np.zeros(24 << 20, np.uint8), np.arange(0, (24 << 20) + 1, 8), np.ones(3 << 20, np.int64))
+
+
+@pytest.mark.usefixtures("no_more_memory")
+def test_words_that_memory_does_not_hold_are_refused(many_words):
+    with pytest.raises(UserError, match="the 3,145,728 distinct words of the corpus need more memory than there is"):
+        learn_merges(many_words, 10)
