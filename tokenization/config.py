@@ -26,7 +26,7 @@ SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
 HIDDEN = "\ue000"  # for private use (The Unicode Standard), and none of `byte_characters`
 
 # Number of ids of tiktoken's encodings, special tokens included; one of these, the end of text, is also ours
-ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
+ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019, "o200k_harmony": 201_088}
 
 
 # ---- names of special tokens
@@ -100,8 +100,8 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     )
     encoding: str | None = Field(
         None,
-        description="Take the vocabulary and pattern of this tiktoken encoding (gpt2, cl100k_base, o200k_base) "
-        "instead of training",
+        description=f"Take the vocabulary and pattern of this tiktoken encoding ({', '.join(ENCODING_SIZES)}) instead "
+        "of training",
     )
     threads: int = execution_only(
         default_factory=lambda: os.cpu_count() or 1, gt=0, description="Threads that count words"

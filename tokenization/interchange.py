@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -10,18 +12,24 @@ import tiktoken
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
-from tokenization.formats import RANKS, check_plain, load_tokenizer, read_ranks
+from tokenization.formats import CONFIG, RANKS, check_plain, load_tokenizer, read_ranks
 from tokenization.hugging_face import HUGGING_FACE, from_hugging_face
-from tokenization.patterns import portable_pattern
+from tokenization.patterns import NAMED, check_covers, portable_pattern
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["from_legacy", "from_tiktoken", "load_any", "merges_of", "to_tiktoken", "write_legacy"]
 
+logger = logging.getLogger(__name__)
+
 LEGACY_HEADER = "bpetokenizer v1"
+RESERVED = "<|reserved_"
 
 
 def from_tiktoken(name: str) -> Tokenizer:
     """The tokenizer of a named tiktoken encoding, from tiktoken's cache folder (TIKTOKEN_CACHE_DIR) or the internet.
+
+    Where two special tokens have one id, as <|endofprompt|> and <|reserved_200018|> of o200k_harmony, the reserved one
+    is left out, with a word in the log.
 
     Raises:
         UserError: there is no such encoding, it is neither cached nor reachable, or its pattern means other words
@@ -38,7 +46,16 @@ def from_tiktoken(name: str) -> Tokenizer:
         known = ", ".join(tiktoken.list_encoding_names())
         raise UserError(f"no usable tiktoken encoding {name!r} ({known}): {error}".split("\n")[0]) from error
     pattern = portable_pattern(encoding._pat_str).regex
-    return Tokenizer(encoding._mergeable_ranks, pattern, encoding._special_tokens)
+    special = _one_for_each_id(encoding._special_tokens)
+    if left_out := encoding._special_tokens.keys() - special.keys():
+        logger.warning("%s: %s has the id of another special token and is left out", name, ", ".join(left_out))
+    return Tokenizer(encoding._mergeable_ranks, pattern, special)
+
+
+def _one_for_each_id(special: Mapping[str, int]) -> dict[str, int]:
+    """The special tokens without the reserved names of ids that have another name."""
+    taken = {i for name, i in special.items() if not name.startswith(RESERVED)}
+    return {name: i for name, i in special.items() if not (name.startswith(RESERVED) and i in taken)}
 
 
 def to_tiktoken(tokenizer: Tokenizer, name: str = "textmill") -> tiktoken.Encoding:
@@ -146,26 +163,45 @@ def _parts_below(token: bytes, ranks: dict[bytes, int], limit: int) -> list[byte
     return parts
 
 
-def load_any(source: str) -> Tokenizer:
+def load_any(source: str, pattern: str | None = None) -> Tokenizer:
     """The tokenizer that `source` names: a folder of ours, a file of any format above, or a tiktoken encoding.
 
-    A bare ranks file has no pattern; it is read where a `tokenizer.yaml` lies beside it.
+    Args:
+        source: a path or a name.
+        pattern: name or regular expression of the split pattern of a plain `.tiktoken` file, which has none itself and
+            knows no special tokens. Where a `tokenizer.yaml` lies beside `ranks.tiktoken`, that tells both.
 
     Raises:
-        UserError: it is none of these, or it cannot be read.
+        UserError: it is none of these, it cannot be read, or a pattern is given for what has its own.
     """
     path = Path(source)
+    ours = path.name == RANKS and (path.parent / CONFIG).is_file()
+    if path.suffix == ".tiktoken" and path.is_file() and not ours:
+        return _from_ranks(path, pattern)
+    if pattern is not None:
+        raise UserError(f"--pattern is for a .tiktoken file without a pattern of its own; {source} is not one")
     if path.is_dir():
         if not (path / RANKS).exists() and (path / HUGGING_FACE).exists():
             return from_hugging_face(path / HUGGING_FACE)
         return load_tokenizer(path)
+    if ours:
+        return load_tokenizer(path.parent)
     if path.suffix == ".json" and path.is_file():
         return from_hugging_face(path)
-    if path.suffix == ".tiktoken" and path.is_file():
-        return Tokenizer(read_ranks(path), load_tokenizer(path.parent).pattern.regex, {})
     if path.is_file():
         return from_legacy(path)
     if source in tiktoken.list_encoding_names():
         return from_tiktoken(source)
     known = ", ".join(tiktoken.list_encoding_names())
     raise UserError(f"{source} is neither a tokenizer's folder or file nor a tiktoken encoding ({known})")
+
+
+def _from_ranks(path: Path, pattern: str | None) -> Tokenizer:
+    """The tokenizer of a plain file of ranks, without special tokens."""
+    if pattern is None:
+        raise UserError(
+            f"{path} holds ranks and no split pattern; say --pattern {', '.join(NAMED)}, or a regular expression"
+        )
+    found = portable_pattern(pattern)
+    check_covers(found)
+    return Tokenizer(read_ranks(path), found.regex, {})

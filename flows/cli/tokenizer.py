@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,15 @@ TokenizerSource = Annotated[
     str,
     typer.Argument(
         metavar="TOKENIZER",
-        help="A folder of ours, a tokenizer.json, a `bpetokenizer v1` file, or a tiktoken encoding such as o200k_base",
+        help="A folder of ours, a tokenizer.json, a .tiktoken file, a `bpetokenizer v1` file, or a tiktoken encoding "
+        "such as o200k_base",
+    ),
+]
+SourcePattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="Split pattern of a .tiktoken file, which holds none: gpt2, cl100k, o200k, seed, or a regular expression",
     ),
 ]
 
@@ -38,10 +47,10 @@ class Format(enum.StrEnum):
     textmill = "textmill"
 
 
-def _load(source: str) -> Tokenizer:
+def _load(source: str, pattern: str | None) -> Tokenizer:
     from tokenization.interchange import load_any
 
-    return load_any(str(local(source)))
+    return load_any(str(local(source)), pattern)
 
 
 @app.command()
@@ -157,9 +166,10 @@ def encode(
     source: TokenizerSource,
     text: Annotated[str | None, typer.Argument(help="The text; standard input if left out")] = None,
     special: Annotated[bool, typer.Option("--special", help="Special tokens in the text become their ids")] = False,
+    pattern: SourcePattern = None,
 ) -> None:
     """Print the ids of a text."""
-    tokenizer = _load(source)
+    tokenizer = _load(source, pattern)
     given = _standard_input() if text is None else text
     ids = tokenizer.encode(given, allowed_special="all") if special else tokenizer.encode_ordinary(given)
     typer.echo(" ".join(map(str, ids)))
@@ -169,11 +179,12 @@ def encode(
 def decode(
     source: TokenizerSource,
     ids: Annotated[list[int] | None, typer.Argument(help="The ids; from standard input if left out")] = None,
+    pattern: SourcePattern = None,
 ) -> None:
     """Print the text of ids."""
     from textmill.errors import UserError
 
-    tokenizer = _load(source)
+    tokenizer = _load(source, pattern)
     if not ids:
         try:
             ids = [int(word) for word in _standard_input().replace(",", " ").split()]
@@ -187,13 +198,14 @@ def decode(
 def inspect(
     source: TokenizerSource,
     text: Annotated[str | None, typer.Argument(help="Show how this text is cut into tokens")] = None,
+    pattern: SourcePattern = None,
 ) -> None:
     """Describe a tokenizer, or show what it does to a text."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    tokenizer = _load(source)
+    tokenizer = _load(source, pattern)
     console = Console()
     if text is not None:
         pieces = Text()
@@ -210,9 +222,19 @@ def inspect(
     table.add_row("merges", f"{len(tokenizer.tokens) - 256:,}")
     table.add_row("pattern", Text(tokenizer.pattern.name or tokenizer.pattern.regex))
     table.add_row("special tokens", Text("  ".join(f"{name} {i}" for name, i in tokenizer.special_tokens.items())))
+    for name, value in (*tokenizer.rules, *tokenizer.usage):
+        if value:
+            table.add_row(name.replace("_", " "), Text(_shortly(value)))
     table.add_row("bytes a token", f"{lengths[lengths > 0].mean():.2f} on average, {lengths.max()} at most")
     table.add_row("longest", Text("  ".join(repr(token.decode(errors="backslashreplace")) for token in longest)))
     console.print(table)
+
+
+def _shortly(value: object) -> str:
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @app.command(name="compare")
@@ -222,6 +244,7 @@ def compare_tokenizers(
     ],
     tokenizers: Annotated[list[str], typer.Argument(metavar="TOKENIZER…", help="As for the other commands")],
     as_json: AsJson = False,
+    pattern: SourcePattern = None,
 ) -> None:
     """Compare tokenizers on a text: bytes per token, tokens per word, unused tokens, speed."""
     from rich.console import Console
@@ -230,7 +253,11 @@ def compare_tokenizers(
     from tokenization.compare import compare
     from tokenization.text import read_any
 
-    compared = {source: compare(_load(source), read_any(text)) for source in tokenizers}
+    plain = [source for source in tokenizers if source.endswith(".tiktoken")]  # which the pattern is for
+    compared = {
+        source: compare(_load(source, pattern if source in plain or not plain else None), read_any(text))
+        for source in tokenizers
+    }
     if as_json:
         print_document([{"tokenizer": source, **asdict(found)} for source, found in compared.items()])
         return
@@ -255,6 +282,7 @@ def export(
     source: TokenizerSource,
     out: Annotated[Path, typer.Argument(help="Folder to write; for `legacy` the file")],
     form: Annotated[Format, typer.Option("--format", "-f", help="What to write")] = Format.hugging_face,
+    pattern: SourcePattern = None,
 ) -> None:
     """Convert a tokenizer: for Hugging Face, for tiktoken, as a `bpetokenizer v1` file, or all of ours."""
     from tokenization.formats import save_tokenizer, write_tiktoken
@@ -267,5 +295,5 @@ def export(
         Format.legacy: write_legacy,
         Format.textmill: save_tokenizer,
     }
-    write[form](_load(source), out)
+    write[form](_load(source, pattern), out)
     typer.echo(str(out))

@@ -25,10 +25,12 @@ from modeling.checkpoint import (
     without_tied_head,
     write_tensors,
 )
+from modeling.inference.generate import MASK, word_beginnings
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write
+from tokenization.config import END_OF_TEXT
 from tokenization.formats import save_tokenizer
 from tokenization.hugging_face import check_hugging_face
 from tokenization.tokenizer import Tokenizer
@@ -53,7 +55,8 @@ def export(checkpoint: Path, out: Path) -> str:
     """
     model, config = load_model(checkpoint)
     tokenizer = load_tokenizer_of(checkpoint, config)
-    check_hugging_face(tokenizer)
+    exported = _tokenizer_for(config, tokenizer)
+    check_hugging_face(exported)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -66,13 +69,41 @@ def export(checkpoint: Path, out: Path) -> str:
     with atomic_path(out / WEIGHTS) as unfinished:
         write_tensors(unfinished, weights, {"format": "pt"})
     atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
-    save_tokenizer(tokenizer, out)
+    save_tokenizer(exported, out)
     if "auto_map" in hf_config:
         atomic_write(out / REMOTE_CODE, remote_code())
     stats_file = checkpoint / "stats.json"
     stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
     atomic_write(out / "README.md", model_card(config, tokenizer, hf_config, stats))
     return hf_config["architectures"][0]
+
+
+def _tokenizer_for(config: CheckpointConfig, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with what `transformers` has to do for this model: it takes texts of at most the context.
+
+    A masked model gets what `generate.blanked` makes of a text: documents begin after an end of text, and a blank takes
+    the space before it. Its tokens carry the space before their word, where there are such tokens.
+    """
+    rules = tokenizer.rules
+    usage = tokenizer.usage.model_copy(update={"max_length": config.model.context})
+    if config.objective == "masked":
+        usage = usage.model_copy(update={"post_processor": after_end_of_text(tokenizer)})
+        if len(word_beginnings(tokenizer)):
+            taken = (*rules.normalizers, (f" {MASK}", MASK))
+            rules = rules.model_copy(update={"normalizers": taken, "late": rules.late | {MASK}})
+    return Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, tokenizer.special_tokens, rules, usage)
+
+
+def after_end_of_text(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The post-processor of a `tokenizer.json` that puts an end of text before every text."""
+    end = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
+    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B")]
+    return {
+        "type": "TemplateProcessing",
+        "single": [end, texts[0]],
+        "pair": [end, texts[0], end, texts[1]],
+        "special_tokens": {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [tokenizer.eot_id], "tokens": [END_OF_TEXT]}},
+    }
 
 
 def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Converted]:

@@ -21,7 +21,10 @@ from textmill.errors import UserError
 from tokenization.sentence_pairs import SENTENCE_END, lay_out
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["Checkpoint", "Filled", "Sampling", "TextStream", "cropped", "fill", "generate", "load", "stream"]
+__all__ = [
+    "MASK", "Checkpoint", "Filled", "Sampling", "TextStream", "blanked", "cropped", "fill", "generate", "load",
+    "stream", "word_beginnings",
+]  # fmt: skip
 
 MASK = "[MASK]"
 # Of a full window the oldest tokens go, this share of it at once: the rest is read again without them, which a smaller

@@ -1,5 +1,6 @@
 """`textmill tokenizer`, as a user types it."""
 
+import json
 import subprocess
 import sys
 import time
@@ -134,3 +135,18 @@ def test_mistakes_are_one_line(textmill, trained, corpus, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             textmill(*arguments)
         assert "\n" not in str(error.value)
+
+
+def test_a_plain_file_of_ranks_is_used_with_a_pattern(textmill, trained, tokenizer, tmp_path):
+    plain = tmp_path / "plain.tiktoken"
+    plain.write_bytes((trained / "ranks.tiktoken").read_bytes())
+    ids = textmill("encode", plain, TEXT, "--pattern", "cl100k")
+    assert ids == textmill("encode", trained, TEXT)
+    assert textmill("decode", plain, *ids.split(), "--pattern", "cl100k") == TEXT
+    textmill("export", plain, tmp_path / "out", "--pattern", "cl100k")
+    assert textmill("encode", tmp_path / "out", TEXT) == ids
+    (tmp_path / "text.txt").write_text(TEXT)
+    compared = textmill("compare", tmp_path / "text.txt", plain, trained, "--pattern", "cl100k", "--json")
+    assert [found["tokens"] for found in json.loads(compared)] == [len(ids.split())] * 2
+    with pytest.raises(UserError, match=r"--pattern is for a \.tiktoken file"):
+        textmill("inspect", trained, "--pattern", "cl100k")

@@ -4,11 +4,13 @@ import random
 
 import pytest
 import regex
+import tiktoken
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textmill.errors import UserError
+from tokenization.config import ENCODING_SIZES
 from tokenization.formats import load_tokenizer, save_tokenizer, write_tiktoken
 from tokenization.hugging_face import from_hugging_face, write_hugging_face
 from tokenization.interchange import (
@@ -178,6 +180,21 @@ def test_load_any(trained, tokenizer, tmp_path):
         load_any("nowhere")
 
 
+def test_a_plain_file_of_ranks_needs_a_pattern(trained, tokenizer, tmp_path):
+    plain = tmp_path / "plain.tiktoken"
+    plain.write_bytes((trained / "ranks.tiktoken").read_bytes())
+    loaded = load_any(str(plain), "cl100k")
+    assert (loaded.tokens, loaded.pattern, loaded.special_tokens) == (tokenizer.tokens, tokenizer.pattern, {})
+    with pytest.raises(UserError, match=r"plain\.tiktoken holds ranks and no split pattern; say --pattern gpt2"):
+        load_any(str(plain))
+    for wrong, message in (("nope", "unknown split pattern"), (r"\w+", "leaves out"), ("[a&&b]|.", "differently")):
+        with pytest.raises(UserError, match=message):
+            load_any(str(plain), wrong)
+    for source in (trained, trained / "ranks.tiktoken", trained / "tokenizer.json", "gpt2", "nowhere"):
+        with pytest.raises(UserError, match=f"--pattern is for a .tiktoken file .*; {source} is not one"):
+            load_any(str(source), "cl100k")
+
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"some text\n", b""])
 def test_a_file_that_is_not_a_tokenizer_is_refused_with_what_to_give(tmp_path, content):
     (tmp_path / "some.png").write_bytes(content)
@@ -190,8 +207,9 @@ def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
-    with pytest.raises(UserError, match=r"not in tiktoken's cache and cannot be .*TIKTOKEN_CACHE_DIR"):
-        from_tiktoken("o200k_base")
+    for name in ENCODING_SIZES:
+        with pytest.raises(UserError, match=rf"{name} is not in tiktoken's cache and cannot be .*TIKTOKEN_CACHE_DIR"):
+            from_tiktoken(name)
     with pytest.raises(UserError, match="no usable tiktoken encoding 'nope'"):
         from_tiktoken("nope")
 
@@ -220,3 +238,56 @@ def test_a_line_of_a_legacy_file_that_does_not_fit(tmp_path):
     (tmp_path / "model").write_text("bpetokenizer v1\n\\w\n0\n97 98\n97 x\n")
     with pytest.raises(UserError, match="line 5"):
         from_legacy(tmp_path / "model")
+
+
+# ---- vocabularies as large as tiktoken's
+
+
+def so_many(count: int) -> dict[bytes, int]:
+    """A vocabulary of this size, whose tokens are an earlier one and a byte more."""
+    rng = random.Random(count)
+    tokens = list(BYTES)
+    known = set(tokens)
+    ends = [bytes([b]) for b in " etaoinshrdlu\n\xc3\xa9".encode("latin-1") + b"ABC129.,"]
+    while len(tokens) < count:
+        token = rng.choice(tokens) + rng.choice(ends)
+        if token not in known and len(token) < 12:
+            known.add(token)
+            tokens.append(token)
+    return {token: i for i, token in enumerate(tokens)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
+def test_encodings_of_tiktokens_size_keep_every_id(name, tmp_path, monkeypatch):
+    """The public vocabularies are downloaded; here others of the same size take their place, between the same gaps."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    size = 100_256 if name == "cl100k_base" else 199_998
+    monkeypatch.setattr("tiktoken_ext.openai_public.load_tiktoken_bpe", lambda *_, **__: so_many(size))
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    theirs = tiktoken.get_encoding(name)
+    ours = from_tiktoken(name)
+    assert ours.vocab_size == theirs.n_vocab == ENCODING_SIZES[name]
+    assert ours.special_tokens["<|endofprompt|>"] == (100_276 if name == "cl100k_base" else 200_018)
+    save_tokenizer(ours, tmp_path)
+    loaded = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = from_hugging_face(tmp_path / "tokenizer.json")
+    assert (again.tokens, again.special_tokens, again.pattern) == (ours.tokens, ours.special_tokens, ours.pattern)
+    rng = random.Random(0)
+    alphabet = " etaoinshrdluéABC129.,\n漢\U0001f600"
+    for _ in range(200):
+        pieces = ["".join(rng.choices(alphabet, k=rng.randrange(20))) for _ in range(5)]
+        text = "".join(piece + rng.choice([*ours.special_tokens, ""]) for piece in pieces)
+        ids = theirs.encode(text, allowed_special="all")
+        assert ours.encode(text, allowed_special="all") == again.encode(text, allowed_special="all") == ids
+        assert loaded.encode(text).ids == fast(text).input_ids == ids
+        assert loaded.decode(ids, skip_special_tokens=False) == theirs.decode(ids) == text
+
+
+def test_one_of_two_special_tokens_with_one_id_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr("tiktoken_ext.openai_public.load_tiktoken_bpe", lambda *_, **__: BYTES)
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    special = from_tiktoken("o200k_harmony").special_tokens
+    assert (special["<|endofprompt|>"], "<|reserved_200018|>" in special) == (200_018, False)
+    assert "<|reserved_200018|> has the id of another special token and is left out" in caplog.text

@@ -23,6 +23,7 @@ __all__ = ["from_hugging_face"]
 VERSION_LINE = "#version: 0.2"  # of GPT-2's file of merges, which Hugging Face skips where it came along
 ROLES_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
+NO_TOKEN = 1 << 62  # above all ids
 LONGEST = 1 << 40  # transformers writes 10^30 for a model that takes texts of any length
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -171,11 +172,10 @@ def _merged(merge: str | list[str]) -> tuple[bytes, ...]:
 def _last_parts(token: bytes, tokens: Mapping[bytes, int]) -> tuple[bytes, ...]:
     """The parts that merging the bytes of a token arrives at before they are the token: two if they can make it."""
     parts = [token[i : i + 1] for i in range(len(token))]
-    none = len(tokens) + max(tokens.values())
     while len(parts) > 2:
-        joined = [tokens.get(a + b, none) for a, b in itertools.pairwise(parts)]
+        joined = [tokens.get(a + b, NO_TOKEN) for a, b in itertools.pairwise(parts)]
         lowest = min(joined)
-        if lowest == none:
+        if lowest == NO_TOKEN:
             break
         at = joined.index(lowest)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]

@@ -4,15 +4,18 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from modeling.checkpoint import CheckpointConfig, load_model, without_tied_head, write_checkpoint
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.inference.export import export
+from modeling.inference.generate import blanked, fill, load, word_beginnings
 from modeling.training.pretrain import recipe
 from textmill.errors import UserError
-from tokenization.formats import save_tokenizer
+from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -171,3 +174,59 @@ def test_an_export_overwrites_nothing(pretrained, tmp_path):
     with pytest.raises(UserError, match="is not a checkpoint"):
         export(tmp_path, tmp_path / "hf")
     assert load_model(pretrained)[1].objective == "causal"
+
+
+BLANKS = [
+    "[MASK] cat sees a dog", "the [MASK] sees a dog", "the cat sees a [MASK]", "the ca[MASK] sees", "[MASK]", " [MASK]",
+    "the  [MASK] sees", "the\n[MASK] sees", "the cat [MASK].", "the [MASK] sees [MASK]", "the [MASK] [MASK]",
+    "[MASK][MASK] a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spaced", [True, False])
+def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(spaced, tokenizer, tmp_path, monkeypatch):
+    first = tokenizer.vocab_size
+    words = {b" cat": first, b" dog": first + 1, b" the": first + 2, b" sees": first + 3} if spaced else {}
+    tokenizer = Tokenizer(tokenizer.tokens | words, "gpt2", tokenizer.special_tokens)
+    a_checkpoint(tmp_path / "checkpoint", tokenizer, REMOTE["fast"] | {"context": 64}, "masked")
+    export(tmp_path / "checkpoint", tmp_path / "hf")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipe = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+    assert pipe.tokenizer.model_max_length == 64
+    masked = load(tmp_path / "checkpoint", device="cpu")
+    again = load_tokenizer(tmp_path / "hf")
+    for text in BLANKS:
+        ids, begin_words = blanked(text, tokenizer)
+        assert pipe.tokenizer(text).input_ids == ids
+        assert again.encode(text, allowed_special="all") == ids[1:]
+        guesses = pipe(text, top_k=tokenizer.vocab_size)
+        if len(begin_words) > 1:
+            continue  # there, each blank is filled for itself
+        allowed = tokenizer.byte_lengths() > 0
+        if begin_words[0]:
+            allowed &= np.isin(np.arange(len(allowed)), word_beginnings(tokenizer))
+        possible = [guess for guess in guesses if allowed[guess["token"]]]
+        (candidates,) = fill(masked, text, candidates=4).candidates
+        total = sum(guess["score"] for guess in possible)
+        assert [guess["token_str"] for guess in possible[:4]] == [token for token, _ in candidates]
+        assert [guess["score"] / total for guess in possible[:4]] == pytest.approx([p for _, p in candidates], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_pipeline_of_a_trained_model_fills_in_what_we_do(finetuned, tmp_path, monkeypatch):
+    export(finetuned, tmp_path / "hf")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipe = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+    masked = load(finetuned, device="cpu")
+    for text in ("the b[MASK]rd sees a tree.", "the bird see[MASK] a tree.", "[MASK]he bird sees a tree."):
+        best = pipe(text)[0]
+        assert best["sequence"] == fill(masked, text).text
+        assert best["score"] == pytest.approx(fill(masked, text).candidates[0][0][1], abs=0.02)
+
+
+def test_the_context_of_a_model_is_in_its_tokenizer(pretrained, tmp_path):
+    export(pretrained, tmp_path / "hf")
+    context = json.loads((tmp_path / "hf" / "config.json").read_text())["max_position_embeddings"]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs.model_max_length == context
+    assert len(theirs("the cat " * 99, truncation=True).input_ids) == context
