@@ -22,7 +22,7 @@ from tokenization.sentence_pairs import SENTENCE_END, lay_out
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "MASK", "Checkpoint", "Filled", "Sampling", "TextStream", "blanked", "cropped", "fill", "generate", "load",
+    "MASK", "Blanked", "Checkpoint", "Filled", "Sampling", "TextStream", "cropped", "fill", "generate", "load",
     "stream", "word_beginnings",
 ]  # fmt: skip
 

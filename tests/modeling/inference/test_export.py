@@ -11,7 +11,7 @@ import torch
 from modeling.checkpoint import CheckpointConfig, load_model, without_tied_head, write_checkpoint
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.inference.export import export
-from modeling.inference.generate import blanked, fill, load, word_beginnings
+from modeling.inference.generate import Blanked, fill, load, word_beginnings
 from modeling.training.pretrain import recipe
 from textmill.errors import UserError
 from tokenization.formats import load_tokenizer, save_tokenizer
@@ -196,7 +196,8 @@ def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(spaced, tokenizer, tm
     masked = load(tmp_path / "checkpoint", device="cpu")
     again = load_tokenizer(tmp_path / "hf")
     for text in BLANKS:
-        ids, begin_words = blanked(text, tokenizer)
+        read = Blanked(text, masked)
+        ids, begin_words = read.ids.tolist(), read.begin_words
         assert pipe.tokenizer(text).input_ids == ids
         assert again.encode(text, allowed_special="all") == ids[1:]
         guesses = pipe(text, top_k=tokenizer.vocab_size)
