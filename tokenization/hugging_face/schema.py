@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 
 from tokenization.config import byte_characters
 
@@ -149,6 +149,15 @@ class TemplateProcessing(_Exact):
     single: list[TemplatePiece]
     pair: list[TemplatePiece]
     special_tokens: dict[str, _TemplateToken]
+
+    @model_validator(mode="after")
+    def _complete(self) -> TemplateProcessing:
+        put = {piece.SpecialToken.id for piece in (*self.single, *self.pair) if isinstance(piece, _SpecialTokenPiece)}
+        if missing := sorted(put - self.special_tokens.keys()):
+            raise ValueError(f"special_tokens lacks {missing[0]!r}")
+        if not any(isinstance(piece, _SequencePiece) for piece in self.single):
+            raise ValueError("single leaves the text out")
+        return self
 
 
 TokenAndId = tuple[str, Annotated[int, Field(ge=0)]]
