@@ -172,10 +172,11 @@ def _gigatoken(trained: Tokenizer, texts: list[str], threads: int, folder: Path)
 
 
 def _check(ours: list[np.ndarray], contestants: Contestants) -> None:
-    """Compare our ids with those of each other contestant."""
+    """Compare our ids with those of each other contestant; gigatoken leaves out the empty documents of a file."""
     for name, prepare in contestants.items():
         theirs = list(prepare()())
-        if len(theirs) != len(ours) or not all(map(np.array_equal, ours, map(np.asarray, theirs))):
+        expected = [each for each in ours if len(each)] if "(file)" in name else ours
+        if len(theirs) != len(expected) or not all(map(np.array_equal, expected, map(np.asarray, theirs))):
             raise SystemExit(f"the ids of {name} are not ours")
 
 
