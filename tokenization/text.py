@@ -16,7 +16,7 @@ from textmill.errors import UserError, first_line
 
 __all__ = [
     "BATCH_BYTES", "Documents", "ShardColumns", "batches", "check_listed", "documents_of", "from_arrow", "look_at",
-    "read_any", "read_shard", "read_sources", "shards",
+    "read_any", "read_shard", "read_sources", "shards", "utf8_of",
 ]  # fmt: skip
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
@@ -66,14 +66,22 @@ def documents_of(texts: Sequence[str]) -> Documents:
         >>> documents.offsets.tolist(), list(documents.strings())
         ([0, 5, 7], ['été', 'hi'])
     """
+    if len(texts) == 1:  # in a tenth of the microseconds that an Arrow array takes
+        data = utf8_of(texts[0])
+        return _read_only(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
     try:
-        if len(texts) == 1:  # in a tenth of the microseconds that an Arrow array takes
-            data = texts[0].encode()
-            return _read_only(np.frombuffer(data, np.uint8), np.array([0, len(data)]))
         array = pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
         array = pa.array([_without_surrogates(text) for text in texts], pa.large_string())
     return from_arrow(array)
+
+
+def utf8_of(text: str) -> bytes:
+    """The bytes of a string; a lone surrogate becomes U+FFFD, as with tiktoken."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _without_surrogates(text).encode()
 
 
 def _without_surrogates(text: str) -> str:

@@ -24,11 +24,11 @@ from textmill.errors import UserError
 from textmill.mapping import Threads
 from tokenization.arrays import token_dtype
 from tokenization.config import END_OF_TEXT
-from tokenization.kernels.encoder import Encoder
+from tokenization.kernels.encoder import SHORT_TEXT, Encoder
 from tokenization.kernels.vocabulary import ID_LIMIT, Vocabulary
 from tokenization.patterns import find_pattern
 from tokenization.rules import PLAIN, UNTOLD, Searches, TextRules, Usage
-from tokenization.text import Documents, documents_of
+from tokenization.text import Documents, documents_of, utf8_of
 
 __all__ = ["Tokenizer"]
 
@@ -168,6 +168,14 @@ class Tokenizer:
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of a text in which special tokens mean nothing."""
+        if len(text) <= SHORT_TEXT and not self._ruled:
+            data = utf8_of(text)
+            encoder = self._borrow_encoder()
+            try:
+                if len(data) <= encoder.longest_short:
+                    return encoder.encode_short(data)
+            finally:
+                self._idle_encoders.put(encoder)
         return self.encode_documents(documents_of([text]))[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 1) -> list[np.ndarray]:
@@ -202,7 +210,7 @@ class Tokenizer:
     def _encode_plain(self, documents: Documents, closing: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         encoder = self._borrow_encoder()
         try:
-            return encoder.encode(documents.text, documents.offsets, self.dtype, closing)
+            return encoder.encode(documents.text, documents.offsets, closing)
         finally:
             self._idle_encoders.put(encoder)
 
@@ -238,7 +246,7 @@ class Tokenizer:
         except Empty:
             with self._lock:
                 self._vocabulary = self._vocabulary or Vocabulary(self.tokens)
-            return Encoder(self._vocabulary, self.pattern)
+            return Encoder(self._vocabulary, self.pattern, self.dtype)
 
     def prepare(self, threads: int = 1) -> None:
         """Build the tables for so many threads now, and not only when text is first encoded."""

@@ -9,9 +9,9 @@ A kernel takes at most five arguments, each a thing that has a name:
   take and return them freely.
 - A call from Python takes apart each NamedTuple that it hands over, which costs 1 µs where an array costs 0.1 µs.
   Kernels that are called once for a training, or for 32,768 words, take them all the same.
-- The encoder is also called for ten words, which takes 15 µs. Its twenty arrays and numbers cost 2 µs to hand over one
-  by one, and 10 µs in NamedTuples. So they are in a record, a structured array of one row, which has named fields too
-  and costs what one array does: of an array it holds the address. The Python object that owns the record keeps the
+- The encoder is also called for ten words, which takes 2 µs. Its twenty arrays and numbers cost as much to hand over
+  one by one, and 10 µs in NamedTuples. So they are in a record, a structured array of one row, which has named fields
+  too and costs what one array does: of an array it holds the address. The Python object that owns the record keeps the
   arrays alive and the addresses right, and a kernel first makes NamedTuples of them (`…View`).
 
 Numba counts the references to an array that is taken out of a NamedTuple, by atomic instructions, and not all of these

@@ -38,7 +38,8 @@ from textmill.kernels.jit import (
     store64,
     trailing_zeros,
 )
-from tokenization.kernels.scanner import Scanner
+from tokenization.kernels.scanner import SCANNERS, Scanner, scan
+from tokenization.kernels.unicode_classes import class_table
 from tokenization.kernels.vocabulary import (
     NO_TOKEN,
     ONE_LONG_ID,
@@ -49,6 +50,7 @@ from tokenization.kernels.vocabulary import (
     joined_id,
     pair_view,
 )
+from tokenization.kernels.windows import WINDOW
 from tokenization.kernels.word_table import (
     ALL,
     ENTRY,
@@ -79,6 +81,7 @@ MERGED_AT_ONCE = 64  # bytes of the longest word whose pairs are looked at toget
 CACHED_BYTES = 256  # longer words are merged anew each time
 CACHED_WORDS = 1 << 19  # distinct words remembered at most
 KEPT_BYTES = 16 << 20  # of the room for ids, at most, from one call to the next
+SHORT_TEXT = 1 << 12  # bytes of a text that one call of a kernel encodes, at most
 CHUNK = 128  # words whose entries are asked for together: two lines of memory each, a fifth of the first-level cache
 CHUNK_KEY, CHUNK_BUCKET = 0, 16  # byte offsets in the 32 bytes of a word of a chunk
 
@@ -108,6 +111,7 @@ ENCODER = np.dtype(
         ("spill", np.int64),  # address of uint32[:], the ids that entries have no room for
         ("spilled", np.int64),  # how many of these there are
         ("closing", np.int64),  # id put after each document, or -1
+        ("kind", np.int64),  # the scanner of short texts
         ("remember", np.int64),  # whether the tables have room for the words of this call
         ("cursor", CURSOR),
     ]
@@ -452,11 +456,34 @@ def encode_words(text_array, ends, documents, out, encoders):
     cursor.start, cursor.document, cursor.written = start, document, o
 
 
-class Encoder:
-    """Encodes text with a vocabulary and a split pattern; one thread at a time, for it remembers words."""
+@kernel
+def encode_text(text, offsets, out, classes, encoders):
+    """Write the ids of one short text; returns their number. The arguments are those of `scan` and `encode_words`."""
+    state = encoders[0]
+    state.closing = -1
+    state.cursor.start, state.cursor.document, state.cursor.written = 0, 0, 0
+    length = offsets[1]
+    ends = np.empty(length + WINDOW, np.int64)
+    cursor = np.array((state.kind, 0, 0))
+    documents = np.full((2, 1), length)
+    words = scan(text, offsets, ends, classes, cursor)
+    encode_words(text, ends[:words], documents, out, encoders)
+    return state.cursor.written
 
-    def __init__(self, vocabulary: Vocabulary, pattern: Pattern) -> None:
+
+class Encoder:
+    """Encodes text with a vocabulary and a split pattern; one thread at a time, for it remembers words.
+
+    Args:
+        dtype: of the ids: uint16 if it holds all, else uint32.
+
+    Attributes:
+        longest_short: bytes of the longest text that `encode_short` takes.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, pattern: Pattern, dtype: np.dtype) -> None:
         self._vocabulary = vocabulary  # which the record points into
+        self._dtype = dtype
         self._scanner = Scanner(pattern)
         self._record = np.zeros(1, ENCODER)
         # views of the fields that every call changes: a record is slow to index
@@ -465,29 +492,51 @@ class Encoder:
         self._words = vocabulary.words.copy(self._record["words"])
         self._record["pairs"] = vocabulary.record
         self._ids = np.empty(CACHED_BYTES, np.uint32)
-        self._out = np.empty(0, np.uint8)
+        self._out = np.empty(0, dtype)
         self._chunk = np.empty((CHUNK, 4), np.uint64)
         self._record["chunk"] = self._chunk.ctypes.data
         self._joined = np.full(MERGED_AT_ONCE, 0xFFFFFFFF, np.uint32)
         self._spill = np.empty(CACHED_BYTES, np.uint32)
         self._record["ids"], self._record["joined"] = self._ids.ctypes.data, self._joined.ctypes.data
         self._record["spill"] = self._spill.ctypes.data
+        self.longest_short = -1
+        if pattern.kind in SCANNERS:
+            self.longest_short = SHORT_TEXT
+            self._record["kind"] = SCANNERS[pattern.kind]
+        # short texts are written to an array that is kept; kernels are handed the same kinds of arrays as of long ones
+        text, self._short_offsets = np.zeros(SHORT_TEXT + WINDOW, np.uint8), np.zeros(2, np.int64)
+        self._short_text = memoryview(text)
+        self._short = text[:], self._short_offsets[:], np.empty(SHORT_TEXT + 8, dtype), class_table(), self._record
+        self._short[0].flags.writeable = self._short[1].flags.writeable = False
+        self._reserved = 0  # bytes of text for whose words there is room
+
+    def encode_short(self, text: bytes) -> list[int]:
+        """Ids of one text, UTF-8 of at most `longest_short` bytes."""
+        size = len(text)
+        if size > self._reserved:
+            self._remember[0] = self._reserve(4 * SHORT_TEXT, 4 * SHORT_TEXT)
+            self._reserved = 4 * SHORT_TEXT
+        self._reserved -= size
+        self._short_text[:size] = text
+        self._short_offsets[1] = size
+        written = encode_text(*self._short)
+        return self._short[2][:written].tolist()
 
     def encode(
-        self, text: np.ndarray, offsets: np.ndarray, dtype: np.dtype, closing: int | None = None
+        self, text: np.ndarray, offsets: np.ndarray, closing: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all documents, one after the other, and where each document ends among them (int64[documents]).
 
         Args:
             text: uint8[:], valid UTF-8.
             offsets: int64[documents + 1] into it.
-            dtype: uint16 if it holds all ids, else uint32.
             closing: an id to put after each document.
         """
+        self._reserved = 0
         start, stop = int(offsets[0]), int(offsets[-1])
         documents = np.empty((2, len(offsets) - 1), np.int64)
         documents[0] = offsets[1:]
-        out = self._room_for(stop - start + documents.shape[1] + 8, dtype)
+        out = self._room_for(stop - start + documents.shape[1] + 8)
         self._record["closing"] = -1 if closing is None else closing
         self._cursor[:] = start, 0, 0
         # empty documents are closed with the word before them, and if there is none, by a call without words
@@ -500,14 +549,13 @@ class Encoder:
         _, _, written = self._cursor.tolist()
         return out[:written].copy(), documents[1]
 
-    def _room_for(self, ids: int, dtype: np.dtype) -> np.ndarray:
+    def _room_for(self, ids: int) -> np.ndarray:
         """Room for so many ids: memory that is kept, unless it is much, for that of a fresh array is slow to touch."""
-        size = ids * dtype.itemsize
-        if size > KEPT_BYTES:
-            return np.empty(ids, dtype)
-        if size > len(self._out):
-            self._out = np.empty(max(size, 2 * len(self._out)), np.uint8)
-        return self._out[:size].view(dtype)
+        if ids * self._dtype.itemsize > KEPT_BYTES:
+            return np.empty(ids, self._dtype)
+        if ids > len(self._out):
+            self._out = np.empty(min(max(ids, 2 * len(self._out)), KEPT_BYTES // self._dtype.itemsize), self._dtype)
+        return self._out[:ids]
 
     def _reserve(self, words: int, text_bytes: int) -> bool:
         """Make room to remember so many words; False if as many as may be are remembered already."""

@@ -13,6 +13,7 @@ from textmill.errors import UserError
 from tokenization.interchange import to_tiktoken
 from tokenization.kernels import encoder, reference
 from tokenization.patterns import NAMED
+from tokenization.text import documents_of
 from tokenization.tokenizer import Tokenizer
 
 BYTES = {bytes([b]): b for b in range(256)}
@@ -36,7 +37,8 @@ MADE_UP = [Tokenizer(made_up_vocabulary(seed), "cl100k", {}) for seed in range(4
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(MADE_UP), st.text("ab é ", max_size=200) | st.text(max_size=60))
 def test_equals_tiktoken_for_any_vocabulary(tokenizer, text):
-    assert tokenizer.encode_ordinary(text) == to_tiktoken(tokenizer).encode_ordinary(text)
+    expected = to_tiktoken(tokenizer).encode_ordinary(text)
+    assert tokenizer.encode_ordinary(text) == tokenizer.encode_batch([text])[0].tolist() == expected
 
 
 @pytest.mark.parametrize("tokenizer", MADE_UP)
@@ -53,6 +55,47 @@ def test_words_of_every_length_equal_tiktoken(tokenizer):
 @given(st.sampled_from(MADE_UP), st.text("ab", min_size=1, max_size=150).map(str.encode))
 def test_reference_is_what_tiktoken_does(tokenizer, word):
     assert reference.encode(word, tokenizer.tokens) == to_tiktoken(tokenizer)._encode_single_piece(word)
+
+
+@pytest.mark.parametrize("pattern", [*NAMED, r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"])
+@pytest.mark.parametrize("highest", [410, 70_000])
+def test_short_texts_equal_tiktoken(texts, pattern, highest):
+    """One after the other, shorter and longer than what one kernel call takes, between calls of the other way."""
+    limit = encoder.SHORT_TEXT
+    tokens = {**made_up_vocabulary(0), b"th": highest - 1, b"the": highest}
+    tokenizer = Tokenizer(tokens, pattern, {"<|endoftext|>": highest + 1})
+    theirs = to_tiktoken(tokenizer)
+    words = " ".join(f"the {i} naïve Word's" for i in range(limit))
+    around = [
+        words[:n] + c for n in (0, 1, 63, 64, limit - 2, limit - 1, limit, 9 * limit) for c in ("", "é", " ", "\ud800")
+    ]
+    for text in (*texts[:100], *around, *texts[100:200], "é" * (limit // 2), "é" * limit, "x" * limit):
+        assert tokenizer.encode_ordinary(text) == theirs.encode_ordinary(text)
+        documents = documents_of([text, "", text[:7]])
+        ids, _ = tokenizer.encode_documents(documents, closing=tokenizer.eot_id)
+        assert ids.tolist() == [
+            i for part in (text, "", text[:7]) for i in (*theirs.encode_ordinary(part), tokenizer.eot_id)
+        ]
+
+
+def test_memory_of_words_of_short_texts_is_bounded(monkeypatch, tokenizer):
+    monkeypatch.setattr(encoder, "CACHED_WORDS", 1000)
+    fresh = Tokenizer(tokenizer.tokens, "cl100k", {})
+    theirs = to_tiktoken(fresh)
+    for i in range(3000):
+        text = " ".join(f"word{i}x{j}" for j in range(20))
+        assert fresh.encode_ordinary(text) == theirs.encode_ordinary(text)
+    assert len(fresh._borrow_encoder()._words) < 1000 + len(fresh.tokens) + 4 * encoder.SHORT_TEXT
+
+
+def test_the_room_for_ids_that_is_kept_is_bounded(monkeypatch, tokenizer):
+    monkeypatch.setattr(encoder, "KEPT_BYTES", 50_000)
+    fresh = Tokenizer(tokenizer.tokens, "cl100k", {})
+    for characters in (15_000, 20_000, 40_000):
+        fresh.encode_batch(["a " * (characters // 2)])
+        kept = fresh._idle_encoders.get()
+        assert kept._out.nbytes <= 50_000
+        fresh._idle_encoders.put(kept)
 
 
 @pytest.mark.parametrize("pattern", [*NAMED, r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"])
@@ -107,7 +150,7 @@ def test_long_and_short_words_at_the_end_of_the_buffer(tokenizer):
     theirs = to_tiktoken(tokenizer)
     text = "tokens merge pairs of words " * 4
     for length in range(len(text)):
-        assert tokenizer.encode_ordinary(text[:length]) == theirs.encode_ordinary(text[:length])
+        assert tokenizer.encode_batch([text[:length]])[0].tolist() == theirs.encode_ordinary(text[:length])
 
 
 def test_campus_corpus_and_web_text_equal_tiktoken(shared_data):
