@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,8 @@ import torch
 from torch import Tensor
 
 import modeling
-from modeling.checkpoint import (
-    WEIGHTS,
-    CheckpointConfig,
-    load_model,
-    load_tokenizer_of,
-    without_tied_head,
-    write_tensors,
-)
-from modeling.inference.generate import MASK, word_beginnings
+from modeling.checkpoint import WEIGHTS, CheckpointConfig, without_tied_head, write_tensors
+from modeling.inference.generate import MASK, Checkpoint, load, word_beginnings
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
@@ -40,6 +33,14 @@ __all__ = ["REMOTE_CODE", "export"]
 REMOTE_CODE = "modeling_textmill.py"
 EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
 OPTIONAL_PARTS = ("qk_norm", *EXTRAS, "tied")
+# How a masked model reads one text and two: as windows of running text, or of sentence pairs with segments, are.
+RUNNING_TEXT = f"{END_OF_TEXT}:0 $A:0", f"{END_OF_TEXT}:0 $A:0 {END_OF_TEXT}:0 $B:0"
+SENTENCE_PAIRS = "[CLS]:0 $A:0 [SEP]:0 [SEP]:1", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"
+PAIRS_NOTE = """
+The model was tuned on pairs of sentences: the tokenizer lays one text out as `[CLS] A [SEP] [SEP]` and two as
+`[CLS] A [SEP] B [SEP]`, and the model adds [PAD] up to the windows of its training. Give a text of several sentences in
+two parts, `tokenizer(A, B)`; nothing here cuts it. Whether B follows A is not among the outputs.
+"""
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
 
@@ -53,19 +54,21 @@ def export(checkpoint: Path, out: Path) -> str:
         UserError: `checkpoint` is not a checkpoint, Hugging Face would give other ids than its tokenizer, or `out`
             holds something already.
     """
-    model, config = load_model(checkpoint)
-    tokenizer = load_tokenizer_of(checkpoint, config)
-    exported = _tokenizer_for(config, tokenizer)
+    loaded = load(checkpoint, device="cpu")
+    config, tokenizer = loaded.config, loaded.tokenizer
+    exported = _tokenizer_for(loaded)
     check_hugging_face(exported)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; export to a new folder")
     out.mkdir(parents=True, exist_ok=True)
     convert = converter(config)
-    hf_config, weights = convert(model, config)
+    hf_config, weights = convert(loaded.model, config)
     hf_config |= {
         "vocab_size": config.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.special_tokens["[PAD]"],
     }  # fmt: skip
+    if loaded.pair_length is not None:
+        hf_config["pair_length"] = loaded.pair_length
     with atomic_path(out / WEIGHTS) as unfinished:
         write_tensors(unfinished, weights, {"format": "pt"})
     atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
@@ -78,31 +81,47 @@ def export(checkpoint: Path, out: Path) -> str:
     return hf_config["architectures"][0]
 
 
-def _tokenizer_for(config: CheckpointConfig, tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with what `transformers` has to do for this model: it takes texts of at most the context.
+def _tokenizer_for(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer with what `transformers` has to do for this model: it takes texts of at most the window.
 
-    A masked model gets what `generate.blanked` makes of a text: documents begin after an end of text, and a blank takes
-    the space before it. Its tokens carry the space before their word, where there are such tokens.
+    A masked model gets what `generate.Blanked` makes of a text: its layout, and a blank takes the space before it, for
+    tokens carry the space before their word, where there are such tokens. What a template cannot do is left to others:
+    the code of the model pads, and whoever gives the text cuts it in two.
     """
+    tokenizer = checkpoint.tokenizer
     rules = tokenizer.rules
-    usage = tokenizer.usage.model_copy(update={"max_length": config.model.context})
-    if config.objective == "masked":
-        usage = usage.model_copy(update={"post_processor": after_end_of_text(tokenizer)})
+    usage = tokenizer.usage.model_copy(update={"max_length": checkpoint.window})
+    if checkpoint.config.objective == "masked":
+        layout = RUNNING_TEXT if checkpoint.pair_length is None else SENTENCE_PAIRS
+        usage = usage.model_copy(update={"post_processor": template(*layout, tokenizer.special_tokens)})
         if len(word_beginnings(tokenizer)):
             taken = (*rules.normalizers, (f" {MASK}", MASK))
             rules = rules.model_copy(update={"normalizers": taken, "late": rules.late | {MASK}})
     return Tokenizer(tokenizer.tokens, tokenizer.pattern.regex, tokenizer.special_tokens, rules, usage)
 
 
-def after_end_of_text(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The post-processor of a `tokenizer.json` that puts an end of text before every text."""
-    end = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
-    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B")]
+def template(single: str, pair: str, special_tokens: Mapping[str, int]) -> dict[str, Any]:
+    """The post-processor of a `tokenizer.json` that puts tokens around one text, $A, and around two, $A and $B.
+
+    Args:
+        single: of one text, as `tokenizers` writes templates: pieces, each with its type (segment) after a colon.
+        pair: of two.
+        special_tokens: name → id.
+    """
+
+    def pieces(layout: str) -> list[dict[str, Any]]:
+        named = [piece.rsplit(":", 1) for piece in layout.split()]
+        return [
+            {"Sequence" if name[0] == "$" else "SpecialToken": {"id": name.removeprefix("$"), "type_id": int(kind)}}
+            for name, kind in named
+        ]
+
+    put = sorted({name for piece in pieces(pair) if (name := piece.get("SpecialToken", {}).get("id"))})
     return {
         "type": "TemplateProcessing",
-        "single": [end, texts[0]],
-        "pair": [end, texts[0], end, texts[1]],
-        "special_tokens": {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [tokenizer.eot_id], "tokens": [END_OF_TEXT]}},
+        "single": pieces(single),
+        "pair": pieces(pair),
+        "special_tokens": {name: {"id": name, "ids": [special_tokens[name]], "tokens": [name]} for name in put},
     }
 
 
@@ -247,6 +266,7 @@ def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[s
         "Masked accuracy": f"{stats['masked_accuracy']:.1%}" if "masked_accuracy" in stats else None,
     }  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
+    pairs = PAIRS_NOTE if "pair_length" in hf_config else ""
     code = f"\nThe architecture is in `{REMOTE_CODE}`, which that option runs: read it first.\n" if remote else ""
     return f"""---
 library_name: transformers
@@ -265,7 +285,7 @@ from transformers import AutoTokenizer, {auto}
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = {auto}.from_pretrained("PATH"{option})
 ```
-{code}
+{code}{pairs}
 Loss and accuracy are those of held-out text of the training corpus. The model repeats what it was trained on, errors
 and biases included; it was not tuned to follow instructions or to be safe.
 """

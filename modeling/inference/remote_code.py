@@ -22,9 +22,9 @@ class TextmillConfig(PreTrainedConfig):
 
     model_type = "textmill"
 
-    def __init__(self, causal: bool = True, shift: bool = False, **fields: Any):
+    def __init__(self, causal: bool = True, shift: bool = False, pair_length: int | None = None, **fields: Any):
         super().__init__(**fields)
-        self.causal, self.shift = causal, shift
+        self.causal, self.shift, self.pair_length = causal, shift, pair_length
 
     @property
     def num_hidden_layers(self) -> int:
@@ -94,14 +94,24 @@ class TextmillForCausalLM(_Textmill, GenerationMixin):
 
 
 class TextmillForMaskedLM(_Textmill):
-    """Logits [B, T, V] for the token at each position; with `shift`, the first position has none to predict it."""
+    """Logits [B, T, V] for the token at each position; with `shift`, the first position has none to predict it.
+
+    A model that was tuned on pairs of sentences has read [PAD] after them, up to `pair_length` tokens, and reads it
+    here, whether the tokenizer added some or not.
+    """
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
     ) -> MaskedLMOutput:
+        length, padded = input_ids.shape[1], self.config.pair_length
         if attention_mask is not None and not attention_mask.all():
-            raise ValueError("padding would be read as text; give texts of one length at a time")
-        logits = self.gpt(input_ids)
+            if padded is None:
+                raise ValueError("padding would be read as text; give texts of one length at a time")
+            if (attention_mask.diff(dim=1) > 0).any() or length > padded:
+                raise ValueError(f"this model reads padding on the right, up to {padded} tokens; pad no other way")
+            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
+        missing = max((padded or 0) - length, 0)
+        logits = self.gpt(nn.functional.pad(input_ids, (0, missing), value=self.config.pad_token_id))[:, :length]
         if self.config.shift:
             logits = torch.cat((torch.zeros_like(logits[:, :1]), logits[:, :-1]), dim=1)
         loss = None

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.checkpoint import CheckpointConfig, load_model, without_tied_head, write_checkpoint
+from modeling.checkpoint import NEXT_SENTENCE, CheckpointConfig, load_model, without_tied_head, write_checkpoint
 from modeling.config import ModelConfig, PretrainConfig
 from modeling.inference.export import export
-from modeling.inference.generate import Blanked, fill, load, word_beginnings
+from modeling.inference.generate import Blanked, fill, halves, load, word_beginnings
 from modeling.training.pretrain import recipe
 from textmill.errors import UserError
 from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.sentence_pairs import lay_out
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -35,11 +36,12 @@ REMOTE = {
 }
 
 
-def a_checkpoint(folder, tokenizer, fields, objective="causal"):
-    """A checkpoint of random weights, none of them zero."""
+def a_checkpoint(folder, tokenizer, fields, objective="causal", pair_length=None):
+    """A checkpoint of random weights, none of them zero; with a length, one that was tuned on pairs of sentences."""
     torch.manual_seed(0)
+    run = recipe(PretrainConfig()) | ({"pair_length": pair_length} if pair_length else {})
     config = CheckpointConfig(
-        ModelConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", recipe(PretrainConfig())
+        ModelConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", run
     )
     model = config.build_model().eval()
     with torch.no_grad():
@@ -47,6 +49,8 @@ def a_checkpoint(folder, tokenizer, fields, objective="causal"):
             parameter += 0.1 * torch.randn_like(parameter)
     write_checkpoint(folder, without_tied_head(model.state_dict(), model), config, {"step": torch.tensor(1)}, "")
     save_tokenizer(tokenizer, folder)
+    if pair_length:
+        (folder / NEXT_SENTENCE).touch()
     return model
 
 
@@ -200,17 +204,78 @@ def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(spaced, tokenizer, tm
         ids, begin_words = read.ids.tolist(), read.begin_words
         assert pipe.tokenizer(text).input_ids == ids
         assert again.encode(text, allowed_special="all") == ids[1:]
-        guesses = pipe(text, top_k=tokenizer.vocab_size)
-        if len(begin_words) > 1:
-            continue  # there, each blank is filled for itself
-        allowed = tokenizer.byte_lengths() > 0
-        if begin_words[0]:
-            allowed &= np.isin(np.arange(len(allowed)), word_beginnings(tokenizer))
-        possible = [guess for guess in guesses if allowed[guess["token"]]]
-        (candidates,) = fill(masked, text, candidates=4).candidates
-        total = sum(guess["score"] for guess in possible)
-        assert [guess["token_str"] for guess in possible[:4]] == [token for token, _ in candidates]
-        assert [guess["score"] / total for guess in possible[:4]] == pytest.approx([p for _, p in candidates], rel=1e-3)
+        if len(begin_words) == 1:  # the pipeline fills each of several for itself
+            compare_guesses(pipe(text, top_k=tokenizer.vocab_size), masked, text)
+
+
+def compare_guesses(guesses, masked, text):
+    """Check that the guesses for the only blank of a text, without those that `fill` never gives, are those of `fill`."""
+    allowed = masked.tokenizer.byte_lengths() > 0
+    if Blanked(text, masked).begin_words[0]:
+        allowed &= np.isin(np.arange(len(allowed)), word_beginnings(masked.tokenizer))
+    possible = [guess for guess in guesses if allowed[guess["token"]]]
+    (candidates,) = fill(masked, text, candidates=4).candidates
+    total = sum(guess["score"] for guess in possible)
+    assert [guess["token_str"] for guess in possible[:4]] == [token for token, _ in candidates]
+    assert [guess["score"] / total for guess in possible[:4]] == pytest.approx([p for _, p in candidates], rel=1e-3)
+
+
+PAIRS = [
+    "the cat sees. [MASK] dog sees a cat", "the cat [MASK]. the dog sees", "a dog\n[MASK]", "A tall title\nand [MASK]",
+    "One. Two! the [MASK]. Four?", "[MASK]. the dog.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spaced", [True, False])
+def test_the_pipeline_of_a_model_of_pairs_reads_them_as_we_do(spaced, tokenizer, tmp_path, monkeypatch):
+    first = tokenizer.vocab_size
+    words = {b" cat": first, b" dog": first + 1, b" the": first + 2, b" sees": first + 3} if spaced else {}
+    tokenizer = Tokenizer(tokenizer.tokens | words, "gpt2", tokenizer.special_tokens)
+    fields = REMOTE["fast"] | {"context": 64}
+    a_checkpoint(tmp_path / "checkpoint", tokenizer, fields, "masked", pair_length=40)
+    export(tmp_path / "checkpoint", tmp_path / "hf")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipe = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+    assert pipe.tokenizer.model_max_length == 40
+    masked = load(tmp_path / "checkpoint", device="cpu")
+    for text in BLANKS + PAIRS:
+        before, _, after = halves(text)
+        parts = [before, after] if after else [before]
+        assert (len(parts) == 2) == (text in PAIRS)
+        read = Blanked(text, masked)
+        given = pipe.tokenizer(*parts)
+        assert given.input_ids == read.ids.tolist()[: read.length]
+        a, b = (np.array(ids, np.int64) for ids, _ in read.parts)
+        segments = lay_out([(a, b)], 40, tokenizer.special_tokens)[1][0]
+        assert given.token_type_ids == segments.tolist()[: read.length]
+        assert pipe.tokenizer(*parts, padding="max_length").input_ids == read.ids.tolist()
+        if len(read.blanks) > 1:
+            continue
+        for padding in ({}, {"padding": "max_length"}):
+            options = padding | ({"text_pair": after} if after else {})
+            compare_guesses(pipe(before, top_k=tokenizer.vocab_size, tokenizer_kwargs=options), masked, text)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "`[CLS] A [SEP] B [SEP]`" in card and "`tokenizer(A, B)`" in card
+
+
+def test_a_model_of_pairs_takes_padding_as_in_training_and_no_other(tokenizer, tmp_path, monkeypatch):
+    a_checkpoint(tmp_path / "checkpoint", tokenizer, REMOTE["swiglu"], "masked", pair_length=12)
+    export(tmp_path / "checkpoint", tmp_path / "hf")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf", trust_remote_code=True).eval()
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    texts = ["a [MASK]", "the"]
+    with torch.no_grad():
+        together = model(**theirs(texts, padding=True, return_tensors="pt")).logits
+        for row, text in zip(together, texts, strict=True):
+            alone = model(**theirs(text, return_tensors="pt")).logits[0]
+            torch.testing.assert_close(row[: len(alone)], alone)
+        left = theirs(texts, padding=True, padding_side="left", return_tensors="pt")
+        with pytest.raises(ValueError, match="padding on the right, up to 12 tokens"):
+            model(**left)
+        long = theirs(texts, padding="max_length", max_length=14, return_tensors="pt")
+        with pytest.raises(ValueError, match="padding on the right, up to 12 tokens"):
+            model(**long)
 
 
 @pytest.mark.slow
