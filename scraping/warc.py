@@ -25,6 +25,7 @@ from uuid import NAMESPACE_URL, uuid5
 from fastwarc.warc import WarcRecord, WarcRecordType
 
 from scraping.shards import FETCHES_FILE, URLS_FILE, count_rows, read_rows, shards
+from textmill.disk import folder_to_fill
 from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress, quiet
@@ -66,18 +67,15 @@ def write_warc(snapshot: Path, out: Path, progress: Progress = quiet) -> Written
         progress: counts pages.
 
     Raises:
-        UserError: `snapshot` is no snapshot, or `out` holds something already.
+        UserError: `snapshot` is no snapshot, `out` holds something already, or the disk is full or forbidden.
     """
     if not is_snapshot(snapshot):
         raise UserError(f"{snapshot} is not a snapshot of a crawl: give the folder that scrape wrote")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; export to a new folder")
-    out.mkdir(parents=True, exist_ok=True)
     total = count_rows([snapshot / FETCHES_FILE])
     latest = max((row["fetched_at"] for row in read_rows([snapshot / FETCHES_FILE], ["fetched_at"])), default=_EPOCH)
     pages = redirects = 0
     source = next((row["source"] for row in read_rows(shards(snapshot), ["source"])), "pages")
-    with _Files(out, source, latest) as files:
+    with folder_to_fill(out), _Files(out, source, latest) as files:
         for page, fetch in zip(read_rows(shards(snapshot)), read_rows([snapshot / FETCHES_FILE]), strict=True):
             files.write(_records_of_page(page, fetch))
             pages += 1

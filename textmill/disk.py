@@ -1,4 +1,4 @@
-"""What a full or a forbidden disk looks like in the libraries that write, and one line about it."""
+"""What a full or a forbidden disk looks like in the libraries that write, one line about it, and no half a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from textmill.errors import UserError
 
-__all__ = ["disk_complaint", "one_line_of_disk"]
+__all__ = ["disk_complaint", "folder_to_fill", "one_line_of_disk"]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -38,6 +38,32 @@ def one_line_of_disk(folder: Path) -> Iterator[None]:
         if complaint := disk_complaint(error, folder):
             raise UserError(complaint) from error
         raise
+
+
+@contextmanager
+def folder_to_fill(folder: Path) -> Iterator[None]:
+    """Make a folder for the block to fill, or take an empty one; a block that fails leaves it as it was.
+
+    It is filled in its place, which may be a volume that cannot be renamed.
+
+    Raises:
+        UserError: something is in it, or the disk is full or forbidden.
+    """
+    made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise UserError(f"{folder} is a file; export to a new folder")
+    with one_line_of_disk(folder):
+        if not made and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; export to a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if made:
+                folder.rmdir()
+            raise
 
 
 def disk_complaint(error: BaseException, folder: Path) -> str | None:

@@ -21,7 +21,7 @@ from modeling.checkpoint import WEIGHTS, CheckpointConfig, without_tied_head, wr
 from modeling.inference.generate import MASK, Checkpoint, load, word_beginnings
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
-from textmill.errors import UserError
+from textmill.disk import folder_to_fill
 from textmill.files import atomic_path, atomic_write
 from tokenization.config import END_OF_TEXT
 from tokenization.formats import save_tokenizer
@@ -52,15 +52,12 @@ def export(checkpoint: Path, out: Path) -> str:
 
     Raises:
         UserError: `checkpoint` is not a checkpoint, Hugging Face would give other ids than its tokenizer, or `out`
-            holds something already.
+            holds something already, or the disk is full or forbidden; then `out` is left as it was.
     """
     loaded = load(checkpoint, device="cpu")
     config, tokenizer = loaded.config, loaded.tokenizer
     exported = _tokenizer_for(loaded)
     check_hugging_face(exported)
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; export to a new folder")
-    out.mkdir(parents=True, exist_ok=True)
     convert = converter(config)
     hf_config, weights = convert(loaded.model, config)
     hf_config |= {
@@ -69,15 +66,16 @@ def export(checkpoint: Path, out: Path) -> str:
     }  # fmt: skip
     if loaded.pair_length is not None:
         hf_config["pair_length"] = loaded.pair_length
-    with atomic_path(out / WEIGHTS) as unfinished:
-        write_tensors(unfinished, weights, {"format": "pt"})
-    atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
-    save_tokenizer(exported, out)
-    if "auto_map" in hf_config:
-        atomic_write(out / REMOTE_CODE, remote_code())
     stats_file = checkpoint / "stats.json"
     stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
-    atomic_write(out / "README.md", model_card(config, tokenizer, hf_config, stats))
+    with folder_to_fill(out):
+        with atomic_path(out / WEIGHTS) as unfinished:
+            write_tensors(unfinished, weights, {"format": "pt"})
+        atomic_write(out / "config.json", json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
+        save_tokenizer(exported, out)
+        if "auto_map" in hf_config:
+            atomic_write(out / REMOTE_CODE, remote_code())
+        atomic_write(out / "README.md", model_card(config, tokenizer, hf_config, stats))
     return hf_config["architectures"][0]
 
 

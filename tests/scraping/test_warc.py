@@ -114,3 +114,6 @@ def test_what_is_no_snapshot_and_a_folder_in_use_are_refused(snapshot, tmp_path)
     with pytest.raises(UserError, match="is not a snapshot of a crawl"):
         write_warc(tmp_path / "used", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match="file is a file; export to a new folder"):
+        write_warc(folder, tmp_path / "used" / "file")
+    assert (tmp_path / "used" / "file").read_text() == "{}"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from textmill.disk import one_line_of_disk
+from textmill.disk import folder_to_fill, one_line_of_disk
 from textmill.errors import UserError
 
 BIG = np.random.default_rng(0).bytes(4_000_000)
@@ -72,6 +72,27 @@ def test_a_full_disk_is_one_line_whatever_writes(write, tiny):
         one_line_of_disk(tiny),
     ):
         write(tiny / "file")
+
+
+@pytest.mark.parametrize("name", ["new/one", "", "file"])
+def test_a_folder_that_a_full_disk_cannot_take_is_left_as_it_was(name, tiny):
+    out = tiny / name
+    if name == "file":
+        out.write_text("precious")
+    before = sorted(tiny.rglob("*"))
+    what = "is a file" if name == "file" else "the disk is full"
+    for _ in range(2):  # the second time, nothing of the first is in the way
+        with pytest.raises(UserError, match=what), folder_to_fill(out):
+            (out / "part").mkdir()
+            (out / "part" / "small").write_text("")
+            plain(out / "big")
+        assert sorted(path for path in tiny.rglob("*") if path.name != "new") == before
+    if name != "file":
+        with folder_to_fill(out):
+            (out / "small").write_text("precious")
+        with pytest.raises(UserError, match="is not empty"), folder_to_fill(out):
+            (out / "small").unlink()
+        assert (out / "small").read_text() == "precious"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
