@@ -7,7 +7,7 @@ library, pydantic and yaml beside it.
     progress    the callback that long-running functions call
     files       files and folders that exist whole or not at all
     contents    the SHA-256 of files, each read once a process
-    disk        a full or a forbidden disk, in one line
+    disk        a full or a forbidden disk, in one line, and no half a folder
     mapping     where a function is called for many shards, and the in-order map behind it
     kept        work on shards whose finished pieces survive a kill
     settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output

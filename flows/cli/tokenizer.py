@@ -53,6 +53,14 @@ def _load(source: str, pattern: str | None) -> Tokenizer:
     return load_any(str(local(source)), pattern)
 
 
+def _not_added(tokenizer: Tokenizer) -> str | None:
+    """What ids of ours lack beside those of Hugging Face."""
+    from tokenization.hugging_face import tokens_around
+
+    around = tokens_around(tokenizer.usage)
+    return around and f"{around} is what Hugging Face makes of a text; Textmill encodes the text alone"
+
+
 @app.command()
 def train(
     corpus: Annotated[
@@ -73,6 +81,7 @@ def train(
     """Train a byte-level BPE tokenizer."""
     from rich.progress import Progress
 
+    from textmill.disk import one_line_of_disk
     from tokenization.config import TokenizerConfig
     from tokenization.formats import save_tokenizer
     from tokenization.text import read_any
@@ -98,7 +107,9 @@ def train(
             train_tokenizer(corpus[0], config, out, progress=progress)
         else:
             documents = (batch for path in corpus for batch in read_any(path))
-            save_tokenizer(train_from_documents(documents, config, progress)[0], out)
+            trained = train_from_documents(documents, config, progress)[0]
+            with one_line_of_disk(out):
+                save_tokenizer(trained, out)
     typer.echo(f"{out}: {config.planned_size():,} ids")
 
 
@@ -171,6 +182,8 @@ def encode(
     """Print the ids of a text."""
     tokenizer = _load(source, pattern)
     given = _standard_input() if text is None else text
+    if note := _not_added(tokenizer):
+        typer.echo(note, err=True)
     ids = tokenizer.encode(given, allowed_special="all") if special else tokenizer.encode_ordinary(given)
     typer.echo(" ".join(map(str, ids)))
 
@@ -206,7 +219,7 @@ def inspect(
     from rich.text import Text
 
     tokenizer = _load(source, pattern)
-    console = Console()
+    console, note = Console(), _not_added(tokenizer)
     if text is not None:
         pieces = Text()
         for i, token in enumerate(tokenizer.encode(text, allowed_special="all")):
@@ -214,6 +227,8 @@ def inspect(
             pieces.append(name, style="black on bright_cyan" if i % 2 else "black on bright_yellow")
             pieces.append(f" {token} ", style="dim")
         console.print(pieces)
+        if note:
+            console.print(Text(note, style="dim"))
         return
     lengths = tokenizer.byte_lengths()
     longest = sorted(tokenizer.tokens, key=lambda token: (-len(token), token))[:5]
@@ -224,7 +239,8 @@ def inspect(
     table.add_row("special tokens", Text("  ".join(f"{name} {i}" for name, i in tokenizer.special_tokens.items())))
     for name, value in (*tokenizer.rules, *tokenizer.usage):
         if value:
-            table.add_row(name.replace("_", " "), Text(_shortly(value)))
+            told = note if name == "post_processor" and note else _shortly(value)
+            table.add_row(name.replace("_", " "), Text(told))
     table.add_row("bytes a token", f"{lengths[lengths > 0].mean():.2f} on average, {lengths.max()} at most")
     table.add_row("longest", Text("  ".join(repr(token.decode(errors="backslashreplace")) for token in longest)))
     console.print(table)
@@ -285,6 +301,7 @@ def export(
     pattern: SourcePattern = None,
 ) -> None:
     """Convert a tokenizer: for Hugging Face, for tiktoken, as a `bpetokenizer v1` file, or all of ours."""
+    from textmill.disk import one_line_of_disk
     from tokenization.formats import save_tokenizer, write_tiktoken
     from tokenization.hugging_face import write_hugging_face
     from tokenization.interchange import write_legacy
@@ -295,5 +312,12 @@ def export(
         Format.legacy: write_legacy,
         Format.textmill: save_tokenizer,
     }
-    write[form](_load(source, pattern), out)
+    tokenizer = _load(source, pattern)
+    with one_line_of_disk(out):
+        write[form](tokenizer, out)
     typer.echo(str(out))
+    told = [name.replace("_", " ") for name, value in tokenizer.usage if value]
+    if told and form in (Format.tiktoken, Format.legacy):
+        typer.echo(f"{form} knows nothing of what {source} says about {', '.join(told)}", err=True)
+    elif note := _not_added(tokenizer):
+        typer.echo(f"{note}. The export keeps that", err=True)

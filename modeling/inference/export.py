@@ -280,7 +280,7 @@ tags: [textmill]
 ```python
 from transformers import AutoTokenizer, {auto}
 
-tokenizer = AutoTokenizer.from_pretrained("PATH")
+tokenizer = AutoTokenizer.from_pretrained("PATH"{option})
 model = {auto}.from_pretrained("PATH"{option})
 ```
 {code}{pairs}

@@ -124,6 +124,34 @@ def test_export(textmill, trained, tokenizer, tmp_path):
     assert load_tokenizer(tmp_path / "tiktoken").tokens == tokenizer.tokens
 
 
+def test_what_is_put_around_a_text_elsewhere_is_told(textmill, trained, tmp_path):
+    foreign = tmp_path / "foreign"
+    textmill("export", trained, foreign)
+    content = json.loads((foreign / "tokenizer.json").read_text())
+    special = load_tokenizer(trained).special_tokens
+    bert = {"type": "BertProcessing", "sep": ["[SEP]", special["[SEP]"]], "cls": ["[CLS]", special["[CLS]"]]}
+    (foreign / "tokenizer.json").write_text(json.dumps(content | {"post_processor": bert}))
+    note = "[CLS] … [SEP] is what Hugging Face makes of a text; Textmill encodes the text alone"
+    encoded = CliRunner().invoke(app, ["encode", str(foreign), TEXT])
+    assert encoded.stdout == textmill("encode", trained, TEXT)
+    assert encoded.stderr == f"{note}\n"
+    for form in ("hugging-face", "textmill"):
+        assert textmill("export", foreign, tmp_path / form, "-f", form).splitlines()[1:] == [
+            f"{note}. The export keeps that"
+        ]
+        assert json.loads((tmp_path / form / "tokenizer.json").read_text())["post_processor"] == bert
+        for text in ((), (TEXT,)):
+            assert note in " ".join(textmill("inspect", tmp_path / form, *text).split())
+    for form in ("tiktoken", "legacy"):
+        told = f"{form} knows nothing of what {foreign} says about post processor"
+        assert textmill("export", foreign, tmp_path / form, "-f", form).splitlines()[1:] == [told]
+        assert textmill("export", trained, tmp_path / f"{form} 2", "-f", form).splitlines()[1:] == []
+    file = tmp_path / "textmill" / "tokenizer.yaml"
+    file.write_text(file.read_text().replace("type: BertProcessing", "type: Bert"))
+    with pytest.raises(UserError, match="the tokenizer's post_processor is damaged"):
+        textmill("inspect", tmp_path / "textmill")
+
+
 def test_mistakes_are_one_line(textmill, trained, corpus, tmp_path):
     for arguments, message in (
         (("encode", "nowhere", "x"), "nowhere is neither"),

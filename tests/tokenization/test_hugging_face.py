@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from textmill.errors import UserError
 from tokenization.config import byte_characters
 from tokenization.formats import load_tokenizer, save_tokenizer, write_tiktoken
-from tokenization.hugging_face import from_hugging_face, write_hugging_face
+from tokenization.hugging_face import from_hugging_face, tokens_around, write_hugging_face
 from tokenization.interchange import load_any, to_tiktoken, write_legacy
 from tokenization.patterns import DIGITS, NAMED, in_passes, split_in_passes
 from tokenization.rules import normalize_nfc
@@ -411,6 +411,23 @@ def shaped(name, ignore_merges=False):
     content["added_tokens"][1] |= shape.pop("flags", {})
     content["model"]["ignore_merges"] = ignore_merges
     return content | shape
+
+
+BERT = {"type": "BertProcessing", "sep": ["<e>f", 260], "cls": ["<e>", 259]}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [None, BYTE_LEVEL, TEMPLATE, ROBERTA, BERT, *(
+        {"type": "Sequence", "processors": steps} for steps in ([], [BYTE_LEVEL], [BYTE_LEVEL, TEMPLATE])
+    )],
+)  # fmt: skip
+def test_what_is_put_around_a_text_is_what_the_library_puts_there(processor, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(GOOD | {"post_processor": processor}), encoding="utf-8")
+    theirs = tokenizers.Tokenizer.from_file(str(path)).encode("a").tokens
+    around = tokens_around(from_hugging_face(path).usage)
+    assert (around or "…").replace("…", "a").split() == theirs
 
 
 @pytest.mark.parametrize("name", SHAPES)

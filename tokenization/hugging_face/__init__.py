@@ -13,8 +13,10 @@ What both sides have to know:
   before it. Text never makes that token, for the special token is taken out first; the decoder removes the mark.
 """
 
-from tokenization.hugging_face.reading import from_hugging_face
+from tokenization.hugging_face.reading import from_hugging_face, tokens_around
 from tokenization.hugging_face.schema import HUGGING_FACE, USAGE
 from tokenization.hugging_face.writing import check_hugging_face, write_hugging_face
 
-__all__ = ["HUGGING_FACE", "USAGE", "check_hugging_face", "from_hugging_face", "write_hugging_face"]
+__all__ = [
+    "HUGGING_FACE", "USAGE", "check_hugging_face", "from_hugging_face", "tokens_around", "write_hugging_face",
+]  # fmt: skip

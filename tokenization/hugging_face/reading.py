@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import tokenization.hugging_face.schema as schema
 from textmill.errors import UserError
@@ -18,7 +18,7 @@ from tokenization.patterns import DIGITS, NAMED, Pattern, check_covers, in_passe
 from tokenization.rules import ROLES, UNTOLD, Normalizer, TextRules, Usage
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["from_hugging_face"]
+__all__ = ["from_hugging_face", "tokens_around"]
 
 VERSION_LINE = "#version: 0.2"  # of GPT-2's file of merges, which Hugging Face skips where it came along
 ROLES_FILE = "special_tokens_map.json"
@@ -259,6 +259,24 @@ def _usage(path: Path, content: schema.TokenizerJson) -> Usage:
         chat_template=template.read_text("utf-8") if template.is_file() else told.templates(),
         max_length=int(longest) if 1 <= longest < LONGEST else None,
     )
+
+
+def tokens_around(usage: Usage) -> str | None:
+    """What Hugging Face puts around one text, as "<s> … </s>", and `Tokenizer.encode` does not; None: nothing.
+
+    Raises:
+        UserError: the post-processor, of a `tokenizer.yaml`, is damaged.
+    """
+    if usage.post_processor is None:
+        return None
+    try:
+        processor = TypeAdapter[schema.PostProcessor](schema.PostProcessor).validate_json(
+            json.dumps(usage.post_processor)
+        )
+    except ValidationError as error:
+        raise UserError(f"the tokenizer's post_processor is damaged{schema.first_mistake(error)}") from None
+    around = schema.around_text(processor)
+    return None if around == schema.TEXT else around
 
 
 def _adds_tokens(processor: schema.PostProcessor | None) -> bool:

@@ -10,13 +10,14 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, Valid
 from tokenization.config import byte_characters
 
 __all__ = [
-    "HUGGING_FACE", "USAGE", "AddedToken", "ByteLevel", "ByteLevelDecoder", "Decoders", "Digits", "Model", "Normalizer",
-    "Normalizers", "PreTokenizers", "Replace", "Split", "TokenizerJson", "Usage", "characters_of",
-    "first_mistake",
+    "HUGGING_FACE", "TEXT", "USAGE", "AddedToken", "ByteLevel", "ByteLevelDecoder", "Decoders", "Digits", "Model",
+    "Normalizer", "Normalizers", "PostProcessor", "PreTokenizers", "Replace", "Split", "TokenizerJson", "Usage",
+    "around_text", "characters_of", "first_mistake",
 ]  # fmt: skip
 
 HUGGING_FACE = "tokenizer.json"
 USAGE = "tokenizer_config.json"
+TEXT = "…"  # where it stands among the tokens that are put around it
 
 
 def characters_of(token: bytes) -> str:
@@ -190,6 +191,30 @@ PostProcessor = Annotated[
     PostProcessors | TemplateProcessing | BertProcessing | RobertaProcessing | ByteLevelProcessing,
     Field(discriminator="type"),
 ]
+
+
+def around_text(processor: PostProcessor) -> str:
+    """What a post-processor makes of one text, which is TEXT.
+
+    Example:
+        >>> around_text(BertProcessing(type="BertProcessing", sep=("</s>", 2), cls=("<s>", 1)))
+        '<s> … </s>'
+    """
+    match processor:
+        case TemplateProcessing():
+            put = {name: " ".join(token.tokens) for name, token in processor.special_tokens.items()}
+            return " ".join(
+                put[piece.SpecialToken.id] if isinstance(piece, _SpecialTokenPiece) else TEXT
+                for piece in processor.single
+            )
+        case BertProcessing() | RobertaProcessing():
+            return f"{processor.cls[0]} {TEXT} {processor.sep[0]}"
+        case PostProcessors():
+            made = TEXT
+            for step in processor.processors:
+                made = around_text(step).replace(TEXT, made)
+            return made
+    return TEXT
 
 
 # ---- decoders
