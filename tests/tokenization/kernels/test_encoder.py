@@ -31,6 +31,11 @@ def made_up_vocabulary(seed: int) -> dict[bytes, int]:
     return tokens
 
 
+def letters(number: int) -> str:
+    """A word for each number; digits would be words of their own."""
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
 MADE_UP = [Tokenizer(made_up_vocabulary(seed), "cl100k", {}) for seed in range(4)]
 
 
@@ -83,7 +88,7 @@ def test_memory_of_words_of_short_texts_is_bounded(monkeypatch, tokenizer):
     fresh = Tokenizer(tokenizer.tokens, "cl100k", {})
     theirs = to_tiktoken(fresh)
     for i in range(3000):
-        text = " ".join(f"word{i}x{j}" for j in range(20))
+        text = " ".join(letters(20 * i + j) for j in range(20))
         assert fresh.encode_ordinary(text) == theirs.encode_ordinary(text)
     assert len(fresh._borrow_encoder()._words) < 1000 + len(fresh.tokens) + 4 * encoder.SHORT_TEXT
 
@@ -124,7 +129,7 @@ def test_a_megabyte_word_takes_no_quadratic_time(tokenizer):
 
 def test_memory_of_words_is_bounded(monkeypatch, tokenizer):
     monkeypatch.setattr(encoder, "CACHED_WORDS", 1000)
-    texts = [" ".join(f"word{i}x{j}" for j in range(500)) for i in range(200)]
+    texts = [" ".join(letters(500 * i + j) for j in range(500)) for i in range(200)]
     fresh = Tokenizer(tokenizer.tokens, "cl100k", {})
     theirs = to_tiktoken(fresh)
     assert [ids.tolist() for ids in fresh.encode_batch(texts)] == theirs.encode_ordinary_batch(texts)
