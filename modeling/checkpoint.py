@@ -33,6 +33,7 @@ from modeling.config import ModelConfig
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary, seal_folder, sha256
+from textmill.settings import output_settings
 from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
@@ -90,7 +91,7 @@ class CheckpointConfig:
     def to_json(self) -> str:
         fields = {
             "format": FORMAT, "objective": self.objective, "shift": self.shift, "vocab_size": self.vocab_size,
-            "model": self.model.model_dump(), "run": self.run,
+            "model": self.model.model_dump(include=set(output_settings(self.model))), "run": self.run,
         }  # fmt: skip
         return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from modeling.scaling import derive, rounded
-from textmill.settings import execution_only, merged
+from textmill.settings import added, execution_only, merged
 
 MAX_SEED = 2**63 - 1
 
@@ -28,6 +28,58 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra=_hide_defaults)
 
 
+class MLPConfig(Section):
+    """Two linear layers with `activation` between them."""
+
+    kind: Literal["mlp"]
+
+    @property
+    def features(self) -> int:
+        """How many values a layer's product has of each input."""
+        return 1
+
+
+class SplineConfig(Section):
+    """A KAN whose edge functions are splines (Liu et al. 2024)."""
+
+    kind: Literal["kan-spline"]
+    grid: int = Field(5, ge=1, le=256, description="Intervals between the knots, within [-2, 2]")
+    order: int = Field(3, ge=1, le=5, description="Degree of the splines")
+
+    @property
+    def features(self) -> int:
+        """How many values a layer's product has of each input: its basis functions, and the base function."""
+        return self.grid + self.order + 1
+
+
+class RBFConfig(Section):
+    """A KAN whose edge functions are sums of Gaussians (Li 2024, FastKAN)."""
+
+    kind: Literal["kan-rbf"]
+    grid: int = Field(8, ge=2, le=256, description="Gaussians, their centers within [-2, 2]")
+
+    @property
+    def features(self) -> int:
+        """How many values a layer's product has of each input: its basis functions, and the base function."""
+        return self.grid + 1
+
+
+class RationalConfig(Section):
+    """A KAN whose inputs go through rational functions, one for each group of them (Yang & Wang 2024, KAT)."""
+
+    kind: Literal["kan-rational"]
+    groups: int = Field(8, gt=0, description="Groups of inputs; must divide width and hidden")
+
+    @property
+    def features(self) -> int:
+        """How many values a layer's product has of each input."""
+        return 1
+
+
+FeedForwardConfig = MLPConfig | SplineConfig | RBFConfig | RationalConfig
+FEED_FORWARD_KINDS = "mlp, kan-spline, kan-rbf, kan-rational"
+
+
 class ModelConfig(Section):
     """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
 
@@ -36,8 +88,17 @@ class ModelConfig(Section):
     heads: int = Field(6, gt=0, description="Attention heads; must divide width")
     kv_heads: int | None = Field(None, gt=0, description="Key/value heads, fewer for grouped-query attention")
     context: int = Field(256, gt=0, description="Tokens a window holds")
-    hidden: int | None = Field(None, gt=0, description="Feed-forward units; default 4 x width (SwiGLU: 8/3 x width)")
-    activation: Literal["relu2", "swiglu", "gelu", "relu"] = Field("relu2", description="Feed-forward nonlinearity")
+    hidden: int | None = Field(
+        None, gt=0, description="Feed-forward units; default as many weights as 4 x width have (SwiGLU: 8/3 x width)"
+    )
+    activation: Literal["relu2", "swiglu", "gelu", "relu", "silu"] = Field(
+        "relu2", description="Feed-forward nonlinearity; of a KAN its base function, or what its rationals begin as"
+    )
+    feed_forward: FeedForwardConfig = added(
+        MLPConfig(kind="mlp"),
+        discriminator="kind",
+        description=f"Feed-forward, by its kind, which may stand alone: {FEED_FORWARD_KINDS}",
+    )
     norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
     positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
@@ -52,6 +113,13 @@ class ModelConfig(Section):
     smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
     bigrams: int = Field(0, ge=0, description="Size of a hashed table of embeddings of token pairs; 0 for none")
 
+    @field_validator("feed_forward", mode="before")
+    @classmethod
+    def _kind_may_stand_alone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "kind" not in given:
+            raise ValueError(f"say which kind: {FEED_FORWARD_KINDS}")
+        return {"kind": given} if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
         if self.width % self.heads:
@@ -60,6 +128,18 @@ class ModelConfig(Section):
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.positions == "rope" and self.width // self.heads % 2:
             raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
+        return self
+
+    @model_validator(mode="after")
+    def _feed_forward_fits(self) -> ModelConfig:
+        kind = self.feed_forward.kind
+        if kind != "mlp" and self.activation == "swiglu":
+            raise ValueError(f"feed_forward {kind} has no gate for activation swiglu; choose relu2, gelu, relu or silu")
+        if isinstance(self.feed_forward, RationalConfig):
+            groups = self.feed_forward.groups
+            for name, units in (("width", self.width), ("hidden", self.hidden_units)):
+                if units % groups:
+                    raise ValueError(f"{name} {units} is not a multiple of feed_forward.groups {groups}")
         return self
 
     @property
@@ -75,6 +155,8 @@ class ModelConfig(Section):
     def hidden_units(self) -> int:
         if self.hidden:
             return self.hidden
+        if self.feed_forward.features > 1:
+            return max(8, 8 * round(4 * self.width / self.feed_forward.features / 8))
         return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // (3 * 32)) * 32
 
 

@@ -2,7 +2,8 @@
 
 Formulas: weights of a decoder counted from its matrices; 6 FLOPs a matrix weight and token, and 12 x layers x width x
 context a token for attention (Chowdhery et al. 2022, PaLM, appendix B); activations counted as Korthikanti et al. 2022
-(section 4.1) do it, one by one as the backward pass needs them, for these blocks with fused attention.
+(section 4.1) do it, one by one as the backward pass needs them, for these blocks with fused attention. Of a KAN the
+products are counted as of any layer; its basis functions, as all nonlinearities, are not.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from modeling.config import ModelConfig, PretrainConfig
+from modeling.config import ModelConfig, PretrainConfig, RationalConfig
 from modeling.device import GPUS
+from modeling.networks.kan import RATIONALS
 from modeling.networks.loss_head import SLICE_ELEMENTS
 from modeling.networks.transformer import GATE_INPUTS
 from textmill.errors import UserError
@@ -72,7 +74,8 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
     kv_width = (model.kv_heads or model.heads) * model.head_size
     matrices = 3 if model.activation == "swiglu" else 2
     attention = 2 * model.width**2 + 2 * model.width * kv_width
-    blocks = model.layers * (attention + matrices * model.width * model.hidden_units)
+    feed_forward = matrices * model.feed_forward.features * model.width * model.hidden_units
+    blocks = model.layers * (attention + feed_forward)
     gated_layers = -(-model.layers // 2) if model.value_embeddings else 0
     blocks += gated_layers * GATE_INPUTS * (model.kv_heads or model.heads)
     embedding = vocab_size * model.width
@@ -81,6 +84,9 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
         total += model.context * model.width
     if model.bias:
         total += model.layers * (2 * model.width + 2 * kv_width + (matrices - 1) * model.hidden_units + model.width)
+    if isinstance(model.feed_forward, RationalConfig):
+        coefficients = sum(len(part) for part in RATIONALS["identity"][:2])
+        total += model.layers * 2 * model.feed_forward.groups * coefficients
     if model.norm == "layer":
         total += (2 * model.layers + 1) * model.width * (2 if model.bias else 1)
     total += gated_layers * vocab_size * kv_width
@@ -105,7 +111,10 @@ def activation_bytes(model: ModelConfig) -> int:
     kv_width = (model.kv_heads or model.heads) * model.head_size
     values = 4 * model.width  # what goes into and comes out of both norms
     values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
-    values += (3 if model.activation == "swiglu" else 2) * model.hidden_units  # before and after the nonlinearity
+    if model.feed_forward.kind == "mlp":
+        values += (3 if model.activation == "swiglu" else 2) * model.hidden_units  # before and after the nonlinearity
+    else:  # before and after the functions of both layers
+        values += (1 + model.feed_forward.features) * (model.width + model.hidden_units)
     if model.qk_norm:
         values += model.width + kv_width
     if model.value_embeddings:

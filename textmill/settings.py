@@ -1,7 +1,7 @@
 """Settings: YAML read into pydantic models, mistakes told with file, line and what was probably meant.
 
 A field made by `execution_only` says how work is done (workers, log intervals, schedules) and cannot change what comes
-out: it is in no fingerprint, and changing it rebuilds nothing.
+out: it is in no fingerprint, and changing it rebuilds nothing. One made by `added` is in none at its default.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from textmill.errors import UserError
 
-__all__ = ["affects_output", "execution_only", "merged", "output_settings", "read_settings", "read_yaml"]
+__all__ = ["added", "affects_output", "execution_only", "merged", "output_settings", "read_settings", "read_yaml"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,6 +44,12 @@ def execution_only(
     return Field(default, json_schema_extra=(json_schema_extra or {}) | extra, **arguments)
 
 
+def added(default: Any, **arguments: Any) -> Any:
+    """A pydantic `Field`, with the same arguments, whose default is what was done before there was the field: at its
+    default it is in no fingerprint, so that what was built before is found again."""
+    return Field(default, json_schema_extra={"silent_default": True}, **arguments)
+
+
 def affects_output(field: FieldInfo) -> bool:
     """Whether a field's value can change an output: not if `execution_only` made it."""
     extra = field.json_schema_extra
@@ -55,8 +61,14 @@ def output_settings(model: BaseModel) -> dict[str, Any]:
     return {
         name: getattr(model, name)
         for name, field in type(model).model_fields.items()
-        if affects_output(field) or _affects_output_here(model, field)
+        if (affects_output(field) or _affects_output_here(model, field))
+        and not (_is_silent_at_default(field) and getattr(model, name) == field.default)
     }
+
+
+def _is_silent_at_default(field: FieldInfo) -> bool:
+    """Whether `added` made a field."""
+    return isinstance(field.json_schema_extra, dict) and "silent_default" in field.json_schema_extra
 
 
 def _affects_output_here(model: BaseModel, field: FieldInfo) -> bool:

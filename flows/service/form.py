@@ -229,11 +229,10 @@ def _parameter(name: str, field: dict[str, Any], required: bool) -> inspect.Para
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation `Model` or `Model | None` names."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    """The model that an annotation `Model` or `Model | None` names; None of a choice of models."""
+    candidates = (annotation, *get_args(annotation))
+    models = [candidate for candidate in candidates if isinstance(candidate, type) and issubclass(candidate, BaseModel)]
+    return models[0] if len(models) == 1 else None
 
 
 def _fields(model: type[BaseModel], present: Present) -> Form:
@@ -261,7 +260,7 @@ def _field(schema: dict[str, Any]) -> dict[str, Any]:
     [kind] = kinds
     if kind.get("type") == "boolean":
         return {"enum": [True, False]}
-    hidden = {"default", "title", "description", "affects_output", "unless"}
+    hidden = {"default", "title", "description", "affects_output", "silent_default", "unless"}
     return {key: value for key, value in kind.items() if key not in hidden} | (
         {"enum": schema["enum"]} if "enum" in schema else {}
     )
@@ -296,6 +295,8 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = mask_addresses(text)
     short = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -1,8 +1,8 @@
 """A checkpoint as `transformers` loads it: `AutoModelForCausalLM.from_pretrained(folder)`.
 
 The modern GPT without its extras is `NanoChatForCausalLM`, the classic one `GPT2LMHeadModel`: those need no code of
-ours. Everything else (SwiGLU, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code along
-and is loaded with `trust_remote_code=True`.
+ours. Everything else (SwiGLU, KANs, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code
+along and is loaded with `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Con
     """Which class of `transformers` computes the same."""
     model = config.model
     plain = not any(getattr(model, part) for part in EXTRAS) and config.objective == "causal"
+    plain &= model.feed_forward.kind == "mlp"
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat
@@ -202,7 +203,9 @@ def to_remote_code(model: GPT, config: CheckpointConfig) -> Converted:
     auto = "AutoModelForCausalLM" if config.objective == "causal" else "AutoModelForMaskedLM"
     module = REMOTE_CODE.removesuffix(".py")
     derived = {name: getattr(config.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
-    return config.model.model_dump() | derived | {
+    dumped = config.model.model_dump() | derived
+    dumped["feed_forward"]["features"] = config.model.feed_forward.features
+    return dumped | {
         "architectures": [head],
         "model_type": "textmill",
         "auto_map": {"AutoConfig": f"{module}.TextmillConfig", auto: f"{module}.{head}"},
@@ -232,8 +235,8 @@ def remote_code() -> str:
     Each of these imports, and each `__all__`, is on one line of its source.
     """
     folder = Path(modeling.__file__).parent
-    files = ("networks/loss_head.py", "networks/functional.py", "networks/transformer.py", "inference/remote_code.py")
-    parts = [(folder / name).read_text() for name in files]
+    networks = [f"networks/{name}.py" for name in ("loss_head", "functional", "kan", "transformer")]
+    parts = [(folder / name).read_text() for name in (*networks, "inference/remote_code.py")]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
     text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n)+", "", text, flags=re.MULTILINE)
     text = re.sub(r"^from modeling\..*\n", "", text, flags=re.MULTILINE)
@@ -252,6 +255,7 @@ def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[s
         "Architecture": hf_config["architectures"][0],
         "Size": f"{model.layers} layers, width {model.width}, {model.heads} heads",
         "Parts": f"{model.norm} norm, {model.positions} positions, {model.activation}"
+        + ("" if model.feed_forward.kind == "mlp" else f", {model.feed_forward.kind}")
         + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part)),
         "Context": f"{model.context} tokens",
         "Vocabulary": f"{config.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",

@@ -1,12 +1,13 @@
 """The model as `transformers` loads it with `trust_remote_code=True`.
 
-An export whose architecture no class of `transformers` has takes this file along, with `loss_head.py`, `functional.py`
-and `transformer.py` of `modeling/networks` put before it: one file that needs nothing but torch and transformers. (Read
-from the package, it is a module like any other.)
+An export whose architecture no class of `transformers` has takes this file along, with `loss_head.py`, `functional.py`,
+`kan.py` and `transformer.py` of `modeling/networks` put before it: one file that needs nothing but torch and
+transformers. (Read from the package, it is a module like any other.)
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -45,7 +46,9 @@ class _Textmill(PreTrainedModel):
 
     def __init__(self, config: TextmillConfig):
         super().__init__(config)
-        self.gpt = GPT(config, config.vocab_size, config.causal)
+        fields = config.to_dict()
+        architecture = SimpleNamespace(**fields | {"feed_forward": SimpleNamespace(**fields["feed_forward"])})
+        self.gpt = GPT(cast("Any", architecture), config.vocab_size, config.causal)
         if config.tied:
             self._tied_weights_keys = {"gpt.head.weight": "gpt.embed.weight"}
         self.post_init()

@@ -4,6 +4,7 @@ Read in this order:
 
     transformer     the GPT, from its parts to its loss; a legend of the shapes
     functional      norm, activation and attention in the form that trains fastest
+    kan             learned functions in place of the feed-forward: splines, Gaussians, rationals
     loss_head       from hidden states to the loss, without all logits at once
     sentence_pairs  a masked model that also says whether one sentence follows another
 """

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["NORM_EPS", "attention", "rms_norm", "squared_relu", "to_product_dtype"]
+__all__ = ["NORM_EPS", "activate", "attention", "rms_norm", "squared_relu", "to_product_dtype"]
 
 NORM_EPS = 1e-6
 STORED_SCORES_LENGTH = 512  # longest window whose scores are kept as a matrix for the backward pass
@@ -65,6 +65,20 @@ class _SquaredReLU(torch.autograd.Function):
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)² (So et al. 2021, Primer)."""
     return _SquaredReLU.apply(x) if x.device.type == "cpu" else F.relu(x).square()
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """The nonlinearity of this name (`ModelConfig.activation`), which is not `swiglu`."""
+    match activation:
+        case "relu2":
+            return squared_relu(x)
+        case "gelu":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case "silu":
+            return F.silu(x)
+    raise ValueError(f"there is no activation {activation!r} of one input")
 
 
 def attention(

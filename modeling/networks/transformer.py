@@ -22,13 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.networks.functional import attention, rms_norm, squared_relu, to_product_dtype
+from modeling.networks.functional import activate, attention, rms_norm, to_product_dtype
+from modeling.networks.kan import KANFeedForward, RationalFeedForward, Rationals
 from modeling.networks.loss_head import cross_entropy, token_losses
 
 if TYPE_CHECKING:
     from modeling.config import ModelConfig
 
-__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "rotary_table"]
+__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "ParameterKind", "at_positions", "rotary_table"]
+
+ParameterKind = Literal["matrix", "embedding", "head", "gate", "scalar"]
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 
@@ -77,6 +80,13 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((left * cos + right * sin, right * cos - left * sin), dim=-1)
 
 
+class Gate(nn.Linear):
+    """A linear layer that steers a gate from the leading channels of the stream."""
+
+    def __init__(self, outputs: int):
+        super().__init__(GATE_INPUTS, outputs, bias=False)
+
+
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017), with fewer key/value heads where the config says so."""
 
@@ -89,7 +99,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(config.width, kv_width, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
         has_values = config.value_embeddings and layer % 2 == (config.layers - 1) % 2  # the last layer has them
-        self.value_gate = nn.Linear(GATE_INPUTS, config.kv_heads or config.heads, bias=False) if has_values else None
+        self.value_gate = Gate(config.kv_heads or config.heads) if has_values else None
 
     def forward(
         self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
@@ -123,7 +133,7 @@ class Attention(nn.Module):
         return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T) if T > 1 else None  # one sees all
 
 
-class FeedForward(nn.Module):
+class MLP(nn.Module):
     """Two linear layers with a nonlinearity between them, or SwiGLU (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig):
@@ -136,16 +146,20 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTW: Tensor) -> Tensor:
         """[B, T, W] to [B, T, W]."""
-        match self.activation:
-            case "swiglu":
-                hidden = F.silu(self.gate(x_BTW)) * self.up(x_BTW)
-            case "relu2":
-                hidden = squared_relu(self.up(x_BTW))
-            case "gelu":
-                hidden = F.gelu(self.up(x_BTW), approximate="tanh")
-            case "relu":
-                hidden = F.relu(self.up(x_BTW))
-        return self.down(hidden)
+        if self.activation == "swiglu":
+            return self.down(F.silu(self.gate(x_BTW)) * self.up(x_BTW))
+        return self.down(activate(self.up(x_BTW), self.activation))
+
+
+def feed_forward(config: ModelConfig) -> MLP | KANFeedForward | RationalFeedForward:
+    """The feed-forward of a block, by its kind."""
+    match config.feed_forward.kind:
+        case "mlp":
+            return MLP(config)
+        case "kan-spline" | "kan-rbf":
+            return KANFeedForward(config)
+        case "kan-rational":
+            return RationalFeedForward(config)
 
 
 class Block(nn.Module):
@@ -156,7 +170,7 @@ class Block(nn.Module):
         self.attention_norm = Norm(config)
         self.attention = Attention(config, layer, causal)
         self.feed_forward_norm = Norm(config)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = feed_forward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -189,7 +203,7 @@ class GPT(nn.Module):
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         if config.smear:
-            self.smear_gate = nn.Linear(GATE_INPUTS, 1, bias=False)
+            self.smear_gate = Gate(1)
             self.smear_scale = nn.Parameter(torch.zeros(1))
         if config.bigrams:
             self.bigram_embed = nn.Embedding(config.bigrams, config.bigram_channels)
@@ -218,7 +232,7 @@ class GPT(nn.Module):
         """Draw the weights from torch's global generator.
 
         Modern: embeddings of unit variance, matrices uniform with variance 1 / width; output projections, gates and
-        embeddings of bigrams zero; a head near zero. Classic: Radford et al. 2019.
+        embeddings of bigrams zero; a head near zero. Classic: Radford et al. 2019. A KAN draws its own weights in both.
         """
         config, blocks = self.config, cast("list[Block]", list(self.blocks))
         if not config.zero_init:
@@ -228,7 +242,12 @@ class GPT(nn.Module):
                     if isinstance(module, nn.Linear) and module.bias is not None:
                         nn.init.zeros_(module.bias)
             for block in blocks:
-                for projection in (block.attention.out, block.feed_forward.down):
+                projections = [block.attention.out]
+                if isinstance(block.feed_forward, MLP):
+                    projections.append(block.feed_forward.down)
+                else:
+                    block.feed_forward.initialize(residual_scale=1 / math.sqrt(2 * config.layers))
+                for projection in projections:
                     nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * config.layers))
             return
         nn.init.normal_(self.embed.weight, std=0.02 if config.tied else 1.0)
@@ -241,7 +260,10 @@ class GPT(nn.Module):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
             nn.init.zeros_(block.attention.out.weight)
-            nn.init.zeros_(block.feed_forward.down.weight)
+            if isinstance(block.feed_forward, MLP):
+                nn.init.zeros_(block.feed_forward.down.weight)
+            else:
+                block.feed_forward.initialize(residual_scale=0.0)
             if block.attention.value_gate is not None:
                 nn.init.zeros_(block.attention.value_gate.weight)
         for table in cast("list[nn.Embedding]", list(self.value_embeds.values())):
@@ -344,7 +366,33 @@ class GPT(nn.Module):
 
     def block_parameters(self) -> int:
         """Weights in the matrices of the blocks, the number by which models are compared."""
-        return sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
+        return sum(module.weight.numel() for module in self.blocks.modules() if isinstance(module, nn.Linear))
+
+    def parameter_kinds(self) -> dict[str, ParameterKind]:
+        """What each parameter is, in the order and by the names of `named_parameters`: its optimizer, rate and weight
+        decay follow from that.
+
+        Raises:
+            TypeError: a module has parameters of its own and is not listed here.
+        """
+        modules = dict(self.named_modules())
+        kinds: dict[str, ParameterKind] = {}
+        for name, parameter in self.named_parameters():
+            owner, _, own_name = name.rpartition(".")
+            match modules[owner]:
+                case _ if parameter is self.head.weight:
+                    kinds[name] = "head"
+                case nn.Embedding():
+                    kinds[name] = "embedding"
+                case Gate():
+                    kinds[name] = "gate"
+                case nn.Linear():  # the edges of a KAN too: a layer is linear in the values of its basis
+                    kinds[name] = "matrix" if own_name == "weight" else "scalar"
+                case Norm() | Rationals() | GPT():
+                    kinds[name] = "scalar"
+                case module:
+                    raise TypeError(f"say in GPT.parameter_kinds what the parameter {name} of {type(module)} is")
+        return kinds
 
 
 def bigram_index(previous: Tensor, ids: Tensor, table_size: int) -> Tensor:

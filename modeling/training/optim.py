@@ -109,20 +109,20 @@ def optimizers(model: GPT, config: OptimizerConfig, dtype: torch.dtype) -> list[
         config: which optimizer, with which rates.
         dtype: that of the run's matrix products.
     """
-    parameters = dict(model.named_parameters())
+    parameters, kinds = dict(model.named_parameters()), model.parameter_kinds()
     betas = (config.beta1, config.beta2)
     chosen: list[torch.optim.Optimizer]
     groups: list[dict[str, Any]]
     fused = all(p.device.type in ("cuda", "cpu") for p in parameters.values())
     if config.name == "adamw":
-        decayed = [p for p in parameters.values() if p.ndim >= 2]
-        plain = [p for p in parameters.values() if p.ndim < 2]
+        decayed = [p for name, p in parameters.items() if kinds[name] != "scalar"]
+        plain = [p for name, p in parameters.items() if kinds[name] == "scalar"]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         chosen = [torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=betas, fused=fused)]
     else:
         split: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "scalar": []}
         for name, parameter in parameters.items():
-            split["head" if parameter is model.head.weight else _kind(name, parameter)].append(parameter)
+            split["scalar" if kinds[name] == "gate" else kinds[name]].append(parameter)
         rates = {"embedding": config.embedding_lr, "head": config.head_lr, "scalar": config.scalar_lr}
         groups = [{"params": split[kind], "lr": rate} for kind, rate in rates.items() if split[kind]]
         chosen = [
@@ -133,12 +133,6 @@ def optimizers(model: GPT, config: OptimizerConfig, dtype: torch.dtype) -> list[
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return chosen
-
-
-def _kind(name: str, parameter: nn.Parameter) -> str:
-    if "embed" in name and parameter.ndim == 2:
-        return "embedding"
-    return "matrix" if parameter.ndim == 2 and "gate." not in name.replace("feed_forward.gate", "") else "scalar"
 
 
 def main_learning_rate(config: OptimizerConfig) -> float:

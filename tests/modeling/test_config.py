@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from modeling.config import PRESETS, PretrainConfig
+from modeling.config import PRESETS, ModelConfig, PretrainConfig, SplineConfig
 from textmill.processes import python_environment
 
 
@@ -45,6 +45,28 @@ def test_the_dials_batch_is_the_nearest_power_of_two():
         ({"model": {"width": 100, "heads": 3}}, "width 100 is not a multiple of heads 3"),
         ({"model": {"width": 12, "heads": 4}}, "even head size"),
         ({"model": {"kv_heads": 3}}, "heads 4 is not a multiple of kv_heads 3"),
+        (
+            {"model": {"feed_forward": "kan"}},
+            "Input tag 'kan' .* expected tags: 'mlp', 'kan-spline', 'kan-rbf', 'kan-r",
+        ),
+        ({"model": {"feed_forward": {"grid": 3}}}, "say which kind: mlp, kan-spline, kan-rbf, kan-rational"),
+        (
+            {"model": {"feed_forward": {"kind": "kan-rational", "grid": 3}}},
+            "feed_forward.kan-rational.grid\n  Extra in",
+        ),
+        ({"model": {"feed_forward": {"kind": "kan-spline", "order": 0}}}, "greater than or equal to 1"),
+        (
+            {"model": {"feed_forward": {"kind": "kan-rational", "groups": 7}}},
+            "width 256 is not a multiple of feed_forw",
+        ),
+        (
+            {"model": {"feed_forward": "kan-rational", "hidden": 12}},
+            "hidden 12 is not a multiple of feed_forward.groups 8",
+        ),
+        (
+            {"model": {"feed_forward": "kan-rbf", "activation": "swiglu"}},
+            "kan-rbf has no gate for activation swiglu; ch",
+        ),
         ({"steps": 10, "schedule": {"warmup": 10}}, "leaves nothing of steps 10"),
         ({"stepz": 10}, "Extra inputs"),
         ({"steps": 0}, "greater than 0"),
@@ -56,6 +78,14 @@ def test_the_dials_batch_is_the_nearest_power_of_two():
 def test_senseless_settings_are_errors(wrong, message):
     with pytest.raises(ValidationError, match=message):
         PretrainConfig.model_validate(wrong)
+
+
+def test_a_feed_forward_is_named_by_its_kind_alone_or_with_its_settings():
+    short, long = ({"model": {"feed_forward": given}} for given in ("kan-spline", {"kind": "kan-spline", "grid": 5}))
+    config = PretrainConfig.model_validate(short)
+    assert config == PretrainConfig.model_validate(long) == PretrainConfig.model_validate(config.model_dump())
+    assert config == PretrainConfig(model=ModelConfig.model_validate(short["model"]))
+    assert config.model.feed_forward == SplineConfig(kind="kan-spline", grid=5, order=3)
 
 
 def test_settings_are_read_without_importing_torch():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling.config import ModelConfig, PretrainConfig
-from modeling.cost import flops_per_token, parameters, training_cost
+from modeling.cost import activation_bytes, flops_per_token, parameters, training_cost
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 
@@ -22,6 +22,10 @@ CLASSIC = {"norm": "layer", "positions": "learned", "bias": True, "qk_norm": Fal
         {"norm": "layer"},
         {"value_embeddings": True, "kv_heads": 2},
         {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
+        {"feed_forward": "kan-spline"},
+        CLASSIC | {"feed_forward": {"kind": "kan-spline", "grid": 3, "order": 2}, "hidden": 20},
+        {"feed_forward": {"kind": "kan-rbf", "grid": 4}, "bias": True},
+        {"feed_forward": {"kind": "kan-rational", "groups": 4}, "value_embeddings": True},
         {"layers": 4, "value_embeddings": True, "smear": True, "tied": True, "activation": "swiglu"},
     ],
 )
@@ -32,6 +36,15 @@ def test_parameters_are_those_of_the_model(fields):
     total, blocks, _ = parameters(config, 500)
     assert total == sum(p.numel() for p in model.parameters())
     assert blocks == model.block_parameters()
+
+
+@pytest.mark.parametrize("kind", ["kan-spline", "kan-rbf", "kan-rational"])
+def test_a_kan_has_as_many_weights_as_the_mlp_and_its_products_as_many_flops(kind):
+    mlp = ModelConfig(width=256, heads=4)
+    kan = ModelConfig.model_validate({"width": 256, "heads": 4, "feed_forward": kind})
+    assert parameters(kan, 500)[1] == pytest.approx(parameters(mlp, 500)[1], rel=0.02)
+    assert flops_per_token(kan, 500) == pytest.approx(flops_per_token(mlp, 500), rel=0.02)
+    assert activation_bytes(kan) > activation_bytes(mlp)
 
 
 def test_nanochat_d20():

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from textmill.errors import UserError
-from textmill.settings import execution_only, merged, output_settings, read_settings
+from textmill.settings import added, execution_only, merged, output_settings, read_settings
 
 
 class Inner(BaseModel, extra="forbid"):
@@ -46,6 +46,15 @@ def test_a_mistake_of_an_override_is_not_blamed_on_the_file(file):
 def test_settings_that_only_say_how_to_work_are_no_output_settings():
     assert output_settings(Outer(name="a")) == {"name": "a", "training": Inner()}
     assert Outer.model_fields["workers"].json_schema_extra == {"examples": [4], "affects_output": False}
+
+
+def test_a_setting_that_was_added_is_an_output_setting_only_where_it_is_not_as_before():
+    class Grown(BaseModel):
+        size: int = 1
+        inner: Inner = added(Inner(), description="came later")
+
+    assert output_settings(Grown()) == output_settings(Grown(inner=Inner())) == {"size": 1}
+    assert output_settings(Grown(inner=Inner(steps=77))) == {"size": 1, "inner": Inner(steps=77)}
 
 
 def test_merging_goes_down_to_the_leaves_and_changes_neither_argument():

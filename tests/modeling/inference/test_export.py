@@ -32,6 +32,8 @@ NATIVE = {
 REMOTE = {
     "swiglu": {"activation": "swiglu"},
     "fast": {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
+    "splines": {"feed_forward": "kan-spline"},
+    "rationals": {"feed_forward": "kan-rational", "activation": "gelu"},
     "learned positions, tied": {"positions": "learned", "tied": True},
 }
 

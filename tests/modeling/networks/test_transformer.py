@@ -24,6 +24,11 @@ VARIANTS = {
     "capped": {"softcap": 15.0},
     "tied": {"tied": True},
     "classic": CLASSIC | {"activation": "relu"},
+    "splines": {"feed_forward": "kan-spline"},
+    "splines, classic": CLASSIC | {"feed_forward": {"kind": "kan-spline", "grid": 3, "order": 2}, "activation": "silu"},
+    "gaussians": {"feed_forward": "kan-rbf", "activation": "silu"},
+    "rationals": {"feed_forward": "kan-rational"},
+    "rationals, classic": CLASSIC | {"feed_forward": {"kind": "kan-rational", "groups": 4}, "activation": "gelu"},
     "gpt2": CLASSIC | {"activation": "gelu", "tied": True},
 }
 

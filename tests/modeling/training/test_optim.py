@@ -48,6 +48,9 @@ def test_a_muon_step_is_nesterov_momentum_orthogonalized():
         {"value_embeddings": True, "smear": True, "x0_skip": True, "bigrams": 97},
         {"activation": "swiglu"},
         {"norm": "layer", "positions": "learned", "bias": True},
+        {"feed_forward": "kan-spline", "bias": True},
+        {"feed_forward": "kan-rbf"},
+        {"feed_forward": "kan-rational"},
     ],
 )
 def test_every_parameter_is_optimized_once(name, extra):
@@ -60,8 +63,28 @@ def test_every_parameter_is_optimized_once(name, extra):
         muon = {id(p) for group in chosen[1].param_groups for p in group["params"]}
         names = {n.split(".", 2)[2] for n, p in model.named_parameters() if id(p) in muon}
         matrices = {f"attention.{part}.weight" for part in ("q", "k", "v", "out")}
-        matrices |= {"feed_forward.up.weight", "feed_forward.down.weight"}
+        if extra.get("feed_forward") in ("kan-spline", "kan-rbf"):
+            parts = [f"{layer}.{part}" for layer in ("up", "down") for part in ("base", "edges")]
+        else:
+            parts = ["up", "down"]
+        matrices |= {f"feed_forward.{part}.weight" for part in parts}
         assert names == matrices | ({"feed_forward.gate.weight"} if extra.get("activation") == "swiglu" else set())
+
+
+def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
+    for kind, name, decay in (("kan-rational", "before.below", 0.0), ("kan-spline", "up.edges.weight", 0.1)):
+        model = GPT(ModelConfig.model_validate(FULL | {"feed_forward": kind}), 40)
+        [adamw] = optimizers(model, OptimizerConfig(name="adamw", weight_decay=0.1), torch.float32)
+        parameter = model.get_parameter(f"blocks.0.feed_forward.{name}")
+        [group] = [group for group in adamw.param_groups if any(p is parameter for p in group["params"])]
+        assert group["weight_decay"] == decay
+
+
+def test_a_part_that_does_not_say_what_its_parameters_are_is_not_trained():
+    model = GPT(ModelConfig(**FULL), 40)
+    model.blocks[1].feed_forward.up = torch.nn.Bilinear(3, 3, 3)
+    with pytest.raises(TypeError, match=r"blocks\.1\.feed_forward\.up\.weight of .*Bilinear"):
+        optimizers(model, OptimizerConfig(), torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ def test_two_ranks_train_as_one_does(how, progressive, tokens, tokenizer_folder,
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()} - left_out
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["kan-spline", "kan-rational"])
+def test_two_ranks_train_a_kan_as_one_does(kind, how, tokens, tokenizer_folder, tiny, tmp_path):
+    model = {"layers": 2, "width": 32, "heads": 2, "context": 32, "feed_forward": kind}
+    settings = {"precision": "fp32", "steps": 6, "evaluate_every": 3, "model": model, "optimizer": {"clip": 1.0}}
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
+    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, two)
+    assert curve(two) == pytest.approx(curve(one), abs=1e-4)
+
+
 def stopped_after(step: int, config, tokens, tokenizer_folder, out) -> None:
     """Start training; kill torchrun, which takes the ranks along, once a checkpoint of at least this step is there."""
     child = subprocess.Popen(

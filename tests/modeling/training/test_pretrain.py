@@ -14,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from modeling.checkpoint import CHECKSUMS, WEIGHTS, Checkpoints, load_model, publish_weights
+from modeling.config import ModelConfig, OptimizerConfig
 from modeling.device import training_environment
+from modeling.networks.transformer import GPT
 from modeling.training import trainer
 from modeling.training.objectives import CausalLM
+from modeling.training.optim import optimizers
 from modeling.training.pretrain import entropy, pretrain, token_counts
 from modeling.training.process import command
 from textmill.errors import UserError
@@ -111,6 +115,52 @@ def test_layers_join_a_run_and_it_continues_exactly_before_and_after(more, token
         assert [layer for layer in range(4) if saved[f"blocks.{layer}.feed_forward.down.weight"].any()] == used
     pretrain(tokens, tokenizer_folder, tiny(**settings), part, quiet)
     assert files(part) == files(whole)
+
+
+MLP = {"layers": 2, "width": 32, "heads": 2, "context": 32}
+KANS = {
+    "kan-spline": {"feed_forward": "kan-spline", "activation": "silu"},
+    "kan-rbf": {"feed_forward": {"kind": "kan-rbf", "grid": 5}},
+    "kan-rational": {"feed_forward": "kan-rational", "activation": "gelu"},
+}
+
+
+@pytest.mark.parametrize("kind", KANS)
+def test_a_kan_learns_as_the_mlp_does_and_continues_exactly(kind, pretrained, tokens, tokenizer_folder, tiny, tmp_path):
+    model = MLP | KANS[kind]
+    settings = {"model": model, "steps": 120, "ema": 0.9, "precision": "bf16"}
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for out in (whole, part):
+        out.mkdir()
+    pretrain(tokens, tokenizer_folder, tiny(**settings), whole, quiet)
+    interrupted_at(31, tokens, tokenizer_folder, tiny(**settings, log_every=1), part)
+    pretrain(tokens, tokenizer_folder, tiny(**settings), part, quiet)
+    assert files(part) == files(whole)
+    losses = [json.loads((out / "stats.json").read_text())["validation_loss"] for out in (whole, pretrained)]
+    assert losses[0] < losses[1] + 0.1
+
+
+@pytest.mark.parametrize("kind", KANS)
+def test_a_kan_learns_a_tiny_text_by_heart(kind):
+    torch.manual_seed(0)
+    model = GPT(ModelConfig.model_validate(MLP | KANS[kind]), 50)
+    ids = torch.randint(50, (4, 33), generator=torch.Generator().manual_seed(1))
+    chosen = optimizers(model, OptimizerConfig(), torch.float32)
+    for _ in range(60):
+        loss = model(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        for optimizer in chosen:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert loss.item() < 0.1  # nothing in these ids can be known but by heart: log(50) is 3.9
+
+
+def test_a_checkpoint_says_nothing_of_a_feed_forward_that_was_always_there(pretrained, tokens, tokenizer_folder, tiny):
+    fields = json.loads((pretrained / "config.json").read_text())
+    assert "feed_forward" not in fields["model"]
+    assert load_model(pretrained)[1].model.feed_forward.kind == "mlp"
+    with pytest.raises(UserError, match=r"model.feed_forward.kind: kan-rbf here, None there"):
+        pretrain(tokens, tokenizer_folder, tiny(model=MLP | {"feed_forward": "kan-rbf"}), pretrained, pytest.fail)
 
 
 def test_a_run_that_grows_learns_as_much(tokens, tokenizer_folder, tiny, tmp_path):
