@@ -18,8 +18,8 @@ from pathlib import Path
 from secrets import token_hex
 
 __all__ = [
-    "atomic_path", "atomic_write", "files_below", "folder_size", "fsync", "remove_temporary", "seal_folder", "sha256",
-    "sha256_of", "temporary_path", "try_lock",
+    "atomic_path", "atomic_write", "files_below", "folder_size", "fsync", "remove", "remove_temporary", "seal_folder",
+    "sha256", "sha256_of", "temporary_path", "try_lock",
 ]  # fmt: skip
 
 
@@ -88,6 +88,11 @@ def seal_folder(finished: Path, place: Path) -> None:
     finished.rename(place)
     fsync(place.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it, as far as it is there."""
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def files_below(folder: Path) -> list[str]:

@@ -22,7 +22,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from typing import Any, NamedTuple, TypeVar
 from textmill.contents import content_digest, file_version
 from textmill.disk import one_line_of_disk
 from textmill.errors import UserError
-from textmill.files import fsync, remove_temporary, sha256, temporary_path, try_lock
+from textmill.files import fsync, remove, remove_temporary, sha256, temporary_path, try_lock
 from textmill.mapping import Executor, Threads
 
 __all__ = ["KeptWork", "Made", "Piece", "code_digest", "kept_work"]
@@ -96,21 +95,21 @@ def kept_work(out: Path, name: str, made_with: Mapping[str, Any]) -> Iterator[Ke
         (out / name).mkdir(exist_ok=True)
         for other in (out / name).iterdir():  # made with other settings or by other code
             if other != folder:
-                _remove(other)
+                remove(other)
         folder.mkdir(exist_ok=True)
-        _remove(folder / COMPLETE)
+        remove(folder / COMPLETE)
         remove_temporary(folder)
         work = KeptWork(out, folder, continues=any(folder.iterdir()))
         work.complete.mkdir()
         try:
             yield work
         except BaseException:
-            _remove(work.complete)
+            remove(work.complete)
             with suppress(OSError):  # where pieces are kept
                 folder.rmdir()
                 (out / name).rmdir()
             raise
-        _remove(out / name)
+        remove(out / name)
 
 
 @contextmanager
@@ -212,7 +211,7 @@ def _take_or_make(source: Path, *, work: KeptWork, make: Make) -> Piece:
                     raise
             return Piece(piece, made.result, digest.result())
         finally:
-            _remove(draft)
+            remove(draft)
 
 
 def _place(work: KeptWork, source: Path, digest: str) -> Path:
@@ -240,7 +239,7 @@ def _read(piece: Path) -> dict[str, Any] | None:
     except OSError as error:
         logger.info("%s cannot be read: %s", piece, error)
     logger.warning("Kept work was damaged on the disk and is done again: %s", piece)
-    _remove(piece)
+    remove(piece)
     return None
 
 
@@ -254,10 +253,6 @@ def _of_source(source: Path, find: Callable[[Path], Fact]) -> Fact:
         return find(source)
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}") from error
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @cache

@@ -17,7 +17,7 @@ import mmap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -92,15 +92,20 @@ def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: in
     atomic_write(path / META, json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
+_Count = Annotated[int, Field(ge=0, le=1 << 48)]  # sums of these fit int64
+
+
 class _SourceEntry(BaseModel):
-    tokens: int = Field(ge=0)
-    documents: int = Field(ge=0)
+    tokens: _Count
+    documents: _Count
 
 
 class _FileEntry(BaseModel):
-    name: str
-    tokens: int = Field(ge=0)
-    documents: int = Field(ge=0)
+    name: str = Field(pattern=r"^[^/\x00]+\.bin$")
+    tokens: _Count
+    documents: _Count
+    bytes: _Count
+    sha256: str
     sources: dict[str, _SourceEntry] = {}
 
     @model_validator(mode="after")
@@ -112,14 +117,16 @@ class _FileEntry(BaseModel):
 
 
 class _SplitEntry(BaseModel):
-    documents: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    tokens: _Count
+    documents: _Count
+    bytes: _Count
     files: list[_FileEntry]
 
     @model_validator(mode="after")
     def _adds_up(self) -> _SplitEntry:
-        if self.documents != sum(file.documents for file in self.files):
-            raise ValueError("the files do not add up to its documents")
+        for name in ("tokens", "documents", "bytes"):
+            if getattr(self, name) != sum(getattr(file, name) for file in self.files):
+                raise ValueError(f"the files do not add up to its {name}")
         return self
 
 
@@ -127,8 +134,8 @@ class _Meta(BaseModel):
     """What a reader needs of `meta.json`."""
 
     dtype: Literal["uint16", "uint32"]
-    vocab_size: int = Field(gt=0)
-    eot_id: int = Field(ge=0)
+    vocab_size: int = Field(gt=0, le=1 << 32)
+    eot_id: int = Field(ge=0, lt=1 << 32)
     splits: dict[str, _SplitEntry]
 
 

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 Form = Literal["nanogpt", "llm.c", "megatron"]
-Dtype = Literal["uint16", "uint32"]
+Dtype = Literal["uint16", "uint32", "int64"]
 
 Files = Annotated[
     list[Path],
@@ -61,14 +61,11 @@ def import_files(
     """
     from textmill.errors import UserError
     from tokenization.token_files.importing import import_arrays
-    from tokenization.token_files.readers import open_token_file, token_files
+    from tokenization.token_files.readers import open_token_file, split_files
 
     if tokenizer is None:
         raise UserError("--tokenizer: say what the tokens were made with, for example --tokenizer gpt2")
-    splits = token_files(files)
-    if validation:
-        held_out = [path for paths in token_files(validation).values() for path in paths]
-        splits = {"train": [path for path in splits["train"] if path not in held_out], "validation": held_out}
+    splits = split_files(files, validation)
     opened = {split: [open_token_file(path, form, dtype) for path in paths] for split, paths in splits.items()}
     with progress_bar("importing") as progress:
         import_arrays(opened, _load(tokenizer), out, progress)
@@ -112,18 +109,19 @@ def inspect(
     from tokenization.token_files.inspecting import inspect_arrays, inspect_file, is_arrays
     from tokenization.token_files.readers import open_token_file, token_files
 
-    known = _load(tokenizer) if tokenizer else None
+    named = _load(tokenizer) if tokenizer else None
     damage = []
-    for place in files:
+    arrays = [place for place in files if is_arrays(place)]
+    places = [*arrays, *token_files(place for place in files if place not in arrays)]
+    for place in places:
+        known = named
         with progress_bar("reading") as progress:
-            if is_arrays(place):
+            if place in arrays:
                 if known is None and (place / TOKENIZER).is_dir():
                     known = _load(str(place / TOKENIZER))
                 found = list(inspect_arrays(place, known, progress))
             else:
-                paths = [path for split in token_files([place]).values() for path in split]
-                opened = [open_token_file(path, form, dtype) for path in paths]
-                found = [inspect_file(file, known, progress) for file in opened]
+                found = [inspect_file(open_token_file(place, form, dtype), known, progress)]
         for inspection in found:
             _show(inspection, known)
             damage += inspection.damage

@@ -21,7 +21,7 @@ from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 from tokenization.token_files import exporting, readers
 from tokenization.token_files.exporting import export_arrays
-from tokenization.token_files.importing import import_arrays
+from tokenization.token_files.importing import import_arrays, new_folder
 from tokenization.token_files.readers import open_token_file
 from tokenization.tokenizer import Tokenizer
 
@@ -213,7 +213,7 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path):
         ("odd.bin", {}, "3 bytes, which is not a multiple of uint16's size"),
         ("text.txt", {}, "is not a token file"),
         ("train.bin", {"form": "llm.c"}, "is not a file of llm.c: it reads as nanogpt"),
-        ("train.bin", {"dtype": "float32"}, "uint16 or uint32, not float32"),
+        ("train.bin", {"dtype": "float32"}, "uint16, uint32 or int64, not float32"),
         (with_header(tmp_path / "v9.bin", [1], version=9).name, {}, "has version 9"),
         (bare(tmp_path / "wide.bin", FLAT, "<u4").name, {}, "looks like uint32"),
     ):
@@ -246,6 +246,138 @@ def test_what_a_format_cannot_hold_is_not_exported(tmp_path):
     with pytest.raises(UserError, match=r"nanoGPT reads uint16, but .* has 70,001 ids"):
         export_arrays(tmp_path / "wide", tmp_path / "out", "nanogpt")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_an_index_of_another_kind_is_not_passed_over(tmp_path):
+    path = megatron(tmp_path / "x.bin", [[[*document, EOT]] for document in DOCUMENTS])
+    for magic in (b"MMIDIDY\x00\x00", b"TNTIDX\x00\x00\x01", b""):
+        index = path.with_suffix(".idx")
+        index.write_bytes(magic + index.read_bytes()[9:] if magic else b"")
+        for form in (None, "megatron", "llm.c"):
+            with pytest.raises(UserError, match=r"x\.idx is not an index of Megatron-LM.*or give the format nanogpt"):
+                open_token_file(path, form)
+        assert open_token_file(path, "nanogpt").tokens.tolist() == FLAT
+
+
+def test_a_header_without_its_number_is_not_read_as_tokens(tmp_path):
+    path = with_header(tmp_path / "x.bin", FLAT, magic=20240521)
+    for form in (None, "llm.c"):
+        with pytest.raises(UserError, match=r"begins as llm\.c's header of 1,024 bytes does.*\(20240521\)"):
+            open_token_file(path, form)
+    assert len(open_token_file(path, "nanogpt").tokens) == 512 + len(FLAT)
+
+
+def test_integers_of_another_size_are_told_apart(tmp_path):
+    path = bare(tmp_path / "x.bin", FLAT, "<i8")
+    with pytest.raises(UserError, match="looks like int64: give its dtype, int64"):
+        open_token_file(path)
+    with pytest.raises(UserError, match=r"looks like int64, because every second uint32 is 0"):
+        open_token_file(path, dtype="uint32")
+    assert documents_of(imported(tmp_path / "ours", [path], dtype="int64")) == [[*d, EOT] for d in DOCUMENTS]
+    narrow = with_header(tmp_path / "narrow.bin", FLAT)
+    index = megatron(tmp_path / "index.bin", [[[*document, EOT]] for document in DOCUMENTS])
+    for known in (narrow, index):
+        with pytest.raises(UserError, match="says that its tokens are uint16, not uint32; leave the dtype out"):
+            open_token_file(known, dtype="uint32")
+        assert open_token_file(known, dtype="uint16").tokens.tolist() == FLAT
+
+
+def test_a_file_is_taken_once_by_whatever_path(tmp_path, monkeypatch):
+    for name in ("train", "valid"):
+        megatron(tmp_path / f"{name}.bin", [[[1, EOT]]])
+    (tmp_path / "link.bin").symlink_to("train.bin")
+    train, valid = tmp_path / "train.bin", tmp_path / "valid.bin"
+    every = readers.split_files([*sorted(tmp_path.glob("[tv]*")), tmp_path / "link.bin"])
+    assert every == {"train": [train], "validation": [valid]}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.bin").write_bytes(b"1234")
+    for held_out in (Path("b.bin"), Path("../") / tmp_path.name / "b.bin", tmp_path / "b.bin"):
+        split = readers.split_files([train, tmp_path / "b.bin", Path("train.bin")], [held_out, tmp_path / "b.bin"])
+        assert split == {"train": [train], "validation": [held_out]}
+
+
+def test_a_file_called_validation_is_not_dropped(tmp_path):
+    train, val, held_out = (bare(tmp_path / f"{name}.bin", FLAT) for name in ("train", "val", "held"))
+    with pytest.raises(UserError, match=r"val\.bin is held out by its name, but --validation names other files"):
+        readers.split_files([train, val], [held_out])
+    assert readers.split_files([train, val], [held_out, val])["validation"] == [held_out, val]
+
+
+def test_one_call_at_a_time_fills_a_folder(tmp_path):
+    out = tmp_path / "ours"
+    with new_folder(out) as folder:
+        (folder / "mine").touch()
+        with pytest.raises(UserError, match=r"another run is writing to .*ours"), new_folder(out):
+            pass
+        (tmp_path / "link").symlink_to("ours")
+        with pytest.raises(UserError, match=r"another run is writing to .*link"), new_folder(tmp_path / "link"):
+            pass
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    with pytest.raises(UserError, match="exists already"), new_folder(out):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "ours"]
+
+
+def test_a_call_that_looked_before_another_ended_does_not_take_its_folder(tmp_path, monkeypatch):
+    """The lock is taken just after the other renamed the folder, or removed it."""
+    out, unfinished = tmp_path / "ours", tmp_path / ".ours.unfinished"
+    for end in (lambda: unfinished.rename(out), unfinished.rmdir):
+
+        def late(descriptor, end=end):
+            end()
+            return True
+
+        monkeypatch.setattr("tokenization.token_files.importing.try_lock", late)
+        with pytest.raises(UserError, match="another run is writing to"), new_folder(out):
+            pytest.fail("the folder was given to two")
+        assert not unfinished.exists()
+        if out.exists():
+            out.rmdir()
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    for name, real in (("link", "real"), ("dangling", "elsewhere")):
+        with new_folder(tmp_path / name) as folder:
+            (folder / "file").touch()
+        assert (tmp_path / name).is_symlink()
+        assert [path.name for path in (tmp_path / real).iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "elsewhere", "link", "real"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    train = bare(tmp_path / "train.bin", FLAT)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    monkeypatch.chdir(tmp_path / "here")
+    imported(tmp_path / "ours", [train])
+    for out, message in (
+        (Path(), "is the current folder"),
+        (tmp_path / "here", "is the current folder"),
+        (tmp_path / "circle", "exists already"),
+        (train, "exists already"),
+        (train / "x", "cannot be a folder"),
+        (train / "x" / "y", "cannot be a folder"),
+        (tmp_path / ("x" * 250), "cannot be a folder"),
+        (Path("/"), "exists already"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            imported(out, [train])
+        assert "\n" not in str(error.value)
+        with pytest.raises(UserError, match=message):
+            export_arrays(tmp_path / "ours", out, "megatron")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "here", "ours", "train.bin"]
+
+
+def test_pairs_of_sentences_are_not_exported_as_text(tmp_path):
+    imported(tmp_path / "ours", [bare(tmp_path / "train.bin", FLAT)])
+    (tmp_path / "ours" / "pairs.json").write_text("{}")
+    for form in readers.FORMATS:
+        with pytest.raises(UserError, match="holds pairs of sentences"):
+            export_arrays(tmp_path / "ours", tmp_path / "out", form)
+    assert not (tmp_path / "out").exists()
 
 
 # ---- the command line
@@ -320,6 +452,85 @@ def test_damage_is_found(arrays, nanogpt, trained, tmp_path):
         arrays("inspect", tmp_path / "ours")
 
 
+def edited(meta, change):
+    content = json.loads(meta.read_text())
+    change(content)
+    meta.write_text(json.dumps(content))
+
+
+def flip(place, at=-1):
+    content = bytearray(place.read_bytes())
+    content[at] ^= 1
+    place.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lambda ours: flip(ours / "train-00000.bin", 200),
+            r"train-00000\.bin is not what meta\.json says: its SHA-256",
+        ),
+        (lambda ours: damaged(ours / "train-00000.idx", 0, "<Q", 1), r"\(train\): documents end, by an \.idx, without"),
+        (lambda ours: flip(ours / "token_bytes.npy", -8), r"token_bytes\.npy has other bytes of tokens"),
+        (lambda ours: flip(ours / "token_bytes.npy", 0), r"token_bytes\.npy is missing or damaged"),
+        (lambda ours: (ours / "token_bytes.npy").unlink(), r"token_bytes\.npy is missing or damaged"),
+        (lambda ours: np.save(ours / "token_bytes.npy", np.zeros(3)), r"is not the bytes of each of 480 ids"),
+        (lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"].clear()), "has no split 'train'"),
+        (
+            lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"]["train"].update(tokens=1)),
+            r"meta\.json is damaged \(splits\.train: .*do not add up to its tokens",
+        ),
+        (
+            lambda ours: edited(
+                ours / "meta.json",
+                lambda meta: meta["splits"].update(train={"tokens": 0, "documents": 0, "bytes": 0, "files": []}),
+            ),
+            "holds no tokens to train on",
+        ),
+        (
+            lambda ours: edited(
+                ours / "meta.json", lambda meta: meta["splits"]["train"]["files"][0].update(tokens=10**30)
+            ),
+            r"meta\.json is damaged \(splits\.train\.files\.0\.tokens: Input should be less",
+        ),
+    ],
+)
+def test_damage_that_keeps_sizes_and_ids_is_found(arrays, nanogpt, trained, tmp_path, harm, message):
+    arrays("import", nanogpt, "-o", tmp_path / "ours", "-t", trained)
+    arrays("inspect", tmp_path / "ours")
+    harm(tmp_path / "ours")
+    with pytest.raises(UserError, match=message):
+        arrays("inspect", tmp_path / "ours")
+
+
+def test_damaged_sources_are_found(arrays, tmp_path):
+    ours = tmp_path / "ours"
+    imported(ours, [bare(tmp_path / "train.bin", FLAT)])
+    sources = {"a": {"tokens": 6, "documents": 2}, "b": {"tokens": 6, "documents": 3}}
+    edited(ours / "meta.json", lambda meta: meta["splits"]["train"]["files"][0].update(sources=sources))
+    np.array([0, 0, 1, 1, 1], "<u2").tofile(ours / "train-00000.src")
+    arrays("inspect", ours)
+    for numbers, message in (
+        ([0, 1, 1, 1, 1], r"\(train\) has other tokens of sources in its \.src"),
+        ([0, 0, 1, 1, 2], r"train-00000\.src is damaged"),
+        ([0, 0], r"train-00000\.src has 4 bytes instead of 10"),
+    ):
+        np.array(numbers, "<u2").tofile(ours / "train-00000.src")
+        with pytest.raises(UserError, match=message):
+            arrays("inspect", ours)
+
+
+def test_each_folder_is_judged_by_its_own_tokenizer(arrays, nanogpt, trained, tmp_path):
+    arrays("import", nanogpt, "-o", tmp_path / "ours", "-t", trained)
+    imported(tmp_path / "other", [bare(tmp_path / "x.bin", FLAT)])
+    told = arrays("inspect", tmp_path / "ours", tmp_path / "other")
+    assert "'Document 0 has words" in told
+    assert "of 301 ids" in told
+    facts = " ".join(arrays("inspect", tmp_path / "ours", tmp_path / "x.bin").split())
+    assert "documents unknown without --tokenizer" in facts
+
+
 def test_an_import_needs_a_tokenizer(arrays, nanogpt, tmp_path):
     with pytest.raises(UserError, match="--tokenizer: say what the tokens were made with"):
         arrays("import", nanogpt, "-o", tmp_path / "ours")
@@ -344,6 +555,29 @@ def test_a_killed_import_leaves_nothing_that_is_taken_for_arrays(trained, tmp_pa
     subprocess.run(command, check=True, capture_output=True)
     assert len(TokenArrays(out)) == 300
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "train.bin", "val.bin"]
+
+
+@pytest.mark.slow
+def test_two_imports_at_once_give_one_whole_dataset(trained, tmp_path):
+    out = tmp_path / "ours"
+    for name, tokens in (("a", [1, 2, 475]), ("b", [3, 4, 475])):
+        (tmp_path / name).mkdir()
+        bare(tmp_path / name / "train.bin", np.resize(tokens, 15_000_000))
+        bare(tmp_path / name / "val.bin", tokens)
+    command = [TEXTMILL, "tokenizer", "arrays", "import", "-o", out, "-t", trained]
+    first = subprocess.Popen([*command, tmp_path / "a"])
+    unfinished = tmp_path / ".ours.unfinished" / "train-00000.bin"
+    while not (unfinished.exists() and unfinished.stat().st_size):
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run([*command, tmp_path / "b"], capture_output=True, text=True)
+    first.send_signal(signal.SIGCONT)
+    assert (second.returncode, first.wait()) == (2, 0)
+    assert "another run is writing to" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert TokenArrays(out).document(0).tolist() == [1, 2, 475]
+    assert subprocess.run([TEXTMILL, "tokenizer", "arrays", "inspect", out], capture_output=True).returncode == 0
 
 
 @pytest.mark.slow

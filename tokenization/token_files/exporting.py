@@ -10,6 +10,7 @@ import numpy as np
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TokenArrays
+from tokenization.sentence_pairs import holds_pairs
 from tokenization.token_files.importing import new_folder
 from tokenization.token_files.readers import (
     BLOCK,
@@ -38,9 +39,13 @@ def export_arrays(arrays: Path, out: Path, form: Format, progress: Progress = qu
         the files, all but indices.
 
     Raises:
-        UserError: there are no tokens, their ids or numbers do not fit the format, documents hold the end-of-text token
-            inside where the format has no other bounds, or `out` exists.
+        UserError: there are no tokens, they are of pairs of sentences, their ids or numbers do not fit the format,
+            documents hold the end-of-text token inside where the format has no other bounds, or `out` exists.
     """
+    if holds_pairs(arrays):
+        raise UserError(
+            f"{arrays} holds pairs of sentences, which {form} has no place for; export the token arrays of their corpus"
+        )
     splits = [TokenArrays(arrays, "train")]
     if "validation" in splits[0].meta["splits"]:
         splits.append(TokenArrays(arrays, "validation"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from textmill.disk import one_line_of_disk
+from textmill.disk import disk_complaint, one_line_of_disk
 from textmill.errors import UserError
-from textmill.files import seal_folder
+from textmill.files import remove, seal_folder, try_lock
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.formats import save_tokenizer
@@ -82,21 +83,61 @@ def _stats(written: dict[str, list[TokenFile]], tokenizer: Tokenizer) -> dict[st
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill that gets the name `out` when the block ends well; what a killed call left is removed.
 
+    Args:
+        out: not there yet, or an empty folder; of a symbolic link, what it points to.
+
     Raises:
-        UserError: `out` exists, or the disk is full or forbidden.
+        UserError: `out` exists, cannot be a folder, or another call fills it; or the disk is full or forbidden.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; name a new folder")
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    with one_line_of_disk(out):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+    place = Path(os.path.realpath(out))
+    _check_new(place, out)
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    with one_line_of_disk(out), _only_writer(unfinished, out):
+        _check_new(place, out)  # another call may have ended since
+        for leftover in unfinished.iterdir():
+            remove(leftover)
         try:
             yield unfinished
-            seal_folder(unfinished, out)
+            if place.is_dir():
+                try:
+                    place.rmdir()
+                except OSError:
+                    raise UserError(f"{out} is no longer empty; name a new folder") from None
+            seal_folder(unfinished, place)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+
+
+def _check_new(place: Path, out: Path) -> None:
+    if not os.path.lexists(place):
+        return
+    with one_line_of_disk(out):
+        if not place.is_dir() or any(place.iterdir()):
+            raise UserError(f"{out} exists already; name a new folder")
+    if place.is_mount() or place == Path.cwd():  # neither can be replaced by the finished folder
+        raise UserError(f"{out} is the current folder or one of a mounted disk; name a new folder inside of it")
+
+
+@contextmanager
+def _only_writer(unfinished: Path, out: Path) -> Iterator[None]:
+    """The folder `unfinished` is there, and locked while the block runs."""
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # another call ended between the two
+        raise UserError(f"another run was writing to {out}; look there, or run again") from None
+    except OSError as error:
+        complaint = disk_complaint(error, out) or f"{out} cannot be a folder ({error.strerror}); name another"
+        raise UserError(complaint) from error
+    try:
+        locked = try_lock(descriptor)
+        # a call that ended after this one looked has renamed or removed what is locked now
+        if not locked or not unfinished.exists() or not os.path.samestat(os.fstat(descriptor), unfinished.stat()):
+            raise UserError(f"another run is writing to {out}; let it end, or name another folder")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
-from tokenization.arrays import META, TokenArrays
+from tokenization.arrays import META, TOKEN_BYTES, MappedFile, TokenArrays
+from tokenization.sentence_pairs import holds_pairs
 from tokenization.token_files.readers import BLOCK, OpenedFile, blocks_of, first_unknown, known_ids
 from tokenization.tokenizer import Tokenizer
 
@@ -86,30 +88,87 @@ def inspect_file(file: OpenedFile, tokenizer: Tokenizer | None, progress: Progre
 
 
 def inspect_arrays(folder: Path, tokenizer: Tokenizer | None, progress: Progress = quiet) -> Iterator[Inspection]:
-    """Read all token arrays of a folder of ours, split by split.
+    """Read all token arrays of a folder of ours, split by split, and compare them with what `meta.json` says.
 
     Raises:
         UserError: `meta.json` is damaged, or a file is missing or of another size.
     """
+    damage = _damage_of_folder(folder, tokenizer)
     for split in TokenArrays(folder).meta["splits"]:
         arrays = TokenArrays(folder, split)
-        largest = 0
-        for start in range(0, len(arrays), BLOCK):
-            progress(start, len(arrays), unit="tokens", phase=f"reading {split}")
-            largest = max(largest, int(arrays.window(start, min(BLOCK, len(arrays) - start)).max()))
         known = f"of {arrays.vocab_size:,} ids, end of text {arrays.eot_id}"
         first = arrays.window(0, min(FIRST, len(arrays)))
         found = Inspection(
-            f"{folder} ({split})", "textmill", arrays.dtype.name, len(arrays), arrays.documents, largest, known, first
+            f"{folder} ({split})", "textmill", arrays.dtype.name, len(arrays), arrays.documents, 0, known, first
         )
-        try:
-            arrays.document_ends()
-        except UserError as error:
-            found.damage.append(str(error))
-        if largest >= arrays.vocab_size:
-            found.damage.append(f"{folder} holds the token {largest}, which is not an id of its {arrays.vocab_size:,}")
-        if tokenizer and tokenizer.vocab_size != arrays.vocab_size:
-            found.damage.append(
-                f"{folder} has a vocabulary of {arrays.vocab_size:,} but the tokenizer {tokenizer.vocab_size:,}"
-            )
+        found.damage, damage = damage, []
+        if split == "train" and not len(arrays):
+            found.damage.append(f"{folder} holds no tokens to train on")
+        known_id = np.ones(arrays.vocab_size, np.bool_)
+        if tokenizer and tokenizer.vocab_size == arrays.vocab_size:
+            known_id = known_ids(tokenizer)
+        for entry in arrays.meta["splits"][split]["files"]:
+            file = MappedFile(folder / entry["name"], arrays.dtype, entry["tokens"])
+            digest = hashlib.sha256()
+            unknown: int | None = None
+            for start in range(0, file.length, BLOCK):
+                progress(start, file.length, unit="tokens", phase=f"reading {entry['name']}")
+                block = file.read(start, min(start + BLOCK, file.length))
+                digest.update(block.data)
+                found.largest = max(found.largest, int(block.max()))
+                if unknown is None and (at := first_unknown(block, known_id)) is not None:
+                    unknown = int(block[at])
+            if unknown is not None:
+                found.damage.append(
+                    f"{folder / entry['name']} holds the token {unknown}, which is not an id of its "
+                    f"{arrays.vocab_size:,}"
+                )
+            elif digest.hexdigest() != entry["sha256"]:
+                found.damage.append(f"{folder / entry['name']} is not what {META} says: its SHA-256 is another")
+        found.damage += _damage_of_documents(arrays)
         yield found
+
+
+def _damage_of_folder(folder: Path, tokenizer: Tokenizer | None) -> list[str]:
+    """What is wrong beside the splits: the vocabulary, and the bytes of each token."""
+    arrays, damage = TokenArrays(folder), []
+    same = tokenizer is not None and tokenizer.vocab_size == arrays.vocab_size
+    if tokenizer and not same:
+        damage.append(f"{folder} has a vocabulary of {arrays.vocab_size:,} but the tokenizer {tokenizer.vocab_size:,}")
+    if arrays.eot_id >= arrays.vocab_size:
+        damage.append(f"{folder / META} has the end of text {arrays.eot_id} outside its {arrays.vocab_size:,} ids")
+    if holds_pairs(folder):  # nothing is measured in bytes there
+        return damage
+    place = folder / TOKEN_BYTES
+    try:
+        lengths = arrays.token_bytes
+    except (OSError, ValueError, EOFError):
+        return [*damage, f"{place} is missing or damaged"]
+    if lengths.shape != (arrays.vocab_size,) or lengths.dtype.kind not in "iu":
+        damage.append(f"{place} is not the bytes of each of {arrays.vocab_size:,} ids")
+    elif tokenizer and same and (lengths != tokenizer.byte_lengths()).any():
+        damage.append(f"{place} has other bytes of tokens than the tokenizer")
+    return damage
+
+
+def _damage_of_documents(arrays: TokenArrays) -> list[str]:
+    """What is wrong with the ends and the sources of a split's documents."""
+    try:
+        ends = arrays.document_ends()
+        files = arrays.meta["splits"][arrays.split]["files"]
+        if not holds_pairs(arrays.path):
+            file_ends = np.cumsum([file["tokens"] for file in files], dtype=np.int64)
+            inside = ends[~np.isin(ends, file_ends)]  # the last document of a file may be cut off
+            for first in range(0, len(inside), BLOCK):
+                places = inside[first : first + BLOCK] - 1
+                if (places < 0).any() or (arrays.windows(places, 1)[:, 0] != arrays.eot_id).any():
+                    return [f"{arrays.path} ({arrays.split}): documents end, by an .idx, without an end of text"]
+        if not any(file.get("sources") for file in files):
+            return []
+        names, numbers = arrays.document_sources()
+    except UserError as error:
+        return [str(error)]
+    sizes = np.bincount(numbers, np.diff(ends, prepend=0), minlength=len(names)).astype(np.int64).tolist()
+    if dict(zip(names, sizes, strict=True)) != arrays.source_tokens():
+        return [f"{arrays.path} ({arrays.split}) has other tokens of sources in its .src than {META} says"]
+    return []

@@ -1,7 +1,7 @@
 """Token files of other trainers, opened.
 
-- nanogpt: bare little-endian integers, uint16 unless told otherwise; documents end with the end-of-text token. The
-  `meta.pkl` that may lie beside is a pickle, and never read.
+- nanogpt: bare little-endian integers, uint16 unless told otherwise (uint32, int64); documents end with the end-of-text
+  token. The `meta.pkl` that may lie beside is a pickle, and never read.
 - llm.c (also modded-nanogpt): 256 int32 (a magic number, a version, the number of tokens), then the tokens; documents
   begin with the end-of-text token.
 - megatron: `.bin` has the tokens and `.idx` an index: the bytes MMIDIDX and two zeros, version 1 (uint64), a code of
@@ -25,6 +25,7 @@ from tokenization.arrays import META
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
+    "BARE_DTYPES",
     "BLOCK",
     "FORMATS",
     "Format",
@@ -33,6 +34,7 @@ __all__ = [
     "first_unknown",
     "known_ids",
     "open_token_file",
+    "split_files",
     "token_files",
 ]
 
@@ -44,6 +46,7 @@ HEADER_BYTES = 1024
 HEADERS: dict[int, tuple[int, np.dtype[Any]]] = {20240520: (1, np.dtype("<u2")), 20240801: (7, np.dtype("<u4"))}
 INDEX_MAGIC = b"MMIDIDX\x00\x00"
 INDEX_HEADER = struct.Struct("<9sQBQQ")
+BARE_DTYPES = ("uint16", "uint32", "int64")  # of files without a header
 # Megatron's codes; 6 and 7 are floating point
 INDEX_DTYPES = {code: np.dtype(name) for code, name in ((1, "u1"), (2, "i1"), (3, "<i2"), (4, "<i4"), (5, "<i8"), (8, "<u2"))}  # fmt: skip  # noqa: E501
 
@@ -73,18 +76,18 @@ def open_token_file(path: Path, form: Format | None = None, dtype: str | None = 
     Args:
         path: the `.bin`, or Megatron's `.idx` beside it.
         form: its format; None: what the file itself says.
-        dtype: uint16 or uint32, of the integers of a file that does not say; None: uint16, unless they look wider.
+        dtype: one of `BARE_DTYPES`, of the integers of a file that does not say; None: uint16, unless they look wider.
 
     Raises:
-        UserError: it is not there, empty, damaged, of another version, or not of this format.
+        UserError: it is not there, empty, damaged, of another version, or not of this format or dtype.
     """
-    if dtype not in (None, "uint16", "uint32"):
-        raise UserError(f"tokens are uint16 or uint32, not {dtype}")
+    if dtype not in (None, *BARE_DTYPES):
+        raise UserError(f"tokens are {', '.join(BARE_DTYPES[:-1])} or {BARE_DTYPES[-1]}, not {dtype}")
     if path.suffix == ".idx":
         path, form = path.with_suffix(".bin"), form or "megatron"
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a token file (.bin)")
-    recognized = _recognize(path)
+    recognized = _recognize(path, form)
     if form and form != recognized:
         raise UserError(f"{path} is not a file of {form}: it reads as {recognized or 'none of ' + ', '.join(FORMATS)}")
     match recognized:
@@ -96,21 +99,38 @@ def open_token_file(path: Path, form: Format | None = None, dtype: str | None = 
             opened = _open_bare(path, dtype)
         case _:
             raise UserError(f"{path} is not a token file; those of {', '.join(FORMATS)} end with .bin")
+    if dtype and opened.tokens.dtype != np.dtype(dtype):
+        raise UserError(f"{path} says that its tokens are {opened.tokens.dtype.name}, not {dtype}; leave the dtype out")
     if not len(opened.tokens):
         raise UserError(f"{path} holds no tokens")
     return opened
 
 
-def _recognize(path: Path) -> Format | None:
+def _recognize(path: Path, form: Format | None) -> Format | None:
+    """The format that the file itself says; `form`, which somebody insists on, where nothing contradicts it."""
     with path.open("rb") as file:
-        begin = file.read(4)
-    if path.with_suffix(".idx").is_file():
-        with path.with_suffix(".idx").open("rb") as file:
-            if file.read(len(INDEX_MAGIC)) == INDEX_MAGIC:
-                return "megatron"
-    if len(begin) == 4 and int.from_bytes(begin, "little") in HEADERS:
+        begin = file.read(HEADER_BYTES)
+    index, magic = path.with_suffix(".idx"), b""
+    if index.is_file():
+        with index.open("rb") as file:
+            magic = file.read(len(INDEX_MAGIC))
+        if magic == INDEX_MAGIC:
+            return "megatron"
+    if len(begin) >= 4 and int.from_bytes(begin[:4], "little") in HEADERS:
         return "llm.c"
-    return "nanogpt" if path.suffix == ".bin" else None
+    if path.suffix != ".bin":
+        return None
+    if index.is_file() and form != "nanogpt":
+        raise UserError(
+            f"{index} is not an index of Megatron-LM: it begins with {magic!r} instead of {INDEX_MAGIC!r}; fetch it "
+            f"again, or give the format nanogpt if {path.name} is that"
+        )
+    if len(begin) == HEADER_BYTES and not any(begin[12:]) and form != "nanogpt":
+        raise UserError(
+            f"{path} begins as llm.c's header of {HEADER_BYTES:,} bytes does, but with an unknown number "
+            f"({int.from_bytes(begin[:4], 'little')}); fetch it again, or give the format nanogpt if it is that"
+        )
+    return "nanogpt"
 
 
 def _open_bare(path: Path, dtype: str | None) -> OpenedFile:
@@ -120,7 +140,10 @@ def _open_bare(path: Path, dtype: str | None) -> OpenedFile:
         raise UserError(f"{path} has {size:,} bytes, which is not a multiple of {kind.name}'s size; give its dtype")
     tokens = _mapped(path, kind, 0, size // kind.itemsize)
     if dtype is None and _looks_wide(tokens[:BLOCK]):
-        raise UserError(f"{path} looks like uint32: give its dtype, uint32, or uint16 if it is that all the same")
+        wide = "int64" if size % 8 == 0 and _alternates(tokens[: 2 * BLOCK].view("<u4")) else "uint32"
+        raise UserError(f"{path} looks like {wide}: give its dtype, {wide}, or uint16 if it is that all the same")
+    if dtype == "uint32" and _alternates(tokens[:BLOCK]):
+        raise UserError(f"{path} looks like int64, because every second uint32 is 0: give its dtype, int64")
     return OpenedFile(path, "nanogpt", tokens)
 
 
@@ -128,6 +151,12 @@ def _looks_wide(tokens: np.ndarray) -> bool:
     """Whether every second uint16 is nearly nothing, as the upper halves of ids are."""
     low, high = tokens[::2], tokens[1::2]
     return len(low) == len(high) >= 8 and bool((high < 16).all() and (low >= 16).any())
+
+
+def _alternates(tokens: np.ndarray) -> bool:
+    """Whether every second uint32 is 0, and not all are, as the upper halves of int64 are."""
+    low, high = tokens[::2], tokens[1::2]
+    return len(low) == len(high) >= 4 and not high.any() and bool(low.any())
 
 
 def _open_llm_c(path: Path) -> OpenedFile:
@@ -187,16 +216,48 @@ def blocks_of(tokens: np.ndarray, start: int = 0) -> Iterator[tuple[int, np.ndar
             tokens._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def token_files(places: Iterable[Path]) -> dict[str, list[Path]]:
-    """The `.bin` files that places name, by split: those whose names speak of validation (`val`, `valid`) are that.
+def split_files(places: Iterable[Path], held_out: Iterable[Path] = ()) -> dict[str, list[Path]]:
+    """The `.bin` files that places name, each once, by split.
 
     Args:
         places: files, or folders of them.
+        held_out: those for validation, also where `places` has them under another path; none: the files whose names
+            speak of validation (`val`, `valid`).
+
+    Raises:
+        UserError: a place is not there, a folder has no token files, or the name of a file speaks of validation but
+            others are held out.
+    """
+    found = {path: _speaks_of_validation(path) for path in token_files(places)}
+    if named := token_files(held_out):
+        real = {path.resolve() for path in named}
+        found = {path: speaks for path, speaks in found.items() if path.resolve() not in real}
+        if unclear := [path for path, speaks in found.items() if speaks]:
+            raise UserError(
+                f"{unclear[0]} is held out by its name, but --validation names other files; name it there too, leave "
+                "it out, or rename it to train on it"
+            )
+    return {
+        "train": [path for path, speaks in found.items() if not speaks],
+        "validation": named or [path for path, speaks in found.items() if speaks],
+    }
+
+
+def _speaks_of_validation(path: Path) -> bool:
+    words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
+    return bool({"val", "valid", "validation"} & set(words))
+
+
+def token_files(places: Iterable[Path]) -> list[Path]:
+    """The `.bin` files that places name, each once, however often and by whatever path it is named.
+
+    Args:
+        places: files (also the `.idx` beside), or folders of them.
 
     Raises:
         UserError: a place is not there, or a folder has no token files.
     """
-    found: dict[str, list[Path]] = {"train": [], "validation": []}
+    found: dict[Path, Path] = {}
     for place in places:
         if (place / META).is_file():
             raise UserError(f"{place} has token arrays of ours already, as {META} says; train on it as it is")
@@ -208,9 +269,8 @@ def token_files(places: Iterable[Path]) -> dict[str, list[Path]]:
         if not inside:
             raise UserError(f"{place} holds no token files (*.bin)")
         for path in inside:
-            words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
-            found["validation" if {"val", "valid", "validation"} & set(words) else "train"].append(path)
-    return found
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def known_ids(tokenizer: Tokenizer) -> np.ndarray:
