@@ -249,7 +249,7 @@ class TokenArrays:
             raise UserError(f"{self.path} holds no token arrays ({META} is missing); run pretokenize first")
         self.meta: dict[str, Any] = _read_meta(meta_path)
         if split not in self.meta["splits"]:
-            raise UserError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits'])}")
+            raise UserError(f"{self.path} has no split {split!r}; it has: {', '.join(self.meta['splits']) or 'none'}")
         self.dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
         self.vocab_size: int = self.meta["vocab_size"]
         self.eot_id: int = self.meta["eot_id"]

@@ -476,7 +476,7 @@ def flip(place, at=-1):
         (lambda ours: flip(ours / "token_bytes.npy", 0), r"token_bytes\.npy is missing or damaged"),
         (lambda ours: (ours / "token_bytes.npy").unlink(), r"token_bytes\.npy is missing or damaged"),
         (lambda ours: np.save(ours / "token_bytes.npy", np.zeros(3)), r"is not the bytes of each of 480 ids"),
-        (lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"].clear()), "has no split 'train'"),
+        (lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"].clear()), "'train'; it has: none"),
         (
             lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"]["train"].update(tokens=1)),
             r"meta\.json is damaged \(splits\.train: .*do not add up to its tokens",
