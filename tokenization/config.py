@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from functools import cache
 
@@ -67,18 +68,20 @@ def check_special_names(names: Iterable[str]) -> None:
     """
     for name in names:
         text = bytes_of(name)
-        if HIDDEN in name or (text and text != name.encode() and _is_utf8(text)):
+        if HIDDEN in name or (text and text != name.encode() and _occurs_in_text(text)):
             raise UserError(
                 f"Hugging Face would take ordinary text for the special token {name!r}; give it another name"
             )
 
 
-def _is_utf8(text: bytes) -> bool:
+def _occurs_in_text(found: bytes) -> bool:
+    """Whether a text has these bytes in its UTF-8, be it in the middle of a character."""
+    rest = found.lstrip(bytes(range(0x80, 0xC0)))
     try:
-        text.decode()
+        getincrementaldecoder("utf-8")().decode(rest)
     except UnicodeDecodeError:
         return False
-    return True
+    return len(found) - len(rest) <= 3  # of four bytes, the longest character
 
 
 # ---- configs

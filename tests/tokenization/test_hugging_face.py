@@ -26,7 +26,7 @@ SPECIALS = {
     "learned": {"at": 302, "<|endoftext|>": 303},
     "a byte": {"a": 350, "<|endoftext|>": 310},
     "prefixes of each other": {"<|end|>": 500, "<|end|>of": 400, "<|end": 401},
-    "blanks and letters of all kinds": {" at": 310, "<|é|>": 311, "｜fin｜": 320, "é": 333, "<|a b|>": 334},
+    "blanks and letters of all kinds": {" at": 310, "<|é|>": 311, "｜fin｜": 320, "é|": 333, "<|a b|>": 334},
 }
 TEXTS = ["at the cats", "ab<|endoftext|><|pad|>", "<|end|>of <|end|>o <|endo", "é <|é|>é｜fin｜ at<|a b|>  the\n\n"]
 PIECES = [
@@ -95,7 +95,7 @@ def test_vocabularies_with_the_gaps_of_tiktokens(tokenizer, tmp_path, pattern):
     assert exported(ours, tmp_path).encode(text).ids == ours.encode(text, allowed_special="all")
 
 
-@pytest.mark.parametrize("name", ["Ġthe", "Ã©", "\ue000at"])
+@pytest.mark.parametrize("name", ["Ġthe", "Ã©", "é", "ĢĢ", "\ue000at"])  # é is the first byte of U+9000
 def test_a_special_token_that_text_could_be_taken_for_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="would take ordinary text for the special token"):
         write_hugging_face(Tokenizer(LEARNED, "cl100k", {name: 400}), tmp_path)
