@@ -387,8 +387,20 @@ class TokenArrays:
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """uint32 [vocab_size]: UTF-8 bytes each token stands for, 0 for special tokens."""
-        return np.load(self.path / TOKEN_BYTES, allow_pickle=False)
+        """uint32 [vocab_size]: UTF-8 bytes each token stands for, 0 for special tokens.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        place = self.path / TOKEN_BYTES
+        try:
+            lengths: np.ndarray = np.load(place, allow_pickle=False)
+            fits = lengths.shape == (self.vocab_size,) and lengths.dtype.kind in "iu"
+        except Exception as error:  # NumPy passes on errors of many modules where the header is damaged
+            raise UserError(f"{place} is missing or damaged; run pretokenize again") from error
+        if not fits:
+            raise UserError(f"{place} is not the bytes of each of {self.vocab_size:,} ids; run pretokenize again")
+        return lengths
 
 
 def shuffled(indices: np.ndarray, n: int, seed: int, epoch: int = 0) -> np.ndarray:

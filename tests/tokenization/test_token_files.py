@@ -474,6 +474,8 @@ def flip(place, at=-1):
         (lambda ours: damaged(ours / "train-00000.idx", 0, "<Q", 1), r"\(train\): documents end, by an \.idx, without"),
         (lambda ours: flip(ours / "token_bytes.npy", -8), r"token_bytes\.npy has other bytes of tokens"),
         (lambda ours: flip(ours / "token_bytes.npy", 0), r"token_bytes\.npy is missing or damaged"),
+        (lambda ours: flip(ours / "token_bytes.npy", 10), r"token_bytes\.npy is missing or damaged"),
+        (lambda ours: np.savez((ours / "token_bytes.npy").open("wb")), r"token_bytes\.npy is missing or damaged"),
         (lambda ours: (ours / "token_bytes.npy").unlink(), r"token_bytes\.npy is missing or damaged"),
         (lambda ours: np.save(ours / "token_bytes.npy", np.zeros(3)), r"is not the bytes of each of 480 ids"),
         (lambda ours: edited(ours / "meta.json", lambda meta: meta["splits"].clear()), "'train'; it has: none"),

@@ -139,15 +139,12 @@ def _damage_of_folder(folder: Path, tokenizer: Tokenizer | None) -> list[str]:
         damage.append(f"{folder / META} has the end of text {arrays.eot_id} outside its {arrays.vocab_size:,} ids")
     if holds_pairs(folder):  # nothing is measured in bytes there
         return damage
-    place = folder / TOKEN_BYTES
     try:
         lengths = arrays.token_bytes
-    except (OSError, ValueError, EOFError):
-        return [*damage, f"{place} is missing or damaged"]
-    if lengths.shape != (arrays.vocab_size,) or lengths.dtype.kind not in "iu":
-        damage.append(f"{place} is not the bytes of each of {arrays.vocab_size:,} ids")
-    elif tokenizer and same and (lengths != tokenizer.byte_lengths()).any():
-        damage.append(f"{place} has other bytes of tokens than the tokenizer")
+    except UserError as error:
+        return [*damage, str(error)]
+    if tokenizer and same and (lengths != tokenizer.byte_lengths()).any():
+        damage.append(f"{folder / TOKEN_BYTES} has other bytes of tokens than the tokenizer")
     return damage
 
 
