@@ -7,6 +7,7 @@ The four named patterns are recognized in every spelling in which they circulate
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ _SPELLINGS = {pattern.regex: pattern for pattern in NAMED.values()} | {
 THEN = "(?then)"
 DIGITS = "(?digits)"
 
+MOST_NESTED = 50  # groups in each other; an expression is parsed recursively
 SAMPLE = "Yes, 12 of them.\nGo on!\n"  # letters, digits, punctuation, blanks and newlines
 
 
@@ -112,6 +114,11 @@ def find_pattern(name_or_regex: str) -> Pattern:
         >>> find_pattern("gpt2").kind.name, find_pattern(r"\\w+|\\W+").kind.name
         ('GPT2', 'REGEX')
     """
+    return _known(name_or_regex) or Pattern(_valid(name_or_regex), Kind.REGEX)
+
+
+def _known(name_or_regex: str) -> Pattern | None:
+    """The pattern with that name, in that spelling, or of those passes."""
     if name_or_regex in NAMED:
         return NAMED[name_or_regex]
     if name_or_regex in _SPELLINGS:
@@ -120,15 +127,25 @@ def find_pattern(name_or_regex: str) -> Pattern:
         return in_passes(name_or_regex.split(THEN))
     if name_or_regex.isidentifier():
         raise UserError(f"unknown split pattern {name_or_regex!r}: use {', '.join(NAMED)} or a regular expression")
-    return Pattern(_valid(name_or_regex), Kind.REGEX)
+    return None
 
 
 def _valid(expression: str) -> str:
+    if _nested(expression) > MOST_NESTED:
+        raise UserError(
+            f"the split pattern has groups that are nested more than {MOST_NESTED} deep; spell it otherwise"
+        )
     try:
         regex.compile(expression)
     except regex.error as error:
         raise UserError(f"the split pattern is not a valid regular expression: {error}") from error
     return expression
+
+
+def _nested(expression: str) -> int:
+    """How deep the groups of an expression are nested."""
+    steps = (bool(part["group"]) - (part["other"] == ")") for part in _PARTS.finditer(expression))
+    return max(itertools.accumulate(steps, initial=0))
 
 
 def in_passes(expressions: Sequence[str]) -> Pattern:
@@ -166,10 +183,10 @@ def portable_pattern(name_or_regex: str) -> Pattern:
         >>> portable_pattern(r"\\S+|\\s+").regex
         '\\\\S+|\\\\s+'
     """
-    pattern = find_pattern(name_or_regex)
+    pattern = _known(name_or_regex) or Pattern(_valid(_portable(name_or_regex)), Kind.REGEX)
     if pattern.kind == Kind.PASSES:
         raise UserError("the split pattern has several passes, which tiktoken does not know; use one expression")
-    return Pattern(_portable(pattern.regex), Kind.REGEX) if pattern.kind == Kind.REGEX else pattern
+    return pattern
 
 
 def oniguruma_pattern(expression: str) -> Pattern:
@@ -182,9 +199,9 @@ def oniguruma_pattern(expression: str) -> Pattern:
         >>> oniguruma_pattern(CL100K).name
         'cl100k'
     """
-    if count := next((part.group() for part in _PARTS.finditer(expression) if part["possessive"]), None):
+    if count := next((part.group() for part in _PARTS.finditer(expression) if part["count"]), None):
         raise _unportable(count)  # even in a spelling that is known: tiktoken's cl100k means other words there
-    return _SPELLINGS.get(expression) or Pattern(_portable(_valid(expression), _WORD_OF_ONIGURUMA), Kind.REGEX)
+    return _SPELLINGS.get(expression) or Pattern(_valid(_portable(expression, _WORD_OF_ONIGURUMA)), Kind.REGEX)
 
 
 def check_portable(pattern: Pattern) -> None:
@@ -200,12 +217,13 @@ def check_portable(pattern: Pattern) -> None:
 
 
 _ESCAPE = r"\\[pP]\{[^}]*\}|\\u.{4}|\\x.{2}|\\."
-# A part of an expression: a set, an escape, a group in any case or the head of another, a possessive count, or a
+# A part of an expression: a set, an escape, a group in any case or the head of another, a count that engines read in
+# different ways ({2}+ and {2}? have a count and then a plus or a question mark in Oniguruma, {,} is text), or a
 # character.
 _PARTS = regex.compile(
     r"(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<escape>" + _ESCAPE + ")"
     r"|(?P<any_case>\(\?i:[^()]*\))"
-    r"|(?P<group>\((?:\?(?:<[=!]|[=!>:]|[a-zA-Z-]*:|.))?)|(?P<possessive>\{[\d,]*\}\+)|(?P<other>.)",
+    r"|(?P<group>\((?:\?(?:<[=!]|[=!>:]|[a-zA-Z-]*:|.))?)|(?P<count>\{[\d,]*\}\+|\{\d+\}\?|\{,\})|(?P<other>.)",
     regex.DOTALL,
 )
 # The properties that all know and whose members are the same: general categories, a few more, and scripts
@@ -283,7 +301,8 @@ def split(expression: regex.Pattern[str], text: str) -> Iterator[str]:
     """The words of a text, in order.
 
     Raises:
-        UserError: the expression leaves out a part of the text.
+        UserError: the expression leaves out a part of the text, or matches the empty text within it, which engines
+            treat in different ways.
 
     Example:
         >>> list(split(regex.compile(GPT2), "it's 2026, isn't it?"))
@@ -292,16 +311,23 @@ def split(expression: regex.Pattern[str], text: str) -> Iterator[str]:
     end = 0
     for match in expression.finditer(text):
         first, last = match.span()
-        if first == last:
-            continue
+        if first == last < len(text):  # at the end it makes no word in any engine
+            raise _empty_match(expression, text[first:])
         if first != end:
             break
         end = last
-        yield match.group()
+        if first < last:
+            yield match.group()
     if end != len(text):
         raise UserError(
             f"the split pattern leaves out {text[end : end + 20]!r}; end it with an alternative for the rest: |\\s+|."
         )
+
+
+def _empty_match(search: regex.Pattern[str], rest: str) -> UserError:
+    return UserError(
+        f"the split pattern {search.pattern} matches nothing at {rest[:20]!r}; let every match have a character"
+    )
 
 
 def split_in_passes(pattern: Pattern, text: str, older: str) -> Iterator[str]:
@@ -328,7 +354,7 @@ def _cut(search: regex.Pattern[str], piece: str, start: int) -> Iterator[tuple[i
     for match in search.finditer(piece):
         first, last = match.span()
         if first == last:
-            raise UserError(f"the split pattern {search.pattern} matches nothing at {piece[first : first + 20]!r}")
+            raise _empty_match(search, piece[first:])
         if end < first:
             yield start + end, start + first
         yield start + first, start + last
@@ -349,7 +375,7 @@ def _pass(expression: str) -> regex.Pattern[str]:
 
 
 def check_covers(pattern: Pattern) -> None:
-    """Check that a pattern leaves out no part of ordinary text: better now than after a crawl.
+    """Check that a pattern leaves out no part of ordinary text and has no empty match: better now than after a crawl.
 
     Raises:
         UserError: it does.

@@ -127,6 +127,10 @@ class TextRules(BaseModel):
             if name in self.rstrip:
                 while _BLANK.match(text, stop):
                     stop += 1
+            if name in self.lstrip:
+                start = max(start, end)
+            if start >= stop:  # the token before it took all of it as blanks
+                continue
             if end < start:
                 yield text[end:start]
             yield tokens[name]

@@ -254,6 +254,10 @@ def test_what_is_encoded_exactly_is_read(tmp_path, place, value):
         ((*SPLIT, "pattern"), {"Regex": "gpt2"}, "leaves out"),
         ((*SPLIT, "pattern"), {"Regex": TIKTOKENS_CL100K}, r"'\{1,3\}\+', which .* read differently"),
         ((*SPLIT, "pattern"), {"Regex": r"\w+"}, "leaves out"),
+        ((*SPLIT, "pattern"), {"Regex": r"\s*|\S+"}, "matches nothing at 'Yes"),
+        ((*SPLIT, "pattern"), {"Regex": r"x{2}?|\S|\s"}, r"'\{2\}\?', which .* read differently"),
+        ((*SPLIT, "pattern"), {"Regex": r" ?[^(\s|[.,!?…。，、।۔،])]+"}, "read differently"),  # BLOOM's
+        ((*SPLIT, "pattern"), {"Regex": "(" * 300 + "a" + ")" * 300}, "nested"),
         ((*SPLIT, "pattern"), {"Regex": r"[\p{L}&&[^\p{Han}]]+|\s+|."}, "&&"),
         (("added_tokens",), None, "added_tokens is null"),
         (("added_tokens", 1, "single_word"), True, "single_word is true"),
@@ -342,7 +346,8 @@ ROUGH = [
     "\u200d", "\ue000",
 ]  # fmt: skip
 SCRIPTS = st.lists(
-    st.sampled_from([*ROUGH, " ", "  ", "\n", "<e>", "<e>f", "ab", "abc", " ab"]) | st.text(max_size=6), max_size=14
+    st.sampled_from([*ROUGH, " ", "  ", "    ", "\n", "\t\t", "<e>", "<e>f", "ab", "abc", " ab"]) | st.text(max_size=6),
+    max_size=14,
 ).map("".join)
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
@@ -395,6 +400,16 @@ SHAPES = {
     "runs of digits": {"pre_tokenizer": sequence(digits(False), CUT)},
     "a Split and GPT-2's": {"pre_tokenizer": sequence(*split_by(r"\p{N}"), BYTE_LEVEL)},
     "nested": {"pre_tokenizer": sequence(sequence(*split_by(r"\p{N}", r"\s+")), sequence(CUT))},
+    "ModernBERT": {
+        "pre_tokenizer": BYTE_LEVEL, "normalizer": NFC, "flags": {"lstrip": True},
+        "blanks": {"special": False, "normalized": True},
+    },
+    "late blanks without a normalizer": {
+        "pre_tokenizer": BYTE_LEVEL, "flags": {"lstrip": True}, "blanks": {"special": False, "normalized": True},
+    },
+    "early blanks": {
+        "pre_tokenizer": BYTE_LEVEL, "flags": {"lstrip": True, "rstrip": True}, "blanks": {"lstrip": True},
+    },
     "Replace and NFC": {
         "pre_tokenizer": BYTE_LEVEL,
         "normalizer": {"type": "Sequence", "normalizers": [
@@ -405,9 +420,13 @@ SHAPES = {
 
 
 def shaped(name, ignore_merges=False):
-    """A tokenizer.json of this shape; its second added token has the flags."""
+    """A tokenizer.json of this shape; its second added token has the flags, and added tokens of blanks may follow."""
     shape = dict(SHAPES[name])
     content = copy.deepcopy(GOOD)
+    if blanks := shape.pop("blanks", None):
+        runs = ("  ", "    ", "\n", "\t\t")
+        plain = content["added_tokens"][0]
+        content["added_tokens"] += [plain | {"id": 261 + i, "content": run} | blanks for i, run in enumerate(runs)]
     content["added_tokens"][1] |= shape.pop("flags", {})
     content["model"]["ignore_merges"] = ignore_merges
     return content | shape

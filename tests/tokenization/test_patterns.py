@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tiktoken
 import tokenizers
+from pydantic import ValidationError
 
 from textmill.errors import UserError
+from tokenization.config import TokenizerConfig
 from tokenization.kernels.scanner import Scanner
-from tokenization.patterns import NAMED, Pattern, oniguruma_pattern, portable_pattern
+from tokenization.patterns import NAMED, Pattern, check_covers, find_pattern, oniguruma_pattern, portable_pattern
 
 EVERY = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 ANY_CASE = "abcdefghjklmnopqrstuvwxyz'"
@@ -98,7 +100,8 @@ def test_letters_in_any_case_are_read_alike(expression):
     "part",
     [
         r"[\p{L}&&[^\p{Han}]]", r"[a--b]", r"[a~~b]", "[[:alpha:]]", "[a[b]]", r"\b", r"\h", r"\X", r"^a", r"a$",
-        r"\p{N}{1,3}+", r"(?s:.)", r"(?x: a)", r"(?i)a", r"(?<name>a)", r"(a)\1", r"[^\W]", r"\p{Script=Latin}",
+        r"\p{N}{1,3}+", r"\p{N}{2}?", r"a{,}", r"[^(\s|[.,])]+",
+        r"(?s:.)", r"(?x: a)", r"(?i)a", r"(?<name>a)", r"(a)\1", r"[^\W]", r"\p{Script=Latin}",
         r"\p{^L}", r"\xe9", r"\A", r"\p{Arrows}", r"\p{XDigit}", r"\p{Word}", r"[\p{Arrows}]", r"\pL", r"(?i:i)",
         r"(?i:I)", r"(?i:[a-z])", r"(?i:[^k])", r"(?i:\p{Lu})", r"(?i:ss)", r"(?i:sT)", r"(?i:off)", r"(?i:fl)",
         r"(?i:s{2})", r"(?i:(?:s)t)",
@@ -110,6 +113,30 @@ def test_a_part_that_is_read_differently_is_refused(part):
     ) as error:
         portable_pattern(rf"{part}|\s+|.")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("expression", [r"\s*|\S+", r"x*|\S+|\s+", r"\S*|\s+", r"(?=Y)|\S+|\s+"])
+def test_an_expression_that_matches_nothing_is_refused(expression):
+    with pytest.raises(UserError, match="matches nothing at") as error:
+        check_covers(oniguruma_pattern(expression))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValidationError, match="matches nothing at"):
+        TokenizerConfig(pattern=expression)
+
+
+def test_an_empty_match_in_a_text_is_an_error():
+    """The sample of text that a new pattern is tried on does not show it."""
+    pattern = portable_pattern(r"(?=漢)|\S+|\s+")
+    check_covers(pattern)
+    with pytest.raises(UserError, match="matches nothing at '漢字'"):
+        words_of(pattern, "ab 漢字")
+
+
+@pytest.mark.parametrize("read", [portable_pattern, oniguruma_pattern, find_pattern])
+def test_groups_are_nested_as_deep_as_they_can_be_parsed(read):
+    read("(" * 50 + "a" + ")" * 50 + r"|[\s\S]")
+    with pytest.raises(UserError, match="groups that are nested more than 50 deep"):
+        read("(" * 300 + "a" + ")" * 300 + r"|[\s\S]")
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -99,7 +99,8 @@ def _rules(content: schema.TokenizerJson) -> TextRules:
         if rules.normalize(name) != name:
             raise UserError(f"added_tokens: {name!r} is normalized, and the normalizer changes it")
     early = [token.content for token in added if not token.normalized]
-    if rules.normalizers or any(_overlap(a, b) for a in early for b in rules.late):
+    blanks_too = rules.lstrip or rules.rstrip  # a token may take the blanks that another consists of
+    if rules.normalizers or any(blanks_too or _overlap(a, b) for a in early for b in rules.late):
         return rules
     return rules.model_copy(update={"late": frozenset()})  # it does not matter when they are looked for
 
