@@ -8,12 +8,13 @@ result, below the stage's output until the output is complete.
             ...
         work.publish(files, last="tokenizer.yaml")
 
-    <out>/word-counts/<digest of made_with>/<digest of a shard's name and content>/     a piece, and `piece.json`
-    <out>/word-counts/<digest of made_with>/complete/                                   what comes into <out> at the end
+    <out>/.textmill-word-counts/<digest of made_with>/<digest of a shard's name and content>/   a piece, `piece.json`
+    <out>/.textmill-word-counts/<digest of made_with>/complete/                         what comes into <out> at the end
 
 A run takes up a piece of an earlier one only if everything is the same: the settings and the code that it was made
 with, the name and the content of the shard, and every byte of its files, by the checksums that its note keeps. What
-does not fit is made again. Nothing else than renames changes `out`, when all is there.
+does not fit is made again. Nothing else than renames changes `out`, when all is there. Only what has the names of this
+module's folders is ever deleted; a folder with anything else in it is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,11 +37,12 @@ from textmill.errors import UserError
 from textmill.files import fsync, remove, remove_temporary, sha256, temporary_path, try_lock
 from textmill.mapping import Executor, Threads
 
-__all__ = ["KeptWork", "Made", "Piece", "code_digest", "kept_work"]
+__all__ = ["KeptWork", "Made", "Piece", "check_apart", "code_digest", "kept_work", "make_folder"]
 
 logger = logging.getLogger(__name__)
 NOTE = "piece.json"
 COMPLETE = "complete"
+OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9a-f]{8}\.tmp")  # a folder of pieces, and one that is being deleted
 Fact = TypeVar("Fact")
 
 
@@ -83,19 +86,23 @@ def kept_work(out: Path, name: str, made_with: Mapping[str, Any]) -> Iterator[Ke
 
     Args:
         out: made if need be; one run at a time may fill it.
-        name: of the folder below `out` that is this work's alone.
+        name: of the work; the folder `.textmill-NAME` below `out` is this work's alone.
         made_with: all that the pieces depend on besides the files that they are made of; JSON can hold it.
 
     Raises:
-        UserError: another run fills `out`, or the disk is full.
+        UserError: another run fills `out`, `out` cannot be a folder, what is at the place of the work is not ours, or
+            the disk is full.
     """
     recipe = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
-    folder = out / name / recipe
+    place = out / f".textmill-{name}"
+    folder = place / recipe
     with one_line_of_disk(out), _only_run(out):
-        (out / name).mkdir(exist_ok=True)
-        for other in (out / name).iterdir():  # made with other settings or by other code
-            if other != folder:
+        for other in _made_by_us(place):
+            if other.name.startswith("."):  # half deleted
                 remove(other)
+            elif other != folder:  # made with other settings or by other code
+                _discard(other)
+        place.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=True)
         remove(folder / COMPLETE)
         remove_temporary(folder)
@@ -107,17 +114,55 @@ def kept_work(out: Path, name: str, made_with: Mapping[str, Any]) -> Iterator[Ke
             remove(work.complete)
             with suppress(OSError):  # where pieces are kept
                 folder.rmdir()
-                (out / name).rmdir()
+                place.rmdir()
             raise
-        remove(out / name)
+        _discard(folder)
+        with suppress(OSError):  # where somebody else put something meanwhile
+            place.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises:
+        UserError: a file is at its place or above it, or it may not be made.
+    """
+    with one_line_of_disk(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{folder} cannot be a folder, because a file is there; choose another") from None
+
+
+def check_apart(out: Path, *inputs: Path) -> None:
+    """Check that what is written to `out` cannot replace what it is made of.
+
+    Raises:
+        UserError: `out` is one of the inputs.
+    """
+    for source in inputs:
+        if out.resolve() == source.resolve():
+            raise UserError(f"{out} is what is read; choose another place to write to, so that nothing is replaced")
+
+
+def _made_by_us(place: Path) -> list[Path]:
+    """The folders of pieces in the folder of a work.
+
+    Raises:
+        UserError: it is a link or a file, or holds something else.
+    """
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UserError(f"{place} is not a folder that Textmill made; move it away, or write to another folder")
+    found = sorted(place.iterdir()) if place.exists() else []
+    for path in found:
+        if not OURS.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            raise UserError(f"{path} was not made by Textmill; move it away, or write to another folder")
+    return found
 
 
 @contextmanager
 def _only_run(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{out} cannot be a folder, because a file is there; choose another") from None
+    make_folder(out)
     descriptor = os.open(out, os.O_RDONLY)  # the folder itself is locked: nothing is left of the lock, whatever happens
     try:
         if not try_lock(descriptor):
@@ -191,7 +236,7 @@ def _take_or_make(source: Path, *, work: KeptWork, make: Make) -> Piece:
         digest = beside.submit(_of_source, source, content_digest)  # on another processor than `make`
         if work.continues:
             piece = _place(work, source, digest.result())
-            if (note := _read(piece)) is not None:
+            if (note := _read(piece, work.out)) is not None:
                 return Piece(piece, note["result"], digest.result())
         draft = temporary_path(work.folder / source.stem[:100])
         draft.mkdir()
@@ -226,20 +271,27 @@ def _write_note(piece: Path, made: Made) -> None:
     (piece / NOTE).write_bytes(hashlib.sha256(note).hexdigest().encode() + b"\n" + note)
 
 
-def _read(piece: Path) -> dict[str, Any] | None:
-    """The note of a kept piece; None if there is no such piece. A damaged one is removed."""
+def _read(piece: Path, out: Path) -> dict[str, Any] | None:
+    """The note of a kept piece; None if there is no such piece. One that is not whole is removed: its files were
+    damaged, or a run that was killed in `publish` had moved them to `out`."""
     if not piece.exists():
         return None
     try:
         checksum, _, content = (piece / NOTE).read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == checksum:
             note: dict[str, Any] = json.loads(content)
-            if note["files"] == {path.name: sha256(path) for path in piece.iterdir() if path.name != NOTE}:
+            found = {path.name: sha256(path) for path in piece.iterdir() if path.name != NOTE}
+            if note["files"] == found:
                 return note
+            moved = {name: sha256(out / name) for name in note["files"].keys() - found if (out / name).is_file()}
+            if note["files"] == found | moved:
+                logger.info("%s was moved by a run that was killed at its end, and is made again", piece)
+                _discard(piece)
+                return None
     except OSError as error:
         logger.info("%s cannot be read: %s", piece, error)
     logger.warning("Kept work was damaged on the disk and is done again: %s", piece)
-    remove(piece)
+    _discard(piece)
     return None
 
 
@@ -253,6 +305,14 @@ def _of_source(source: Path, find: Callable[[Path], Fact]) -> Fact:
         return find(source)
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _discard(folder: Path) -> None:
+    """Delete a folder of ours. It loses its name first: what a kill leaves of it is not taken for damaged work."""
+    aside = temporary_path(folder)
+    with suppress(FileNotFoundError):  # where another worker was first
+        folder.rename(aside)
+    remove(aside)
 
 
 @cache

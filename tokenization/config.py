@@ -24,6 +24,8 @@ __all__ = [
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, "[MASK]", "[SEP]", "[CLS]", "[PAD]")
+MOST_IDS = 1 << 20  # that the encoder tells apart
+MOST_RESERVED = 1 << 16  # a mistake, where more ids are asked for than any model's matrices need
 HIDDEN = "\ue000"  # for private use (The Unicode Standard), and none of `byte_characters`
 
 # Number of ids of tiktoken's encodings, special tokens included; one of these, the end of text, is also ours
@@ -84,6 +86,15 @@ def _occurs_in_text(found: bytes) -> bool:
     return len(found) - len(rest) <= 3  # of four bytes, the longest character
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can spell a string; it cannot where there is half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 # ---- configs
 
 
@@ -91,15 +102,23 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     """How the tokenizer is made."""
 
     vocab_size: int = Field(
-        32_768, gt=0, description="Number of ids: 256 bytes, the merges, the special tokens and the reserved ids"
+        32_768,
+        gt=0,
+        le=MOST_IDS,
+        description="Number of ids: 256 bytes, the merges, the special tokens and the reserved ids",
     )
     pattern: str = Field("cl100k", description=f"Split pattern: {', '.join(NAMED)}, or a regular expression (slower)")
     special_tokens: list[str] = Field(
         [], description=f"Special tokens besides {' '.join(SPECIAL_TOKENS)}, which are always there"
     )
-    reserved: int = Field(0, ge=0, description="Ids kept free for special tokens to come, as <|reserved_0|>, …")
+    reserved: int = Field(
+        0, ge=0, le=MOST_RESERVED, description="Ids kept free for special tokens to come, as <|reserved_0|>, …"
+    )
     multiple_of: int = Field(
-        1, gt=0, description="Reserve further ids until their number is a multiple of this, for the model's matrices"
+        1,
+        gt=0,
+        le=MOST_RESERVED,
+        description="Reserve further ids until their number is a multiple of this, for the model's matrices",
     )
     encoding: str | None = Field(
         None,
@@ -124,6 +143,8 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     def _distinct(cls, value: list[str]) -> list[str]:
         if any(not name for name in value):
             raise ValueError("a special token needs a name")
+        if broken := [name for name in value if not _is_unicode(name)]:
+            raise ValueError(f"{broken[0]!r} is not UTF-8 text; give the special token another name")
         if len({*value, *SPECIAL_TOKENS}) != len(value) + len(SPECIAL_TOKENS):
             raise ValueError(f"give each special token once, and leave out {' '.join(SPECIAL_TOKENS)}")
         if reserved := [name for name in value if re.fullmatch(r"<\|reserved_\d+\|>", name)]:
@@ -142,6 +163,9 @@ class TokenizerConfig(BaseModel, extra="forbid"):
                 f"vocab_size {self.vocab_size} is too small: 256 bytes and {smallest - 256} special and reserved "
                 f"tokens need at least {smallest}"
             )
+        planned = self.planned_size()
+        if planned is not None and planned > MOST_IDS:
+            raise ValueError(f"{planned:,} ids are more than the {MOST_IDS:,} that a tokenizer can have; ask for fewer")
         return self
 
     def planned_size(self) -> int | None:

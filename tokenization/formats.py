@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
+from textmill.kept import kept_work
 from tokenization.hugging_face import HUGGING_FACE, USAGE, check_hugging_face, write_hugging_face
 from tokenization.patterns import Kind, check_portable
 from tokenization.rules import PLAIN, TextRules, Usage
@@ -26,7 +27,7 @@ from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "CONFIG", "FILES", "RANKS", "check_plain", "load_tokenizer", "read_ranks", "save_tokenizer", "tokenizer_files",
-    "write_tiktoken",
+    "write_all", "write_tiktoken",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -41,32 +42,45 @@ FORMAT_WITH_RULES = "textmill-tokenizer 2"  # also with rules and usage, which f
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Write all files into a folder, which is made if need be; their bytes depend on the tokenizer alone.
 
+    An older tokenizer there stays whole until all files of the new one are on the disk. A kill while they change places
+    leaves no `tokenizer.yaml`, so that nobody reads the ranks of one with the pattern of the other.
+
     The files for Hugging Face are left out, with a word in the log, where they would give other ids: an older tokenizer
     may have a split pattern or a special token that means something else there.
+
+    Raises:
+        UserError: `path` cannot be a folder, another run writes there, or the disk is full.
 
     Example:
         >>> save_tokenizer(tokenizer, Path("my-tokenizer"))  # doctest: +SKIP
         >>> load_tokenizer(Path("my-tokenizer")).encode("some text")  # doctest: +SKIP
     """
-    _write_ours(tokenizer, path)
+    with kept_work(path, "tokenizer", {}) as work:
+        write_all(tokenizer, work.complete)
+        work.publish([], last=CONFIG, replaces=FILES)
+
+
+def write_all(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the files of `save_tokenizer` into a folder that nobody reads yet."""
+    _write_ours(tokenizer, folder)
     try:
         check_hugging_face(tokenizer)
     except UserError as error:
-        logger.warning("%s gets no tokenizer.json for Hugging Face: %s", path, error)
-        for name in (HUGGING_FACE, USAGE):  # of another tokenizer
-            (path / name).unlink(missing_ok=True)
+        logger.warning("The tokenizer gets no tokenizer.json for Hugging Face: %s", error)
     else:
-        write_hugging_face(tokenizer, path)
+        write_hugging_face(tokenizer, folder)
 
 
 def write_tiktoken(tokenizer: Tokenizer, path: Path) -> None:
-    """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder.
+    """Write `ranks.tiktoken` and `tokenizer.yaml` into a folder, as `save_tokenizer` does.
 
     Raises:
-        UserError: tiktoken would give other ids.
+        UserError: tiktoken would give other ids, or what `save_tokenizer` says.
     """
     check_plain(tokenizer, "tiktoken")
-    _write_ours(tokenizer, path)
+    with kept_work(path, "tokenizer", {}) as work:
+        _write_ours(tokenizer, work.complete)
+        work.publish([], last=CONFIG, replaces=[RANKS])
 
 
 def check_plain(tokenizer: Tokenizer, program: str) -> None:
@@ -84,7 +98,6 @@ def check_plain(tokenizer: Tokenizer, program: str) -> None:
 
 
 def _write_ours(tokenizer: Tokenizer, path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
     _write_ranks(tokenizer.tokens, path / RANKS)
     more = {
         name: given

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from textmill.errors import UserError
-from textmill.kept import kept_work
+from textmill.kept import check_apart, kept_work
 from textmill.mapping import HERE, Executor, Threads, map_in_order
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
@@ -55,11 +55,13 @@ def pretokenize(
     the number of threads nor on the executor, and a killed run continues after the shards it had finished.
 
     Raises:
-        UserError: the corpus or the tokenizer cannot be read, a split is missing, or the tokenizer has no end of text.
+        UserError: the corpus or the tokenizer cannot be read or is `out`, a split is missing, or the tokenizer has no
+            end of text.
 
     Example:
         >>> pretokenize(EncodingInputs(corpus, tokenizer), PretokenizeConfig(), Path("tokens"))  # doctest: +SKIP
     """
+    check_apart(out, *inputs)
     if holds_pairs(out):
         raise UserError(f"{out} holds pairs of sentences; choose another folder for the token arrays of a corpus")
     shared = SharedTokenizer.of(inputs.tokenizer)

@@ -29,7 +29,7 @@ import regex
 from pydantic import BaseModel, ValidationError
 
 from textmill.errors import UserError
-from textmill.kept import kept_work
+from textmill.kept import check_apart, kept_work
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, MappedFile, TokenArrays, TokenFile, write_meta
@@ -82,9 +82,10 @@ def make_pairs(
     had finished, unless something is different now.
 
     Raises:
-        UserError: the corpus or the tokenizer cannot be read, the tokenizer lacks a special token that rows need, a
-            split makes no pairs, or `out` holds token arrays that are not pairs.
+        UserError: the corpus or the tokenizer cannot be read or is `out`, the tokenizer lacks a special token that rows
+            need, a split makes no pairs, or `out` holds token arrays that are not pairs.
     """
+    check_apart(out, *inputs)
     shared = SharedTokenizer.of(inputs.tokenizer)
     tokenizer = shared.load()
     if missing := [name for name in ROLES if name not in tokenizer.special_tokens]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from textmill.errors import UserError
-from textmill.kept import kept_work
+from textmill.kept import check_apart, kept_work
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
 from tokenization.config import TokenizerConfig
 from tokenization.counting import count_corpus, count_words
-from tokenization.formats import CONFIG, FILES, save_tokenizer
+from tokenization.formats import CONFIG, FILES, write_all
 from tokenization.interchange import from_tiktoken
 from tokenization.kernels.merges import learn_merges
 from tokenization.kernels.word_counts import CountedWords
@@ -37,8 +37,10 @@ def train_tokenizer(
     A killed run continues after the shards it had counted.
 
     Raises:
-        UserError: the corpus cannot be read, or supports no vocabulary so large (the message names the largest).
+        UserError: the corpus cannot be read, supports no vocabulary so large (the message names the largest), or is
+            `out`.
     """
+    check_apart(out, corpus)
     with kept_work(out, COUNTS, made_with(pattern=portable_pattern(config.pattern).regex)) as work:
         stats: dict[str, Any] = {}
         if config.encoding:
@@ -56,7 +58,7 @@ def train_tokenizer(
             "special_tokens": len(tokenizer.special_tokens),
             "vocab_size": tokenizer.vocab_size,
         }
-        save_tokenizer(tokenizer, work.complete)
+        write_all(tokenizer, work.complete)
         (work.complete / "stats.json").write_text(json.dumps(stats, indent=2, sort_keys=True) + "\n")
         work.publish([], last=CONFIG, replaces=FILES)
 

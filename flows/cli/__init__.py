@@ -14,7 +14,7 @@
     document     --json
     blocks       what a stage's page or the corpus shows, in a terminal
     progress     a bar for commands that take long
-    places       folders that may also be artifacts of a remote store
+    places       arguments: folders that may also be artifacts of a remote store, and texts
 
 Each file registers its commands; `main` is the entry point.
 """

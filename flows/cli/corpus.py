@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.document import AsJson, print_document
 from flows.cli.pipeline import Overrides
+from flows.cli.places import utf8
 
 if TYPE_CHECKING:
     from flows.pipeline.exploration import Answer
@@ -27,7 +28,9 @@ def corpus(
     sample: Annotated[bool, typer.Option("--sample", help="Show random documents")] = False,
     search: Annotated[
         str | None,
-        typer.Option(metavar="PHRASE", help="Find the documents that hold a phrase, in any case and spacing"),
+        typer.Option(
+            parser=utf8, metavar="PHRASE", help="Find the documents that hold a phrase, in any case and spacing"
+        ),
     ] = None,
     dropped: Annotated[
         str | None,

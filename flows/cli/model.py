@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.document import AsJson, print_document
-from flows.cli.places import local
+from flows.cli.places import local, utf8
 
 CheckpointPath = Annotated[
     Path,
@@ -28,12 +28,14 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     checkpoint: CheckpointPath,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Several are continued as one batch")],
+    prompts: Annotated[
+        list[str], typer.Argument(parser=utf8, metavar="PROMPT...", help="Several are continued as one batch")
+    ],
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", help="New tokens at most")] = 200,
     temperature: Annotated[float, typer.Option(help="0 always takes the most probable token")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens only")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the fewest tokens that reach this probability")] = None,
-    stop: Annotated[list[str], typer.Option(help="End before this text; repeatable")] = [],  # noqa: B006 - Typer's way
+    stop: Annotated[list[str], typer.Option(parser=utf8, metavar="TEXT", help="End before this text; repeatable")] = [],  # noqa: B006 - Typer's way
     seed: Annotated[int, typer.Option(help="The same seed gives the same text")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -56,7 +58,9 @@ def generate(
 
 def fill(
     checkpoint: CheckpointPath,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text with [MASK] where one token is missing")],
+    text: Annotated[
+        str, typer.Argument(parser=utf8, metavar="TEXT", help="Text with [MASK] where one token is missing")
+    ],
     candidates: Annotated[int, typer.Option(min=1, help="Guesses shown for each blank")] = 5,
     device: Device = "auto",
 ) -> None:
@@ -73,8 +77,10 @@ def fill(
 
 def next_sentence(
     checkpoint: CheckpointPath,
-    first: Annotated[str, typer.Argument(metavar="FIRST", help="A sentence")],
-    seconds: Annotated[list[str], typer.Argument(metavar="SECOND...", help="Sentences that may follow it")],
+    first: Annotated[str, typer.Argument(parser=utf8, metavar="FIRST", help="A sentence")],
+    seconds: Annotated[
+        list[str], typer.Argument(parser=utf8, metavar="SECOND...", help="Sentences that may follow it")
+    ],
     device: Device = "auto",
 ) -> None:
     """Say how probably sentences follow another, by a checkpoint that was fine-tuned on pairs."""

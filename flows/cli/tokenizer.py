@@ -13,7 +13,7 @@ import typer
 
 from flows.cli.arrays import app as arrays
 from flows.cli.document import AsJson, print_document
-from flows.cli.places import local
+from flows.cli.places import local, utf8
 
 if TYPE_CHECKING:
     from tokenization.tokenizer import Tokenizer
@@ -33,6 +33,8 @@ SourcePattern = Annotated[
     str | None,
     typer.Option(
         "--pattern",
+        parser=utf8,
+        metavar="PATTERN",
         help="Split pattern of a .tiktoken file, which holds none: gpt2, cl100k, o200k, seed, or a regular expression",
     ),
 ]
@@ -70,20 +72,30 @@ def train(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder to write; what a killed run left there is continued")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder to write; of a corpus folder, what a killed run left there is continued",
+        ),
     ],
     vocab_size: Annotated[int, typer.Option(help="Number of ids, bytes and special tokens included")] = 32_768,
-    pattern: Annotated[str, typer.Option(help="gpt2, cl100k, o200k, seed, or a regular expression")] = "cl100k",
-    special: Annotated[list[str], typer.Option(help="A further special token; repeatable")] = [],  # noqa: B006
+    pattern: Annotated[
+        str,
+        typer.Option(parser=utf8, metavar="PATTERN", help="gpt2, cl100k, o200k, seed, or a regular expression"),
+    ] = "cl100k",
+    special: Annotated[
+        list[str], typer.Option(parser=utf8, metavar="NAME", help="A further special token; repeatable")
+    ] = [],  # noqa: B006
     multiple_of: Annotated[int, typer.Option(help="Reserve ids until their number is a multiple of this")] = 1,
     threads: Annotated[int, typer.Option(help="Threads that count words; 0: one a core")] = 0,
 ) -> None:
     """Train a byte-level BPE tokenizer."""
     from rich.progress import Progress
 
-    from textmill.disk import one_line_of_disk
+    from textmill.kept import check_apart, make_folder
     from tokenization.config import TokenizerConfig
-    from tokenization.formats import save_tokenizer
+    from tokenization.formats import FILES, save_tokenizer
     from tokenization.text import read_any
     from tokenization.train import train_from_documents, train_tokenizer
 
@@ -95,6 +107,9 @@ def train(
         multiple_of=multiple_of,
         **({"threads": threads} if threads else {}),
     )
+    for written in (out, *(out / name for name in FILES)):
+        check_apart(written, *corpus)
+    make_folder(out)  # what stands in the way is said before an hour of training, not after it
     with Progress(transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
@@ -107,9 +122,7 @@ def train(
             train_tokenizer(corpus[0], config, out, progress=progress)
         else:
             documents = (batch for path in corpus for batch in read_any(path))
-            trained = train_from_documents(documents, config, progress)[0]
-            with one_line_of_disk(out):
-                save_tokenizer(trained, out)
+            save_tokenizer(train_from_documents(documents, config, progress)[0], out)
     typer.echo(f"{out}: {config.planned_size():,} ids")
 
 
@@ -175,7 +188,7 @@ def _standard_input() -> str:
 @app.command()
 def encode(
     source: TokenizerSource,
-    text: Annotated[str | None, typer.Argument(help="The text; standard input if left out")] = None,
+    text: Annotated[str | None, typer.Argument(parser=utf8, help="The text; standard input if left out")] = None,
     special: Annotated[bool, typer.Option("--special", help="Special tokens in the text become their ids")] = False,
     pattern: SourcePattern = None,
 ) -> None:
@@ -210,7 +223,7 @@ def decode(
 @app.command()
 def inspect(
     source: TokenizerSource,
-    text: Annotated[str | None, typer.Argument(help="Show how this text is cut into tokens")] = None,
+    text: Annotated[str | None, typer.Argument(parser=utf8, help="Show how this text is cut into tokens")] = None,
     pattern: SourcePattern = None,
 ) -> None:
     """Describe a tokenizer, or show what it does to a text."""
@@ -302,7 +315,9 @@ def export(
 ) -> None:
     """Convert a tokenizer: for Hugging Face, for tiktoken, as a `bpetokenizer v1` file, or all of ours."""
     from textmill.disk import one_line_of_disk
-    from tokenization.formats import save_tokenizer, write_tiktoken
+    from textmill.errors import UserError
+    from textmill.kept import check_apart, make_folder
+    from tokenization.formats import FILES, save_tokenizer, write_tiktoken
     from tokenization.hugging_face import write_hugging_face
     from tokenization.interchange import write_legacy
 
@@ -312,6 +327,11 @@ def export(
         Format.legacy: write_legacy,
         Format.textmill: save_tokenizer,
     }
+    for written in (out, *(out / name for name in FILES)):
+        check_apart(written, local(source))
+    if form == Format.legacy and out.is_dir():
+        raise UserError(f"{out} is a folder; name a file, such as {out / 'tokenizer.model'}")
+    make_folder(out.parent if form == Format.legacy else out)
     tokenizer = _load(source, pattern)
     with one_line_of_disk(out):
         write[form](tokenizer, out)

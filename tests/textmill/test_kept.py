@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from textmill.errors import UserError
-from textmill.kept import Made, code_digest, kept_work
+from textmill.kept import Made, check_apart, code_digest, kept_work
 from textmill.mapping import HERE
 
 
@@ -34,7 +34,7 @@ def test_pieces_come_in_order_and_only_names_change_at_the_end(sources, tmp_path
         found = list(work.map(shout, sources, HERE))
         assert [piece.result for piece in found] == [{"size": 9}] * 3
         (work.complete / "index").write_text("all")
-        assert [path.name for path in out.iterdir()] == ["work"]
+        assert [path.name for path in out.iterdir()] == [".textmill-work"]
         files = [file for piece in found for file in piece.files()]
         inodes = {file.name: file.stat().st_ino for file in files}
         work.publish(files, last="index")
@@ -80,7 +80,7 @@ def test_what_is_kept_of_other_settings_does_not_fill_the_disk(sources, tmp_path
         with pytest.raises(KeyboardInterrupt), kept_work(tmp_path / "out", "work", {"seed": seed}) as work:
             list(work.map(shout, sources, HERE))
             raise KeyboardInterrupt
-        assert [len(list(folder.iterdir())) for folder in (tmp_path / "out" / "work").iterdir()] == [3]
+        assert [len(list(folder.iterdir())) for folder in (tmp_path / "out" / ".textmill-work").iterdir()] == [3]
 
 
 def test_a_source_that_is_not_there(sources, tmp_path):
@@ -90,6 +90,78 @@ def test_a_source_that_is_not_there(sources, tmp_path):
     ):
         list(work.map(shout, [*sources, tmp_path / "nowhere"], HERE))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def by_a_user(place: Path) -> None:
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work")
+
+
+def linked(place: Path) -> None:
+    by_a_user(place.parent / "elsewhere")
+    place.symlink_to("elsewhere")
+
+
+def a_link_in_it(place: Path) -> None:
+    by_a_user(place.parent / "elsewhere")
+    place.mkdir()
+    (place / ("0" * 64)).symlink_to("../elsewhere")
+
+
+def a_file(place: Path) -> None:
+    place.write_text("years of work")
+
+
+@pytest.mark.parametrize("put", [by_a_user, linked, a_link_in_it, a_file])
+def test_what_is_not_ours_is_refused_and_left_alone(put, sources, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    put(out / ".textmill-work")
+    for settings in ({}, {"seed": 1}):
+        with (
+            pytest.raises(
+                UserError, match=r"\.textmill-work.* was not made by Textmill|is not a folder that Textmill made"
+            ),
+            kept_work(out, "work", settings) as work,
+        ):
+            list(work.map(shout, sources, HERE))
+    assert [path.read_text() for path in out.rglob("*") if path.is_file()] == ["years of work"]
+
+
+def test_folders_with_the_plain_name_of_the_work_stay(sources, tmp_path):
+    by_a_user(tmp_path / "work")
+    with kept_work(tmp_path, "work", {}) as work:
+        work.publish([file for piece in work.map(shout, sources, HERE) for file in piece.files()], "source-0.loud")
+    assert (tmp_path / "work" / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / ".textmill-work").exists()
+
+
+def test_what_somebody_puts_there_meanwhile_stays(sources, tmp_path):
+    with kept_work(tmp_path / "out", "work", {}) as work:
+        (work.folder.parent / "thesis.txt").write_text("years of work")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [".textmill-work", "thesis.txt"]
+
+
+def test_pieces_that_a_killed_run_had_published_are_not_called_damaged(sources, tmp_path, caplog):
+    caplog.set_level("INFO")
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), kept_work(out, "work", {}) as work:
+        first, *_ = list(work.map(shout, sources, HERE))
+        work.publish(first.files(), last="index")
+        raise KeyboardInterrupt
+    with kept_work(out, "work", {}) as work:
+        work.publish([file for piece in work.map(shout, sources, HERE) for file in piece.files()], "source-0.loud")
+    assert "was moved by a run that was killed at its end" in caplog.text
+    assert "damaged" not in caplog.text
+    assert loud(out) == {f"source-{i}.loud": f"CONTENT {i}" for i in range(3)}
+
+
+def test_what_is_read_is_not_written_to(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "link").symlink_to("corpus")
+    with pytest.raises(UserError, match="link is what is read; choose another place"):
+        check_apart(tmp_path / "link", tmp_path / "tokenizer", tmp_path / "corpus")
+    check_apart(tmp_path / "corpus" / "tokens", tmp_path / "corpus")
 
 
 def test_the_digest_of_code_changes_with_a_line(tmp_path):

@@ -1,6 +1,7 @@
 """`textmill tokenizer`, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from flows.cli.tokenizer import app
 from textmill.errors import UserError
+from tokenization.config import MOST_IDS, TokenizerConfig
 from tokenization.formats import load_tokenizer
+from tokenization.kernels.vocabulary import ID_LIMIT
 from tokenization.sentence_pairs import SentencePairs
 from tokenization.text import read_any
 
@@ -156,7 +160,7 @@ def test_mistakes_are_one_line(textmill, trained, corpus, tmp_path):
     for arguments, message in (
         (("encode", "nowhere", "x"), "nowhere is neither"),
         (("train", corpus, "-o", tmp_path, "--vocab-size", 100), "--vocab-size|vocab_size 100 is too small"),
-        (("train", tmp_path, "-o", tmp_path), "holds no train"),
+        (("train", tmp_path, "-o", tmp_path / "out"), "holds no train"),
         (("decode", trained, "9999"), "9999 is not an id"),
         (("train", corpus, "-o", tmp_path, "--special", "[MASK]"), "^--special: give each special token once"),
     ):
@@ -178,3 +182,94 @@ def test_a_plain_file_of_ranks_is_used_with_a_pattern(textmill, trained, tokeniz
     assert [found["tokens"] for found in json.loads(compared)] == [len(ids.split())] * 2
     with pytest.raises(UserError, match=r"--pattern is for a \.tiktoken file"):
         textmill("inspect", trained, "--pattern", "cl100k")
+
+
+def test_nothing_that_is_read_is_replaced(textmill, corpus, trained, tmp_path):
+    hugging_face = tmp_path / "theirs" / "tokenizer.json"
+    hugging_face.parent.mkdir()
+    shutil.copy(trained / "tokenizer.json", hugging_face)
+    (tmp_path / "theirs" / "tokenizer.yaml").write_text("a text to train on")
+    calls = [
+        ("train", corpus, "-o", corpus),
+        ("train", corpus, trained, "-o", trained),
+        ("train", tmp_path / "theirs" / "tokenizer.yaml", "-o", tmp_path / "theirs"),
+        ("pairs", corpus, trained, corpus),
+        ("pairs", corpus, trained, trained),
+        ("export", trained, trained),
+        ("export", hugging_face, hugging_face.parent, "-f", "textmill"),
+        ("export", hugging_face, hugging_face, "-f", "legacy"),
+    ]
+    folders = (corpus, trained, hugging_face.parent)
+    before = [{path: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    for call in calls:
+        with pytest.raises(UserError, match="is what is read; choose another place to write to"):
+            textmill(*call)
+    assert [{path: path.read_bytes() for path in folder.iterdir()} for folder in folders] == before
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(textmill, corpus, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokenization.train.count_words", None)  # no work begins
+    monkeypatch.setattr("tokenization.train.count_corpus", None)
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    texts = [corpus / "train-00000.parquet", corpus / "train-00001.parquet"]
+    for place in (taken, taken / "below"):
+        for sources in ([corpus], texts):
+            with pytest.raises(UserError, match=r"taken.* cannot be a folder, because a file is there"):
+                textmill("train", *sources, "-o", place)
+        with pytest.raises(UserError, match=r"taken.* cannot be a folder, because a file is there"):
+            textmill("pairs", corpus, trained, place)
+        for form in ("hugging-face", "tiktoken", "textmill"):
+            with pytest.raises(UserError, match=r"taken.* cannot be a folder, because a file is there"):
+                textmill("export", trained, place, "-f", form)
+    with pytest.raises(UserError, match=r"taken cannot be a folder, because a file is there"):
+        textmill("export", trained, taken / "below", "-f", "legacy")
+    with pytest.raises(UserError, match=r"is a folder; name a file, such as .*tokenizer\.model"):
+        textmill("export", trained, tmp_path, "-f", "legacy")
+    assert taken.read_text() == "mine"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".textmill-word-counts").write_text("mine")
+    with pytest.raises(UserError, match=r"\.textmill-word-counts is not a folder that Textmill made; move it away"):
+        textmill("train", corpus, "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("call", [["encode", "TOKENIZER", "a\udcffb"], ["inspect", "TOKENIZER", "a\udcffb"]])
+def test_arguments_that_are_no_text_are_refused_as_on_standard_input(textmill, trained, call):
+    with pytest.raises(UserError, match=r"'a\\udcffb' is not UTF-8 text \(character 1\); convert it first"):
+        textmill(*(trained if part == "TOKENIZER" else part for part in call))
+    with pytest.raises(UserError, match=r"is not UTF-8 text \(byte 1\); convert it first"):
+        textmill("encode", trained, stdin=b"a\xffb")
+
+
+def test_special_tokens_that_are_no_text_are_refused(textmill, corpus, tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        textmill("train", corpus, "-o", tmp_path / "out", "--special", "a\udcff")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        textmill("train", corpus, "-o", tmp_path / "out", "--pattern", "[^\udcff]+|\udcff")
+    with pytest.raises(ValidationError, match="is not UTF-8 text; give the special token another name"):
+        TokenizerConfig(special_tokens=["\ud800"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"multiple_of": 1_000_000_000},
+        {"multiple_of": 65_537},
+        {"vocab_size": 1_000_000_000},
+        {"reserved": 1_000_000_000},
+        {"vocab_size": MOST_IDS - 1, "multiple_of": 60_000},
+        {"encoding": "o200k_base", "reserved": 65_536, "multiple_of": 65_536, "vocab_size": MOST_IDS + 1},
+    ],
+)
+def test_more_ids_than_a_tokenizer_can_have(given):
+    with pytest.raises(ValidationError, match=r"less than or equal to|are more than the 1,048,576 that"):
+        TokenizerConfig(**given)
+
+
+def test_as_many_ids_as_a_tokenizer_can_have():
+    assert MOST_IDS == ID_LIMIT
+    assert TokenizerConfig(vocab_size=MOST_IDS - 1, multiple_of=65_536).planned_size() == MOST_IDS
+    with pytest.raises(UserError, match="--multiple-of: "):
+        CliRunner().invoke(
+            app, ["train", "nowhere", "-o", "nowhere", "--multiple-of", "1000000000"], catch_exceptions=False
+        )

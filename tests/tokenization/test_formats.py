@@ -1,6 +1,10 @@
 """Files: ours, tiktoken's, Hugging Face's, the seed's."""
 
 import random
+import shutil
+import sys
+from functools import partial
+from itertools import groupby
 
 import pytest
 import regex
@@ -37,6 +41,48 @@ def test_saved_and_loaded_again(tokenizer, trained, tmp_path):
         tokenizer.pattern,
         tokenizer.special_tokens,
     )
+
+
+def states(write, folder, copies):
+    """Copies of a folder as a kill leaves it, before everything that `write` changes there."""
+    active = True
+
+    def hook(event, arguments):
+        nonlocal active
+        if active and event in {"open", "os.rename", "os.remove"} and str(arguments[0]).startswith(str(folder)):
+            active = False  # what copies is not what writes
+            shutil.copytree(folder, copies / f"{len(list(copies.iterdir())):02}")
+            active = True
+
+    copies.mkdir()
+    sys.addaudithook(hook)
+    write(folder)
+    active = False  # no hook can be taken away
+    return sorted(copies.iterdir())
+
+
+@pytest.mark.parametrize("write", [save_tokenizer, write_tiktoken])
+def test_a_kill_while_one_tokenizer_replaces_another(write, tokenizer, tmp_path):
+    """Ranks of one with the pattern and the special tokens of the other would give other ids without a word."""
+    other = Tokenizer(BYTES, "gpt2", {"<|endoftext|>": 256})
+    save_tokenizer(other, tmp_path / "out")
+    killed = states(partial(write, tokenizer), tmp_path / "out", tmp_path / "killed")
+    assert len(killed) > 8
+    found = []
+    for folder in (*killed, tmp_path / "out"):
+        try:
+            loaded = load_tokenizer(folder)
+        except UserError as error:
+            assert "is missing" in str(error)
+            found.append("none")
+        else:
+            [same] = [each for each in (tokenizer, other) if each.special_tokens == loaded.special_tokens]
+            assert (loaded.tokens, loaded.pattern) == (same.tokens, same.pattern)
+            found.append("new" if same is tokenizer else "old")
+        write(tokenizer, folder)
+        assert load_tokenizer(folder).tokens == tokenizer.tokens
+        assert not list(folder.glob(".*"))
+    assert [name for name, _ in groupby(found)] == ["old", "none", "new"]
 
 
 def write_saved(folder, pattern):

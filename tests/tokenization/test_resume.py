@@ -212,7 +212,9 @@ def test_other_work_after_a_kill(first, then, inputs, tmp_path):
     clean = clean_run(then, inputs, tmp_path)
     stop_run(first, inputs, tmp_path / "out")
     then(inputs, tmp_path / "out")
-    assert {name: data for name, data in content(tmp_path / "out").items() if "word-counts" not in name} == clean
+    assert {
+        name: data for name, data in content(tmp_path / "out").items() if ".textmill-word-counts" not in name
+    } == clean
 
 
 def in_place(corpus):
@@ -348,11 +350,11 @@ def test_what_other_code_made_is_not_taken_up(work, inputs, tmp_path, monkeypatc
     for name in ("train-00000", "train-00007"):  # as a version before left them
         (out / f"{name}.done").write_text("{}")
         (out / f"{name}.bin").write_bytes(b"12")
-    (out / "word-counts").mkdir(exist_ok=True)
-    (out / "word-counts" / "train-00000-0123456789abcdef.npz").write_bytes(b"")
+    (out / ".textmill-word-counts" / ("0" * 64)).mkdir(parents=True, exist_ok=True)
+    (out / ".textmill-word-counts" / ("0" * 64) / "counts.npz").write_bytes(b"")
     work(inputs, out)
     kept = {"train-00000.done", "train-00007.done", "train-00000.bin", "train-00007.bin"} if work is train else set()
-    foreign = kept if work is train else {name for name in content(out) if name.startswith("word-counts")}
+    foreign = kept if work is train else {name for name in content(out) if name.startswith(".textmill-word-counts")}
     assert {name: data for name, data in content(out).items() if name not in foreign} == clean
 
 
@@ -373,6 +375,24 @@ def test_an_older_output_stays_whole_until_the_new_one_is(work, inputs, tmp_path
     stop_run(work, inputs, tmp_path / "out", 2)
     after = content(tmp_path / "out")
     assert {name: after[name] for name in before} == before
+
+
+@every_work
+@pytest.mark.parametrize("folder", ["shards", "word-counts", "tokenizer"])
+def test_a_folder_of_the_user_stays(work, folder, inputs, tmp_path):
+    thesis = tmp_path / "out" / folder / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    work(inputs, tmp_path / "out")
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("work", "read"), [(train, 0), (encode, 0), (encode, 1), (pair, 0), (pair, 1)])
+def test_what_is_read_is_not_written_to(work, read, inputs):
+    before = content(inputs[read])
+    with pytest.raises(UserError, match="is what is read; choose another place to write to"):
+        work(inputs, inputs[read])
+    assert content(inputs[read]) == before
 
 
 @every_work
