@@ -69,7 +69,7 @@ def make(config: PretrainConfig, tokens: Path, out: Path) -> Trainer:
     objective = CausalLM(
         TrainWindows(train, config.model.context, 1, 0), validation, config.model.context, config.evaluate_tokens
     )
-    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config, {}))
     run = TrainingRun(checkpoint_config.build_model(), objective, checkpoint_config, config, out)
     return Trainer(run, choose(), Ranks(), quiet)
 

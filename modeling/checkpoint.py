@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FORMAT = "textmill-checkpoint 1"
+# What older versions did not record: the dropout of fine-tuning was that of the model, which is compared anyway, and
+# how many windows pass together, and which inputs were read, is not known of them
+UNRECORDED = {"run.dropout", "run.micro_batch", "run.processes", "run.inputs.tokens", "run.inputs.origin"}
+NOT_RECORDED = "not recorded (another version wrote it)"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 TRAINING = "training.safetensors"
@@ -78,14 +82,19 @@ class CheckpointConfig:
         """A new model of this architecture, its weights from torch's global generator."""
         return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
 
-    def differences(self, other: CheckpointConfig) -> list[str]:
-        """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there"."""
+    def differences(self, other: CheckpointConfig, beside: Collection[str] = ()) -> list[str]:
+        """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there".
+
+        Args:
+            other: an earlier one, perhaps of an older version: what that did not record is no difference.
+            beside: settings that are not compared.
+        """
         own, others = flatten(json.loads(self.to_json())), flatten(json.loads(other.to_json()))
-        names = sorted(own.keys() | others.keys())
+        compared = (own.keys() | others.keys()) - set(beside) - (UNRECORDED - others.keys())
         return [
-            f"{name}: {own.get(name)} here, {others.get(name)} there"
-            for name in names
-            if own.get(name) != others.get(name)
+            f"{name}: {own.get(name, NOT_RECORDED)} here, {others.get(name, NOT_RECORDED)} there"
+            for name in sorted(compared)
+            if own.get(name, NOT_RECORDED) != others.get(name, NOT_RECORDED)
         ]
 
     def to_json(self) -> str:

@@ -20,7 +20,7 @@ class Pretrain(Stage[PretrainConfig]):
 
     name = "pretrain"
     noun = "pretraining"
-    version = 2
+    version = 3
     inputs = ("tokens", "tokenizer")
     records = (SAMPLES, "timing.jsonl", "tensorboard/*")
 

@@ -30,7 +30,9 @@ MASK = "[MASK]"
 # Of a full window the oldest tokens go, this share of it at once: the rest is read again without them, which a smaller
 # share asks for more often.
 DROPPED_SHARE = 8
-MIN_TEMPERATURE = 1e-30  # in fp32 it divides without becoming zero; the most probable token is certain long before
+# In fp32 these divide without becoming 0 or infinite. Long before them the most probable token is certain, or every
+# token is as probable as the next
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator
     """A token for each row of logits [B, V]: int64 [B]."""
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, MIN_TEMPERATURE)
+    temperature = min(max(sampling.temperature, MIN_TEMPERATURE), MAX_TEMPERATURE)
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[:, -1:], -torch.inf)
     if sampling.top_p is not None:  # the smallest set of tokens whose probabilities reach top_p

@@ -22,11 +22,11 @@ from modeling.checkpoint import (
 )
 from modeling.config import FinetuneConfig
 from modeling.device import choose
-from modeling.inference.generate import cropped, fill, load
+from modeling.inference.generate import Blanked, Checkpoint, cropped, fill, load
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
-from modeling.training.pretrain import recipe, sources_of, token_counts
+from modeling.training.pretrain import fingerprint, recipe, sources_of, token_counts
 from modeling.training.saving import is_finished
 from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
@@ -34,7 +34,7 @@ from modeling.training.trainer import Trainer
 from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress
-from tokenization.arrays import TokenArrays
+from tokenization.arrays import META, TokenArrays
 from tokenization.formats import save_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
 from tokenization.tokenizer import Tokenizer
@@ -72,14 +72,19 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     if config.dropout is None:
         config = config.model_copy(update={"dropout": origin.model.dropout})
+    inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}
     model_config = origin.model.model_copy(update={"dropout": config.dropout})
-    checkpoint_config = CheckpointConfig(model_config, origin.vocab_size, "masked", config.shift, recipe(config))
+    checkpoint_config = CheckpointConfig(
+        model_config, origin.vocab_size, "masked", config.shift, recipe(config, inputs)
+    )
     if is_finished(out, checkpoint_config):
         return
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
     on_pairs = isinstance(objective, SentencePairLM)
     if on_pairs and config.mixture:
         raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
+    pair_length = min(config.pair_length, origin.model.context) if on_pairs else None
+    blank = sample_text(config, Checkpoint(base, tokenizer, checkpoint_config, pair_length))
     with ranks(compute.device) as group:
         model = SentencePairModel(model_config, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
         model.load_state_dict(model.state_dict() | base.state_dict())
@@ -100,7 +105,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
                 "most_frequent_token": tokenizer.decode([guess]),
                 "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
-                **sample(out, config.sample_blank),
+                **sample(out, blank),
             }
             trainer.saver.finish(stats)
         group.barrier()
@@ -115,11 +120,24 @@ def objective_on(tokens: Path, context: int, config: FinetuneConfig, tokenizer: 
     return MaskedLM(*arrays, context, config, tokenizer.special_tokens)
 
 
+def sample_text(config: FinetuneConfig, checkpoint: Checkpoint) -> str:
+    """The text for the report, cropped to the window of the model that is to be trained.
+
+    Raises:
+        UserError: even the word with the first blank exceeds the window.
+    """
+    text = cropped(config.sample_blank, checkpoint)
+    if (length := Blanked(text, checkpoint).length) > checkpoint.window:
+        raise UserError(
+            f"the word with the first [MASK] of sample_blank comes to {length} tokens but the window holds "
+            f"{checkpoint.window}; shorten sample_blank"
+        )
+    return text
+
+
 def sample(out: Path, text: str) -> dict[str, Any]:
-    """What the report shows of the result: the text, cropped to its window, and how its blanks are filled."""
-    loaded = load(out, device="cpu")
-    text = cropped(text, loaded)
-    filled = fill(loaded, text)
+    """What the report shows of the result: the text, and how its blanks are filled."""
+    filled = fill(load(out, device="cpu"), text)
     return {
         "sample_blank": text,
         "sample_filled": filled.text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from modeling.training.windows import sources_seen, training_windows
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.progress import Progress
 from textmill.settings import output_settings
-from tokenization.arrays import TokenArrays
-from tokenization.formats import load_tokenizer, save_tokenizer
+from tokenization.arrays import META, TokenArrays
+from tokenization.config import END_OF_TEXT
+from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
 
-__all__ = ["entropy", "pretrain", "recipe", "sources_of", "token_counts"]
+__all__ = ["entropy", "fingerprint", "pretrain", "recipe", "sources_of", "token_counts"]
 
 COUNT_CHUNK = 1 << 22
 
@@ -57,7 +60,16 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
             f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {tokenizer.vocab_size}; "
             "pretokenize with this tokenizer"
         )
-    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config))
+    if tokenizer.eot_id != train.eot_id:
+        raise UserError(
+            f"documents of the tokens end with token {train.eot_id} but {END_OF_TEXT} of the tokenizer is "
+            f"{tokenizer.eot_id}; pretokenize with this tokenizer"
+        )
+    inputs = {
+        "tokens": fingerprint(tokens / META),
+        "origin": fingerprint(*(tokenizer_folder / name for name in (RANKS, CONFIG))),
+    }
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config, inputs))
     if is_finished(out, checkpoint_config):
         return
     windows = training_windows(train, config, config.model.context, 1)
@@ -99,9 +111,16 @@ def sources_of(train: TokenArrays, objective: CausalLM | MaskedLM, config: RunCo
     return {"sources": {name: source._asdict() for name, source in seen.items()}} if seen else {}
 
 
-def recipe(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide the weights, for `config.json`: the same bytes however the run was executed."""
-    return config.model_dump(include=output_settings(config).keys() - {"model"})
+def recipe(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
+    """What decides the weights, for `config.json`: the settings, and the fingerprints of what the run reads. The same
+    bytes however the run was executed."""
+    return config.model_dump(include=output_settings(config).keys() - {"model"}) | {"inputs": inputs}
+
+
+def fingerprint(*files: Path) -> str:
+    """The beginning of a digest of these files' contents; those that are not there count too."""
+    digests = [sha256(path) if path.is_file() else "" for path in files]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
 def token_counts(tokens: TokenArrays) -> np.ndarray:

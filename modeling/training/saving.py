@@ -26,7 +26,7 @@ from modeling.training.distributed import Ranks
 from modeling.training.optim import is_dtensor
 from modeling.training.parallel import allocate_optimizer_state, is_sharded, optimizer_state
 from modeling.training.state import TrainingRun, TrainingState
-from modeling.training.watching import SAMPLES, TIMING
+from modeling.training.watching import SAMPLES, TENSORBOARD, TIMING
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary
 
@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 DIVERGED = "diverged"
 STATS = "stats.json"
-STEP, LOSS_SUM, OPTIMIZER, TRAINED = "step", "loss_sum", "optimizer/", "trained/"  # names in the training state
+# Names in the training state
+STEP, SINCE_POINT, OPTIMIZER, TRAINED = "step", "since_point", "optimizer/", "trained/"
+SAMPLE_BLANK = "run.sample_blank"  # decides nothing that is trained: an unfinished run goes on with another
 
 
 def is_finished(out: Path, config: CheckpointConfig) -> bool:
@@ -53,6 +55,7 @@ def is_finished(out: Path, config: CheckpointConfig) -> bool:
             f"{out} holds a finished run with other settings ({'; '.join(differences)}); give another folder"
         )
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    logger.info("%s is finished; nothing to do", out)
     return True
 
 
@@ -117,7 +120,7 @@ class Saver:
         weights = checkpoint.without_tied_head(state.model.state_dict(), state.model)
         training_state = {STEP: torch.tensor(state.step)}
         if state.step < self.run.config.steps:
-            training_state[LOSS_SUM] = state.loss_sum
+            training_state[SINCE_POINT] = state.since_point
             moments = optimizer_state(state.model, state.optimizers)
             training_state |= {OPTIMIZER + name: value for name, value in moments.items()}
             if state.average is not None:
@@ -142,23 +145,26 @@ class Saver:
 
     def newest(self) -> int:
         """The step of the newest usable checkpoint, 0 without one. Leftovers of killed writers go, and so does a run
-        that diverged, if this one has other settings."""
+        that diverged, if this one has other settings. Of a run that begins anew there are no older records."""
         out, folder = self.run.out, self.checkpoints.folder
         remove_temporary(out)
         folder.mkdir(parents=True, exist_ok=True)
         newest = next(self.checkpoints.usable(), 0)
-        if not (newest and (folder / DIVERGED).is_file() and self.differences(newest)):
-            return newest
-        logger.info("the run in %s diverged: beginning anew with other settings", out)
-        shutil.rmtree(folder)
-        folder.mkdir()
-        for name in (METRICS, TIMING, SAMPLES):
-            (out / name).unlink(missing_ok=True)
-        return 0
+        if newest and (folder / DIVERGED).is_file() and self.differences(newest):
+            logger.info("the run in %s diverged: beginning anew with other settings", out)
+            shutil.rmtree(folder)
+            folder.mkdir()
+            newest = 0
+        if not newest:
+            for name in (METRICS, TIMING, SAMPLES):
+                (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
+        return newest
 
     def differences(self, step: int) -> list[str]:
         """In what the run's settings differ from those of a checkpoint."""
-        return self.run.checkpoint_config.differences(CheckpointConfig.read(self.checkpoints.path(step)))
+        saved = CheckpointConfig.read(self.checkpoints.path(step))
+        return self.run.checkpoint_config.differences(saved, beside={SAMPLE_BLANK})
 
     def check_settings(self) -> None:
         """
@@ -172,14 +178,25 @@ class Saver:
             )
 
     def read(self, folder: Path) -> None:
-        """Fill the state's tensors and metrics from a checkpoint."""
+        """Fill the state's tensors and metrics from a checkpoint.
+
+        Raises:
+            UserError: a version that keeps other tensors wrote it. `SINCE_POINT` may be missing: the curve's next point
+                is then of the steps from here.
+        """
         from modeling.training import sharded
 
-        saved = sharded.tensor_shapes(folder).items()
-        moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved if name.startswith(OPTIMIZER)}
+        saved = sharded.tensor_shapes(folder)
+        moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved.items() if name.startswith(OPTIMIZER)}
         allocate_optimizer_state(self.state.model, self.state.optimizers, moments)
         weights, training_state = self.tensors()
-        sharded.fill(weights | training_state, folder)
+        wanted = weights | training_state
+        if missing := sorted(wanted.keys() - saved.keys() - {SINCE_POINT}):
+            raise UserError(
+                f"{folder} lacks {missing[0]}, which this version keeps; continue the run with the version that wrote "
+                "it, or give another folder"
+            )
+        sharded.fill({name: tensor for name, tensor in wanted.items() if name in saved}, folder)
         self.state.metrics[:] = map(json.loads, (folder / METRICS).read_text().splitlines())
 
     def publish(self) -> dict[str, float]:
@@ -203,8 +220,7 @@ class Saver:
         from modeling.training import sharded
 
         tensors = sharded.read(folder)
-        training_state = (STEP, LOSS_SUM, OPTIMIZER, TRAINED)
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(training_state)}
+        weights = {name: tensors[name] for name in self.tensors()[0]}
         with atomic_path(self.run.out / WEIGHTS) as unfinished:
             checkpoint.write_tensors(unfinished, weights)
 

@@ -53,7 +53,7 @@ class TrainingState:
         optimizers: together they hold every parameter once.
         average: exponential moving average of the weights by parameter name, or None where none is kept.
         step: how many optimizer steps have been taken.
-        loss_sum: of the steps since the loss curve's last point, fp64.
+        since_point: of the steps since the loss curve's last point, the sum of their losses and their number: fp64 [2].
         metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
     """
 
@@ -61,7 +61,7 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None = None
     step: int = 0
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    since_point: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
     def metrics_jsonl(self) -> str:

@@ -305,11 +305,11 @@ class Trainer:
             if not math.isfinite(value):
                 raise self.diverged(f"loss became {value}", step, spoilt=step - 1)
             self.unreported.append(value)
-            self.state.loss_sum += value
+            self.state.since_point += torch.tensor([value, 1.0], dtype=torch.float64)
             if step % curve_every == 0:
-                loss = self.state.loss_sum.item() / curve_every
-                self.state.loss_sum.zero_()
-                point = {"step": step, "loss": loss, "learning_rate": self.learning_rate(step - 1)}
+                total, count = self.state.since_point.tolist()
+                self.state.since_point.zero_()
+                point = {"step": step, "loss": total / count, "learning_rate": self.learning_rate(step - 1)}
                 self.state.metrics.append(point)
 
     def diverged(self, what: str, step: int, spoilt: int) -> UserError:

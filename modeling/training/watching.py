@@ -23,10 +23,11 @@ from textmill.errors import UserError
 from textmill.files import atomic_path
 from textmill.progress import Progress
 
-__all__ = ["SAMPLES", "TIMING", "Watcher"]
+__all__ = ["SAMPLES", "TENSORBOARD", "TIMING", "Watcher"]
 
 TIMING = "timing.jsonl"
 SAMPLES = "samples.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class Watcher:
@@ -142,7 +143,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError("tensorboard is not installed; pip install textmill[tensorboard]") from error
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.writer = SummaryWriter(str(out / TENSORBOARD))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

@@ -41,7 +41,7 @@ REMOTE = {
 def a_checkpoint(folder, tokenizer, fields, objective="causal", pair_length=None):
     """A checkpoint of random weights, none of them zero; with a length, one that was tuned on pairs of sentences."""
     torch.manual_seed(0)
-    run = recipe(PretrainConfig()) | ({"pair_length": pair_length} if pair_length else {})
+    run = recipe(PretrainConfig(), {}) | ({"pair_length": pair_length} if pair_length else {})
     config = CheckpointConfig(
         ModelConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", run
     )

@@ -82,6 +82,14 @@ def test_a_temperature_near_zero_takes_the_most_probable_token(temperature, caus
     assert generate(causal, ["the cat"], almost) == generate(causal, ["the cat"], Sampling(20, temperature=0))
 
 
+@pytest.mark.parametrize("temperature", [1e39, 1e308])
+def test_a_temperature_that_fp32_does_not_hold_makes_all_tokens_as_probable(temperature, causal):
+    logits = torch.tensor([[9.0, 0.0, -9.0, -torch.inf]]).expand(3000, 4)
+    drawn = choose_tokens(logits, Sampling(temperature=temperature), torch.Generator().manual_seed(0))
+    assert torch.bincount(drawn, minlength=4).tolist() == pytest.approx([1000, 1000, 1000, 0], abs=100)
+    assert generate(causal, ["the cat"], Sampling(max_tokens=3, temperature=temperature))[0]
+
+
 def test_no_prompt_at_all_gives_no_text(causal):
     assert generate(causal, []) == []
 

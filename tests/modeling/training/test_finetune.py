@@ -1,10 +1,12 @@
 """Masked fine-tuning from causal weights."""
 
 import json
+import logging
+import shutil
 
 import pytest
 
-from modeling.checkpoint import load_model
+from modeling.checkpoint import CONFIG, load_model
 from modeling.config import FinetuneConfig
 from modeling.training.finetune import finetune
 from textmill.errors import UserError
@@ -47,3 +49,64 @@ def test_what_is_no_checkpoint_is_an_error_at_once(tokens, tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     with pytest.raises(UserError, match="is not a checkpoint this version reads"):
         finetune(tmp_path, tokens, FinetuneConfig(), tmp_path, pytest.fail)
+
+
+FEW = {"steps": 4, "batch": 8, "evaluate_every": 4, "evaluate_tokens": 256}
+
+
+def test_a_sample_text_that_does_not_fit_is_an_error_before_training(pretrained, tokens, tmp_path):
+    config = FinetuneConfig(**FEW, sample_blank="the " + "漢" * 60 + "[MASK] tree")
+    with pytest.raises(UserError, match=r"sample_blank comes to 182 tokens but the window holds 32; shorten sample"):
+        finetune(pretrained, tokens, config, tmp_path, pytest.fail)
+    assert not list(tmp_path.iterdir())
+
+
+class Stopped(BaseException):
+    """A kill."""
+
+
+def stop(*_: object, **__: object) -> None:
+    raise Stopped
+
+
+def test_an_unfinished_run_goes_on_with_another_sample_text(pretrained, tokens, tmp_path):
+    with pytest.raises(Stopped):
+        finetune(pretrained, tokens, FinetuneConfig(**FEW), tmp_path, stop)
+    other = FinetuneConfig(**FEW, sample_blank="a [MASK] sees")
+    finetune(pretrained, tokens, other, tmp_path, quiet)
+    assert json.loads((tmp_path / "stats.json").read_text())["sample_blank"] == "a [MASK] sees"
+    assert load_model(tmp_path)[1].run["sample_blank"] == "a [MASK] sees"
+    with pytest.raises(UserError, match=r"finished run with other settings \(run.sample_blank: The"):
+        finetune(pretrained, tokens, FinetuneConfig(**FEW), tmp_path, pytest.fail)
+
+
+def test_a_finished_folder_of_a_version_that_recorded_less_is_finished(pretrained, tokens, tmp_path, caplog):
+    out = tmp_path / "out"
+    out.mkdir()
+    finetune(pretrained, tokens, FinetuneConfig(**FEW, dropout=0.1), out, quiet)
+    fields = json.loads((out / CONFIG).read_text())
+    for name in ("dropout", "micro_batch", "processes", "inputs"):
+        del fields["run"][name]
+    (out / CONFIG).write_text(json.dumps(fields))
+    caplog.set_level(logging.INFO)
+    finetune(pretrained, tokens, FinetuneConfig(**FEW, dropout=0.1), out, pytest.fail)
+    assert f"{out} is finished; nothing to do" in caplog.text
+    with pytest.raises(UserError, match=r"\(model.dropout: 0.2 here, 0.1 there\)"):
+        finetune(pretrained, tokens, FinetuneConfig(**FEW, dropout=0.2), out, pytest.fail)
+    del fields["run"]["mask_rate"]
+    (out / CONFIG).write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"\(run.mask_rate: 0.3 here, not recorded \(another version wrote it\) there"):
+        finetune(pretrained, tokens, FinetuneConfig(**FEW, dropout=0.1), out, pytest.fail)
+
+
+def test_a_finished_folder_refuses_another_origin(pretrained, tokens, tokenizer_folder, tiny, tmp_path):
+    from modeling.training.pretrain import pretrain
+
+    other, out = tmp_path / "other", tmp_path / "out"
+    for folder in (other, out):
+        folder.mkdir()
+    pretrain(tokens, tokenizer_folder, tiny(steps=1, evaluate_every=1, sample_tokens=0), other, quiet)
+    finetune(pretrained, tokens, FinetuneConfig(**FEW), out, quiet)
+    finetune(shutil.copytree(pretrained, tmp_path / "moved"), tokens, FinetuneConfig(**FEW), out, pytest.fail)
+    with pytest.raises(UserError, match=r"holds a finished run with other settings \(run.inputs.origin: \w{16} here"):
+        finetune(other, tokens, FinetuneConfig(**FEW), out, pytest.fail)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling.checkpoint import CHECKSUMS, WEIGHTS, Checkpoints, load_model, publish_weights
+from modeling.checkpoint import CHECKSUMS, TRAINING, WEIGHTS, Checkpoints, load_model, publish_weights
 from modeling.config import ModelConfig, OptimizerConfig
 from modeling.device import training_environment
 from modeling.networks.transformer import GPT
@@ -30,7 +30,9 @@ from textmill.errors import UserError
 from textmill.files import sha256
 from textmill.processes import python_environment
 from textmill.progress import quiet
-from tokenization.arrays import TokenArrays
+from tokenization.arrays import META, TokenArrays
+from tokenization.formats import save_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -369,6 +371,52 @@ def test_after_a_run_diverged_one_with_lower_rates_takes_its_place(
     assert files(again) == files(anew)
 
 
+def test_a_run_that_begins_anew_leaves_no_records_of_the_one_before(tokens, tokenizer_folder, tiny, tmp_path):
+    settings = {"checkpoint_every": 10, "precision": "fp32", "log_every": 1}
+    with pytest.raises(UserError, match="there is no checkpoint before it"):
+        pretrain(tokens, tokenizer_folder, tiny(**settings, optimizer={"name": "adamw", "lr": 1e30}), tmp_path, quiet)
+    assert (tmp_path / "timing.jsonl").is_file()
+    pretrain(tokens, tokenizer_folder, tiny(**settings), tmp_path, quiet)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps.count(1) == 1
+
+
+def without(name: str, checkpoint: Path) -> None:
+    """Leave a tensor out of a checkpoint's training state, as a version did that did not keep it."""
+    tensors = load_file(checkpoint / TRAINING)
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, checkpoint / TRAINING)
+    checksums = json.loads((checkpoint / CHECKSUMS).read_text()) | {TRAINING: sha256(checkpoint / TRAINING)}
+    (checkpoint / CHECKSUMS).write_text(json.dumps(checksums))
+
+
+def test_a_checkpoint_of_a_version_that_kept_less_is_continued_or_refused(
+    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
+):
+    losses = [json.loads(line) for line in uninterrupted["metrics.jsonl"].splitlines()]
+    losses = [row["loss"] for row in losses if "loss" in row]
+    monkeypatch.setattr(trainer, "CURVE_POINTS", 8)
+    interrupted_at(13, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=12), tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step-00000012"
+    without("since_point", checkpoint)
+    interrupted_at(14, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=1), tmp_path)
+    pretrain(tokens, tokenizer_folder, tiny(log_every=1), tmp_path, quiet)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    curve = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert list(curve) == list(range(5, 41, 5))
+    assert curve[10] == pytest.approx(np.mean(losses[5:10]))
+    assert curve[15] == pytest.approx(np.mean(losses[12:15]))  # of the steps that it is over
+    assert curve[20] == pytest.approx(np.mean(losses[15:20]))
+    assert (tmp_path / WEIGHTS).read_bytes() == uninterrupted[WEIGHTS]
+
+
+def test_a_checkpoint_that_lacks_what_continuing_needs_is_one_line(tokens, tokenizer_folder, tiny, tmp_path):
+    interrupted_at(11, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
+    without("step", tmp_path / "checkpoints" / "step-00000010")
+    with pytest.raises(UserError, match="step-00000010 lacks step, which this version keeps; continue the run with"):
+        pretrain(tokens, tokenizer_folder, tiny(), tmp_path, pytest.fail)
+
+
 def test_a_checkpoint_of_weights_that_are_not_finite_is_gone_back_past(
     uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
 ):
@@ -389,6 +437,20 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_gone_back_past(
 def test_a_finished_folder_refuses_other_settings(pretrained, tokens, tokenizer_folder, tiny):
     with pytest.raises(UserError, match=r"holds a finished run with other settings \(run.steps: 40 here, 120 there\)"):
         pretrain(tokens, tokenizer_folder, tiny(), pretrained, pytest.fail)
+
+
+def test_a_folder_refuses_other_inputs(pretrained, tokens, tokenizer_folder, tokenizer, tiny, tmp_path):
+    fewer = shutil.copytree(tokens, tmp_path / "tokens")
+    meta = json.loads((fewer / META).read_text())
+    (fewer / META).write_text(json.dumps(meta | {"splits": meta["splits"] | {"train": meta["splits"]["validation"]}}))
+    other = tmp_path / "tokenizer"
+    save_tokenizer(Tokenizer(tokenizer.tokens, "cl100k", tokenizer.special_tokens), other)
+    for name, inputs in {"tokens": (fewer, tokenizer_folder), "origin": (tokens, other)}.items():
+        with pytest.raises(UserError, match=rf"finished run with other settings \(run.inputs.{name}: \w+ here, \w+ th"):
+            pretrain(*inputs, tiny(steps=120), pretrained, pytest.fail)
+    interrupted_at(11, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
+    with pytest.raises(UserError, match=r"unfinished run with other settings \(run.inputs.tokens: "):
+        pretrain(fewer, tokenizer_folder, tiny(), tmp_path, pytest.fail)
 
 
 def test_a_line_of_the_log_tells_the_mean_loss_since_the_last_and_the_gradients_norm(
@@ -462,9 +524,11 @@ def test_tensorboard_can_read_what_was_reported(tokens, tokenizer_folder, tiny, 
     events.Reload()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for name, step in {"loss": 10, "validation_loss": 20}.items():
-        reported = {row["step"]: row[name] for row in rows if name in row}
+        curve = {row["step"]: row[name] for row in rows if name in row}
         shown = {event.step: event.value for event in events.Scalars(name)}
-        assert shown == pytest.approx({at: reported[at] for at in range(step, 41, step)})
+        since = {at: [curve[before] for before in range(at - step + 1, at + 1) if before in curve] for at in shown}
+        assert list(shown) == list(range(step, 41, step))
+        assert shown == pytest.approx({at: np.mean(values) for at, values in since.items()})
 
 
 def test_tensorboard_that_is_not_installed_is_an_error_at_once(tokens, tokenizer_folder, tiny, tmp_path):
