@@ -120,7 +120,6 @@ def write_legacy(tokenizer: Tokenizer, path: Path) -> None:
     """
     check_plain(tokenizer, "such a file")
     tokens = list(tokenizer.tokens)
-    tokens = list(tokenizer.tokens)
     if list(tokenizer.tokens.values()) != list(range(len(tokens))) or tokens[:256] != [bytes([b]) for b in range(256)]:
         raise UserError("only a vocabulary that begins with the 256 bytes in order can be written that way")
     lines = [LEGACY_HEADER, tokenizer.pattern.regex, str(len(tokenizer.special_tokens))]

@@ -563,6 +563,14 @@ def test_roles_template_and_length_are_carried(tmp_path):
         ({"chat_template": 5}, "chat_template"),
         ({"add_prefix_space": True}, "add_prefix_space"),
         ({"added_tokens_decoder": {"259": {"content": "<e>", "lstrip": True, "special": True}}}, "another lstrip"),
+        (
+            {"added_tokens_decoder": {"259": {"content": "<e>", "normalized": True, "special": True}}},
+            "another normalized",
+        ),
+        ({"additional_special_tokens": ["<new>"]}, "additional_special_tokens in .* has '<new>', which is not among"),
+        ({"extra_special_tokens": [{"content": "<new>"}]}, "extra_special_tokens in .* has '<new>', which is not"),
+        ({"image_token": "<new>"}, "image_token in .* has '<new>', which is not among"),
+        ({"extra_special_tokens": {"image_token": "<new>"}}, "extra_special_tokens in .* has '<new>', which is not"),
         ({"added_tokens_decoder": {"400": {"content": "<x>"}}}, "added_tokens_decoder.400 in .* is '<x>'"),
         ([], "tokenizer_config.json"),
         (None, "tokenizer_config.json"),
@@ -574,6 +582,24 @@ def test_a_config_that_contradicts_is_refused_with_the_name_of_the_field(tmp_pat
     with pytest.raises(UserError, match=message) as error:
         load_any(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_template_files_are_carried_and_what_is_left_behind_is_told(tmp_path, caplog):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(GOOD), encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text("A", encoding="utf-8")
+    assert load_any(str(tmp_path)).usage.chat_template == "A"
+    config = {"padding_side": "left", "clean_up_tokenization_spaces": True, "extra_special_tokens": ["<e>"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool.jinja").write_text("B", encoding="utf-8")
+    ours = load_any(str(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.usage.chat_template == theirs.chat_template == {"default": "A", "tool": "B"}
+    lost = "extra_special_tokens, padding_side, clean_up_tokenization_spaces are not carried over"
+    assert f"tokenizer_config.json: {lost}" in caplog.text
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"chat_template\.jinja is not a text in UTF-8"):
+        load_any(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +21,12 @@ from tokenization.tokenizer import Tokenizer
 
 __all__ = ["from_hugging_face", "tokens_around"]
 
+logger = logging.getLogger(__name__)
+
 VERSION_LINE = "#version: 0.2"  # of GPT-2's file of merges, which Hugging Face skips where it came along
 ROLES_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATES_FOLDER = "additional_chat_templates"
 NO_TOKEN = 1 << 62  # above all ids
 LONGEST = 1 << 40  # transformers writes 10^30 for a model that takes texts of any length
 
@@ -59,8 +63,7 @@ def _read(path: Path, kind: type[Content]) -> Content:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; give a folder with tokenizer.json") from None
     except ValidationError as error:
-        hint = "; only byte-level BPE without additions can be read" if kind is schema.TokenizerJson else ""
-        raise UserError(f"{path}{first_mistake(error)}{hint}") from None
+        raise UserError(f"{path}{first_mistake(error)}") from None
 
 
 # ---- special and added tokens
@@ -243,8 +246,9 @@ def _usage(path: Path, content: schema.TokenizerJson) -> Usage:
     if _adds_tokens(content.post_processor):
         post_processor = json.loads(path.read_bytes())["post_processor"]
     config, roles = path.parent / USAGE, path.parent / ROLES_FILE
+    templates = _template_files(path.parent)
     if not config.is_file() and not roles.is_file():
-        return Usage(post_processor=post_processor)
+        return Usage(post_processor=post_processor, chat_template=templates)
     told, mapped = (_read(file, schema.Usage) if file.is_file() else schema.Usage() for file in (config, roles))
     _check_config(told, content, config)
     named = {role: name for role in ROLES if (name := told.role(role) or mapped.role(role))}
@@ -252,12 +256,18 @@ def _usage(path: Path, content: schema.TokenizerJson) -> Usage:
     for role, name in named.items():
         if name not in known:
             raise UserError(f"{role} in {config.name} is {name!r}, which is not among added_tokens")
-    template, longest = path.parent / TEMPLATE_FILE, told.model_max_length or 0
+    for file, kept in ((config, told), (roles, mapped)):
+        for field, name in kept.more_tokens():
+            if name not in known:
+                raise UserError(f"{field} in {file.name} has {name!r}, which is not among added_tokens")
+        if lost := kept.left_behind():
+            logger.warning("%s: %s are not carried over", file, ", ".join(lost))
+    longest = told.model_max_length or 0
     special = {token.content: token.id for token in content.added_tokens if token.special}
     return Usage(
         roles=None if named == UNTOLD.roles_of(special) else named,
         post_processor=post_processor,
-        chat_template=template.read_text("utf-8") if template.is_file() else told.templates(),
+        chat_template=templates or told.templates(),
         max_length=int(longest) if 1 <= longest < LONGEST else None,
     )
 
@@ -280,6 +290,20 @@ def tokens_around(usage: Usage) -> str | None:
     return None if around == schema.TEXT else around
 
 
+def _template_files(folder: Path) -> str | dict[str, str] | None:
+    """The templates that lie beside a tokenizer as files, which go before those in its config."""
+    files = {path.stem: path for path in sorted(folder.glob(f"{TEMPLATES_FOLDER}/*.jinja"))}
+    if (folder / TEMPLATE_FILE).is_file():
+        files = {"default": folder / TEMPLATE_FILE} | files
+    templates = {}
+    for name, path in files.items():
+        try:
+            templates[name] = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"{path} is not a text in UTF-8") from None
+    return templates.get("default") if templates.keys() <= {"default"} else templates
+
+
 def _adds_tokens(processor: schema.PostProcessor | None) -> bool:
     if isinstance(processor, schema.PostProcessors):
         return any(_adds_tokens(step) for step in processor.processors)
@@ -296,7 +320,7 @@ def _check_config(told: schema.Usage, content: schema.TokenizerJson, config: Pat
     if isinstance(pre_tokenizer, schema.ByteLevel) and told.add_prefix_space == (not pre_tokenizer.add_prefix_space):
         raise UserError(f"pre_tokenizer.add_prefix_space is another than add_prefix_space in {config.name}")
     added = {token.content: token for token in content.added_tokens}
-    flags = ("single_word", "lstrip", "rstrip", "special", *(["normalized"] if content.normalizer else []))
+    flags = ("single_word", "lstrip", "rstrip", "special", "normalized")
     for number, token in told.added_tokens_decoder.items():
         place = f"added_tokens_decoder.{number} in {config.name}"
         if token.content not in added or str(added[token.content].id) != number:

@@ -276,11 +276,11 @@ class _Flags(BaseModel, strict=True):
     single_word: bool = False
     lstrip: bool = False
     rstrip: bool = False
-    normalized: bool = True
     special: bool = False
+    normalized: bool = Field(default_factory=lambda before: not before.get("special"))  # as in `AddedToken`
 
 
-class Usage(BaseModel, strict=True):
+class Usage(BaseModel, strict=True, extra="allow"):
     """What is read of a `tokenizer_config.json` or `special_tokens_map.json`; they have much else, which is for
     `transformers` alone."""
 
@@ -295,6 +295,34 @@ class Usage(BaseModel, strict=True):
     added_tokens_decoder: dict[str, _Flags] = {}
     chat_template: str | list[_NamedTemplate] | None = None
     model_max_length: int | float | None = None
+    additional_special_tokens: list[str | _Role] | None = None
+    extra_special_tokens: list[str | _Role] | dict[str, str | _Role] | None = None
+    padding_side: str | None = "right"
+    truncation_side: str | None = "right"
+    clean_up_tokenization_spaces: bool | None = False
+    split_special_tokens: bool | None = False
+
+    def more_tokens(self) -> list[tuple[str, str]]:
+        """The tokens without a role that `transformers` adds if need be, each with the field that names it."""
+        fields: dict[str, list[str | _Role]] = {
+            name: [token]
+            for name, token in (self.model_extra or {}).items()
+            if name.endswith("_token") and isinstance(token, str)
+        }
+        fields["additional_special_tokens"] = self.additional_special_tokens or []
+        extra = self.extra_special_tokens or []
+        fields["extra_special_tokens"] = list(extra.values()) if isinstance(extra, dict) else extra
+        return [
+            (field, token.content if isinstance(token, _Role) else token)
+            for field, tokens in fields.items()
+            for token in tokens
+        ]
+
+    def left_behind(self) -> list[str]:
+        """The fields with a value that is not the usual one and has no place in a tokenizer of ours."""
+        names = ("additional_special_tokens", "extra_special_tokens", "padding_side", "truncation_side",
+                 "clean_up_tokenization_spaces", "split_special_tokens")  # fmt: skip
+        return [name for name in names if (value := getattr(self, name)) and value != "right"]
 
     def role(self, name: str) -> str | None:
         """The token that has a role."""
