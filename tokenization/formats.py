@@ -13,9 +13,10 @@ import logging
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
@@ -37,6 +38,13 @@ CONFIG = "tokenizer.yaml"
 FILES = (RANKS, CONFIG, HUGGING_FACE, USAGE)
 FORMAT = "textmill-tokenizer 1"
 FORMAT_WITH_RULES = "textmill-tokenizer 2"  # also with rules and usage, which format 1 does not know
+
+
+class TokenizerYaml(BaseModel, strict=True):
+    """The part of a `tokenizer.yaml` that decides ids, without what Hugging Face's tokenizers know besides."""
+
+    pattern: str
+    special_tokens: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=0)]]
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -124,18 +132,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
     ranks, config = tokenizer_files(path)
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        pattern, special_tokens = content["pattern"], content["special_tokens"]
+        told = TokenizerYaml.model_validate(content)
         rules = TextRules.model_validate(content.get("rules", {}))
         usage = Usage.model_validate(content.get("usage", {}))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise UserError(f"{config} is damaged; it needs the keys pattern and special_tokens") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{config} is damaged; it is not YAML") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{config} is damaged: {error.title}, {place}: {first['msg']}") from None
     if content.get("format", FORMAT) not in (FORMAT, FORMAT_WITH_RULES):
         raise UserError(f"{config} has the format {content['format']!r}, which this version of Textmill cannot read")
-    return Tokenizer(read_ranks(ranks), pattern, special_tokens, rules, usage)
+    return Tokenizer(read_ranks(ranks), told.pattern, told.special_tokens, rules, usage)
 
 
 def tokenizer_files(path: Path) -> tuple[Path, Path]:

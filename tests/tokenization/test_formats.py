@@ -268,7 +268,13 @@ def test_named_encodings_are_asked_of_tiktoken(tmp_path, monkeypatch):
         ("ranks.tiktoken", "AA== 0\nAQ== 0\n", "one rank to two tokens"),
         ("ranks.tiktoken", "AA== 0\n", "lacks the byte 0x01"),
         ("tokenizer.yaml", "pattern: [", "is damaged"),
-        ("tokenizer.yaml", "a: b", "is damaged"),
+        ("tokenizer.yaml", "a: b", "is damaged: TokenizerYaml, pattern: Field required"),
+        ("tokenizer.yaml", "- a", "is damaged: TokenizerYaml"),
+        ("tokenizer.yaml", "pattern: 5\nspecial_tokens: {}", "TokenizerYaml, pattern: "),
+        ("tokenizer.yaml", "pattern: gpt2\nspecial_tokens: 5", "TokenizerYaml, special_tokens: "),
+        ("tokenizer.yaml", "pattern: gpt2\nspecial_tokens: {<s>: abc}", "TokenizerYaml, special_tokens.<s>: "),
+        ("tokenizer.yaml", "pattern: gpt2\nspecial_tokens: {<s>: -4}", "TokenizerYaml, special_tokens.<s>: "),
+        ("tokenizer.yaml", "pattern: gpt2\nspecial_tokens: {}\nrules: 5", "is damaged: TextRules"),
     ],
 )
 def test_damaged_folders(tokenizer, tmp_path, file, content, message):
