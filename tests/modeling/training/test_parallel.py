@@ -224,4 +224,4 @@ def test_a_users_mistake_is_told_once_and_not_tried_again(tokens, tokenizer_fold
     )
     assert done.returncode != 0
     messages = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(messages) == 1 and "the loss became" in messages[0]["error"]
+    assert len(messages) == 1 and "the weights became not finite" in messages[0]["error"]
