@@ -359,11 +359,11 @@ def test_kill_9_of_the_run_keeps_finished_shards_and_ends_the_workers(corpus, on
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), str(corpus), str(on_threads / "tokenizer"), str(out)]
     run = subprocess.Popen(command, start_new_session=True)
-    wait_until(lambda: list(out.glob("shards/*/*/piece.json")))
+    wait_until(lambda: list(out.glob(".textmill-shards/*/*/piece.json")))
     run.kill()
     run.wait()
     wait_until(lambda: not session_of(run.pid))
-    notes = out.glob("shards/*/[!.]*/piece.json")
+    notes = out.glob(".textmill-shards/*/[!.]*/piece.json")
     kept = {file.stem: file.stat().st_mtime_ns for note in notes for file in note.parent.glob("*.bin")}
     assert 0 < len(kept) < SHARDS + 1
     pretokenize(EncodingInputs(corpus, on_threads / "tokenizer"), PretokenizeConfig(), out)
