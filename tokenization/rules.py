@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokenization.config import END_OF_TEXT
 
-__all__ = ["PLAIN", "ROLES", "UNTOLD", "Part", "Searches", "TextRules", "Usage", "normalize_nfc"]
+__all__ = [
+    "NFC_MAKES", "PLAIN", "ROLES", "UNTOLD", "Part", "Searches", "TextRules", "Usage", "normalize_nfc", "overlap",
+]  # fmt: skip
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 USUAL_ROLES = {
@@ -44,6 +46,7 @@ _LATER = regex.compile(
     "\U0001d250-\U0001d252\U0001d25b\U0001d25c\U0001d25f\U0001d280\U0001d281\U0001e08f\U0001e130-\U0001e136\U0001e2ae"
     "\U0001e2ec-\U0001e2ef\U0001e4ec-\U0001e4ef\U0001e5ee\U0001e5ef\U0001e6e3\U0001e6e6\U0001e6ee\U0001e6ef\U0001e6f5]"
 )
+NFC_MAKES = frozenset("K;`")  # of ASCII: of the Kelvin sign, the Greek question mark and the Greek varia
 _BLANK = regex.compile(r"\s")
 
 
@@ -61,6 +64,12 @@ def normalize_nfc(text: str) -> str:
         pieces += [unicodedata.normalize("NFC", text[end : match.start()]), match.group()]
         end = match.end()
     return "".join([*pieces, unicodedata.normalize("NFC", text[end:])])
+
+
+def overlap(a: str, b: str) -> bool:
+    """Whether a text can have a place that belongs to both."""
+    ends = range(1, min(len(a), len(b)))
+    return a in b or b in a or any(a[-n:] == b[:n] or b[-n:] == a[:n] for n in ends)
 
 
 class Searches(NamedTuple):
@@ -96,6 +105,16 @@ class TextRules(BaseModel):
         for step in self.normalizers:
             text = normalize_nfc(text) if step == "NFC" else text.replace(*step)
         return text
+
+    def makes(self, name: str) -> bool:
+        """Whether normalizing may make this ASCII text of another one."""
+        for step in self.normalizers:
+            if step == "NFC":
+                if NFC_MAKES.intersection(name):
+                    return True
+            elif not step[1] or overlap(step[1], name):
+                return True
+        return False
 
     def parts(self, text: str, tokens: Mapping[str, int], searches: Searches) -> Iterator[Part]:
         """The ids of the tokens in a text, and the pieces of text between them as they are to be cut into words.

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import unicodedata
 
 import pytest
 import tokenizers
@@ -15,7 +16,7 @@ from tokenization.formats import load_tokenizer, save_tokenizer, write_tiktoken
 from tokenization.hugging_face import from_hugging_face, tokens_around, write_hugging_face
 from tokenization.interchange import load_any, to_tiktoken, write_legacy
 from tokenization.patterns import DIGITS, NAMED, in_passes, split_in_passes
-from tokenization.rules import normalize_nfc
+from tokenization.rules import NFC_MAKES, TextRules, normalize_nfc
 from tokenization.tokenizer import Tokenizer
 
 BYTES = {bytes([b]): b for b in range(256)}
@@ -99,6 +100,27 @@ def test_vocabularies_with_the_gaps_of_tiktokens(tokenizer, tmp_path, pattern):
 def test_a_special_token_that_text_could_be_taken_for_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="would take ordinary text for the special token"):
         write_hugging_face(Tokenizer(LEARNED, "cl100k", {name: 400}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("<m>", ("  ", "<m>")), ("<m>", ("#", "")), ("at", ("#", "a")), ("<;>", "NFC"), (":`:", "NFC")]
+)
+def test_a_special_token_that_normalizing_could_make_is_refused(tmp_path, name, step):
+    ours = Tokenizer(LEARNED, r"\S+|\s+", {name: 400}, TextRules(normalizers=(step,)))
+    with pytest.raises(UserError, match=f"would take text for the special token '{name}' where normalizing makes it"):
+        write_hugging_face(ours, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("<m>", r"\S+|\s+"), ("[MASK]", "cl100k")])
+def test_a_special_token_that_normalizing_cannot_make_one_word_of_is_not(tmp_path, name, pattern):
+    ours = Tokenizer(LEARNED, pattern, {name: 400}, TextRules(normalizers=("NFC",)))
+    text = "at <m> [MASK] [MAS\u212a]"
+    assert exported(ours, tmp_path).encode(text).ids == ours.encode(text, allowed_special="all")
+
+
+def test_what_ascii_normalizing_makes():
+    every = (chr(code) for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000)
+    assert {normal for c in every if (normal := unicodedata.normalize("NFC", c)).isascii()} == NFC_MAKES
 
 
 # ---- import

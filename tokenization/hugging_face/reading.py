@@ -16,7 +16,7 @@ from textmill.errors import UserError
 from tokenization.config import HIDDEN, bytes_of, check_special_names
 from tokenization.hugging_face.schema import USAGE, characters_of, first_mistake
 from tokenization.patterns import DIGITS, NAMED, Pattern, check_covers, in_passes, oniguruma_pattern
-from tokenization.rules import ROLES, UNTOLD, Normalizer, TextRules, Usage
+from tokenization.rules import ROLES, UNTOLD, Normalizer, TextRules, Usage, overlap
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["from_hugging_face", "tokens_around"]
@@ -103,15 +103,9 @@ def _rules(content: schema.TokenizerJson) -> TextRules:
             raise UserError(f"added_tokens: {name!r} is normalized, and the normalizer changes it")
     early = [token.content for token in added if not token.normalized]
     blanks_too = rules.lstrip or rules.rstrip  # a token may take the blanks that another consists of
-    if rules.normalizers or any(blanks_too or _overlap(a, b) for a in early for b in rules.late):
+    if rules.normalizers or any(blanks_too or overlap(a, b) for a in early for b in rules.late):
         return rules
     return rules.model_copy(update={"late": frozenset()})  # it does not matter when they are looked for
-
-
-def _overlap(a: str, b: str) -> bool:
-    """Whether a text can have a place that belongs to both."""
-    ends = range(1, min(len(a), len(b)))
-    return a in b or b in a or any(a[-n:] == b[:n] or b[-n:] == a[:n] for n in ends)
 
 
 def _normalizers(normalizer: schema.Normalizer | None) -> Iterator[Normalizer]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.config import HIDDEN, bytes_of, check_special_names
@@ -40,6 +42,18 @@ def check_hugging_face(tokenizer: Tokenizer) -> None:
     if tokenizer.rules.prefix_space and tokenizer.pattern.kind != Kind.GPT2:
         raise UserError("Hugging Face puts a space before a text only where the split pattern is gpt2")
     check_special_names(tokenizer.found_tokens)
+    for name in tokenizer.found_tokens.keys() - tokenizer.rules.late:
+        if name.isascii() and tokenizer.rules.makes(name) and _is_one_token(name, tokenizer):
+            raise UserError(
+                f"Hugging Face would take text for the special token {name!r} where normalizing makes it of other text"
+            )
+
+
+def _is_one_token(name: str, tokenizer: Tokenizer) -> bool:
+    """Whether Hugging Face makes one token of a text that is the name of a token, once that was not found in it."""
+    if name.encode() in tokenizer.tokens or tokenizer.pattern.kind == Kind.PASSES:
+        return True
+    return bool(regex.fullmatch(tokenizer.pattern.regex, name))
 
 
 def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
