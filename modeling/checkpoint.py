@@ -89,7 +89,8 @@ class CheckpointConfig:
             other: an earlier one, perhaps of an older version: what that did not record is no difference.
             beside: settings that are not compared.
         """
-        own, others = flatten(json.loads(self.to_json())), flatten(json.loads(other.to_json()))
+        named = set(output_settings(self.model)) | set(output_settings(other.model))
+        own, others = (flatten(json.loads(each.to_json(named))) for each in (self, other))
         compared = (own.keys() | others.keys()) - set(beside) - (UNRECORDED - others.keys())
         return [
             f"{name}: {own.get(name, NOT_RECORDED)} here, {others.get(name, NOT_RECORDED)} there"
@@ -97,10 +98,16 @@ class CheckpointConfig:
             if own.get(name, NOT_RECORDED) != others.get(name, NOT_RECORDED)
         ]
 
-    def to_json(self) -> str:
+    def to_json(self, of_model: Collection[str] = ()) -> str:
+        """As it is written.
+
+        Args:
+            of_model: settings of the model that are named even at a default that goes without saying.
+        """
+        named = {*output_settings(self.model), *of_model}
         fields = {
             "format": FORMAT, "objective": self.objective, "shift": self.shift, "vocab_size": self.vocab_size,
-            "model": self.model.model_dump(include=set(output_settings(self.model))), "run": self.run,
+            "model": self.model.model_dump(include=named), "run": self.run,
         }  # fmt: skip
         return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 

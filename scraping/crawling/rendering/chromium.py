@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ __all__ = ["check_browser", "find_chromium", "launch"]
 logger = logging.getLogger(__name__)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LONGEST_TEMPORARY = 62  # bytes: sockets have names of 107, and "/org.chromium.Chromium.AbCdEf/SingletonSocket" takes 45
 _FLAGS = [
     "--proxy-server=http://no-network.invalid:1",
     "--proxy-bypass-list=<-loopback>",  # loopback is not an exception
@@ -55,10 +57,15 @@ def find_chromium() -> str:
     """The path of the system's Chromium, or else of the one that Playwright has downloaded.
 
     Raises:
-        UserError: Playwright or Chromium is missing.
+        UserError: Playwright or Chromium is missing, or Chromium cannot start with the temporary folder.
     """
     if importlib.util.find_spec("playwright") is None:
         raise UserError("`fetch: browser` needs a package that is missing: pip install 'textmill[browser]'")
+    if len(os.fsencode(temporary := tempfile.gettempdir())) > LONGEST_TEMPORARY:
+        raise UserError(
+            f"Chromium cannot open its socket in the temporary folder {temporary}, whose name is too long: set TMPDIR "
+            f"to one of at most {LONGEST_TEMPORARY} bytes"
+        )
     if system := next(filter(None, map(shutil.which, _NAMES)), None):
         return system
     with ThreadPoolExecutor(1) as pool:  # Playwright refuses to start in a thread that runs an event loop

@@ -161,7 +161,7 @@ def test_a_checkpoint_says_nothing_of_a_feed_forward_that_was_always_there(pretr
     fields = json.loads((pretrained / "config.json").read_text())
     assert "feed_forward" not in fields["model"]
     assert load_model(pretrained)[1].model.feed_forward.kind == "mlp"
-    with pytest.raises(UserError, match=r"model.feed_forward.kind: kan-rbf here, None there"):
+    with pytest.raises(UserError, match=r"model.feed_forward.kind: kan-rbf here, mlp there"):
         pretrain(tokens, tokenizer_folder, tiny(model=MLP | {"feed_forward": "kan-rbf"}), pretrained, pytest.fail)
 
 

@@ -164,7 +164,15 @@ def test_what_cannot_be_says_so(finetuned, paired, pretrained, tokenizer, tmp_pa
 @pytest.fixture(scope="module")
 def tuned(paired, pretrained, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("tuned")
-    config = settings(steps=400, batch=32, evaluate_every=400, checkpoint_every=400, evaluate_tokens=8192)
+    rates = {
+        "matrix_lr": 0.02,
+        "embedding_lr": 0.3,
+        "head_lr": 0.008,
+        "scalar_lr": 0.02,
+    }  # it has no time for lower ones
+    config = settings(
+        steps=400, batch=32, evaluate_every=400, checkpoint_every=400, evaluate_tokens=8192, optimizer=rates
+    )
     finetune(pretrained, paired, config, out, quiet)
     return out
 

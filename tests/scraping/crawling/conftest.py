@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ def start_crawler(tmp_path):
         folders = [str(tmp_path / folder) for folder in (name, previous) if folder]
         return subprocess.Popen(
             [sys.executable, "-c", CRAWLER, str(declaration), *folders],
-            env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=Path(__file__).parents[3],
+            env={**os.environ, "TMPDIR": temporary}, cwd=Path(__file__).parents[3],
         )  # fmt: skip
 
-    return start
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # its name is short enough for Chromium
+        yield start
 
 
 @pytest.fixture

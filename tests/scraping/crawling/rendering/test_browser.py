@@ -539,6 +539,13 @@ def test_source_check_says_what_a_browser_would_change_and_what_it_could_not_loa
     assert "1 not loaded: other host cdn.invalid; if the page needs them, name it in resource_hosts" in rendered
 
 
+def test_a_temporary_folder_that_is_too_deep_for_chromium_is_said_before_any_request(site, monkeypatch):
+    source = Source(name="mine", start=[site.url()], contact="me@example.org", private_addresses=True, fetch="browser")
+    monkeypatch.setattr(chromium_module.tempfile, "gettempdir", lambda: "/tmp/" + "a" * 58)
+    with pytest.raises(UserError, match=r"source mine: Chromium cannot open its socket in .* of at most 62 bytes"):
+        chromium_module.check_browser(source)
+
+
 def test_what_is_missing_is_said_before_any_request(site, monkeypatch, tmp_path):
     from flows.stages.scrape import scrape
 
