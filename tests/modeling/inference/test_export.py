@@ -189,15 +189,29 @@ BLANKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spaced", [True, False])
-def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(spaced, tokenizer, tmp_path, monkeypatch):
+@pytest.fixture(params=[True, False], ids=["spaced", "not spaced"])
+def with_words(request, tokenizer) -> Tokenizer:
+    """With tokens that carry a space, and without."""
     first = tokenizer.vocab_size
-    words = {b" cat": first, b" dog": first + 1, b" the": first + 2, b" sees": first + 3} if spaced else {}
-    tokenizer = Tokenizer(tokenizer.tokens | words, "gpt2", tokenizer.special_tokens)
-    a_checkpoint(tmp_path / "checkpoint", tokenizer, REMOTE["fast"] | {"context": 64}, "masked")
-    export(tmp_path / "checkpoint", tmp_path / "hf")
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    pipe = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+    words = {b" cat": first, b" dog": first + 1, b" the": first + 2, b" sees": first + 3} if request.param else {}
+    return Tokenizer(tokenizer.tokens | words, "gpt2", tokenizer.special_tokens)
+
+
+@pytest.fixture
+def fill_mask(with_words, tmp_path, monkeypatch):
+    """The pipeline of an exported masked model, whose checkpoint is beside it."""
+
+    def made(**run):
+        a_checkpoint(tmp_path / "checkpoint", with_words, REMOTE["fast"] | {"context": 64}, "masked", **run)
+        export(tmp_path / "checkpoint", tmp_path / "hf")
+        monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+        return transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+
+    return made
+
+
+def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(fill_mask, with_words, tmp_path):
+    pipe = fill_mask()
     assert pipe.tokenizer.model_max_length == 64
     masked = load(tmp_path / "checkpoint", device="cpu")
     again = load_tokenizer(tmp_path / "hf")
@@ -207,7 +221,7 @@ def test_the_pipeline_reads_blanks_and_fills_them_as_we_do(spaced, tokenizer, tm
         assert pipe.tokenizer(text).input_ids == ids
         assert again.encode(text, allowed_special="all") == ids[1:]
         if len(begin_words) == 1:  # the pipeline fills each of several for itself
-            compare_guesses(pipe(text, top_k=tokenizer.vocab_size), masked, text)
+            compare_guesses(pipe(text, top_k=with_words.vocab_size), masked, text)
 
 
 def compare_guesses(guesses, masked, text):
@@ -228,16 +242,8 @@ PAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spaced", [True, False])
-def test_the_pipeline_of_a_model_of_pairs_reads_them_as_we_do(spaced, tokenizer, tmp_path, monkeypatch):
-    first = tokenizer.vocab_size
-    words = {b" cat": first, b" dog": first + 1, b" the": first + 2, b" sees": first + 3} if spaced else {}
-    tokenizer = Tokenizer(tokenizer.tokens | words, "gpt2", tokenizer.special_tokens)
-    fields = REMOTE["fast"] | {"context": 64}
-    a_checkpoint(tmp_path / "checkpoint", tokenizer, fields, "masked", pair_length=40)
-    export(tmp_path / "checkpoint", tmp_path / "hf")
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    pipe = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"), trust_remote_code=True, device="cpu")
+def test_the_pipeline_of_a_model_of_pairs_reads_them_as_we_do(fill_mask, with_words, tmp_path):
+    pipe = fill_mask(pair_length=40)
     assert pipe.tokenizer.model_max_length == 40
     masked = load(tmp_path / "checkpoint", device="cpu")
     for text in BLANKS + PAIRS:
@@ -248,14 +254,14 @@ def test_the_pipeline_of_a_model_of_pairs_reads_them_as_we_do(spaced, tokenizer,
         given = pipe.tokenizer(*parts)
         assert given.input_ids == read.ids.tolist()[: read.length]
         a, b = (np.array(ids, np.int64) for ids, _ in read.parts)
-        segments = lay_out([(a, b)], 40, tokenizer.special_tokens)[1][0]
+        segments = lay_out([(a, b)], 40, with_words.special_tokens)[1][0]
         assert pipe.tokenizer(*parts, return_token_type_ids=True).token_type_ids == segments.tolist()[: read.length]
         assert pipe.tokenizer(*parts, padding="max_length").input_ids == read.ids.tolist()
         if len(read.blanks) > 1:
             continue
         for padding in ({}, {"padding": "max_length"}):
             options = padding | ({"text_pair": after} if after else {})
-            compare_guesses(pipe(before, top_k=tokenizer.vocab_size, tokenizer_kwargs=options), masked, text)
+            compare_guesses(pipe(before, top_k=with_words.vocab_size, tokenizer_kwargs=options), masked, text)
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "`[CLS] A [SEP] B [SEP]`" in card and "`tokenizer(A, B)`" in card
 
