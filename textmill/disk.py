@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from textmill.errors import UserError
+from textmill.files import remove
 
 __all__ = ["disk_complaint", "folder_to_fill", "one_line_of_disk"]
 
@@ -60,7 +61,7 @@ def folder_to_fill(folder: Path) -> Iterator[None]:
             yield
         except BaseException:
             for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove(path)
             if made:
                 folder.rmdir()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.formats import CONFIG, RANKS, check_plain, load_tokenizer, read_ranks
 from tokenization.hugging_face import HUGGING_FACE, from_hugging_face
+from tokenization.hugging_face.reading import last_parts
 from tokenization.patterns import NAMED, check_covers, portable_pattern
 from tokenization.tokenizer import Tokenizer
 
@@ -143,23 +143,11 @@ def merges_of(tokenizer: Tokenizer) -> list[tuple[int, int]]:
     for token, rank in ranks.items():
         if len(token) == 1:
             continue
-        parts = _parts_below(token, ranks, rank)
+        parts = last_parts(token, ranks, rank)
         if len(parts) != 2:
             raise UserError(f"token {rank} ({token!r}) is not a merge of two earlier tokens")
         pairs.append((ranks[parts[0]], ranks[parts[1]]))
     return pairs
-
-
-def _parts_below(token: bytes, ranks: dict[bytes, int], limit: int) -> list[bytes]:
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        joined = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
-        lowest = min(joined)
-        if lowest >= limit:
-            break
-        at = joined.index(lowest)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
 
 
 def load_any(source: str, pattern: str | None = None) -> Tokenizer:

@@ -15,6 +15,8 @@ from typing import IO, Any
 from numba.core.caching import NullCache
 from numba.core.compiler_lock import global_compiler_lock
 
+from textmill.files import try_lock
+
 __all__ = ["Compiling", "NoCache", "compiling"]
 
 DURATION = "10 to 30 seconds"
@@ -48,9 +50,7 @@ class Compiling:
             return False
         with suppress(OSError):  # a file system without locks: several may compile the same
             self._turn = (folder / "compiling.lock").open("wb")
-            try:
-                fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(self._turn.fileno()):
                 self._tell(f"Another process is compiling the kernels of {room}: waiting for it")
                 fcntl.flock(self._turn, fcntl.LOCK_EX)
         return True

@@ -156,7 +156,7 @@ def _check_merges(model: schema.Model, tokens: Mapping[bytes, int]) -> None:
         listed.add(pair)
     for token in tokens:
         if len(token) > 1:
-            parts = _last_parts(token, tokens)
+            parts = tuple(last_parts(token, tokens))
             unreachable = len(parts) > 2
             if parts not in listed and not (unreachable and model.ignore_merges):
                 raise UserError(f"model.vocab has {characters_of(token)!r}, which model.merges does not make")
@@ -167,17 +167,23 @@ def _merged(merge: str | list[str]) -> tuple[bytes, ...]:
     return tuple(bytes_of(part) or b"" for part in parts)
 
 
-def _last_parts(token: bytes, tokens: Mapping[bytes, int]) -> tuple[bytes, ...]:
-    """The parts that merging the bytes of a token arrives at before they are the token: two if they can make it."""
+def last_parts(token: bytes, tokens: Mapping[bytes, int], limit: int = NO_TOKEN) -> list[bytes]:
+    """The parts that merging the bytes of a token arrives at before they are the token: two if they can make it.
+
+    Args:
+        token: of two bytes or more.
+        tokens: token → id.
+        limit: only tokens with ids below it are merged.
+    """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        joined = [tokens.get(a + b, NO_TOKEN) for a, b in itertools.pairwise(parts)]
+        joined = [tokens.get(a + b, limit) for a, b in itertools.pairwise(parts)]
         lowest = min(joined)
-        if lowest == NO_TOKEN:
+        if lowest >= limit:
             break
         at = joined.index(lowest)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return tuple(parts)
+    return parts
 
 
 def _check_decoder(decoder: schema.Decoders | schema.ByteLevelDecoder | None, special: Mapping[str, int]) -> None:
