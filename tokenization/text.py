@@ -16,7 +16,7 @@ from textmill.errors import UserError, first_line
 
 __all__ = [
     "BATCH_BYTES", "Documents", "ShardColumns", "batches", "check_listed", "documents_of", "from_arrow", "look_at",
-    "read_any", "read_shard", "read_sources", "shards", "utf8_of",
+    "read_any", "read_rows", "read_shard", "read_sources", "shards", "utf8_of",
 ]  # fmt: skip
 
 BATCH_ROWS = 256  # rows decoded at once; a batch is read, used and dropped
@@ -168,18 +168,33 @@ def read_shard(shard: Path, column: str = "text") -> Iterator[Documents]:
     """The documents of a Parquet shard, about `BATCH_ROWS` at a time, so that memory stays bounded.
 
     Raises:
+        UserError: as `read_rows` does.
+    """
+    for rows in read_rows(shard, column):
+        yield from_arrow(rows.column(column))
+
+
+def read_rows(shard: Path, column: str = "text", beside: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet shard, `BATCH_ROWS` at a time: the texts, checked, and other columns as they are.
+
+    Args:
+        shard: the file.
+        column: of the texts.
+        beside: other columns, as far as the shard has them.
+
+    Raises:
         UserError: the shard cannot be read, has no such column of strings, or holds invalid UTF-8 or nulls (the message
             names shard and row).
     """
     with _open_parquet(shard) as file:
         _check_column(file, shard, column)
+        others = [name for name in beside if name != column and file.schema_arrow.names.count(name) == 1]
         row = 0
         try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
-                array = batch.column(0)
-                _check_strings(array, shard, row)
-                row += len(array)
-                yield from_arrow(array)
+            for batch in file.iter_batches(BATCH_ROWS, columns=[*others, column]):
+                _check_strings(batch.column(column), shard, row)
+                row += len(batch)
+                yield batch
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{shard} is damaged after row {row}: {first_line(error)}") from error
 

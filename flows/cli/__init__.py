@@ -6,6 +6,7 @@
     corpus       what is in a corpus, and why the rest is not
     artifacts    reproduce, fetch, verify, gc
     model        generate, fill, next-sentence, evaluate, export, cost
+    vectors      embed, neighbors
     experiment   the project's claims put to the test
     service      up, deploy, worker, doctor
     source       declared web sites: list, check, new
@@ -28,7 +29,19 @@ import traceback
 
 import typer
 
-from flows.cli import artifacts, corpus, experiment, model, pipeline, project, service, source, status, tokenizer
+from flows.cli import (
+    artifacts,
+    corpus,
+    experiment,
+    model,
+    pipeline,
+    project,
+    service,
+    source,
+    status,
+    tokenizer,
+    vectors,
+)
 
 app = typer.Typer(
     name="textmill",
@@ -46,6 +59,7 @@ experiment.register(app)
 artifacts.register(app)
 service.register(app)
 model.register(app)
+vectors.register(app)
 app.add_typer(source.app, name="source", help="Declared web sites: list, try out, add.")
 app.add_typer(tokenizer.app, name="tokenizer", help="Train, use, compare and convert tokenizers.")
 

@@ -61,14 +61,19 @@ def fill(
     text: Annotated[
         str, typer.Argument(parser=utf8, metavar="TEXT", help="Text with [MASK] where one token is missing")
     ],
-    candidates: Annotated[int, typer.Option(min=1, help="Guesses shown for each blank")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Most probable tokens told for each blank")] = 5,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    """Fill the blanks of a text with a fine-tuned checkpoint."""
+    """Fill the blanks of a text with a fine-tuned checkpoint, and say what else would fit each."""
     from modeling.inference.generate import fill as fill_blanks
     from modeling.inference.generate import load
 
-    filled = fill_blanks(load(checkpoint, device), text, candidates)
+    filled = fill_blanks(load(checkpoint, device), text, top_k)
+    if as_json:
+        blanks = [[{"token": token, "probability": prob} for token, prob in guesses] for guesses in filled.candidates]
+        print_document({"text": filled.text, "blanks": blanks})
+        return
     typer.echo(filled.text)
     for number, guesses in enumerate(filled.candidates, start=1):
         shown = "  ".join(f"{token!r} {prob:.1%}" for token, prob in guesses)

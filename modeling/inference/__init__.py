@@ -4,6 +4,8 @@ Read in this order:
 
     generate       load a checkpoint; continue texts, fill blanks
     next_sentence  whether a sentence follows another
+    embed          a vector for each text, to Parquet
+    neighbors      which vectors are nearest to others
     evaluate       perplexity and bits per byte of a text
     harness        tasks of lm-evaluation-harness
     export         a folder for `transformers`

@@ -1,5 +1,7 @@
 """The commands that use a checkpoint, as a user types them."""
 
+import json
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -27,10 +29,16 @@ def test_generate_writes_the_prompt_and_its_continuation(pretrained):
 
 
 def test_fill_writes_the_text_and_its_guesses(finetuned):
-    output = textmill("fill", finetuned, "the cat see[MASK] a tree.", "--candidates", 2, "--device", "cpu")
-    first, second = output.splitlines()
+    command = ("fill", finetuned, "the cat see[MASK] a tre[MASK].", "--device", "cpu", "--top-k")
+    first, second, third = textmill(*command, 2).splitlines()
     assert first == "the cat sees a tree."
     assert second.startswith("blank 1: 's' ") and second.count("%") == 2
+    assert third.startswith("blank 2: 'e' ")
+    told = json.loads(textmill(*command, 3, "--json"))
+    assert told["text"] == first and [len(blank) for blank in told["blanks"]] == [3, 3]
+    probabilities = [each["probability"] for each in told["blanks"][0]]
+    assert told["blanks"][0][0]["token"] == "s" and probabilities == sorted(probabilities, reverse=True)
+    assert 0 < sum(probabilities) <= 1.000001
 
 
 def test_next_sentence_wants_a_checkpoint_that_was_fine_tuned_on_pairs(finetuned):
