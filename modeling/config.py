@@ -399,8 +399,8 @@ class PretrainConfig(RunConfig):
         return name
 
 
-class FinetuneConfig(RunConfig):
-    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024).
+class TuningConfig(RunConfig):
+    """What tunings of a checkpoint have in common.
 
     A pipeline lays what is given of `optimizer` over that of its pretraining (`finetuning_optimizer`), and takes the
     dropout from there too.
@@ -415,6 +415,22 @@ class FinetuneConfig(RunConfig):
         default_factory=ScheduleConfig, description="Learning-rate schedule; warms up over a tenth of the steps"
     )
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout; null: that of pretraining")
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> TuningConfig:
+        self.optimizer = finetuning_optimizer(OptimizerConfig(), self.optimizer)
+        if "warmup" not in self.schedule.model_fields_set:
+            self.schedule = self.schedule.model_copy(update={"warmup": int(FINETUNING_WARMUP * self.steps)})
+        return self
+
+    @property
+    def draws_dropout(self) -> bool:
+        return bool(self.dropout)
+
+
+class FinetuneConfig(TuningConfig):
+    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024)."""
+
     mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
     mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
     mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
@@ -431,17 +447,6 @@ class FinetuneConfig(RunConfig):
         if "[MASK]" not in text:
             raise ValueError("write [MASK] where a token is to be filled in")
         return text
-
-    @model_validator(mode="after")
-    def _fill_in(self) -> FinetuneConfig:
-        self.optimizer = finetuning_optimizer(OptimizerConfig(), self.optimizer)
-        if "warmup" not in self.schedule.model_fields_set:
-            self.schedule = self.schedule.model_copy(update={"warmup": int(FINETUNING_WARMUP * self.steps)})
-        return self
-
-    @property
-    def draws_dropout(self) -> bool:
-        return bool(self.dropout)
 
     @model_validator(mode="after")
     def _rates_fit(self) -> FinetuneConfig:
