@@ -232,15 +232,15 @@ def renamed(model: GPT, names: dict[str, str]) -> dict[str, Tensor]:
 def remote_code() -> str:
     """The sources of the model and its wrapper as one file without imports from this package.
 
-    Each of these imports, and each `__all__`, is on one line of its source.
+    Each of these imports is on one line of its source.
     """
     folder = Path(modeling.__file__).parent
     networks = [f"networks/{name}.py" for name in ("loss_head", "functional", "kan", "transformer")]
     parts = [(folder / name).read_text() for name in (*networks, "inference/remote_code.py")]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
-    text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n)+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n|\n(?=    ))+", "", text, flags=re.MULTILINE)
     text = re.sub(r"^from modeling\..*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^__all__ = .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^__all__ = \[[^\]]*\].*\n", "", text, flags=re.MULTILINE)
     return "from __future__ import annotations\n\n" + text
 
 

@@ -1,8 +1,7 @@
 """A masked model with a head for pairs of sentences: does the second follow the first (Devlin et al. 2019, BERT)?
 
-Two things are simpler than there, and leave the transformer as it is. [SEP] alone says where the second sentence
-begins, without an embedding of segments, as in DistilBERT (Sanh et al. 2019). And [PAD] is seen like any other token,
-which the model learns to pass over: a mask of its own for every window would take attention off its fastest kernels.
+[SEP] alone says where the second sentence begins, without an embedding of segments, as in DistilBERT (Sanh et al.
+2019). Nothing sees [PAD]: it is a document of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class SentencePairModel(GPT):
 
     def forward(  # type: ignore[override]
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
-        is_next: Tensor | None = None,
+        is_next: Tensor | None = None, documents: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """
         Args:
@@ -46,12 +45,13 @@ class SentencePairModel(GPT):
             targets: int64 [B, K], together with `is_next`.
             positions: int64 [B, K], the ones to predict at; None for all.
             is_next: bool [B], whether the second sentence follows the first.
+            documents: int64 [B, T], 0 for the pair and 1 for [PAD]; None: there is no [PAD].
 
         Returns:
             With targets the sum of the two mean losses in nats, a scalar; without them the logits of tokens [B, K, V]
             and of following [B].
         """
-        hidden = self.hidden(ids)
+        hidden = self.hidden(ids, documents=documents)
         follows = self.next_sentence_logits(hidden)
         chosen = hidden if positions is None else at_positions(hidden, positions)
         if targets is None or is_next is None:

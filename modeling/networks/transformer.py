@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.networks.functional import activate, attention, rms_norm, to_product_dtype
+from modeling.networks.functional import activate, attention, document_mask, rms_norm, to_product_dtype
 from modeling.networks.kan import KANFeedForward, RationalFeedForward, Rationals
 from modeling.networks.loss_head import cross_entropy, token_losses
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
     from modeling.config import ModelConfig
 
 __all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "ParameterKind", "at_positions", "rotary_table"]
@@ -102,9 +104,11 @@ class Attention(nn.Module):
         self.value_gate = Gate(config.kv_heads or config.heads) if has_values else None
 
     def forward(
-        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
-    ) -> Tensor:
-        """[B, T, W] to [B, T, W]; `rotary`: cosines and sines [T, D / 2]; `value`: value embeddings [B, T, G * D]."""
+        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None,
+        mask: Tensor | BlockMask | None = None,
+    ) -> Tensor:  # fmt: skip
+        """[B, T, W] to [B, T, W]; `rotary`: cosines and sines [T, D / 2]; `value`: value embeddings [B, T, G * D];
+        `mask`: what `document_mask` gives, None where a position sees the whole window."""
         B, T, W = x_BTW.shape
         D = self.config.head_size
         q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
@@ -119,9 +123,9 @@ class Attention(nn.Module):
         if self.config.qk_norm:
             q_BHTD, k_BGTD = rms_norm(q_BHTD), rms_norm(k_BGTD)
         k_BGSD, v_BGSD = (k_BGTD, v_BGTD) if cache is None else cache.extend(self.layer, k_BGTD, v_BGTD)
-        mask = self.mask(T, k_BGSD.shape[2], x_BTW.device)
+        seen = self.mask(T, k_BGSD.shape[2], x_BTW.device) if mask is None else mask
         dropout = self.config.dropout if self.training else 0.0
-        y_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, mask, dropout)
+        y_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, seen, dropout)
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, W))
 
     def mask(self, T: int, S: int, device: torch.device) -> Tensor | Literal["causal"] | None:
@@ -174,10 +178,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None
-    ) -> Tensor:
+        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None,
+        mask: Tensor | BlockMask | None = None,
+    ) -> Tensor:  # fmt: skip
         """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
-        x_BTW = x_BTW + self.dropout(self.attention(self.attention_norm(x_BTW), rotary, value, cache))
+        x_BTW = x_BTW + self.dropout(self.attention(self.attention_norm(x_BTW), rotary, value, cache, mask))
         return x_BTW + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTW)))
 
 
@@ -273,22 +278,29 @@ class GPT(nn.Module):
         if config.bigrams:
             nn.init.zeros_(self.bigram_embed.weight)
 
-    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Ids [B, T] to the normalized last hidden states [B, T, W]."""
+    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None, documents: Tensor | None = None) -> Tensor:
+        """Ids [B, T] to the normalized last hidden states [B, T, W]; `documents` as in `forward`."""
         start = cache.length if cache else 0
         window = slice(start, start + ids.shape[1])
         x_BTW = to_product_dtype(self.embed(ids))
+        begins_BT = None if documents is None else document_begins(documents)
         rotary = None
-        if self.config.positions == "rope":
+        if self.config.positions == "rope":  # relative: documents need no positions of their own
             rotary = self.rotary_cos[window].to(x_BTW.dtype), self.rotary_sin[window].to(x_BTW.dtype)
-        else:
+        elif begins_BT is None:
             x_BTW = x_BTW + self.embed_position.weight[window].to(x_BTW.dtype)
+        else:
+            x_BTW = x_BTW + self.embed_position(positions_in_documents(begins_BT)).to(x_BTW.dtype)
         if self.embed_norm is not None:
             x_BTW = self.embed_norm(x_BTW)
         if self.config.smear:
-            x_BTW = self.smeared(x_BTW, cache)
+            x_BTW = self.smeared(x_BTW, cache, begins_BT)
         if self.config.bigrams:
-            x_BTW = self.with_bigrams(x_BTW, ids, cache)
+            x_BTW = self.with_bigrams(x_BTW, ids, cache, begins_BT)
+        mask = None
+        if documents is not None:
+            fused = not (self.training and self.config.dropout)
+            mask = document_mask(documents, self.causal, self.config.heads, x_BTW.dtype, fused)
         x0_BTW = x_BTW = self.dropout(x_BTW)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
@@ -296,7 +308,7 @@ class GPT(nn.Module):
             if not self.is_active(layer):
                 continue
             value = self.value_embeds[str(layer)](ids).to(x_BTW.dtype) if str(layer) in self.value_embeds else None
-            x_BTW = block(x_BTW, rotary, value, cache)
+            x_BTW = block(x_BTW, rotary, value, cache, mask)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x_BTW)
@@ -309,26 +321,34 @@ class GPT(nn.Module):
         active, layers = self.active_layers, self.config.layers
         return active is None or (layer + 1) * active // layers > layer * active // layers
 
-    def smeared(self, x_BTW: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """Add a gated share of the previous token's embedding to each position of [B, T, W]; the first has none."""
+    def smeared(self, x_BTW: Tensor, cache: KeyValueCache | None, begins_BT: Tensor | None = None) -> Tensor:
+        """Add a gated share of the previous token's embedding to each position of [B, T, W]; the first has none, nor
+        have those where a document begins."""
         first = cache.last_embedding if cache is not None and cache.last_embedding is not None else x_BTW[:, :1] * 0
         previous = torch.cat((first, x_BTW[:, :-1]), dim=1)
+        if begins_BT is not None:
+            previous = previous.masked_fill(begins_BT.unsqueeze(2), 0)
         if cache is not None:
             cache.last_embedding = x_BTW[:, -1:]
         gate = self.smear_scale * torch.sigmoid(self.smear_gate(x_BTW[..., :GATE_INPUTS]))
         return x_BTW + (gate * previous).to(x_BTW.dtype)
 
-    def with_bigrams(self, x_BTW: Tensor, ids: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """Add the embedding of its token and the one before to each position of [B, T, W]; the first has none."""
+    def with_bigrams(
+        self, x_BTW: Tensor, ids: Tensor, cache: KeyValueCache | None, begins_BT: Tensor | None = None
+    ) -> Tensor:
+        """Add the embedding of its token and the one before to each position of [B, T, W]; the first has none, nor
+        have those where a document begins."""
         seen = ids if cache is None or cache.last_ids is None else torch.cat((cache.last_ids, ids), dim=1)
         if cache is not None:
             cache.last_ids = ids[:, -1:]
         bigrams = self.bigram_embed(bigram_index(seen[:, :-1], seen[:, 1:], self.config.bigrams)).to(x_BTW.dtype)
+        if begins_BT is not None:
+            bigrams = bigrams.masked_fill(begins_BT[:, 1:].unsqueeze(2), 0)
         return x_BTW + F.pad(bigrams, (0, x_BTW.shape[2] - bigrams.shape[2], x_BTW.shape[1] - bigrams.shape[1], 0))
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | None = None, documents: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """
         Args:
@@ -336,25 +356,27 @@ class GPT(nn.Module):
             targets: int64 [B, T], or [B, K] beside `positions`.
             positions: int64 [B, K], the ones to predict at; None for all.
             cache: what was seen before these ids; it is extended.
+            documents: the number of the document of each id, int64 [B, T]: a position sees nothing of others. None:
+                the window is one. Not beside a cache.
 
         Returns:
             Logits [B, T, V] or [B, K, V]; with targets their mean loss in nats instead, a scalar.
         """
-        hidden = self.hidden(ids, cache)
+        hidden = self.hidden(ids, cache, documents)
         if positions is not None:
             hidden = at_positions(hidden, positions)
         if targets is None:
             return self.logits(hidden)
         return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
-    def token_losses(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of every target by itself; ids and targets are int64 [B, T].
+    def token_losses(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The loss of every target by itself; ids, targets and documents are int64 [B, T].
 
         Returns:
             nll: negative log-likelihoods in nats, fp32 [B, T].
             is_argmax: whether the target is the most probable token, bool [B, T].
         """
-        hidden_NW = self.hidden(ids).flatten(0, 1)
+        hidden_NW = self.hidden(ids, documents=documents).flatten(0, 1)
         nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
         return nll.view(targets.shape), is_argmax.view(targets.shape)
 
@@ -393,6 +415,17 @@ class GPT(nn.Module):
                 case module:
                     raise TypeError(f"say in GPT.parameter_kinds what the parameter {name} of {type(module)} is")
         return kinds
+
+
+def document_begins(documents: Tensor) -> Tensor:
+    """Where documents begin, bool like their numbers [B, T]: each row begins one."""
+    return F.pad(documents.diff(dim=1) != 0, (1, 0), value=True)
+
+
+def positions_in_documents(begins_BT: Tensor) -> Tensor:
+    """The place of each position in its document, from 0, int64 [B, T]."""
+    places = torch.arange(begins_BT.shape[1], device=begins_BT.device).expand(begins_BT.shape)
+    return places - torch.where(begins_BT, places, 0).cummax(dim=1).values
 
 
 def bigram_index(previous: Tensor, ids: Tensor, table_size: int) -> Tensor:

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling.networks.functional import NORM_EPS, attention, rms_norm, squared_relu
+from modeling.networks.functional import (
+    NORM_EPS,
+    attention,
+    document_mask,
+    document_rule,
+    rms_norm,
+    squared_relu,
+)
 
 
 def gradients(function, *inputs, weight):
@@ -52,3 +59,45 @@ def test_attention_of_shared_keys_and_without_gradients_is_torch_s_own():
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     assert torch.equal(attention(q, k, v, "causal"), expected)
     assert torch.equal(attention(q.requires_grad_(), k, v, "causal"), expected)
+
+
+DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 2], [0, 1, 1, 1, 1, 2, 2, 3, 3]])
+
+
+@pytest.mark.parametrize("length", [9, 512, 513])  # below and above the window whose scores are stored
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_within_documents(causal, length):
+    documents = DOCUMENTS.repeat_interleave(-(-length // 9), dim=1)[:, :length]
+    q, k, v = (torch.randn(2, length, 3, 4, dtype=torch.float64).transpose(1, 2) for _ in range(3))
+    seen = (documents[:, :, None] == documents[:, None, :])[:, None]
+    if causal:
+        seen = seen & torch.ones(length, length, dtype=torch.bool).tril()
+    mask = document_mask(documents, causal, 3, torch.float64, fused=True)
+    assert_same(
+        lambda q, k, v: attention(q, k, v, mask),
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=seen),
+        q, k, v,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_shared_keys_within_documents(causal):
+    q, k, v = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
+    mask = document_mask(DOCUMENTS, causal, 4, torch.float32, fused=True)
+    keys, values = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    torch.testing.assert_close(attention(q.requires_grad_(), k, v, mask), attention(q, keys, values, mask))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_rule_of_flex_attention_is_the_mask(causal):
+    # as a GPU is given it, which compiles it; here it is computed plainly
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    documents = DOCUMENTS.repeat_interleave(30, dim=1)
+    rule = document_rule(documents, causal)
+    blocks = create_block_mask(rule, 2, None, 270, 270, "cpu", BLOCK_SIZE=32)
+    q, k, v = torch.randn(2, 4, 270, 16), torch.randn(2, 2, 270, 16), torch.randn(2, 2, 270, 16)
+    expected = attention(q, k, v, document_mask(documents, causal, 4, torch.float32, fused=True))
+    torch.testing.assert_close(attention(q, k, v, blocks), expected, atol=1e-5, rtol=1e-5)
+    assert blocks.sparsity() > (60 if causal else 35)  # percent of the blocks: there is nothing to look at

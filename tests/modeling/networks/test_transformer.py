@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling.config import ModelConfig, PretrainConfig
+from modeling.networks.functional import documents_in
 from modeling.networks.loss_head import SLICE_ELEMENTS, cross_entropy
-from modeling.networks.transformer import GPT, KeyValueCache
+from modeling.networks.transformer import GPT, KeyValueCache, document_begins, positions_in_documents
 
 VOCAB = 50
 SMALL = {"layers": 3, "width": 48, "heads": 4, "context": 16}
@@ -76,6 +77,58 @@ def test_without_causality_every_position_sees_every_token(variant):
     changed = tokens.clone()
     changed[:, 9] = (changed[:, 9] + 1) % VOCAB
     assert (model(tokens) - model(changed)).abs().amax(dim=(0, 2)).min() > 1e-6
+
+
+DOCUMENTS = torch.tensor([[0] * 5 + [1] * 4 + [2] * 7, [3] + [4] * 12 + [7] * 3])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_documents_in_a_window_give_the_logits_that_each_has_alone(variant, causal):
+    model, tokens = build(variant, causal).double(), ids()
+    packed = model(tokens, documents=DOCUMENTS)
+    alone = torch.empty_like(packed)
+    for row, numbers in enumerate(DOCUMENTS):
+        for number in numbers.unique():
+            own = numbers == number
+            alone[row, own] = model(tokens[row, own][None])[0]
+    torch.testing.assert_close(packed, alone, atol=1e-6, rtol=1e-6)  # the rotary tables are in fp32
+    assert (packed - model(tokens)).abs().amax() > 1e-3
+    nll, _ = model.token_losses(tokens, tokens.roll(3), documents=DOCUMENTS)
+    expected = F.cross_entropy(alone.transpose(1, 2), tokens.roll(3), reduction="none")
+    torch.testing.assert_close(nll, expected.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_documents_in_a_window_are_those_that_they_have_alone(variant):
+    model, tokens = build(variant, causal=False).double().train(), ids(rows=1)
+    documents, targets = DOCUMENTS[:1], tokens.roll(3)
+    model(tokens, targets, documents=documents).backward()
+    packed = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    for number in documents.unique():
+        own = documents == number
+        (model(tokens[own][None], targets[own][None]) * own.sum() / 16).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(packed[name], parameter.grad, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_is_not_seen(variant):
+    model, tokens = build(variant, causal=False), ids()
+    lengths = torch.tensor([11, 16])
+    padding = (torch.arange(16) >= lengths[:, None]).long()
+    logits = model(tokens.masked_fill(padding > 0, 0), documents=padding)
+    torch.testing.assert_close(logits[0, :11], model(tokens[:1, :11])[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[1], model(tokens[1:])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_document_begins_with_the_end_of_text_before_it():
+    documents = documents_in(torch.tensor([[5, 6, 9, 5, 9, 9, 7]]), eot_id=9)
+    assert documents.tolist() == [[0, 0, 1, 1, 2, 3, 3]]
+    begins = document_begins(documents)
+    assert begins.int().tolist() == [[1, 0, 1, 0, 1, 1, 0]]
+    assert positions_in_documents(begins).tolist() == [[0, 1, 0, 1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
