@@ -29,7 +29,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from modeling.config import ModelConfig
+from modeling.config import MODEL_CONFIG, ModelConfig, RecurrentConfig, TransformerConfig
+from modeling.networks.language_model import LanguageModel
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary, seal_folder, sha256
@@ -78,9 +79,13 @@ class CheckpointConfig:
     shift: bool
     run: dict[str, Any]
 
-    def build_model(self) -> GPT:
+    def build_model(self) -> LanguageModel:
         """A new model of this architecture, its weights from torch's global generator."""
-        return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
+        match self.model:
+            case TransformerConfig():
+                return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
+            case RecurrentConfig():
+                raise UserError("recurrent networks cannot be built yet; choose model.kind: transformer")
 
     def differences(self, other: CheckpointConfig, beside: Collection[str] = ()) -> list[str]:
         """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there".
@@ -125,7 +130,7 @@ class CheckpointConfig:
             fields = json.loads(path.read_text())
             if fields.get("format") != FORMAT:
                 raise ValueError(f"format {fields.get('format')!r}")
-            model = ModelConfig.model_validate(fields["model"])
+            model = MODEL_CONFIG.validate_python(fields["model"])
             return cls(model, fields["vocab_size"], fields["objective"], fields["shift"], fields["run"])
         except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
@@ -140,7 +145,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def load_model(checkpoint: Path) -> tuple[GPT, CheckpointConfig]:
+def load_model(checkpoint: Path) -> tuple[LanguageModel, CheckpointConfig]:
     """The model in fp32 on the CPU, ready for evaluation, with what its `config.json` says.
 
     Raises:
@@ -179,12 +184,12 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def with_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+def with_tied_head(weights: dict[str, Tensor], model: LanguageModel) -> dict[str, Tensor]:
     """Weights of a file, which holds a shared matrix once, under all names that the model asks for."""
     return weights | {"head.weight": weights["embed.weight"]} if model.config.tied else weights
 
 
-def without_tied_head(weights: dict[str, Tensor], model: GPT) -> dict[str, Tensor]:
+def without_tied_head(weights: dict[str, Tensor], model: LanguageModel) -> dict[str, Tensor]:
     """Weights of the model as a file holds them: contiguous, and a shared matrix once."""
     return {name: w.contiguous() for name, w in weights.items() if not (model.config.tied and name == "head.weight")}
 

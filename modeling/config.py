@@ -6,9 +6,9 @@ or the dial decides is filled in when the configuration is read, so that a valid
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
 from modeling.scaling import derive, rounded
 from textmill.settings import added, execution_only, merged
@@ -78,16 +78,29 @@ class RationalConfig(Section):
 
 FeedForwardConfig = MLPConfig | SplineConfig | RBFConfig | RationalConfig
 FEED_FORWARD_KINDS = "mlp, kan-spline, kan-rbf, kan-rational"
+NETWORK_KINDS = "transformer, recurrent"
 
 
-class ModelConfig(Section):
+class NetworkConfig(Section):
+    """What every kind of network has."""
+
+    layers: int = Field(6, gt=0, description="Blocks")
+    width: int = Field(384, gt=0, description="Size of the residual stream (embedding size)")
+    context: int = Field(256, gt=0, description="Tokens a window holds")
+    norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
+    bias: bool = Field(False, description="Biases in linear layers and LayerNorm")
+    tied: bool = Field(False, description="One matrix for embedding and head")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
+    zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
+    softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
+
+
+class TransformerConfig(NetworkConfig):
     """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
 
-    layers: int = Field(6, gt=0, description="Transformer blocks")
-    width: int = Field(384, gt=0, description="Size of the residual stream (embedding size)")
+    kind: Literal["transformer"] = added("transformer", description=f"Network: {NETWORK_KINDS}")
     heads: int = Field(6, gt=0, description="Attention heads; must divide width")
     kv_heads: int | None = Field(None, gt=0, description="Key/value heads, fewer for grouped-query attention")
-    context: int = Field(256, gt=0, description="Tokens a window holds")
     hidden: int | None = Field(
         None, gt=0, description="Feed-forward units; default as many weights as 4 x width have (SwiGLU: 8/3 x width)"
     )
@@ -99,15 +112,9 @@ class ModelConfig(Section):
         discriminator="kind",
         description=f"Feed-forward, by its kind, which may stand alone: {FEED_FORWARD_KINDS}",
     )
-    norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
     positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
     qk_norm: bool = Field(True, description="Normalize queries and keys, which keeps attention logits bounded")
-    bias: bool = Field(False, description="Biases in linear layers and LayerNorm")
-    tied: bool = Field(False, description="One matrix for embedding and head")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
-    zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
-    softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
     value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
     x0_skip: bool = Field(False, description="Every block also sees the normalized embedding, by a learned scale")
     smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
@@ -121,7 +128,7 @@ class ModelConfig(Section):
         return {"kind": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> ModelConfig:
+    def _shapes_fit(self) -> TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % (self.kv_heads or self.heads):
@@ -131,7 +138,7 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _feed_forward_fits(self) -> ModelConfig:
+    def _feed_forward_fits(self) -> TransformerConfig:
         kind = self.feed_forward.kind
         if kind != "mlp" and self.activation == "swiglu":
             raise ValueError(f"feed_forward {kind} has no gate for activation swiglu; choose relu2, gelu, relu or silu")
@@ -158,6 +165,35 @@ class ModelConfig(Section):
         if self.feed_forward.features > 1:
             return max(8, 8 * round(4 * self.width / self.feed_forward.features / 8))
         return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // (3 * 32)) * 32
+
+
+class RecurrentConfig(NetworkConfig):
+    """Recurrent layers, each with one of the cells; a row's windows follow each other, and its state is carried on."""
+
+    kind: Literal["recurrent"] = Field(description=f"Network: {NETWORK_KINDS}")
+    cell: Literal["rnn", "gru", "lstm", "mingru"] = Field("lstm", description="What a layer does with its state")
+    hidden: int | None = Field(None, gt=0, description="Size of a layer's state; default: the width")
+
+    @property
+    def hidden_units(self) -> int:
+        return self.hidden or self.width
+
+
+def network_kind(given: Any) -> str:
+    """The kind of network that settings are of, given as keys or read: a transformer, unless they say otherwise."""
+    return str(given.get("kind", "transformer") if isinstance(given, dict) else getattr(given, "kind", "transformer"))
+
+
+ModelConfig = Annotated[
+    Annotated[TransformerConfig, Tag("transformer")] | Annotated[RecurrentConfig, Tag("recurrent")],
+    Discriminator(
+        network_kind,
+        custom_error_type="network_kind",
+        custom_error_message=f"there is no such kind of network; choose from {NETWORK_KINDS}",
+    ),
+]
+NETWORKS: dict[str, type[NetworkConfig]] = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
+MODEL_CONFIG: TypeAdapter[TransformerConfig | RecurrentConfig] = TypeAdapter(ModelConfig)  # reads one
 
 
 class OptimizerConfig(Section):
@@ -221,7 +257,7 @@ CLASSIC: dict[str, Any] = {
     "activation": "relu", "norm": "layer", "positions": "learned", "qk_norm": False, "bias": True,
     "zero_init": False,
 }  # fmt: skip
-MODERN: dict[str, Any] = {name: ModelConfig.model_fields[name].default for name in CLASSIC}
+MODERN: dict[str, Any] = {name: TransformerConfig.model_fields[name].default for name in CLASSIC}
 MUON: dict[str, Any] = OptimizerConfig().model_dump(exclude={"lr"})
 ADAMW: dict[str, Any] = {"name": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip": 1.0}
 
@@ -346,7 +382,7 @@ class PretrainConfig(RunConfig):
         json_schema_extra={"enum": list(PRESETS)},
     )
     depth: int | None = execution_only(None, gt=0, description="One dial: derives width, heads, batch, steps, rates")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="Architecture")
+    model: ModelConfig = Field(default_factory=TransformerConfig, description="Architecture")
     progressive: ProgressiveConfig | None = Field(
         None, description="Train a few layers first, and let the others join later; null: all from the start"
     )
@@ -366,7 +402,11 @@ class PretrainConfig(RunConfig):
         preset = PRESETS.get(explicit.get("preset", "nano"), {})
         depth = explicit.get("depth")
         derived = derive(depth) if isinstance(depth, int) and depth > 0 else {}
-        return merged(merged(preset, derived), explicit)
+        known = merged(preset, derived)
+        if network := NETWORKS.get(network_kind(explicit.get("model"))):  # a preset may be of another kind
+            own = {key: value for key, value in known.get("model", {}).items() if key in network.model_fields}
+            known["model"] = own
+        return merged(known, explicit)
 
     @model_validator(mode="after")
     def _layers_can_join(self) -> PretrainConfig:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from modeling.config import ModelConfig, PretrainConfig, RationalConfig
+from modeling.config import ModelConfig, PretrainConfig, RationalConfig, RecurrentConfig, TransformerConfig
 from modeling.device import GPUS
 from modeling.networks.kan import RATIONALS
 from modeling.networks.loss_head import SLICE_ELEMENTS
 from modeling.networks.transformer import GATE_INPUTS
 from textmill.errors import UserError
 
-__all__ = ["Cost", "flops_per_token", "parameters", "training_cost"]
+__all__ = ["Cost", "NetworkCost", "flops_per_token", "network_cost", "training_cost"]
 
 USUAL_MFU = 0.40  # nanochat reaches 0.40-0.46 on H100, nanoGPT about 0.3 on A100
 
@@ -65,12 +66,40 @@ class Cost:
         return self.memory <= 0.9 * self.device_memory  # the rest goes to the context, NCCL and fragments
 
 
-def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
-    """Weights of a model, counted without building it.
+class NetworkCost(NamedTuple):
+    """What a network takes, counted from its configuration.
 
-    Returns:
-        All weights, those in the blocks' matrices, and those whose products cost FLOPs (blocks and head).
+    Attributes:
+        parameters: all weights.
+        block_parameters: those in the matrices of the blocks.
+        products: those that a token is multiplied by (blocks and head).
+        other_flops: FLOPs a token, forward and backward, of what is no product with a weight: attention.
+        activations: bytes that the blocks keep of a token for the backward pass, the stream and products in 16 bits.
     """
+
+    parameters: int
+    block_parameters: int
+    products: int
+    other_flops: int
+    activations: int
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of a token, forward and backward."""
+        return 6 * self.products + self.other_flops
+
+
+def network_cost(model: ModelConfig, vocab_size: int, length: int | None = None) -> NetworkCost:
+    """What a network takes in windows of `length` tokens (default: the context)."""
+    match model:
+        case TransformerConfig():
+            return transformer_cost(model, vocab_size, length or model.context)
+        case RecurrentConfig():
+            raise UserError("the cost of recurrent networks is not known yet; choose model.kind: transformer")
+
+
+def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> NetworkCost:
+    """`network_cost` of a `GPT`."""
     kv_width = (model.kv_heads or model.heads) * model.head_size
     matrices = 3 if model.activation == "swiglu" else 2
     attention = 2 * model.width**2 + 2 * model.width * kv_width
@@ -95,19 +124,12 @@ def parameters(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
         total += GATE_INPUTS + 1
     if model.x0_skip:
         total += 2 * model.layers
-    return total, blocks, blocks + embedding
+    other_flops = 12 * model.layers * model.width * length
+    return NetworkCost(total, blocks, blocks + embedding, other_flops, model.layers * layer_activations(model))
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
-    """FLOPs of the forward and backward pass, in windows of `length` tokens (default: the context), through `layers`
-    (default: all)."""
-    if layers is not None:
-        model = model.model_copy(update={"layers": layers})
-    return 6 * parameters(model, vocab_size)[2] + 12 * model.layers * model.width * (length or model.context)
-
-
-def activation_bytes(model: ModelConfig) -> int:
-    """What a layer keeps of a token for the backward pass, in bytes, the stream and all products in 16 bits."""
+def layer_activations(model: TransformerConfig) -> int:
+    """Bytes that a block of a `GPT` keeps of a token."""
     kv_width = (model.kv_heads or model.heads) * model.head_size
     values = 4 * model.width  # what goes into and comes out of both norms
     values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
@@ -123,6 +145,14 @@ def activation_bytes(model: ModelConfig) -> int:
         values += model.width
     masks = 2 * model.width if model.dropout else 0
     return 2 * values + masks
+
+
+def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
+    """FLOPs of the forward and backward pass, in windows of `length` tokens (default: the context), through `layers`
+    (default: all)."""
+    if layers is not None:
+        model = model.model_copy(update={"layers": layers})
+    return network_cost(model, vocab_size, length).flops
 
 
 def training_cost(
@@ -153,9 +183,9 @@ def training_cost(
     if config.batch % devices:
         raise UserError(f"batch {config.batch} does not divide over {devices} devices; make it a multiple")
     gpu, model = GPUS[name], config.model
-    total, blocks, _ = parameters(model, vocab_size)
+    network = network_cost(model, vocab_size)
+    total, blocks = network.parameters, network.block_parameters
     tokens = config.steps * config.batch * model.context
-    per_token = flops_per_token(model, vocab_size)
     windows = min(config.micro_batch or config.batch, config.batch // devices)
     # fp32 weights and gradients; AdamW keeps two moments of a weight, Muon one for the blocks' matrices
     moments = 2 * total - (blocks if config.optimizer.name == "muon" else 0)
@@ -164,14 +194,14 @@ def training_cost(
     if config.parallel == "fsdp":
         state /= devices
     positions = windows * model.context
-    activations = positions * model.layers * activation_bytes(model)
+    activations = positions * network.activations
     activations += 4 * min(SLICE_ELEMENTS["cuda"], positions * vocab_size)  # a slice of the loss head's logits
     early = config.progressive_steps * config.batch * model.context  # tokens that only some layers see
-    flops = (tokens - early) * per_token
+    flops = (tokens - early) * network.flops
     flops += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
     seconds = flops / (devices * gpu.peak * mfu)
     return Cost(
-        parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=per_token, flops=flops,
+        parameters=total, block_parameters=blocks, tokens=tokens, flops_per_token=network.flops, flops=flops,
         devices=devices, gpu=name, windows_per_device=windows, state_memory=state, activation_memory=activations,
         memory=state + activations, device_memory=gpu.memory, seconds=seconds,
         dollars=seconds / 3600 * devices * (gpu.price if price is None else price),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -18,7 +18,10 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from textmill.errors import UserError
 
-__all__ = ["added", "affects_output", "execution_only", "merged", "output_settings", "read_settings", "read_yaml"]
+__all__ = [
+    "added", "affects_output", "execution_only", "kind_names", "merged", "models_in", "output_settings",
+    "read_settings", "read_yaml",
+]  # fmt: skip
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -221,7 +224,7 @@ def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str |
     """`key: what is wrong`, with the nearest valid key for an unknown one."""
     name = ".".join(map(str, place))
     if mistake["type"] == "extra_forbidden":
-        return f"{name}: unknown key{_suggestion(model, place)}"
+        return f"{name}: unknown key{_suggestion(model, place, mistake['loc'])}"
     if mistake["type"] == "missing":
         described = model.model_fields[str(place[0])].description if len(place) == 1 else None
         return f"{name}: missing" + (f": {described}" if described else "")
@@ -231,10 +234,18 @@ def explain(mistake: ErrorDetails, model: type[BaseModel], place: Sequence[str |
     return f"{name}: {told}" if name else told  # an error of the whole model has no key
 
 
-def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:
-    """The nearest valid key beside a wrong one, or else in another section of the model."""
+def _suggestion(model: type[BaseModel], place: Sequence[str | int], loc: Sequence[str | int]) -> str:
+    """The nearest valid key beside a wrong one, or else in another section of the model.
+
+    Args:
+        model: what was to be filled in.
+        place: the keys that lead to the wrong one, as the file spells them.
+        loc: the same as pydantic tells it, which also names the variant of a union.
+    """
     wrong, above = str(place[-1]), place[:-1]
-    beside = list(_fields(model, above))
+    beside = list(_fields(model, loc[:-1]))
+    if wrong in _fields(model, above):
+        return f" of this kind, though another has it; known: {', '.join(beside)}"
     if near := difflib.get_close_matches(wrong, beside, n=1):
         return f"; did you mean {'.'.join(map(str, (*above, near[0])))}?"
     elsewhere = {key: f"{section}.{key}" for section in model.model_fields for key in _fields(model, [section])}
@@ -244,11 +255,25 @@ def _suggestion(model: type[BaseModel], place: Sequence[str | int]) -> str:
 
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> Iterator[str]:
-    """Names of the fields of the model, or models, that `place` leads to."""
-    place = [part for part in place if isinstance(part, str)]  # an item of a list has the fields of the others
-    if not place:
+    """Names of the fields of the model that `place` leads to; of all variants of a union where it names none."""
+    keys = [part for part in place if isinstance(part, str)]  # an item of a list has the fields of the others
+    if not keys:
         yield from model.model_fields
-    elif field := model.model_fields.get(str(place[0])):
-        for candidate in (field.annotation, *get_args(field.annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                yield from _fields(candidate, place[1:])
+    elif field := model.model_fields.get(keys[0]):
+        models = models_in(field.annotation)
+        chosen = [candidate for candidate in models if keys[1:] and keys[1] in kind_names(candidate)]
+        for candidate in chosen or models:
+            yield from _fields(candidate, keys[2:] if chosen else keys[1:])
+
+
+def kind_names(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What a variant of a union is called: the values of its `kind`."""
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names: `Model`, `Model | None`, or a choice of models."""
+    parts = (annotation, *get_args(annotation))
+    candidates = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
+    return [candidate for candidate in candidates if isinstance(candidate, type) and issubclass(candidate, BaseModel)]

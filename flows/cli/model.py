@@ -232,11 +232,12 @@ def cost(
     if as_json:
         print_document({"vocab_size": vocab_size, **asdict(taken)})
         return
+    parts = f"{model.heads} heads" if model.kind == "transformer" else f"{model.cell} cells"
     fit = "fits" if taken.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
     step = run.batch * model.context
     gigabytes = 1e9
     lines = {
-        "model": f"{model.layers} layers, width {model.width}, {model.heads} heads, context {model.context}, "
+        "model": f"{model.layers} layers, width {model.width}, {parts}, context {model.context}, "
         f"vocabulary {vocab_size:,}",
         "parameters": f"{taken.parameters:,} ({taken.block_parameters:,} in blocks)",
         "training": f"{run.steps:,} steps of {step:,} tokens = {taken.tokens:,} tokens, "

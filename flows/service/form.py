@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import MISSING, BaseModel, Field
 
@@ -28,7 +28,7 @@ from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig, load_config
 from textmill.errors import UserError
 from textmill.secrets import holds_secret, mask_addresses
-from textmill.settings import affects_output, merged
+from textmill.settings import affects_output, kind_names, merged, models_in
 
 Form = dict[str, dict[str, Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -216,8 +216,7 @@ def checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def section_of(stage: str) -> type[BaseModel]:
     """The model of the settings of a stage."""
-    model = _model_in(PipelineConfig.model_fields[stage].annotation)
-    assert model
+    [model] = models_in(PipelineConfig.model_fields[stage].annotation)
     return model
 
 
@@ -228,11 +227,12 @@ def _parameter(name: str, field: dict[str, Any], required: bool) -> inspect.Para
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation `Model` or `Model | None` names; None of a choice of models."""
-    candidates = (annotation, *get_args(annotation))
-    models = [candidate for candidate in candidates if isinstance(candidate, type) and issubclass(candidate, BaseModel)]
-    return models[0] if len(models) == 1 else None
+def _part(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a form in a box is of: one, or kinds of one thing, which have more in common than a name for the
+    kind. None of another choice of models, which may be written in other ways than by its fields."""
+    models = models_in(annotation)
+    common = set.intersection(*(set(model.model_fields) for model in models)) if models else set()
+    return models if len(models) == 1 or len(common) > 1 else []
 
 
 def _fields(model: type[BaseModel], present: Present) -> Form:
@@ -242,14 +242,28 @@ def _fields(model: type[BaseModel], present: Present) -> Form:
     plain: Form = {}
     parts: Form = {}
     for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in model.__annotations__):
-        part = _model_in(field.annotation)
-        if part:
-            described = field.description or inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0]
-            below = {key: {"title": key, **value} for key, value in _fields(part, present.of(name)).items()}
+        if kinds := _part(field.annotation):
+            described = field.description or inspect.cleandoc(kinds[0].__doc__ or "").partition("\n\n")[0]
+            below = {key: {"title": key, **value} for key, value in _fields_of_kinds(kinds, present.of(name)).items()}
             parts[name] = {"type": "object", "properties": below, "description": described}
         else:
             plain[name] = {**_field(schemas[name]), "description": _sentences(field.description, present.value(name))}
     return plain | parts
+
+
+def _fields_of_kinds(kinds: list[type[BaseModel]], present: Present) -> Form:
+    """The fields of one model, or of all kinds of one thing, as the present kind has them before the others; what some
+    kinds do not have says which do."""
+    if len(kinds) == 1:
+        return _fields(kinds[0], present)
+    form: Form = {}
+    for model in sorted(kinds, key=lambda model: not isinstance(present.settings, model)):
+        for name, field in _fields(model, present if isinstance(present.settings, model) else Present()).items():
+            having = [kind for other in kinds if name in other.model_fields for kind in kind_names(other)]
+            note = f"{', '.join(having)}: " if len(having) < len(kinds) else ""
+            form.setdefault(name, {**field, "description": note + field["description"]})
+    kind = {"enum": [name for model in kinds for name in kind_names(model)], "description": form["kind"]["description"]}
+    return {"kind": kind, **{name: field for name, field in form.items() if name != "kind"}}
 
 
 def _field(schema: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def embed(checkpoint: Checkpoint, texts: Sequence[str], *, normalized: bool = Fa
     windows = [window for text, ids in enumerate(encoded) for window in _windows(text, ids, checkpoint)]
     windows.sort(key=lambda window: len(window.ids))
     sums = np.zeros((len(texts), checkpoint.model.config.width))
-    device = checkpoint.model.embed.weight.device
+    device = checkpoint.model.device
     for length, alike in itertools.groupby(windows, key=lambda window: len(window.ids)):
         for batch in _batched(alike, max(1, BATCH_TOKENS // length)):
             ids = torch.from_numpy(np.stack([window.ids for window in batch])).to(device)

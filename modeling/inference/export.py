@@ -11,17 +11,19 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 import modeling
 from modeling.checkpoint import WEIGHTS, CheckpointConfig, without_tied_head, write_tensors
+from modeling.config import TransformerConfig
 from modeling.inference.generate import MASK, Checkpoint, load, word_beginnings
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT
 from textmill.disk import folder_to_fill
+from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write
 from tokenization.config import END_OF_TEXT
 from tokenization.formats import save_tokenizer
@@ -58,8 +60,7 @@ def export(checkpoint: Path, out: Path) -> str:
     config, tokenizer = loaded.config, loaded.tokenizer
     exported = _tokenizer_for(loaded)
     check_hugging_face(exported)
-    convert = converter(config)
-    hf_config, weights = convert(loaded.model, config)
+    hf_config, weights = converter(config)(cast("GPT", loaded.model), config)
     hf_config |= {
         "vocab_size": config.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.special_tokens["[PAD]"],
@@ -124,8 +125,14 @@ def template(single: str, pair: str, special_tokens: Mapping[str, int]) -> dict[
 
 
 def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Converted]:
-    """Which class of `transformers` computes the same."""
+    """Which class of `transformers` computes the same.
+
+    Raises:
+        UserError: none does, and none of our code is made for it.
+    """
     model = config.model
+    if not isinstance(model, TransformerConfig):
+        raise UserError(f"{model.kind} models are not exported: no class of `transformers` computes the same")
     plain = not any(getattr(model, part) for part in EXTRAS) and config.objective == "causal"
     plain &= model.feed_forward.kind == "mlp"
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
@@ -139,7 +146,7 @@ def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Con
 
 def to_nanochat(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.NanoChatForCausalLM (after karpathy/nanochat)."""
-    architecture = config.model
+    architecture = model.config
     names = {
         "embed.": "model.embed_tokens.", "blocks.": "model.layers.", "head.": "lm_head.",
         ".attention.q.": ".self_attn.q_proj.", ".attention.k.": ".self_attn.k_proj.",
@@ -166,7 +173,7 @@ def to_nanochat(model: GPT, config: CheckpointConfig) -> Converted:
 
 def to_gpt2(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.GPT2LMHeadModel: its linear layers are stored transposed, queries, keys and values in one."""
-    architecture = config.model
+    architecture = model.config
     weights = renamed(model, {
         "embed.": "transformer.wte.", "embed_position.": "transformer.wpe.", "blocks.": "transformer.h.",
         "norm.": "transformer.ln_f.", "head.": "lm_head.",
@@ -202,9 +209,9 @@ def to_remote_code(model: GPT, config: CheckpointConfig) -> Converted:
     head = "TextmillForCausalLM" if config.objective == "causal" else "TextmillForMaskedLM"
     auto = "AutoModelForCausalLM" if config.objective == "causal" else "AutoModelForMaskedLM"
     module = REMOTE_CODE.removesuffix(".py")
-    derived = {name: getattr(config.model, name) for name in ("head_size", "hidden_units", "bigram_channels")}
-    dumped = config.model.model_dump() | derived
-    dumped["feed_forward"]["features"] = config.model.feed_forward.features
+    derived = {name: getattr(model.config, name) for name in ("head_size", "hidden_units", "bigram_channels")}
+    dumped = model.config.model_dump() | derived
+    dumped["feed_forward"]["features"] = model.config.feed_forward.features
     return dumped | {
         "architectures": [head],
         "model_type": "textmill",
@@ -235,7 +242,7 @@ def remote_code() -> str:
     Each of these imports is on one line of its source.
     """
     folder = Path(modeling.__file__).parent
-    networks = [f"networks/{name}.py" for name in ("loss_head", "functional", "kan", "transformer")]
+    networks = [f"networks/{name}.py" for name in ("language_model", "loss_head", "functional", "kan", "transformer")]
     parts = [(folder / name).read_text() for name in (*networks, "inference/remote_code.py")]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
     text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n|\n(?=    ))+", "", text, flags=re.MULTILINE)
@@ -247,6 +254,7 @@ def remote_code() -> str:
 def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[str, Any], stats: dict[str, Any]) -> str:
     """README.md of the export: what it is, how it was made, what came out, how to load it."""
     model, run = config.model, config.run
+    assert isinstance(model, TransformerConfig)  # no other is exported
     remote = "auto_map" in hf_config
     kind = "fill-mask" if config.objective == "masked" else "text-generation"
     auto = "AutoModelForMaskedLM" if config.objective == "masked" else "AutoModelForCausalLM"

@@ -16,7 +16,7 @@ from torch import Tensor
 from modeling.checkpoint import NEXT_SENTENCE, CheckpointConfig, load_model, load_tokenizer_of
 from modeling.config import MAX_SEED
 from modeling.device import choose
-from modeling.networks.transformer import GPT, KeyValueCache
+from modeling.networks.language_model import LanguageModel, State
 from textmill.errors import UserError
 from tokenization.sentence_pairs import SENTENCE_END, lay_out
 from tokenization.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Checkpoint:
         pair_length: tokens of the windows with pairs of sentences that it was fine-tuned on; None: on running text.
     """
 
-    model: GPT
+    model: LanguageModel
     tokenizer: Tokenizer
     config: CheckpointConfig
     pair_length: int | None = None
@@ -60,7 +60,7 @@ class Checkpoint:
         """Which ids must not come out, bool [V]: special tokens but the allowed ones, and ids without a token."""
         ordinary = torch.from_numpy(self.tokenizer.byte_lengths() > 0)
         ordinary[list(allowed)] = True
-        return ~ordinary.to(self.model.embed.weight.device)
+        return ~ordinary.to(self.model.device)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def load(path: Path, device: str = "auto") -> Checkpoint:
 
 
 def generate(
-    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), use_cache: bool = True
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), use_state: bool = True
 ) -> list[str]:
     """Continuations of the prompts, without them, computed as one batch.
 
@@ -128,14 +128,14 @@ def generate(
         checkpoint: of a causal model.
         prompts: beginnings of documents to continue; of one that is longer than the window its last tokens are read.
         sampling: how tokens are chosen.
-        use_cache: whether keys and values are kept; without them the same text takes longer.
+        use_state: whether the model's state is kept; without it the same text takes longer.
 
     Raises:
         UserError: the checkpoint is a masked one.
     """
     streams = [TextStream(sampling.stop) for _ in prompts]
     texts = [""] * len(prompts)
-    for tokens in continuations(checkpoint, prompts, sampling, use_cache):
+    for tokens in continuations(checkpoint, prompts, sampling, use_state):
         for row, token in tokens.items():
             texts[row] += streams[row].feed(checkpoint.tokenizer.token_bytes(token))
         if all(stream.stopped for stream in streams):
@@ -189,7 +189,7 @@ class TextStream:
 
 @torch.inference_mode()
 def continuations(
-    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling, use_cache: bool = True
+    checkpoint: Checkpoint, prompts: list[str], sampling: Sampling, use_state: bool = True
 ) -> Iterator[dict[int, int]]:
     """New tokens as {row of the batch: token}, until every row has ended with end-of-text or `max_tokens`.
 
@@ -201,24 +201,26 @@ def continuations(
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if not model.causal:
         raise UserError("this checkpoint fills blanks, it does not continue text; use `textmill fill`")
-    context = model.config.context
-    texts = [[tokenizer.eot_id, *tokenizer.encode_ordinary(prompt)][-context:] for prompt in prompts]
-    device = model.embed.weight.device
+    texts = [[tokenizer.eot_id, *tokenizer.encode_ordinary(prompt)] for prompt in prompts]
+    window_length = model.memory_length or max(map(len, texts), default=0) + sampling.max_tokens
+    texts = [ids[-window_length:] for ids in texts]
+    device = model.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
     forbidden = checkpoint.forbidden(tokenizer.eot_id)
     lengths = [len(ids) for ids in texts]
     active = set(range(len(texts))) if sampling.max_tokens else set()
-    place, start, kv_cache = min(lengths, default=0), 0, None
+    place, start = min(lengths, default=0), 0
+    state: State | None = None
     while active:
-        if place - start > context or kv_cache is None:
-            if place - start > context:
-                start = place - context + context // DROPPED_SHARE
-            kv_cache = KeyValueCache(model, len(texts))
+        if place - start > window_length or state is None:
+            if place - start > window_length:
+                start = place - window_length + window_length // DROPPED_SHARE
+            state = model.initial_state(len(texts))
             window = slice(start, place)
         else:
-            window = slice(place - 1, place) if use_cache else slice(start, place)
+            window = slice(place - 1, place) if use_state else slice(start, place)
         batch = torch.tensor([ids[window] for ids in texts], device=device)
-        logits = model(batch, cache=kv_cache if use_cache else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
+        logits = model(batch, state=state if use_state else None)[:, -1].float().masked_fill(forbidden, -torch.inf)
         chosen = choose_tokens(logits, sampling, generator).tolist()
         new = {}
         for row, token in enumerate(chosen):
@@ -272,7 +274,7 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")
     if read.length > checkpoint.window:
         raise UserError(f"the text has {read.length} tokens but the window holds {checkpoint.window}; shorten it")
-    device = model.embed.weight.device
+    device = model.device
     ids, blanks = read.ids.to(device), read.blanks
     forbidden = checkpoint.forbidden().repeat(len(blanks), 1)
     forbidden[read.begin_words] = ~torch.isin(torch.arange(forbidden.shape[1]), word_beginnings(tokenizer)).to(device)

@@ -129,7 +129,7 @@ class HarnessModel(TemplateLM):
         for indices in _batches(order, self.batch):  # of about equal length, so that little is padding
             windows = [torch.tensor((pairs[i][0] + pairs[i][1])[-self.context - 1 :]) for i in indices]
             padded = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
-            padded = padded.to(self.checkpoint.model.embed.weight.device)
+            padded = padded.to(self.checkpoint.model.device)
             nll, is_argmax = (x.cpu() for x in self.checkpoint.model.token_losses(padded[:, :-1], padded[:, 1:]))
             for row, (index, window) in enumerate(zip(indices, windows, strict=True)):
                 end = len(window) - 1

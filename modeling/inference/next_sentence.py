@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from modeling.checkpoint import NEXT_SENTENCE, load_model, load_tokenizer_of
+from modeling.config import TransformerConfig
 from modeling.device import choose
 from modeling.networks.sentence_pairs import SentencePairModel
 from textmill.errors import UserError
@@ -32,6 +33,7 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
             "give the configuration a section `pairs: {}` and run finetune"
         )
     tokenizer = load_tokenizer_of(checkpoint, config)
+    assert isinstance(config.model, TransformerConfig)  # no other is fine-tuned
     model = SentencePairModel(config.model, config.vocab_size).eval()
     model.load_state_dict(base.state_dict() | safetensors.torch.load_file(checkpoint / NEXT_SENTENCE))
 

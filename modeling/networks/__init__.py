@@ -2,6 +2,7 @@
 
 Read in this order:
 
+    language_model  what every network is to the rest
     transformer     the GPT, from its parts to its loss; a legend of the shapes
     functional      norm, activation and attention in the form that trains fastest
     kan             learned functions in place of the feed-forward: splines, Gaussians, rationals

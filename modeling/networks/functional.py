@@ -78,7 +78,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """The nonlinearity of this name (`ModelConfig.activation`), which is not `swiglu`."""
+    """The nonlinearity of this name (`TransformerConfig.activation`), which is not `swiglu`."""
     match activation:
         case "relu2":
             return squared_relu(x)

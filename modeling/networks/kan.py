@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from modeling.networks.functional import activate, rms_norm
 
 if TYPE_CHECKING:
-    from modeling.config import ModelConfig, RationalConfig
+    from modeling.config import RationalConfig, TransformerConfig
 
 __all__ = ["KANFeedForward", "RationalFeedForward", "Rationals", "rbf_basis", "spline_basis"]
 
@@ -105,7 +105,7 @@ def rbf_basis(x: Tensor, grid: int) -> Tensor:
 class KANLayer(nn.Module):
     """Learned functions on all edges from inputs to outputs. `edges` holds their coefficients, [O, F * I]."""
 
-    def __init__(self, inputs: int, outputs: int, config: ModelConfig):
+    def __init__(self, inputs: int, outputs: int, config: TransformerConfig):
         super().__init__()
         self.activation = config.activation
         self.basis: Any = config.feed_forward  # of splines or Gaussians
@@ -135,7 +135,7 @@ class KANLayer(nn.Module):
 class KANFeedForward(nn.Module):
     """Two layers of a KAN, with splines or Gaussians on the edges."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.up = KANLayer(config.width, config.hidden_units, config)
         self.down = KANLayer(config.hidden_units, config.width, config)
@@ -226,7 +226,7 @@ class Rationals(nn.Module):
 class RationalFeedForward(nn.Module):
     """Rationals and a linear layer, twice: the first begin as the identity, the second as the activation."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         groups = cast("RationalConfig", config.feed_forward).groups
         self.before = Rationals(groups, "identity")

@@ -15,7 +15,7 @@ from modeling.networks.loss_head import cross_entropy
 from modeling.networks.transformer import GPT, at_positions
 
 if TYPE_CHECKING:
-    from modeling.config import ModelConfig
+    from modeling.config import TransformerConfig
 
 __all__ = ["NEXT_SENTENCE_PREFIX", "SentencePairModel"]
 
@@ -25,7 +25,7 @@ NEXT_SENTENCE_PREFIX = "next_sentence."  # of the head's names among the weights
 class SentencePairModel(GPT):
     """A masked model with one more logit, read at the first position: that the second sentence follows the first."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int):
+    def __init__(self, config: TransformerConfig, vocab_size: int):
         super().__init__(config, vocab_size, causal=False)
         self.next_sentence = nn.Linear(config.width, 1)
         nn.init.zeros_(self.next_sentence.weight)

@@ -24,21 +24,20 @@ from torch import Tensor, nn
 
 from modeling.networks.functional import activate, attention, document_mask, rms_norm, to_product_dtype
 from modeling.networks.kan import KANFeedForward, RationalFeedForward, Rationals
+from modeling.networks.language_model import LanguageModel, ParameterKind, State
 from modeling.networks.loss_head import cross_entropy, token_losses
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-    from modeling.config import ModelConfig
+    from modeling.config import TransformerConfig
 
-__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "ParameterKind", "at_positions", "rotary_table"]
-
-ParameterKind = Literal["matrix", "embedding", "head", "gate", "scalar"]
+__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "rotary_table"]
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 
 
-class KeyValueCache:
+class KeyValueCache(State):
     """Keys and values of the tokens seen so far, with the last one's id and embedding, for generation by the token."""
 
     def __init__(self, model: GPT, batch: int):
@@ -61,7 +60,7 @@ class KeyValueCache:
 class Norm(nn.Module):
     """RMSNorm without weights (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.shape = (config.width,)
         self.layer_norm = config.norm == "layer"
@@ -92,7 +91,7 @@ class Gate(nn.Linear):
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017), with fewer key/value heads where the config says so."""
 
-    def __init__(self, config: ModelConfig, layer: int, causal: bool):
+    def __init__(self, config: TransformerConfig, layer: int, causal: bool):
         super().__init__()
         self.config, self.layer, self.causal = config, layer, causal
         kv_width = (config.kv_heads or config.heads) * config.head_size
@@ -140,7 +139,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with a nonlinearity between them, or SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.activation = config.activation
         self.up = nn.Linear(config.width, config.hidden_units, bias=config.bias)
@@ -155,7 +154,7 @@ class MLP(nn.Module):
         return self.down(activate(self.up(x_BTW), self.activation))
 
 
-def feed_forward(config: ModelConfig) -> MLP | KANFeedForward | RationalFeedForward:
+def feed_forward(config: TransformerConfig) -> MLP | KANFeedForward | RationalFeedForward:
     """The feed-forward of a block, by its kind."""
     match config.feed_forward.kind:
         case "mlp":
@@ -169,7 +168,7 @@ def feed_forward(config: ModelConfig) -> MLP | KANFeedForward | RationalFeedForw
 class Block(nn.Module):
     """Attention and feed-forward, each on the normalized stream and added to it (pre-norm, Xiong et al. 2020)."""
 
-    def __init__(self, config: ModelConfig, layer: int, causal: bool):
+    def __init__(self, config: TransformerConfig, layer: int, causal: bool):
         super().__init__()
         self.attention_norm = Norm(config)
         self.attention = Attention(config, layer, causal)
@@ -186,19 +185,20 @@ class Block(nn.Module):
         return x_BTW + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTW)))
 
 
-class GPT(nn.Module):
+class GPT(LanguageModel):
     """Token ids [B, T] to logits [B, T, V], or straight to a loss.
 
     `causal=False` lets every position see the whole window: the masked objective on the same weights.
     """
 
+    config: TransformerConfig
     rotary_cos: Tensor  # [context, D / 2]; like the sines only where positions are rotary
     rotary_sin: Tensor
 
-    def __init__(self, config: ModelConfig, vocab_size: int, causal: bool = True):
+    def __init__(self, config: TransformerConfig, vocab_size: int, causal: bool = True):
         super().__init__()
         self.config, self.vocab_size, self.causal = config, vocab_size, causal
-        self.active_layers: int | None = None  # how many blocks are in use; None: all
+        self.active_layers = None
         self.embed = nn.Embedding(vocab_size, config.width)
         self.embed_norm = Norm(config) if config.norm == "rms" else None
         if config.positions == "learned":
@@ -278,8 +278,8 @@ class GPT(nn.Module):
         if config.bigrams:
             nn.init.zeros_(self.bigram_embed.weight)
 
-    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None, documents: Tensor | None = None) -> Tensor:
-        """Ids [B, T] to the normalized last hidden states [B, T, W]; `documents` as in `forward`."""
+    def hidden(self, ids: Tensor, state: State | None = None, documents: Tensor | None = None) -> Tensor:
+        cache = cast("KeyValueCache | None", state)
         start = cache.length if cache else 0
         window = slice(start, start + ids.shape[1])
         x_BTW = to_product_dtype(self.embed(ids))
@@ -348,35 +348,19 @@ class GPT(nn.Module):
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
-        cache: KeyValueCache | None = None, documents: Tensor | None = None,
+        state: State | None = None, documents: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """
-        Args:
-            ids: int64 [B, T].
-            targets: int64 [B, T], or [B, K] beside `positions`.
-            positions: int64 [B, K], the ones to predict at; None for all.
-            cache: what was seen before these ids; it is extended.
-            documents: the number of the document of each id, int64 [B, T]: a position sees nothing of others. None:
-                the window is one. Not beside a cache.
-
-        Returns:
-            Logits [B, T, V] or [B, K, V]; with targets their mean loss in nats instead, a scalar.
-        """
-        hidden = self.hidden(ids, cache, documents)
+        hidden = self.hidden(ids, state, documents)
         if positions is not None:
             hidden = at_positions(hidden, positions)
         if targets is None:
             return self.logits(hidden)
         return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
-    def token_losses(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The loss of every target by itself; ids, targets and documents are int64 [B, T].
-
-        Returns:
-            nll: negative log-likelihoods in nats, fp32 [B, T].
-            is_argmax: whether the target is the most probable token, bool [B, T].
-        """
-        hidden_NW = self.hidden(ids, documents=documents).flatten(0, 1)
+    def token_losses(
+        self, ids: Tensor, targets: Tensor, documents: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, Tensor]:
+        hidden_NW = self.hidden(ids, state, documents).flatten(0, 1)
         nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
         return nll.view(targets.shape), is_argmax.view(targets.shape)
 
@@ -386,17 +370,20 @@ class GPT(nn.Module):
         softcap = self.config.softcap
         return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
+    def initial_state(self, batch: int) -> KeyValueCache:
+        return KeyValueCache(self, batch)
+
+    @property
+    def memory_length(self) -> int:
+        return self.config.context
+
+    def fsdp_blocks(self) -> list[nn.Module]:
+        return list(self.blocks)
+
     def block_parameters(self) -> int:
-        """Weights in the matrices of the blocks, the number by which models are compared."""
         return sum(module.weight.numel() for module in self.blocks.modules() if isinstance(module, nn.Linear))
 
     def parameter_kinds(self) -> dict[str, ParameterKind]:
-        """What each parameter is, in the order and by the names of `named_parameters`: its optimizer, rate and weight
-        decay follow from that.
-
-        Raises:
-            TypeError: a module has parameters of its own and is not listed here.
-        """
         modules = dict(self.named_modules())
         kinds: dict[str, ParameterKind] = {}
         for name, parameter in self.named_parameters():
@@ -441,7 +428,7 @@ def at_positions(hidden_BTW: Tensor, positions_BK: Tensor) -> Tensor:
     return hidden_BTW.gather(1, positions_BK.unsqueeze(-1).expand(-1, -1, hidden_BTW.shape[-1]))
 
 
-def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
+def rotary_table(config: TransformerConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines [context, D / 2] in fp32."""
     frequencies = config.rope_base ** (-torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size)
     angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)

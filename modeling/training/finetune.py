@@ -20,7 +20,7 @@ from modeling.checkpoint import (
     load_tokenizer_of,
     write_tensors,
 )
-from modeling.config import FinetuneConfig
+from modeling.config import FinetuneConfig, TransformerConfig
 from modeling.device import choose
 from modeling.inference.generate import Blanked, Checkpoint, cropped, fill, load
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
@@ -61,6 +61,11 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     """
     compute = choose(config.device, config.precision, local_rank())
     base, origin = load_model(checkpoint)
+    if not isinstance(origin.model, TransformerConfig):
+        raise UserError(
+            f"{checkpoint} is a {origin.model.kind} model, which does not see what follows a blank and cannot learn to "
+            "fill it; pretrain one with model.kind: transformer"
+        )
     train = TokenArrays(tokens, "train")
     if origin.vocab_size != train.vocab_size:
         raise UserError(

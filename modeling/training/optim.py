@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling.config import OptimizerConfig, ScheduleConfig
-from modeling.networks.transformer import GPT
+from modeling.networks.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -101,7 +101,7 @@ def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     return hasattr(tensor, "placements")
 
 
-def optimizers(model: GPT, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Optimizers that together hold every parameter once; each group keeps its rate before scaling in `base_lr`.
 
     Args:

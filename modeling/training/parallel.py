@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.device import Compute
-from modeling.networks.transformer import GPT
+from modeling.networks.language_model import LanguageModel
 from modeling.training.distributed import Ranks
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def parallelized(
-    model: GPT, ranks: Ranks, compute: Compute, how: Literal["ddp", "fsdp"], grows: bool = False
+    model: LanguageModel, ranks: Ranks, compute: Compute, how: Literal["ddp", "fsdp"], grows: bool = False
 ) -> nn.Module:
     """The module to call in place of `model`; its parameters stay those of `model`.
 
@@ -43,11 +43,11 @@ def parallelized(
     # products are done in the autocast dtype anyway: gathering in it halves the traffic; gradients are summed in fp32
     half = compute.dtype if compute.device.type == "cuda" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    for block in model.blocks:
+    for block in model.fsdp_blocks():
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
     if grows:  # the backward pass looks for room that a block gets when it is first gathered
-        for sharded_block in cast("list[FSDPModule]", list(model.blocks)):
+        for sharded_block in cast("list[FSDPModule]", list(model.fsdp_blocks())):
             sharded_block.unshard()
             sharded_block.reshard()
     return model

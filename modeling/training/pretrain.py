@@ -13,7 +13,7 @@ from modeling.checkpoint import CheckpointConfig
 from modeling.config import PretrainConfig, RunConfig
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
-from modeling.networks.transformer import GPT
+from modeling.networks.language_model import LanguageModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM, MaskedLM
 from modeling.training.saving import is_finished
@@ -78,7 +78,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         torch.manual_seed(config.seed)
         writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy
 
-        def sample_of(model: GPT) -> str:
+        def sample_of(model: LanguageModel) -> str:
             return sample(Checkpoint(model, tokenizer, checkpoint_config), config)
 
         model = checkpoint_config.build_model()

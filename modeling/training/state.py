@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import RunConfig
-from modeling.networks.transformer import GPT
+from modeling.networks.language_model import LanguageModel
 from modeling.training.objectives import Objective
 
 __all__ = ["TrainingRun", "TrainingState"]
@@ -32,12 +32,12 @@ class TrainingRun:
         sample: what a model on the CPU writes, to be kept on the way; None: nothing.
     """
 
-    model: GPT
+    model: LanguageModel
     objective: Objective
     checkpoint_config: CheckpointConfig
     config: RunConfig
     out: Path
-    sample: Callable[[GPT], str] | None = None
+    sample: Callable[[LanguageModel], str] | None = None
 
     @property
     def tokens_per_step(self) -> int:
@@ -57,7 +57,7 @@ class TrainingState:
         metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
     """
 
-    model: GPT
+    model: LanguageModel
     optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None = None
     step: int = 0

@@ -6,8 +6,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from modeling.config import PRESETS, ModelConfig, PretrainConfig, SplineConfig
+from modeling.config import PRESETS, PretrainConfig, RecurrentConfig, SplineConfig, TransformerConfig
 from textmill.processes import python_environment
+from textmill.settings import output_settings
 
 
 def test_presets_give_values_and_explicit_keys_win():
@@ -84,10 +85,44 @@ def test_a_feed_forward_is_named_by_its_kind_alone_or_with_its_settings():
     short, long = ({"model": {"feed_forward": given}} for given in ("kan-spline", {"kind": "kan-spline", "grid": 5}))
     config = PretrainConfig.model_validate(short)
     assert config == PretrainConfig.model_validate(long) == PretrainConfig.model_validate(config.model_dump())
-    assert config == PretrainConfig(model=ModelConfig.model_validate(short["model"]))
+    assert config == PretrainConfig(model=TransformerConfig.model_validate(short["model"]))
     assert config.model.feed_forward == SplineConfig(kind="kan-spline", grid=5, order=3)
 
 
 def test_settings_are_read_without_importing_torch():
     program = "import sys, modeling.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], env=python_environment()).returncode == 0
+
+
+def test_settings_of_a_preset_or_a_depth_that_another_network_does_not_have_are_left_out():
+    for given in ({}, {"preset": "gpt2-124m"}, {"depth": 4}):
+        config = PretrainConfig.model_validate(given | {"model": {"kind": "recurrent", "cell": "gru"}})
+        usual = PretrainConfig.model_validate(given)
+        assert isinstance(config.model, RecurrentConfig)
+        assert (config.model.layers, config.model.width, config.steps) == (
+            usual.model.layers, usual.model.width, usual.steps,
+        )  # fmt: skip
+        assert config == PretrainConfig.model_validate(config.model_dump())
+        assert config == PretrainConfig(**given, model=RecurrentConfig(kind="recurrent", cell="gru"))
+
+
+def test_a_transformer_is_what_settings_without_a_kind_are_of_and_they_name_none():
+    config = PretrainConfig.model_validate({"model": {"layers": 1}})
+    assert isinstance(config.model, TransformerConfig)
+    assert config == PretrainConfig.model_validate({"model": {"layers": 1, "kind": "transformer"}})
+    assert "kind" not in output_settings(config.model)
+    assert "kind" in output_settings(RecurrentConfig(kind="recurrent"))
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        ({"kind": "recurrent", "heads": 2}, "Extra inputs"),
+        ({"kind": "recurrent", "cell": "sru"}, "'rnn', 'gru', 'lstm' or 'mingru'"),
+        ({"kind": "recurent"}, "there is no such kind of network; choose from transformer, recurrent"),
+        (5, "valid dictionary"),
+    ],
+)
+def test_a_network_takes_the_settings_of_its_kind_alone(model, message):
+    with pytest.raises(ValidationError, match=message):
+        PretrainConfig.model_validate({"model": model})

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from modeling.config import ModelConfig, PretrainConfig
-from modeling.cost import activation_bytes, flops_per_token, parameters, training_cost
+from modeling.config import PretrainConfig, TransformerConfig
+from modeling.cost import flops_per_token, network_cost, training_cost
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 
@@ -30,21 +30,22 @@ CLASSIC = {"norm": "layer", "positions": "learned", "bias": True, "qk_norm": Fal
     ],
 )
 def test_parameters_are_those_of_the_model(fields):
-    config = ModelConfig.model_validate({"layers": 3, "width": 64, "heads": 4, "context": 32} | fields)
+    config = TransformerConfig.model_validate({"layers": 3, "width": 64, "heads": 4, "context": 32} | fields)
     with torch.device("meta"):
         model = GPT(config, 500)
-    total, blocks, _ = parameters(config, 500)
-    assert total == sum(p.numel() for p in model.parameters())
-    assert blocks == model.block_parameters()
+    counted = network_cost(config, 500)
+    assert counted.parameters == sum(p.numel() for p in model.parameters())
+    assert counted.block_parameters == model.block_parameters()
 
 
 @pytest.mark.parametrize("kind", ["kan-spline", "kan-rbf", "kan-rational"])
 def test_a_kan_has_as_many_weights_as_the_mlp_and_its_products_as_many_flops(kind):
-    mlp = ModelConfig(width=256, heads=4)
-    kan = ModelConfig.model_validate({"width": 256, "heads": 4, "feed_forward": kind})
-    assert parameters(kan, 500)[1] == pytest.approx(parameters(mlp, 500)[1], rel=0.02)
+    mlp = TransformerConfig(width=256, heads=4)
+    kan = TransformerConfig.model_validate({"width": 256, "heads": 4, "feed_forward": kind})
+    taken, usual = network_cost(kan, 500), network_cost(mlp, 500)
+    assert taken.block_parameters == pytest.approx(usual.block_parameters, rel=0.02)
     assert flops_per_token(kan, 500) == pytest.approx(flops_per_token(mlp, 500), rel=0.02)
-    assert activation_bytes(kan) > activation_bytes(mlp)
+    assert taken.activations > usual.activations
 
 
 def test_nanochat_d20():

@@ -99,6 +99,21 @@ def test_the_report_s_presets_can_be_chosen(write):
         ("pretran: {steps: 3}\n", [], r"my.yaml:1: pretran: unknown key; did you mean pretrain\?"),
         ("vocab_size: 300\n", [], r"my.yaml:1: vocab_size: unknown key; did you mean train_tokenizer.vocab_size\?"),
         ("pretrain:\n  model:\n    layerz: 3\n", [], r"my.yaml:3: .*did you mean pretrain.model.layers\?"),
+        (
+            "pretrain:\n  model:\n    kind: recurrent\n    celll: gru\n",
+            [],
+            r"my.yaml:4: pretrain.model.celll: unknown key; did you mean pretrain.model.cell\?",
+        ),
+        (
+            "",
+            ["pretrain.model.kind=recurrent", "pretrain.model.heads=2"],
+            r"setting pretrain.model.heads: unknown key of this kind, though another has it; known: .*cell",
+        ),
+        (
+            "",
+            ["pretrain.model.kind=recurent"],
+            r"setting pretrain.model: there is no such kind of network; choose from transformer, recurrent",
+        ),
         ("pretrain:\n  steps: many\n", [], r"my.yaml:2: pretrain.steps: .*integer.*\(got 'many'\)"),
         ("", ["pretrain.steps=-3"], r"setting pretrain.steps: .*greater than 0 \(got -3\)"),
         ("", ["pretrain.setps=3"], r"setting pretrain.setps: unknown key.*did you mean pretrain.steps\?"),

@@ -83,10 +83,24 @@ def test_fields_are_typed_and_bounded_as_the_settings_are():
     assert not validate({"steps": 7, "ema": None, "model": {"hidden": None, "bias": True}}, form)
 
 
+def test_a_form_has_the_settings_of_every_kind_of_network_and_says_whose_they_are():
+    fields = dict(every_field(run_form("pretrain", DEMO)["properties"]))
+    assert fields["model.kind"]["enum"][:2] == ["transformer", "recurrent"]
+    assert fields["model.heads"]["description"] == f"transformer: Attention heads; must divide width. {DEMO}: 4"
+    assert fields["model.cell"]["description"].startswith("recurrent: ")
+    assert fields["model.cell"]["enum"] == ["rnn", "gru", "lstm", "mingru"]
+    recurrent = {"pretrain": {"model": {"kind": "recurrent", "cell": "gru"}}}
+    fields = dict(every_field(run_form("pretrain", DEMO, recurrent)["properties"]))
+    assert fields["model.cell"]["description"].endswith("this deployment: gru")
+    assert fields["model.width"]["description"].endswith(f"{DEMO}: 256")
+    assert str(DEMO) not in fields["model.heads"]["description"]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         {},
+        {"pretrain": {"model": {"kind": "recurrent", "cell": "gru"}}},
         {"pretrain": {"steps": 7, "model": {"layers": 2}}},
         {"pretrain": {"ema": None}, "finetune": None, "runner": {"kind": "processes"}},
         {"pretrain": {"stepps": 7}},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling.checkpoint import NEXT_SENTENCE, CheckpointConfig, load_model, without_tied_head, write_checkpoint
-from modeling.config import ModelConfig, PretrainConfig
+from modeling.config import PretrainConfig, TransformerConfig
 from modeling.inference.export import export
 from modeling.inference.generate import Blanked, fill, halves, load, word_beginnings
 from modeling.training.pretrain import recipe
@@ -43,7 +43,7 @@ def a_checkpoint(folder, tokenizer, fields, objective="causal", pair_length=None
     torch.manual_seed(0)
     run = recipe(PretrainConfig(), {}) | ({"pair_length": pair_length} if pair_length else {})
     config = CheckpointConfig(
-        ModelConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", run
+        TransformerConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", run
     )
     model = config.build_model().eval()
     with torch.no_grad():

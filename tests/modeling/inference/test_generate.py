@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import ModelConfig
+from modeling.config import TransformerConfig
 from modeling.inference.generate import (
     Blanked,
     Checkpoint,
@@ -39,8 +39,8 @@ def test_it_continues_in_the_language_it_learned(causal):
 
 def test_greedy_output_is_the_same_with_and_without_the_cache(causal):
     # 60 tokens from a window of 32: the window moves on eight times
-    assert generate(causal, ["the cat"], GREEDY, use_cache=True) == generate(
-        causal, ["the cat"], GREEDY, use_cache=False
+    assert generate(causal, ["the cat"], GREEDY, use_state=True) == generate(
+        causal, ["the cat"], GREEDY, use_state=False
     )
 
 
@@ -176,7 +176,7 @@ def test_blanks_are_filled_with_what_belongs_there(finetuned):
 
 def random_masked(tokenizer, context=16, pair_length=None) -> Checkpoint:
     torch.manual_seed(0)
-    config = ModelConfig(layers=1, width=16, heads=2, context=context)
+    config = TransformerConfig(layers=1, width=16, heads=2, context=context)
     model = GPT(config, tokenizer.vocab_size, causal=False).eval()
     about = CheckpointConfig(config, tokenizer.vocab_size, "masked", True, {})
     return Checkpoint(model, tokenizer, about, pair_length=pair_length)

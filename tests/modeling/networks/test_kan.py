@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from modeling.config import ModelConfig
+from modeling.config import TransformerConfig
 from modeling.networks.functional import activate
 from modeling.networks.kan import RATIONALS, KANFeedForward, RationalFeedForward, Rationals, rbf_basis, spline_basis
 
@@ -19,8 +19,8 @@ BASES = {
 }
 
 
-def config(kind: str, **fields) -> ModelConfig:
-    return ModelConfig.model_validate({"width": 64, "heads": 4, "feed_forward": kind} | fields)
+def config(kind: str, **fields) -> TransformerConfig:
+    return TransformerConfig.model_validate({"width": 64, "heads": 4, "feed_forward": kind} | fields)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])

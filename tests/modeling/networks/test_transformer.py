@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.config import ModelConfig, PretrainConfig
+from modeling.config import PretrainConfig, TransformerConfig
 from modeling.networks.functional import documents_in
 from modeling.networks.loss_head import SLICE_ELEMENTS, cross_entropy
 from modeling.networks.transformer import GPT, KeyValueCache, document_begins, positions_in_documents
@@ -37,7 +37,7 @@ VARIANTS = {
 def build(variant: str, causal: bool = True, seed: int = 0) -> GPT:
     """A model whose zero-initialized parts are not zero, so that every path carries signal."""
     torch.manual_seed(seed)
-    model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB, causal).eval()
+    model = GPT(TransformerConfig(**SMALL | VARIANTS[variant]), VOCAB, causal).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -137,7 +137,7 @@ def test_the_cache_gives_the_logits_of_the_whole_window(variant):
     whole = model(tokens)
     cache = KeyValueCache(model, len(tokens))
     with torch.no_grad():
-        pieces = [model(tokens[:, a:b], cache=cache) for a, b in ((0, 5), (5, 6), (6, 7), (7, 12), (12, 16))]
+        pieces = [model(tokens[:, a:b], state=cache) for a, b in ((0, 5), (5, 6), (6, 7), (7, 12), (12, 16))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_the_losses_of_tokens_are_those_of_the_logits(variant, monkeypatch):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
     torch.manual_seed(0)
-    model = GPT(ModelConfig(**SMALL | VARIANTS[variant]), VOCAB)
+    model = GPT(TransformerConfig(**SMALL | VARIANTS[variant]), VOCAB)
     tokens = ids(8)
     assert model(tokens, tokens.roll(1)).item() == pytest.approx(math.log(VOCAB), rel=0.05)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -183,7 +183,7 @@ def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
 def test_rotary_attention_depends_on_distance_alone():
     # the first token leaves the window: with learned positions everything after it would change
     torch.manual_seed(0)
-    model = GPT(ModelConfig(layers=1, width=32, heads=2, context=32), VOCAB, causal=True).eval()
+    model = GPT(TransformerConfig(layers=1, width=32, heads=2, context=32), VOCAB, causal=True).eval()
     torch.nn.init.normal_(model.blocks[0].attention.out.weight)
     block, x = model.blocks[0].attention, torch.randn(1, 8, 32)
     tables = model.rotary_cos, model.rotary_sin
@@ -224,7 +224,7 @@ def test_parameters_of_the_presets():
 def test_a_model_with_few_active_layers_is_the_new_one_with_some_blocks_left_out(active, used):
     torch.manual_seed(0)
     fields = SMALL | {"layers": 6, "value_embeddings": True, "x0_skip": True, "smear": True}
-    model = GPT(ModelConfig(**fields), VOCAB).eval()
+    model = GPT(TransformerConfig(**fields), VOCAB).eval()
     whole = model(ids())
     model.active_layers = active
     assert [layer for layer in range(6) if model.is_active(layer)] == used

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from modeling.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig
 from modeling.networks.transformer import GPT
 from modeling.training.optim import Muon, lr_scale, optimizers, orthogonalized, set_learning_rates
 from modeling.training.pretrain import pretrain
@@ -54,7 +54,7 @@ def test_a_muon_step_is_nesterov_momentum_orthogonalized():
     ],
 )
 def test_every_parameter_is_optimized_once(name, extra):
-    model = GPT(ModelConfig(**FULL | extra), 40)
+    model = GPT(TransformerConfig(**FULL | extra), 40)
     chosen = optimizers(model, OptimizerConfig(name=name), torch.float32)
     listed = [p for optimizer in chosen for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in listed} == {id(p) for p in model.parameters()}
@@ -73,7 +73,7 @@ def test_every_parameter_is_optimized_once(name, extra):
 
 def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
     for kind, name, decay in (("kan-rational", "before.below", 0.0), ("kan-spline", "up.edges.weight", 0.1)):
-        model = GPT(ModelConfig.model_validate(FULL | {"feed_forward": kind}), 40)
+        model = GPT(TransformerConfig.model_validate(FULL | {"feed_forward": kind}), 40)
         [adamw] = optimizers(model, OptimizerConfig(name="adamw", weight_decay=0.1), torch.float32)
         parameter = model.get_parameter(f"blocks.0.feed_forward.{name}")
         [group] = [group for group in adamw.param_groups if any(p is parameter for p in group["params"])]
@@ -81,7 +81,7 @@ def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
 
 
 def test_a_part_that_does_not_say_what_its_parameters_are_is_not_trained():
-    model = GPT(ModelConfig(**FULL), 40)
+    model = GPT(TransformerConfig(**FULL), 40)
     model.blocks[1].feed_forward.up = torch.nn.Bilinear(3, 3, 3)
     with pytest.raises(TypeError, match=r"blocks\.1\.feed_forward\.up\.weight of .*Bilinear"):
         optimizers(model, OptimizerConfig(), torch.float32)
@@ -98,7 +98,9 @@ def test_a_part_that_does_not_say_what_its_parameters_are_is_not_trained():
     ],
 )
 def test_schedules_reach_the_optimizers(schedule, expected):
-    chosen = optimizers(GPT(ModelConfig(**FULL), 40), OptimizerConfig(matrix_lr=0.02, head_lr=0.004), torch.float32)
+    chosen = optimizers(
+        GPT(TransformerConfig(**FULL), 40), OptimizerConfig(matrix_lr=0.02, head_lr=0.004), torch.float32
+    )
     for step, share in expected.items():
         set_learning_rates(chosen, lr_scale(ScheduleConfig(**schedule), step, 100))
         rates = {group["lr"] for optimizer in chosen for group in optimizer.param_groups}

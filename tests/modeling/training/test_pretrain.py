@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling.checkpoint import CHECKSUMS, TRAINING, WEIGHTS, Checkpoints, load_model, publish_weights
-from modeling.config import ModelConfig, OptimizerConfig
+from modeling.config import OptimizerConfig, TransformerConfig
 from modeling.device import training_environment
 from modeling.networks.transformer import GPT
 from modeling.training import trainer
@@ -145,7 +145,7 @@ def test_a_kan_learns_as_the_mlp_does_and_continues_exactly(kind, pretrained, to
 @pytest.mark.parametrize("kind", KANS)
 def test_a_kan_learns_a_tiny_text_by_heart(kind):
     torch.manual_seed(0)
-    model = GPT(ModelConfig.model_validate(MLP | KANS[kind]), 50)
+    model = GPT(TransformerConfig.model_validate(MLP | KANS[kind]), 50)
     ids = torch.randint(50, (4, 33), generator=torch.Generator().manual_seed(1))
     chosen = optimizers(model, OptimizerConfig(), torch.float32)
     for _ in range(60):
