@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.engine.page import Bars, Block, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Outcome, Stage
@@ -27,6 +28,7 @@ from flows.store.local import Artifact
 
 SAMPLE_CHARACTERS = 600
 BAR_CHARACTERS = 20
+NEWEST_PAGES = 20  # of a timeline, among which the page of an artifact is looked for
 PLANNED = {"reuse": "to be reused", "build": "to be built", "build?": "to be built if need be", "skip": "left out"}
 
 
@@ -169,22 +171,20 @@ def _bars(title: str, counts: Mapping[str, float]) -> Iterator[str]:
 
 def _places(artifacts: Sequence[Artifact]) -> list[str | None]:
     """Where the pages of these artifacts are, as far as this server has them."""
-    manifests = [artifact.manifest for artifact in artifacts]
-    stages = [stage_named(made.stage) for made in manifests]
-    keys = [
-        stage_key(stage, made.label, made.pipeline) if stage else ""
-        for stage, made in zip(stages, manifests, strict=True)
-    ]
-    wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[*filter(None, keys)]))
     with get_client(sync_client=True) as client:
-        pages = {page.key: page for page in client.read_latest_artifacts(artifact_filter=wanted)}
-    places: list[str | None] = []
-    for key, artifact in zip(keys, artifacts, strict=True):
-        page = pages.get(key)
-        if page is None:
-            places.append(None)
-        elif code(artifact.location) in str(page.data):
-            places.append(f"/artifacts/artifact/{page.latest_id}")
-        else:  # the newest of that name is about another artifact: the list of them all
-            places.append(f"/artifacts/key/{key}")
-    return places
+        return [_place(client, artifact) for artifact in artifacts]
+
+
+def _place(client: SyncPrefectClient, artifact: Artifact) -> str | None:
+    """Its own page, if that is among the newest of its timeline; else the list of them all, if there are any."""
+    made = artifact.manifest
+    stage = stage_named(made.stage)
+    if stage is None:
+        return None
+    key = stage_key(stage, made.label, made.pipeline)
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    pages = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=NEWEST_PAGES)
+    own = (page for page in pages if str(page.data).startswith(code(artifact.location)))
+    if page := next(own, None):
+        return f"/artifacts/artifact/{page.id}"
+    return f"/artifacts/key/{key}" if pages else None

@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
+    ArtifactFilterId,
     ArtifactFilterKey,
     FlowRunFilter,
     FlowRunFilterId,
@@ -37,6 +39,7 @@ from flows.pipeline.selection import Selection
 from flows.service.building import Builder, build_chain
 from flows.service.flows import pipeline, stage_flow, start_run
 from flows.service.verify import verify
+from flows.service.watching import pages
 from flows.service.watching.live import Watch
 from flows.service.watching.pages import RunPage
 from flows.service.watching.progress import LOG_SECONDS
@@ -484,6 +487,27 @@ def test_figures_of_a_finished_stage_are_on_its_page(store, config):
     page = next(artifact for artifact in shown if artifact.key == "tokenizer-of-small")
     assert "| vocab_size | 600 |" in page.data
     assert json.dumps(artifact_of(store, "prepare").manifest.fingerprint).strip('"') in page.data
+
+
+def test_a_run_links_an_artifact_to_its_own_page_where_its_timeline_has_newer_ones(store, config, monkeypatch):
+    def linked() -> str:
+        """Where the page of a run that reuses everything says that its tokenizer is."""
+        assert rebuilt(run(config)) == []
+        with get_client(sync_client=True) as client:
+            wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["run-of-small"]))
+            [page] = client.read_artifacts(artifact_filter=wanted, sort="CREATED_DESC", limit=1)
+        return re.search(r"\[train_tokenizer 600 tokens\]\((\S+)\)", page.data)[1]
+
+    ours = artifact_of(store, "train_tokenizer")
+    for vocab_size in (600, 500):
+        run(config, stage_flow("train_tokenizer"), {"train_tokenizer": {"vocab_size": vocab_size}}, force=True)
+    place, _, page = linked().rpartition("/")
+    assert place == "/artifacts/artifact"
+    with get_client(sync_client=True) as client:
+        [shown] = client.read_artifacts(artifact_filter=ArtifactFilter(id=ArtifactFilterId(any_=[page])))
+    assert f"`{ours.location}`" in shown.data and "| vocab_size | 600 |" in shown.data
+    monkeypatch.setattr(pages, "NEWEST_PAGES", 1)
+    assert linked() == "/artifacts/key/tokenizer-of-small"
 
 
 class Nothing(BaseModel):
