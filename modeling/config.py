@@ -94,6 +94,11 @@ class NetworkConfig(Section):
     zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
     softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
 
+    @property
+    def lacks_of_identity(self) -> str | None:
+        """The setting without which a new block is not the identity; None: it is."""
+        return None if self.zero_init else "zero_init"
+
 
 class TransformerConfig(NetworkConfig):
     """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
@@ -112,8 +117,17 @@ class TransformerConfig(NetworkConfig):
         discriminator="kind",
         description=f"Feed-forward, by its kind, which may stand alone: {FEED_FORWARD_KINDS}",
     )
+    norm_place: Literal["pre", "post", "none"] = added(
+        "pre", description="Normalize what goes into attention and feed-forward, the stream after each, or nothing"
+    )
+    residual: bool = added(
+        True, description="Add to the stream what attention and feed-forward make; false: replace it"
+    )
     positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
+    attention_scale: Literal["head", "width"] = added(
+        "head", description="Divide attention logits by the root of the head size, or, as a mistake has it, of width"
+    )
     qk_norm: bool = Field(True, description="Normalize queries and keys, which keeps attention logits bounded")
     value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
     x0_skip: bool = Field(False, description="Every block also sees the normalized embedding, by a learned scale")
@@ -138,6 +152,14 @@ class TransformerConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
+    def _blocks_pass_a_signal_on(self) -> TransformerConfig:
+        if self.zero_init and not self.residual:
+            raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
+        if not self.residual and self.norm_place == "none" and self.activation == "relu2":
+            raise ValueError("without residual and norms, relu2 squares the stream over and over; choose relu or gelu")
+        return self
+
+    @model_validator(mode="after")
     def _feed_forward_fits(self) -> TransformerConfig:
         kind = self.feed_forward.kind
         if kind != "mlp" and self.activation == "swiglu":
@@ -148,6 +170,12 @@ class TransformerConfig(NetworkConfig):
                 if units % groups:
                     raise ValueError(f"{name} {units} is not a multiple of feed_forward.groups {groups}")
         return self
+
+    @property
+    def lacks_of_identity(self) -> str | None:
+        if not self.residual:
+            return "residual"
+        return "norm_place: pre" if self.norm_place == "post" else super().lacks_of_identity
 
     @property
     def head_size(self) -> int:
@@ -410,9 +438,9 @@ class PretrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _layers_can_join(self) -> PretrainConfig:
-        if self.progressive and not self.model.zero_init:
+        if self.progressive and (lacks := self.model.lacks_of_identity):
             raise ValueError(
-                "layers can join later only if they start as the identity; set model.zero_init, or progressive: null"
+                f"layers can join later only if they start as the identity; set model.{lacks}, or progressive: null"
             )
         return self
 

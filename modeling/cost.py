@@ -117,7 +117,8 @@ def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> 
         coefficients = sum(len(part) for part in RATIONALS["identity"][:2])
         total += model.layers * 2 * model.feed_forward.groups * coefficients
     if model.norm == "layer":
-        total += (2 * model.layers + 1) * model.width * (2 if model.bias else 1)
+        norms = {"pre": 2 * model.layers + 1, "post": 2 * model.layers, "none": 0}[model.norm_place]
+        total += norms * model.width * (2 if model.bias else 1)
     total += gated_layers * vocab_size * kv_width
     total += model.bigrams * model.bigram_channels
     if model.smear:
@@ -131,7 +132,7 @@ def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> 
 def layer_activations(model: TransformerConfig) -> int:
     """Bytes that a block of a `GPT` keeps of a token."""
     kv_width = (model.kv_heads or model.heads) * model.head_size
-    values = 4 * model.width  # what goes into and comes out of both norms
+    values = (2 if model.norm_place == "none" else 4) * model.width  # what goes into and comes out of both norms
     values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
     if model.feed_forward.kind == "mlp":
         values += (3 if model.activation == "swiglu" else 2) * model.hidden_units  # before and after the nonlinearity

@@ -135,6 +135,7 @@ def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Con
         raise UserError(f"{model.kind} models are not exported: no class of `transformers` computes the same")
     plain = not any(getattr(model, part) for part in EXTRAS) and config.objective == "causal"
     plain &= model.feed_forward.kind == "mlp"
+    plain &= (model.norm_place, model.residual, model.attention_scale) == ("pre", True, "head")
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat

@@ -4,7 +4,8 @@ Notable in the modern form: RMSNorm without weights, also right after the embedd
 keys normalized; squared ReLU; output projections that start at zero; an untied head. Optional: logits capped by tanh,
 value embeddings on every other layer, a skip from the embedding into each block, a smear of the previous token, and
 embeddings of bigrams, found by hash (Huang et al. 2025, Over-Tokenized Transformer). A model whose blocks start as the
-identity can be trained with a few of them at first (`active_layers`).
+identity can be trained with a few of them at first (`active_layers`). For experiments, what makes depth trainable can
+be moved or taken away: the place of the norms, the residual connections, the scale of attention.
 
 The file knows nothing of devices, precision or parallelism. Shape suffixes, so that `x_BTW` is [B, T, W]:
 
@@ -16,6 +17,7 @@ The file knows nothing of devices, precision or parallelism. Shape suffixes, so 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -121,6 +123,8 @@ class Attention(nn.Module):
             q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
         if self.config.qk_norm:
             q_BHTD, k_BGTD = rms_norm(q_BHTD), rms_norm(k_BGTD)
+        if self.config.attention_scale == "width":  # what follows divides by the root of D
+            q_BHTD = q_BHTD * math.sqrt(D / W)
         k_BGSD, v_BGSD = (k_BGTD, v_BGTD) if cache is None else cache.extend(self.layer, k_BGTD, v_BGTD)
         seen = self.mask(T, k_BGSD.shape[2], x_BTW.device) if mask is None else mask
         dropout = self.config.dropout if self.training else 0.0
@@ -166,13 +170,19 @@ def feed_forward(config: TransformerConfig) -> MLP | KANFeedForward | RationalFe
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each on the normalized stream and added to it (pre-norm, Xiong et al. 2020)."""
+    """Attention and feed-forward, each on the normalized stream and added to it (pre-norm, Xiong et al. 2020).
+
+    Otherwise the sum is normalized (post-norm, Vaswani et al. 2017), or nothing is; without residual connections what a
+    part makes takes the place of the stream.
+    """
 
     def __init__(self, config: TransformerConfig, layer: int, causal: bool):
         super().__init__()
-        self.attention_norm = Norm(config)
+        self.config = config
+        norm: type[nn.Module] = nn.Identity if config.norm_place == "none" else Norm
+        self.attention_norm = norm(config)
         self.attention = Attention(config, layer, causal)
-        self.feed_forward_norm = Norm(config)
+        self.feed_forward_norm = norm(config)
         self.feed_forward = feed_forward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -181,8 +191,16 @@ class Block(nn.Module):
         mask: Tensor | BlockMask | None = None,
     ) -> Tensor:  # fmt: skip
         """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
-        x_BTW = x_BTW + self.dropout(self.attention(self.attention_norm(x_BTW), rotary, value, cache, mask))
-        return x_BTW + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTW)))
+        x_BTW = self.joined(x_BTW, self.attention_norm, lambda x: self.attention(x, rotary, value, cache, mask))
+        return self.joined(x_BTW, self.feed_forward_norm, self.feed_forward)
+
+    def joined(self, x_BTW: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """The stream [B, T, W] after a part of the block."""
+        is_post = self.config.norm_place == "post"
+        y_BTW = self.dropout(part(x_BTW if is_post else norm(x_BTW)))
+        if self.config.residual:
+            y_BTW = x_BTW + y_BTW
+        return norm(y_BTW) if is_post else y_BTW
 
 
 class GPT(LanguageModel):
@@ -200,7 +218,7 @@ class GPT(LanguageModel):
         self.config, self.vocab_size, self.causal = config, vocab_size, causal
         self.active_layers = None
         self.embed = nn.Embedding(vocab_size, config.width)
-        self.embed_norm = Norm(config) if config.norm == "rms" else None
+        self.embed_norm = Norm(config) if config.norm == "rms" and config.norm_place != "none" else None
         if config.positions == "learned":
             self.embed_position = nn.Embedding(config.context, config.width)
         else:
@@ -226,7 +244,7 @@ class GPT(LanguageModel):
                 if block.attention.value_gate is not None
             }
         )
-        self.norm = Norm(config)
+        self.norm = Norm(config) if config.norm_place == "pre" else nn.Identity()
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         self.initialize()
         if config.tied:
@@ -238,9 +256,10 @@ class GPT(LanguageModel):
 
         Modern: embeddings of unit variance, matrices uniform with variance 1 / width; output projections, gates and
         embeddings of bigrams zero; a head near zero. Classic: Radford et al. 2019. A KAN draws its own weights in both.
+        Without residual connections a block has to pass on what it gets: modern, but no projection is zero.
         """
         config, blocks = self.config, cast("list[Block]", list(self.blocks))
-        if not config.zero_init:
+        if not config.zero_init and config.residual:
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
                     nn.init.normal_(module.weight, std=0.02)
@@ -257,20 +276,22 @@ class GPT(LanguageModel):
             return
         nn.init.normal_(self.embed.weight, std=0.02 if config.tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.001)
-        bound = math.sqrt(3 / config.width)
         for block in blocks:
             for module in block.modules():
                 if isinstance(module, nn.Linear):
+                    bound = math.sqrt(3 / module.in_features)
                     nn.init.uniform_(module.weight, -bound, bound)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-            nn.init.zeros_(block.attention.out.weight)
-            if isinstance(block.feed_forward, MLP):
+            if config.zero_init:
+                nn.init.zeros_(block.attention.out.weight)
+            if not isinstance(block.feed_forward, MLP):
+                block.feed_forward.initialize(residual_scale=0.0 if config.zero_init else 1.0)
+            elif config.zero_init:
                 nn.init.zeros_(block.feed_forward.down.weight)
-            else:
-                block.feed_forward.initialize(residual_scale=0.0)
             if block.attention.value_gate is not None:
                 nn.init.zeros_(block.attention.value_gate.weight)
+        bound = math.sqrt(3 / config.width)
         for table in cast("list[nn.Embedding]", list(self.value_embeds.values())):
             nn.init.uniform_(table.weight, -bound, bound)
         if config.smear:

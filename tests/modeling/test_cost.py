@@ -20,6 +20,8 @@ CLASSIC = {"norm": "layer", "positions": "learned", "bias": True, "qk_norm": Fal
         CLASSIC,
         CLASSIC | {"bias": False, "tied": True},
         {"norm": "layer"},
+        CLASSIC | {"norm_place": "post"},
+        CLASSIC | {"norm_place": "none", "residual": False, "zero_init": False, "activation": "gelu"},
         {"value_embeddings": True, "kv_heads": 2},
         {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
         {"feed_forward": "kan-spline"},

@@ -35,6 +35,13 @@ REMOTE = {
     "splines": {"feed_forward": "kan-spline"},
     "rationals": {"feed_forward": "kan-rational", "activation": "gelu"},
     "learned positions, tied": {"positions": "learned", "tied": True},
+    "post-norm": CLASSIC | {"activation": "relu", "norm_place": "post", "attention_scale": "width"},
+    "neither norms nor residuals": {
+        "norm_place": "none",
+        "residual": False,
+        "zero_init": False,
+        "activation": "gelu",
+    },
 }
 
 

@@ -1,17 +1,20 @@
 """The architecture: what each position sees, the cache, and the loss head."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from modeling.config import PretrainConfig, TransformerConfig
+from modeling.config import OptimizerConfig, PretrainConfig, TransformerConfig
 from modeling.networks.functional import documents_in
 from modeling.networks.loss_head import SLICE_ELEMENTS, cross_entropy
-from modeling.networks.transformer import GPT, KeyValueCache, document_begins, positions_in_documents
+from modeling.networks.transformer import GPT, Attention, KeyValueCache, document_begins, positions_in_documents
+from modeling.training.optim import optimizers, set_learning_rates
 
 VOCAB = 50
 SMALL = {"layers": 3, "width": 48, "heads": 4, "context": 16}
@@ -31,6 +34,11 @@ VARIANTS = {
     "rationals": {"feed_forward": "kan-rational"},
     "rationals, classic": CLASSIC | {"feed_forward": {"kind": "kan-rational", "groups": 4}, "activation": "gelu"},
     "gpt2": CLASSIC | {"activation": "gelu", "tied": True},
+    "post-norm": CLASSIC | {"activation": "relu", "norm_place": "post", "attention_scale": "width"},
+    "post-norm, fast": {"norm_place": "post", "value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 97},
+    "no norms": {"norm_place": "none", "qk_norm": False},
+    "no residuals": {"residual": False, "zero_init": False},
+    "neither": {"norm_place": "none", "residual": False, "zero_init": False, "activation": "gelu"},
 }
 
 
@@ -178,6 +186,74 @@ def test_a_new_model_knows_nothing_and_learns_everywhere(variant):
         optimizer.step()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
+
+
+def loss_after(fields, steps, rate=1.0):
+    """The loss on 8 windows of 16 random tokens, before and after learning them by heart."""
+    torch.manual_seed(0)
+    model = GPT(TransformerConfig(**SMALL | fields), VOCAB)
+    optimizer = OptimizerConfig(name="adamw", lr=3e-3 * rate, matrix_lr=0.02 * rate)
+    tokens, learners = ids(8), optimizers(model, optimizer, torch.float32)
+    set_learning_rates(learners, 1.0)
+    first = model(tokens[:, :-1], tokens[:, 1:]).item()
+    for _ in range(steps):
+        model(tokens[:, :-1], tokens[:, 1:]).backward()
+        for learner in learners:
+            learner.step()
+            learner.zero_grad()
+    return first, model(tokens[:, :-1], tokens[:, 1:]).item()
+
+
+BLOCKS = {
+    f"{'classic' if classic else 'modern'}, {place}, {'with' if residual else 'without'} residual, by {scale}": (
+        (CLASSIC if classic else {"zero_init": residual})
+        | {"activation": "relu2" if residual and not classic else "relu"}
+        | {"norm_place": place, "residual": residual, "attention_scale": scale}
+    )
+    for classic, place, residual, scale in product(
+        (False, True), ("pre", "post", "none"), (True, False), ("head", "width")
+    )
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_learns_a_tiny_text_by_heart(name):
+    first, last = loss_after(BLOCKS[name] | {"layers": 2}, steps=120)
+    assert first == pytest.approx(math.log(VOCAB), rel=0.05)
+    assert last < 1.0
+
+
+@pytest.mark.parametrize("place", ["pre", "post", "none"])
+def test_depth_trains_with_residuals_and_without_them_hardly(place):
+    fields = {"layers": 12, "norm_place": place, "activation": "relu", "zero_init": False}
+    with_residuals = loss_after(fields, steps=60)
+    without = loss_after(fields | {"residual": False}, steps=60)
+    assert with_residuals[1] < (2.5 if place == "none" else 0.3)
+    assert 3.0 < without[1] < without[0]
+
+
+def test_the_scale_of_attention_is_that_of_the_head_or_of_the_width():
+    torch.manual_seed(0)
+    config = TransformerConfig(**SMALL, qk_norm=False)
+    by_head = Attention(config, 0, True)
+    by_width = Attention(config.model_copy(update={"attention_scale": "width"}), 0, True)
+    by_width.load_state_dict(by_head.state_dict())
+    by_width.q.weight.data *= 2  # a width of 48 is four heads of 12: the roots are 2 apart
+    x = torch.randn(2, 16, 48)
+    torch.testing.assert_close(by_width(x, None, None, None), by_head(x, None, None, None))
+
+
+def test_blocks_that_pass_nothing_on_are_refused():
+    with pytest.raises(ValidationError, match="without residual, blocks that start at zero pass nothing on"):
+        TransformerConfig(residual=False)
+    with pytest.raises(ValidationError, match="relu2 squares the stream over and over; choose relu or gelu"):
+        TransformerConfig(residual=False, zero_init=False, norm_place="none")
+    for fields, cause in (
+        ({"norm_place": "post"}, "norm_place: pre"),
+        ({"residual": False, "zero_init": False}, "res"),
+    ):
+        with pytest.raises(ValidationError, match=f"only if they start as the identity; set model.{cause}"):
+            PretrainConfig(model=fields, progressive={"until": 0.5})
 
 
 def test_rotary_attention_depends_on_distance_alone():
