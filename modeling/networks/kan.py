@@ -3,8 +3,9 @@
 A layer of a KAN (Liu et al. 2024, "KAN: Kolmogorov-Arnold Networks") has a function on every edge from an input to an
 output: a base function times a weight, plus a sum of basis functions times coefficients. So a layer computes the values
 of the basis, in closed form and for all inputs at once, and one matrix product of them and the coefficients. The basis
-lies on a uniform grid over [-2, 2]. A layer normalizes its input first, so that most of it lies there; beyond, the base
-function alone is left.
+lies on a uniform grid over [-2, 2]; beyond, the base function alone is left. A layer of a language model normalizes its
+inputs, so that most of them lie there. Another layer may say otherwise how its inputs come onto the grid: where they
+have a known range, `Stretch` keeps what a norm over few of them would lose.
 
 `RationalFeedForward` is the cheaper relative (Yang & Wang 2024, "Kolmogorov-Arnold Transformer"): a function for each
 group of inputs, and then the weights of a linear layer.
@@ -16,7 +17,8 @@ Shape suffixes: N positions, I inputs, O outputs, F basis functions, G groups, C
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +27,9 @@ from torch import Tensor, nn
 from modeling.networks.functional import activate, rms_norm
 
 if TYPE_CHECKING:
-    from modeling.config import RationalConfig, TransformerConfig
+    from modeling.config import FeedForwardConfig, RationalConfig, TransformerConfig
 
-__all__ = ["KANFeedForward", "RationalFeedForward", "Rationals", "rbf_basis", "spline_basis"]
+__all__ = ["KANFeedForward", "KANLayer", "RationalFeedForward", "Rationals", "Stretch", "rbf_basis", "spline_basis"]
 
 REACH = 2.0  # the grid covers [-REACH, REACH]
 EDGE_NOISE = 0.1  # size of what the edges add to the base function in the beginning (Liu et al. 2024, section 2.2)
@@ -102,26 +104,57 @@ def rbf_basis(x: Tensor, grid: int) -> Tensor:
     return _RBFBasis.apply(x, grid)
 
 
-class KANLayer(nn.Module):
-    """Learned functions on all edges from inputs to outputs. `edges` holds their coefficients, [O, F * I]."""
+class Stretch:
+    """Brings inputs of the range [low, high] onto the grid, as they are but for scale and place."""
 
-    def __init__(self, inputs: int, outputs: int, config: TransformerConfig):
+    def __init__(self, low: float, high: float):
+        self.center, self.scale = (low + high) / 2, 2 * REACH / (high - low)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - self.center) * self.scale
+
+
+class EdgesConfig(Protocol):
+    """What a layer is told: splines or Gaussians (`feed_forward`), the base function, and whether there is a bias."""
+
+    @property
+    def feed_forward(self) -> FeedForwardConfig: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def bias(self) -> bool: ...
+
+
+class KANLayer(nn.Module):
+    """Learned functions on all edges from inputs to outputs. `edges` holds their coefficients, [O, F * I].
+
+    `onto_grid` brings the inputs to where the grid is, and keeps their shape.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, config: EdgesConfig, onto_grid: Callable[[Tensor], Tensor] = rms_norm
+    ):
         super().__init__()
-        self.activation = config.activation
+        self.activation, self.onto_grid = config.activation, onto_grid
         self.basis: Any = config.feed_forward  # of splines or Gaussians
         self.base = nn.Linear(inputs, outputs, bias=config.bias)
         self.edges = nn.Linear(inputs * (self.basis.features - 1), outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, I] to [B, T, O]."""
-        x = rms_norm(x)
-        x_NI = x.flatten(0, -2)
+        """[..., I] to [..., O]."""
+        x = self.onto_grid(x)
+        values_NFI = self.basis_values(x.flatten(0, -2))
+        return self.base(activate(x, self.activation)) + self.edges(values_NFI.flatten(1)).view(*x.shape[:-1], -1)
+
+    def basis_values(self, x_NI: Tensor) -> Tensor:
+        """Values [N, F, I] of the basis at inputs that are on the grid."""
         match self.basis.kind:
             case "kan-spline":
-                values_NFI = spline_basis(x_NI, self.basis.grid, self.basis.order)
+                return spline_basis(x_NI, self.basis.grid, self.basis.order)
             case "kan-rbf":
-                values_NFI = rbf_basis(x_NI, self.basis.grid)
-        return self.base(activate(x, self.activation)) + self.edges(values_NFI.flatten(1)).view(*x.shape[:-1], -1)
+                return rbf_basis(x_NI, self.basis.grid)
+            case kind:
+                raise ValueError(f"there is no basis {kind!r}")
 
     def initialize(self, scale: float = 1.0) -> None:
         """Base weights of variance 1 / I, and edges that add little to them; all times `scale`."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import PretrainConfig
+from modeling.config import ModelConfig, PretrainConfig
 from modeling.device import Compute
 from modeling.networks.transformer import GPT
 from modeling.training.pretrain import pretrain
@@ -55,3 +55,28 @@ def test_evaluations_are_not_compiled(tokens, tokenizer_folder, tiny, tmp_path, 
     pretrain(tokens, tokenizer_folder, tiny(compile=True, steps=4, evaluate_every=2), tmp_path, quiet)
     assert compiled
     assert during_evaluations == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "kan-spline", "kan-rbf", "kan-rational"])
+def test_a_compiled_model_has_the_loss_and_the_gradients_of_the_eager_one(kind):
+    torch.manual_seed(0)
+    shape = {"layers": 2, "width": 32, "heads": 2, "context": 16, "zero_init": False}
+    model = GPT(ModelConfig.model_validate({**shape, "feed_forward": kind}), 50)
+    ids, targets = torch.randint(50, (3, 16)), torch.randint(50, (3, 16))
+    compiled = torch.compile(model, fullgraph=True)
+    (loss, gradients), (expected, theirs) = (loss_and_gradients(each, ids, targets) for each in (compiled, model))
+    torch.testing.assert_close(loss, expected)
+    assert gradients.keys() == theirs.keys() == dict(model.named_parameters()).keys()
+    for name, gradient in theirs.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-3, msg=lambda said, at=name: at + said)
+
+
+def loss_and_gradients(model, ids, targets):
+    model.zero_grad(set_to_none=True)
+    loss = model(ids, targets)
+    loss.backward()
+    return loss.detach(), {
+        name.removeprefix("_orig_mod."): parameter.grad.clone() for name, parameter in model.named_parameters()
+    }
