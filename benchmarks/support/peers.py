@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-NANOGPT_FILE, NANOCHAT_FILE = "train.py", "nanochat/gpt.py"  # a file by which a checkout is recognized
+# a file by which a checkout is recognized
+NANOGPT_FILE, NANOCHAT_FILE = "train.py", "nanochat/gpt.py"
+EFFICIENT_KAN_FILE, FAST_KAN_FILE = "src/efficient_kan/kan.py", "fastkan/fastkan.py"
 
 
 def add_checkout(parser: argparse.ArgumentParser, name: str, file: str) -> None:
