@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks.support import corpora, training_data
 from benchmarks.support.peers import EFFICIENT_KAN_FILE, FAST_KAN_FILE, add_checkout
 from benchmarks.support.report import Row, compare
-from modeling.config import ModelConfig, ScheduleConfig
+from modeling.config import ScheduleConfig, TransformerConfig
 from modeling.device import Compute, choose, training_environment
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import Ranks
@@ -123,7 +123,7 @@ def build(name: str, peers: list[Peer], shape: dict[str, Any], vocab_size: int) 
     """A new GPT whose feed-forwards are of our kind `name`, or of the peer of that name with about as many parameters
     as those of our kind have."""
     peer = next((peer for peer in peers if peer.name == name), None)
-    config = ModelConfig.model_validate({**shape, "feed_forward": peer.kind if peer else name})
+    config = TransformerConfig.model_validate({**shape, "feed_forward": peer.kind if peer else name})
     model = GPT(config, vocab_size)
     if peer:
         ours = 2 * config.width * config.hidden_units * config.feed_forward.features

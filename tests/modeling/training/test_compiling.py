@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import ModelConfig, PretrainConfig
+from modeling.config import PretrainConfig, TransformerConfig
 from modeling.device import Compute
 from modeling.networks.transformer import GPT
 from modeling.training.pretrain import pretrain
@@ -62,7 +62,7 @@ def test_evaluations_are_not_compiled(tokens, tokenizer_folder, tiny, tmp_path, 
 def test_a_compiled_model_has_the_loss_and_the_gradients_of_the_eager_one(kind):
     torch.manual_seed(0)
     shape = {"layers": 2, "width": 32, "heads": 2, "context": 16, "zero_init": False}
-    model = GPT(ModelConfig.model_validate({**shape, "feed_forward": kind}), 50)
+    model = GPT(TransformerConfig.model_validate({**shape, "feed_forward": kind}), 50)
     ids, targets = torch.randint(50, (3, 16)), torch.randint(50, (3, 16))
     compiled = torch.compile(model, fullgraph=True)
     (loss, gradients), (expected, theirs) = (loss_and_gradients(each, ids, targets) for each in (compiled, model))
