@@ -201,7 +201,7 @@ def train_peer(peer: NanoGPT, horizon: Horizon, seed: int, bf16: bool, tokens: P
     seconds = time.perf_counter() - start
     model = peer_model(peer.out)
     return Training(
-        seconds, validation_loss(lambda ids, targets, _: model(ids, targets.contiguous())[1], tokens, horizon)
+        seconds, validation_loss(lambda ids, targets, **_: model(ids, targets.contiguous())[1], tokens, horizon)
     )
 
 
@@ -235,7 +235,7 @@ def peer_model(folder: Path) -> nn.Module:
 
 @torch.no_grad()
 def validation_loss(loss: Callable[..., Tensor], tokens: Path, horizon: Horizon) -> float:
-    """Nats a token on fixed windows, in fp32. `loss` is called with ids, targets and None, for all positions."""
+    """Nats a token on fixed windows, in fp32. `loss` is called as a model is, for all positions."""
     validation = TokenArrays(tokens, "validation")
     objective = CausalLM(
         TrainWindows(validation, horizon.context, 1, 0), validation, horizon.context, EVALUATION_TOKENS

@@ -39,10 +39,10 @@ from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "CHECKSUMS", "CONFIG", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig", "Checkpoints",
-    "all_finite", "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of", "publish_texts",
-    "publish_weights", "seal_draft", "start_draft", "with_tied_head", "without_tied_head", "write_checkpoint",
-    "write_tensors",
+    "CHECKSUMS", "CONFIG", "HIDDEN_PADDING", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig",
+    "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of",
+    "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft", "with_tied_head",
+    "without_tied_head", "write_checkpoint", "write_tensors",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ TRAINING = "training.safetensors"
 METRICS = "metrics.jsonl"
 CHECKSUMS = "checksums.json"
 NEXT_SENTENCE = "next_sentence.safetensors"
+HIDDEN_PADDING = "hidden"  # what `config.json` says of the padding of pairs of sentences: no token sees it
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class CheckpointConfig:
     objective: Literal["causal", "masked"]
     shift: bool
     run: dict[str, Any]
+
+    @property
+    def attends_documents(self) -> bool:
+        """Whether a position sees nothing of other documents in its window."""
+        return self.run.get("attend") == "document"
 
     def build_model(self) -> LanguageModel:
         """A new model of this architecture, its weights from torch's global generator."""
@@ -135,6 +141,19 @@ class CheckpointConfig:
         except (ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{checkpoint} is not a checkpoint this version reads ({reason}); {hint}") from error
+
+
+def pair_length_of(checkpoint: Path, config: CheckpointConfig) -> int | None:
+    """Most tokens of the pairs of sentences that a model was tuned on; None: it was tuned on running text.
+
+    Raises:
+        UserError: an older version tuned it, and showed it the padding.
+    """
+    if not (checkpoint / NEXT_SENTENCE).is_file():
+        return None
+    if config.run.get("padding") != HIDDEN_PADDING:
+        raise UserError(f"{checkpoint} was tuned on pairs by a version that let models see padding; run finetune again")
+    return min(config.run["pair_length"], config.model.context)
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -337,6 +337,9 @@ class RunConfig(Section):
     mixture: dict[str, SourceConfig] = Field(
         {}, description="Weight, max_tokens and repeat of sources and collections by name; empty: all as they come"
     )
+    window_start: Literal["anywhere", "document"] = added(
+        "anywhere", description="Where windows begin: anywhere, or where a document (or its next window) does"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Optimizer")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning-rate schedule")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights, used for the result")
@@ -413,6 +416,9 @@ class PretrainConfig(RunConfig):
     model: ModelConfig = Field(default_factory=TransformerConfig, description="Architecture")
     progressive: ProgressiveConfig | None = Field(
         None, description="Train a few layers first, and let the others join later; null: all from the start"
+    )
+    attend: Literal["window", "document"] = added(
+        "window", description="What a position sees: the window, or only its own document"
     )
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
@@ -502,8 +508,17 @@ class FinetuneConfig(TuningConfig):
     mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
     mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
     mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
+    mask_unit: Literal["token", "word", "span"] = added(
+        "token", description="What is hidden whole in training: tokens, words, or spans of words"
+    )
+    span_length: float = added(
+        5.0, ge=1, description="span: mean words of one; lengths are geometric, and cut at 10 (Joshi et al. 2020)"
+    )
     evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
     shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
+    attend: Literal["window", "document"] | None = added(
+        None, description="What a position sees: the window, or only its own document; null: as in pretraining"
+    )
     pair_length: int = Field(
         128, ge=8, description="Tokens of a window with a pair of sentences, at most the context; longer pairs are cut"
     )

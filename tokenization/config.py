@@ -10,11 +10,12 @@ import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from functools import cache
+from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from textmill.errors import UserError
-from textmill.settings import execution_only
+from textmill.settings import added, execution_only
 from tokenization.patterns import NAMED, check_covers, portable_pattern
 
 __all__ = [
@@ -203,5 +204,8 @@ class SentencePairsConfig(BaseModel, extra="forbid"):
     """How sentences are paired."""
 
     seed: int = Field(0, ge=0, description="Seed of the choice of negatives")
-    negatives: float = Field(0.5, ge=0, le=1, description="Share of pairs whose second sentence is from elsewhere")
+    task: Literal["next-sentence", "sentence-order"] = added(
+        "next-sentence", description="What a negative pair is: a sentence from elsewhere, or the two in the wrong order"
+    )
+    negatives: float = Field(0.5, ge=0, le=1, description="Share of pairs that are negative")
     min_characters: int = Field(10, ge=1, description="Shorter sentences are left out")

@@ -1,8 +1,9 @@
 """Pairs of sentences as token arrays, for fine-tuning with masked tokens and next-sentence prediction.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (NAACL 2019): half of the pairs are two
-consecutive sentences of a document, in the other half the second comes from another document. A folder of pairs is one
-of token arrays whose "documents" are sentences, with these files beside them:
+consecutive sentences of a document, in the other half the second comes from another document. Or the two are in the
+wrong order there, which their subject does not tell (Lan et al. 2020, ALBERT). A folder of pairs is one of token arrays
+whose "documents" are sentences, with these files beside them:
 
 - `train-00000.pairs` beside each `.bin`: uint32 [pairs, 3], two sentences by their number in this file, and a label: 1
   if the second follows the first.
@@ -77,9 +78,9 @@ def make_pairs(
     """Write the sentences of a corpus and their pairs to `out`.
 
     A document of n sentences makes n - 1 pairs. Negatives are sentences of other documents of the same shard, and a
-    shard with sentences in one document alone makes no pairs. The files depend on the corpus, the tokenizer and the
-    config; `meta.json`, without which nothing can be read, is written last. A killed run continues after the shards it
-    had finished, unless something is different now.
+    shard with sentences in one document alone makes no pairs; or they are the same two, swapped. The files depend on
+    the corpus, the tokenizer and the config; `meta.json`, without which nothing can be read, is written last. A killed
+    run continues after the shards it had finished, unless something is different now.
 
     Raises:
         UserError: the corpus or the tokenizer cannot be read or is `out`, the tokenizer lacks a special token that rows
@@ -101,7 +102,8 @@ def make_pairs(
             labels = [_count_labels(shard.paths) for shard in shards]
             counts[split] = [pairs for pairs, _ in labels]
             if not sum(counts[split]):
-                raise UserError(f"the {split} split of {inputs.corpus} has no two documents with sentences to pair")
+                needed = "two documents with" if config.task == "next-sentence" else "document with two"
+                raise UserError(f"the {split} split of {inputs.corpus} has no {needed} sentences to pair")
             stats[split] = {
                 "next": sum(follow for _, follow in labels),
                 "pairs": sum(counts[split]),
@@ -134,35 +136,38 @@ def _encode_shard(
 
     file = write_tokens(shard, folder, batches(), report)
     name = int.from_bytes(hashlib.sha256(shard.stem.encode()).digest()[:8])  # the same on every executor
-    pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config.negatives)
+    pairs = _pair_up(np.array(lengths, np.int64), np.random.default_rng([config.seed, name]), config)
     pairs.astype(PAIR_DTYPE).tofile(folder / f"{shard.stem}.pairs")
     return file
 
 
-def _pair_up(lengths: np.ndarray, random: np.random.Generator, negatives: float) -> np.ndarray:
-    """Pair each sentence with the next one of its document, and replace a share of the second ones.
+def _pair_up(lengths: np.ndarray, random: np.random.Generator, config: SentencePairsConfig) -> np.ndarray:
+    """Pair each sentence with the next one of its document, and make a share of the pairs negative.
 
     Args:
         lengths: int64 [documents], the number of sentences of each.
         random: decides which pairs are negative, and with what sentence.
-        negatives: share of pairs whose second sentence is from another document.
+        config: what a negative pair is, and their share.
 
     Returns:
         int64 [pairs, 3]: the number of sentence A and of sentence B, and 1 if B follows A, else 0.
     """
     total = int(lengths.sum())
-    if (lengths > 0).sum() < 2:
+    if config.task == "next-sentence" and (lengths > 0).sum() < 2:
         return np.empty((0, 3), np.int64)
     document_of = np.repeat(np.arange(len(lengths)), lengths)
     first = np.flatnonzero(document_of[1:] == document_of[:-1])
     pairs = np.stack([first, first + 1, np.ones_like(first)], axis=1)
-    changed = np.flatnonzero(random.random(len(pairs)) < negatives)
+    changed = np.flatnonzero(random.random(len(pairs)) < config.negatives)
+    pairs[changed, 2] = 0
+    if config.task == "sentence-order":
+        pairs[changed, :2] = pairs[changed, 1::-1]
+        return pairs
     starts = np.cumsum(lengths) - lengths
     own = document_of[pairs[changed, 0]]
     # uniform over the sentences of the other documents: those of the own document are skipped
     other = random.integers(0, total - lengths[own])
     pairs[changed, 1] = other + np.where(other >= starts[own], lengths[own], 0)
-    pairs[changed, 2] = 0
     return pairs
 
 

@@ -24,7 +24,7 @@ class SourceTokens:
 
     def __init__(self, arrays: TokenArrays, starts: np.ndarray, ends: np.ndarray) -> None:
         self.split, self.vocab_size = arrays.split, arrays.vocab_size
-        self._arrays, self._starts = arrays, starts
+        self._arrays, self._starts, self._ends = arrays, starts, ends
         self._offsets = np.concatenate([[0], np.cumsum(ends - starts)])  # where each run begins in the source
 
     def __len__(self) -> int:
@@ -48,6 +48,14 @@ class SourceTokens:
         for row in np.flatnonzero(~fits):
             self._fill(batch[row], int(starts[row]), int(runs[row]))
         return batch
+
+    def document_ends(self) -> np.ndarray:
+        """int64 [documents]: the position in the source just after each of its documents' last token."""
+        ends = self._arrays.document_ends()
+        runs = np.searchsorted(self._starts, ends, side="left") - 1  # the last that begins before it
+        inside = (runs >= 0) & (ends <= self._ends[runs])
+        ends, runs = ends[inside], runs[inside]
+        return self._offsets[runs] + ends - self._starts[runs]
 
     def _fill(self, window: np.ndarray, start: int, run: int) -> None:
         filled = 0

@@ -150,7 +150,10 @@ def pairs(
     tokenizer: Annotated[Path, typer.Argument(parser=local, help="A folder of ours")],
     out: Annotated[Path, typer.Argument(help="Folder to write; what a killed run left there is continued")],
     seed: Annotated[int, typer.Option(help="Seed of the choice of negatives")] = 0,
-    negatives: Annotated[float, typer.Option(help="Share of pairs whose second sentence is from elsewhere")] = 0.5,
+    task: Annotated[str, typer.Option(help="Negatives: next-sentence (from elsewhere), sentence-order (swapped)")] = (
+        "next-sentence"
+    ),
+    negatives: Annotated[float, typer.Option(help="Share of pairs that are negative")] = 0.5,
     min_characters: Annotated[int, typer.Option(help="Shorter sentences are left out")] = 10,
 ) -> None:
     """Pair the sentences of a corpus, as token arrays for fine-tuning."""
@@ -160,15 +163,15 @@ def pairs(
     from tokenization.sentence_pairs import SentencePairs, make_pairs
     from tokenization.shard_writer import EncodingInputs
 
-    config = _config(SentencePairsConfig, seed=seed, negatives=negatives, min_characters=min_characters)
+    config = _config(SentencePairsConfig, seed=seed, task=task, negatives=negatives, min_characters=min_characters)
     with Progress(transient=True) as bar:
-        task = bar.add_task("pairing", total=None)
+        bar_task = bar.add_task("pairing", total=None)
 
         def progress(
             done: float, total: float | None = None, *, unit: str = "", phase: str = "", **metrics: object
         ) -> None:
             description = f"{done:,} {unit}, {metrics['tokens']:,} tokens"
-            bar.update(task, completed=done, total=total, description=description)
+            bar.update(bar_task, completed=done, total=total, description=description)
 
         make_pairs(EncodingInputs(corpus, tokenizer), config, out, progress=progress)
     train, held_out = len(SentencePairs(out)), len(SentencePairs(out, "validation"))

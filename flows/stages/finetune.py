@@ -18,7 +18,7 @@ class Finetune(Stage[FinetuneConfig]):
 
     name = "finetune"
     noun = "fine-tuning"
-    version = 3
+    version = 4
     inputs = ("checkpoint", "tokens")
     records = ("timing.jsonl", "tensorboard/*")
 

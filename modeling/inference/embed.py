@@ -146,7 +146,7 @@ def _windows(text: int, ids: np.ndarray, checkpoint: Checkpoint) -> Iterator[_Wi
     room = checkpoint.pair_length - 3
     for start in range(0, len(ids), room):
         part = ids[start : start + room]
-        laid_out = lay_out([(part, part[:0])], checkpoint.pair_length, special)[0][0]
+        laid_out = lay_out([(part, part[:0])], len(part) + 3, special)[0][0]
         places = np.arange(len(laid_out))
         yield _Window(text, laid_out, (places > 0) & (places <= len(part)))
 

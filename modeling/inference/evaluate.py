@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, load
+from modeling.networks.functional import documents_in
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TokenArrays
@@ -78,7 +79,9 @@ def evaluate(
         longest = max(map(len, texts))
         padded = torch.stack([F.pad(text, (0, longest - len(text))) for text in texts]).to(compute.device)
         with torch.inference_mode(), compute.autocast():
-            nll = loaded.model.token_losses(padded[:, :-1], padded[:, 1:])[0].cpu()
+            inputs = padded[:, :-1]
+            documents = documents_in(inputs, loaded.tokenizer.eot_id) if loaded.config.attends_documents else None
+            nll = loaded.model.token_losses(inputs, padded[:, 1:], documents=documents)[0].cpu()
         for row, text in enumerate(texts):
             seen = context - stride if first + row else 0  # counted in the window before
             nats += nll[row, seen : len(text) - 1].double().sum().item()

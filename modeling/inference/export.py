@@ -40,8 +40,8 @@ RUNNING_TEXT = f"{END_OF_TEXT}:0 $A:0", f"{END_OF_TEXT}:0 $A:0 {END_OF_TEXT}:0 $
 SENTENCE_PAIRS = "[CLS]:0 $A:0 [SEP]:0 [SEP]:1", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"
 PAIRS_NOTE = """
 The model was tuned on pairs of sentences: the tokenizer lays one text out as `[CLS] A [SEP] [SEP]` and two as
-`[CLS] A [SEP] B [SEP]`, and the model adds [PAD] up to the windows of its training. Give a text of several sentences in
-two parts, `tokenizer(A, B)`; nothing here cuts it. Whether B follows A is not among the outputs.
+`[CLS] A [SEP] B [SEP]`. Give a text of several sentences in two parts, `tokenizer(A, B)`; nothing here cuts it. Whether
+B follows A is not among the outputs.
 """
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
@@ -65,8 +65,6 @@ def export(checkpoint: Path, out: Path) -> str:
         "vocab_size": config.vocab_size, "dtype": "float32", "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.special_tokens["[PAD]"],
     }  # fmt: skip
-    if loaded.pair_length is not None:
-        hf_config["pair_length"] = loaded.pair_length
     stats_file = checkpoint / "stats.json"
     stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
     with folder_to_fill(out):
@@ -76,7 +74,7 @@ def export(checkpoint: Path, out: Path) -> str:
         save_tokenizer(exported, out)
         if "auto_map" in hf_config:
             atomic_write(out / REMOTE_CODE, remote_code())
-        atomic_write(out / "README.md", model_card(config, tokenizer, hf_config, stats))
+        atomic_write(out / "README.md", model_card(loaded, hf_config, stats))
     return hf_config["architectures"][0]
 
 
@@ -84,8 +82,7 @@ def _tokenizer_for(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer with what `transformers` has to do for this model: it takes texts of at most the window.
 
     A masked model gets what `generate.Blanked` makes of a text: its layout, and a blank takes the space before it, for
-    tokens carry the space before their word, where there are such tokens. What a template cannot do is left to others:
-    the code of the model pads, and whoever gives the text cuts it in two.
+    tokens carry the space before their word, where there are such tokens. Whoever gives the text cuts it in two.
     """
     tokenizer = checkpoint.tokenizer
     rules = tokenizer.rules
@@ -252,8 +249,9 @@ def remote_code() -> str:
     return "from __future__ import annotations\n\n" + text
 
 
-def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[str, Any], stats: dict[str, Any]) -> str:
+def model_card(checkpoint: Checkpoint, hf_config: dict[str, Any], stats: dict[str, Any]) -> str:
     """README.md of the export: what it is, how it was made, what came out, how to load it."""
+    config, tokenizer = checkpoint.config, checkpoint.tokenizer
     model, run = config.model, config.run
     assert isinstance(model, TransformerConfig)  # no other is exported
     remote = "auto_map" in hf_config
@@ -277,7 +275,7 @@ def model_card(config: CheckpointConfig, tokenizer: Tokenizer, hf_config: dict[s
         "Masked accuracy": f"{stats['masked_accuracy']:.1%}" if "masked_accuracy" in stats else None,
     }  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
-    pairs = PAIRS_NOTE if "pair_length" in hf_config else ""
+    pairs = "" if checkpoint.pair_length is None else PAIRS_NOTE
     code = f"\nThe architecture is in `{REMOTE_CODE}`, which that option runs: read it first.\n" if remote else ""
     return f"""---
 library_name: transformers

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.checkpoint import NEXT_SENTENCE, CheckpointConfig, load_model, load_tokenizer_of
+from modeling.checkpoint import CheckpointConfig, load_model, load_tokenizer_of, pair_length_of
 from modeling.config import MAX_SEED
 from modeling.device import choose
 from modeling.networks.language_model import LanguageModel, State
@@ -43,7 +43,7 @@ class Checkpoint:
         model: the network.
         tokenizer: its own.
         config: what its `config.json` says.
-        pair_length: tokens of the windows with pairs of sentences that it was fine-tuned on; None: on running text.
+        pair_length: most tokens of the pairs of sentences that it was fine-tuned on; None: on running text.
     """
 
     model: LanguageModel
@@ -112,10 +112,8 @@ def load(path: Path, device: str = "auto") -> Checkpoint:
             there.
     """
     model, config = load_model(path)
-    on_pairs = (path / NEXT_SENTENCE).is_file()
-    pair_length = min(config.run["pair_length"], config.model.context) if on_pairs else None
     return Checkpoint(
-        model.to(choose(device, "fp32").device), load_tokenizer_of(path, config), config, pair_length=pair_length
+        model.to(choose(device, "fp32").device), load_tokenizer_of(path, config), config, pair_length_of(path, config)
     )
 
 
@@ -295,11 +293,11 @@ class Blanked:
     """A text with blanks as a checkpoint's model reads it: as it was fine-tuned.
 
     Running text begins after an end of text. A model that was fine-tuned on pairs of sentences reads two parts of the
-    text, `[CLS] A [SEP] B [SEP]`, with [PAD] up to the length of its windows. Of a text of one sentence, B is empty.
+    text, `[CLS] A [SEP] B [SEP]`. Of a text of one sentence, B is empty.
 
     Attributes:
         ids: int64 [T].
-        length: how many of them there are, [PAD] aside; without a limit.
+        length: how many of them there are; without a limit.
         blanks: where the blanks are among the ids, in order.
         begin_words: for each blank whether it is the beginning of a word.
     """
@@ -312,12 +310,10 @@ class Blanked:
         a, b = (ids for ids, _ in self.parts)
         if checkpoint.pair_length is None:
             ids = [tokenizer.eot_id, *a]
-            self.length = len(ids)
         else:
-            self.length = len(a) + len(b) + 3
             pair = np.array(a, np.int64), np.array(b, np.int64)
-            ids = lay_out([pair], max(self.length, checkpoint.pair_length), tokenizer.special_tokens)[0][0].tolist()
-        self.ids = torch.tensor(ids)
+            ids = lay_out([pair], len(a) + len(b) + 3, tokenizer.special_tokens)[0][0].tolist()
+        self.ids, self.length = torch.tensor(ids), len(ids)
         self.blanks = [place for place, token in enumerate(ids) if token == tokenizer.special_tokens[MASK]]
 
     def with_tokens(self, filled: Mapping[int, int]) -> str:

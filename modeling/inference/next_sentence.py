@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from modeling.checkpoint import NEXT_SENTENCE, load_model, load_tokenizer_of
+from modeling.checkpoint import NEXT_SENTENCE, load_model, load_tokenizer_of, pair_length_of
 from modeling.config import TransformerConfig
 from modeling.device import choose
 from modeling.networks.sentence_pairs import SentencePairModel
@@ -23,11 +23,12 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
     """For each pair of sentences the probability that the second follows the first.
 
     Raises:
-        UserError: the folder is not a checkpoint, it was not fine-tuned on pairs, its tokenizer has another vocabulary,
-            or the device is not there.
+        UserError: the folder is not a checkpoint, it was not fine-tuned on pairs or by an older version, its tokenizer
+            has another vocabulary, or the device is not there.
     """
     base, config = load_model(checkpoint)
-    if not (checkpoint / NEXT_SENTENCE).is_file():
+    length = pair_length_of(checkpoint, config)
+    if length is None:
         raise UserError(
             f"{checkpoint} was not fine-tuned on pairs of sentences ({NEXT_SENTENCE} is missing); "
             "give the configuration a section `pairs: {}` and run finetune"
@@ -41,7 +42,9 @@ def next_sentence_probs(checkpoint: Path, pairs: list[tuple[str, str]], device: 
         return np.array(tokenizer.encode_ordinary(text), np.int64)
 
     encoded = [(encode(first), encode(second)) for first, second in pairs]
-    length = min(config.run["pair_length"], config.model.context)
-    ids, _, _ = lay_out(encoded, length, tokenizer.special_tokens)
+    ids, _, attention = lay_out(encoded, length, tokenizer.special_tokens)
     place = choose(device, "fp32").device
-    return model.to(place).next_sentence_logits(model.hidden(torch.from_numpy(ids).to(place))).sigmoid().tolist()
+    hidden = model.to(place).hidden(
+        torch.from_numpy(ids).to(place), documents=torch.from_numpy(~attention).long().to(place)
+    )
+    return model.next_sentence_logits(hidden).sigmoid().tolist()

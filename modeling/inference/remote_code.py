@@ -23,9 +23,9 @@ class TextmillConfig(PreTrainedConfig):
 
     model_type = "textmill"
 
-    def __init__(self, causal: bool = True, shift: bool = False, pair_length: int | None = None, **fields: Any):
+    def __init__(self, causal: bool = True, shift: bool = False, **fields: Any):
         super().__init__(**fields)
-        self.causal, self.shift, self.pair_length = causal, shift, pair_length
+        self.causal, self.shift = causal, shift
 
     @property
     def num_hidden_layers(self) -> int:
@@ -72,6 +72,13 @@ class _Textmill(PreTrainedModel):
         return self.gpt.head
 
 
+def documents_of(attention_mask: Tensor | None) -> Tensor | None:
+    """Padding as a document by itself, which the text does not see; None where there is none."""
+    if attention_mask is None or attention_mask.all():
+        return None
+    return (attention_mask == 0).long()
+
+
 class TextmillForCausalLM(_Textmill, GenerationMixin):
     """Logits [B, T, V] for the next token; without a cache, so that generation recomputes the text at every step."""
 
@@ -87,9 +94,7 @@ class TextmillForCausalLM(_Textmill, GenerationMixin):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
     ) -> CausalLMOutput:
-        if attention_mask is not None and (attention_mask.diff(dim=1) > 0).any():
-            raise ValueError("padding on the left would be read as text; pad on the right, or give one text at a time")
-        logits = self.gpt(input_ids)
+        logits = self.gpt(input_ids, documents=documents_of(attention_mask))
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
@@ -97,26 +102,18 @@ class TextmillForCausalLM(_Textmill, GenerationMixin):
 
 
 class TextmillForMaskedLM(_Textmill):
-    """Logits [B, T, V] for the token at each position; with `shift`, the first position has none to predict it.
-
-    A model that was tuned on pairs of sentences has read [PAD] after them, up to `pair_length` tokens, and reads it
-    here, whether the tokenizer added some or not.
-    """
+    """Logits [B, T, V] for the token at each position; with `shift`, the first one has none to predict it."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
     ) -> MaskedLMOutput:
-        length, padded = input_ids.shape[1], self.config.pair_length
-        if attention_mask is not None and not attention_mask.all():
-            if padded is None:
-                raise ValueError("padding would be read as text; give texts of one length at a time")
-            if (attention_mask.diff(dim=1) > 0).any() or length > padded:
-                raise ValueError(f"this model reads padding on the right, up to {padded} tokens; pad no other way")
-            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
-        missing = max((padded or 0) - length, 0)
-        logits = self.gpt(nn.functional.pad(input_ids, (0, missing), value=self.config.pad_token_id))[:, :length]
+        documents = documents_of(attention_mask)
+        logits = self.gpt(input_ids, documents=documents)
         if self.config.shift:
-            logits = torch.cat((torch.zeros_like(logits[:, :1]), logits[:, :-1]), dim=1)
+            before = logits[:, :-1]
+            if documents is not None:
+                before = before.masked_fill((documents.diff(dim=1) != 0).unsqueeze(2), 0)
+            logits = torch.cat((torch.zeros_like(logits[:, :1]), before), dim=1)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())

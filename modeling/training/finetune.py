@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from modeling.checkpoint import (
+    HIDDEN_PADDING,
     NEXT_SENTENCE,
     WEIGHTS,
     CheckpointConfig,
@@ -77,10 +78,13 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     if config.dropout is None:
         config = config.model_copy(update={"dropout": origin.model.dropout})
+    if config.attend is None and origin.attends_documents:
+        config = config.model_copy(update={"attend": "document"})
     inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}
     model_config = origin.model.model_copy(update={"dropout": config.dropout})
+    padding = {"padding": HIDDEN_PADDING} if holds_pairs(tokens) else {}
     checkpoint_config = CheckpointConfig(
-        model_config, origin.vocab_size, "masked", config.shift, recipe(config, inputs)
+        model_config, origin.vocab_size, "masked", config.shift, recipe(config, inputs) | padding
     )
     if is_finished(out, checkpoint_config):
         return
@@ -88,6 +92,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     on_pairs = isinstance(objective, SentencePairLM)
     if on_pairs and config.mixture:
         raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
+    if on_pairs and config.window_start == "document":
+        raise UserError("each pair of sentences is a window of its own; leave finetune.window_start out")
     pair_length = min(config.pair_length, origin.model.context) if on_pairs else None
     blank = sample_text(config, Checkpoint(base, tokenizer, checkpoint_config, pair_length))
     with ranks(compute.device) as group:
@@ -120,9 +126,9 @@ def objective_on(tokens: Path, context: int, config: FinetuneConfig, tokenizer: 
     """The objective that suits a folder of token arrays: of running text, or of pairs of sentences."""
     if holds_pairs(tokens):
         pairs = SentencePairs(tokens, "train"), SentencePairs(tokens, "validation")
-        return SentencePairLM(*pairs, context, config, tokenizer.special_tokens)
+        return SentencePairLM(*pairs, context, config, tokenizer)
     arrays = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
-    return MaskedLM(*arrays, context, config, tokenizer.special_tokens)
+    return MaskedLM(*arrays, context, config, tokenizer)
 
 
 def sample_text(config: FinetuneConfig, checkpoint: Checkpoint) -> str:

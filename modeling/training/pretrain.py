@@ -73,7 +73,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     if is_finished(out, checkpoint_config):
         return
     windows = training_windows(train, config, config.model.context, 1)
-    objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens)
+    objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens, config.attend)
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
         writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy

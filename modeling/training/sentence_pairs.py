@@ -6,7 +6,7 @@ Devlin et al. 2019 (BERT): windows `[CLS] A [SEP] B [SEP]`, and the sum of both 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,18 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.config import FinetuneConfig
+from modeling.masking import Masking, MaskRates, own_targets
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import (
-    Masking,
-    MaskRates,
     evaluation_rows,
     generator_at,
-    own_targets,
     to_device,
 )
 from textmill.errors import UserError
 from tokenization.arrays import shuffled
 from tokenization.sentence_pairs import SentencePairs
+from tokenization.tokenizer import Tokenizer
 
 __all__ = ["SentencePairBatch", "SentencePairLM"]
 
@@ -42,12 +41,14 @@ class SentencePairBatch(NamedTuple):
         targets: int64 [B, K].
         positions: int64 [B, K], the ones that predict the targets.
         is_next: bool [B], whether the second sentence follows the first.
+        documents: int64 [B, T], 0 for the pair and 1 for [PAD], which nothing else sees.
     """
 
     ids: Tensor
     targets: Tensor
     positions: Tensor
     is_next: Tensor
+    documents: Tensor
 
     def to(self, device: torch.device) -> SentencePairBatch:
         return SentencePairBatch(*to_device(self, device))
@@ -65,7 +66,7 @@ class SentencePairLM:
 
     def __init__(
         self, train: SentencePairs, validation: SentencePairs, context: int, config: FinetuneConfig,
-        special_tokens: Mapping[str, int],
+        tokenizer: Tokenizer,
     ):  # fmt: skip
         """
         Raises:
@@ -81,7 +82,7 @@ class SentencePairLM:
         for pairs in (train, validation):
             if not len(pairs):
                 raise UserError(f"the {pairs.sentences.split} split has no pairs of sentences; give more text")
-        self.masking = Masking(special_tokens, train.sentences.vocab_size, config.shift)
+        self.masking = Masking(tokenizer, config.shift)
         count = max(1, min(len(validation), config.evaluate_tokens // self.length))
         spread = np.arange(count, dtype=np.int64) * len(validation) // count
         rates, fixed = MaskRates(config.evaluate_mask_rate), torch.Generator().manual_seed(0)
@@ -112,8 +113,9 @@ class SentencePairLM:
         ids = torch.from_numpy(read.ids)
         ordinary = self.masking.ordinary(ids).sum(dim=1)
         counts = (ordinary * rates.hidden).round().long().clamp(min=1)
-        hidden = self.masking.hide(ids, counts, rates, generator)
-        return SentencePairBatch(*hidden, torch.from_numpy(read.is_next)), counts
+        hidden, targets, positions, counts = self.masking.hide(ids, counts, rates, generator)
+        padding = torch.from_numpy(~read.attention).long()
+        return SentencePairBatch(hidden, targets, positions, torch.from_numpy(read.is_next), padding), counts
 
     def evaluate(
         self, model: Callable[..., tuple[Tensor, Tensor]], ranks: Ranks, device: torch.device, batch: int
@@ -121,9 +123,9 @@ class SentencePairLM:
         sums = torch.zeros(4, dtype=torch.float64)  # nats and right guesses of tokens, nats and right guesses of pairs
         total = len(self.counted)
         for rows, weight in evaluation_rows(total, ranks, batch):
-            ids, targets, positions, is_next = self.validation_batch.rows(rows).to(device)
+            ids, targets, positions, is_next, documents = self.validation_batch.rows(rows).to(device)
             counted = self.counted[rows].to(device)
-            logits, follows = model(ids, positions=positions)
+            logits, follows = model(ids, positions=positions, documents=documents)
             logits, targets = logits.float()[counted], targets[counted]
             metrics = (
                 F.cross_entropy(logits, targets, reduction="sum"),

@@ -204,7 +204,7 @@ class Trainer:
             batch = self.objective.train_batch(self.state.step, self.config.batch, rows).to(self.compute.device)
             synchronize_gradients(self.module, rows.stop == stop)
             with self.compute.autocast():
-                loss = self.module(*batch) * (len(rows) / len(self.batch_rows))
+                loss = self.module(**batch._asdict()) * (len(rows) / len(self.batch_rows))
             loss.backward()
             total += loss.detach()
             if self.interruption.requested is not None and self.ranks.world == 1 and rows.stop < stop:

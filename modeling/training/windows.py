@@ -6,7 +6,7 @@ number of ranks changes nothing, and a run continues exactly from a step number.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -40,25 +40,33 @@ def training_windows(tokens: TokenArrays, config: RunConfig, length: int, extra:
         UserError: too few tokens for a window; the tokens do not know their sources; or as `allocate` does.
     """
     if not config.mixture:
-        return TrainWindows(tokens, length, extra, config.seed)
+        return TrainWindows(tokens, length, extra, config.seed, config.window_start)
     return MixedWindows(tokens, config, length, extra)
 
 
 class TrainWindows:
     """Windows tile the corpus from an offset that changes each epoch, in an order shuffled each epoch.
 
+    Where they begin with documents, each is moved back to where its first document begins, or by whole windows less if
+    that is further than a window: the end of a document is seen less often than its beginning.
+
     Args:
         tokens: the training split, or what it has of a source.
         length: tokens from one window to the next.
         extra: tokens that a window has beyond `length`: the last target of a causal model.
         seed: decides offsets and orders.
+        start: where windows begin, `RunConfig.window_start`.
     """
 
-    def __init__(self, tokens: TokenArrays | SourceTokens, length: int, extra: int, seed: int):
+    def __init__(
+        self, tokens: TokenArrays | SourceTokens, length: int, extra: int, seed: int,
+        start: Literal["anywhere", "document"] = "anywhere",
+    ):  # fmt: skip
         self.tokens, self.length, self.extra, self.seed = tokens, length, extra, seed
         if len(tokens) < length + extra:
             raise too_few_tokens(tokens, length + extra)
         self.count = epoch_windows(len(tokens), WindowPlan(length, extra, 0))
+        self._documents = document_beginnings(tokens) if start == "document" else None
         self._numbers, self._starts = range(0), np.empty(0, np.int64)  # an order worked out ahead: cheaper by the lot
 
     def read(self, first: int, batch_rows: range) -> np.ndarray:
@@ -79,7 +87,10 @@ class TrainWindows:
             chosen = epochs == epoch
             places_of = shuffled(places[chosen], self.count, self.seed, epoch)
             starts[chosen] = places_of * self.length + self._offset(epoch)
-        return starts
+        if self._documents is None:
+            return starts
+        beginnings = self._documents[np.searchsorted(self._documents, starts, side="right") - 1]
+        return starts - (starts - beginnings) % self.length
 
     def _offset(self, epoch: int) -> int:
         """Where the tiling of an epoch begins."""
@@ -88,6 +99,9 @@ class TrainWindows:
 
     def spans(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the tokens begin and end that the first `count` windows count for, int64 [spans] each."""
+        if self._documents is not None:
+            begun = self.starts(np.arange(count, dtype=np.int64)) + self.extra
+            return begun, begun + self.length
         epochs = count // self.count
         whole = np.array([self._offset(epoch) for epoch in range(epochs)], np.int64) + self.extra
         begun = self.starts(np.arange(epochs * self.count, count, dtype=np.int64)) + self.extra
@@ -111,7 +125,7 @@ class MixedWindows:
         self.allocated = allocate(tokens.source_tokens(), config.mixture, plan)
         sources = Sources(tokens)
         self._windows = [
-            TrainWindows(sources.tokens(name), length, extra, config.seed)
+            TrainWindows(sources.tokens(name), length, extra, config.seed, config.window_start)
             for name, count in self.allocated.items()
             if count
         ]
@@ -146,6 +160,11 @@ class MixedWindows:
             sources[chosen] = of
             inside[chosen] = self._before[block][of] + places - (ends - sizes)[of]
         return sources, inside
+
+
+def document_beginnings(tokens: TokenArrays | SourceTokens) -> np.ndarray:
+    """Where documents begin, int64 [documents], ascending: at the end of text before them, as prompts do."""
+    return np.concatenate([[0], tokens.document_ends()[:-1] - 1]).clip(min=0)
 
 
 def sources_seen(tokens: TokenArrays, windows: TrainWindows | MixedWindows, config: RunConfig) -> dict[str, SourceSeen]:

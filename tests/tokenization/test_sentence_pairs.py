@@ -55,6 +55,30 @@ def test_half_follow_and_half_are_negatives(pairs, tokenizer):
             assert int(b[4]) == int(a[4]) + 1
 
 
+def test_negatives_of_sentence_order_are_the_two_sentences_swapped(pairs, trained, tokenizer, tmp_path):
+    config = SentencePairsConfig(task="sentence-order", negatives=0.4)
+    make_pairs(EncodingInputs(pairs / "corpus", trained), config, tmp_path)
+    read = SentencePairs(tmp_path)
+    assert len(read) == len(SentencePairs(pairs / "out"))
+    labels = []
+    for index in range(len(read)):
+        a, b, is_next = read.pair(index)
+        first, second = tokenizer.decode(a).split(), tokenizer.decode(b).split()
+        assert first[1] == second[1]
+        assert int(second[4]) - int(first[4]) == (1 if is_next else -1)
+        labels.append(is_next)
+    assert np.mean(labels) == pytest.approx(0.6, abs=0.1)
+
+
+def test_the_order_of_sentences_can_be_asked_of_a_single_document(trained, make_corpus, tmp_path):
+    make_corpus(tmp_path / "corpus", [DOCUMENTS[:1]], DOCUMENTS[1:2])
+    inputs = EncodingInputs(tmp_path / "corpus", trained)
+    make_pairs(inputs, SentencePairsConfig(task="sentence-order"), tmp_path / "order")
+    assert len(SentencePairs(tmp_path / "order")) == 2
+    with pytest.raises(UserError, match="has no two documents with sentences to pair"):
+        make_pairs(inputs, SentencePairsConfig(), tmp_path / "next")
+
+
 def test_long_pairs_are_cut(pairs, tokenizer):
     batch = SentencePairs(pairs / "out", "validation").batch(np.arange(5), 12)
     assert batch.ids.shape == (5, 12)

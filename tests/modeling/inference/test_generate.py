@@ -216,7 +216,7 @@ def test_a_blank_after_a_space_is_filled_with_the_beginning_of_a_word(tokenizer)
 def test_a_model_of_pairs_reads_a_text_as_the_pairs_it_was_tuned_on(text, first, second, tokenizer):
     checkpoint = random_masked(tokenizer, context=64, pair_length=60)
     pair = [np.array(blanked(part, tokenizer)[0], np.int64) for part in (first, second)]
-    expected = lay_out([(pair[0], pair[1])], 60, tokenizer.special_tokens)[0][0]
+    expected = lay_out([(pair[0], pair[1])], len(pair[0]) + len(pair[1]) + 3, tokenizer.special_tokens)[0][0]
     read = []
     with checkpoint.model.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0][0].tolist())):
         filled = fill(checkpoint, text)

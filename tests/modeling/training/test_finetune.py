@@ -110,3 +110,26 @@ def test_a_finished_folder_refuses_another_origin(pretrained, tokens, tokenizer_
     finetune(shutil.copytree(pretrained, tmp_path / "moved"), tokens, FinetuneConfig(**FEW), out, pytest.fail)
     with pytest.raises(UserError, match=r"holds a finished run with other settings \(run.inputs.origin: \w{16} here"):
         finetune(other, tokens, FinetuneConfig(**FEW), out, pytest.fail)
+
+
+def test_what_positions_see_is_that_of_pretraining_unless_said(tokens, tokenizer_folder, tiny, tmp_path):
+    from modeling.inference.evaluate import Windows, evaluate
+    from modeling.training.pretrain import pretrain
+
+    folders = {}
+    for attend in ("window", "document"):
+        folders[attend] = out = tmp_path / attend
+        out.mkdir()
+        config = tiny(steps=20, attend=attend, window_start="document" if attend == "document" else "anywhere")
+        pretrain(tokens, tokenizer_folder, config, out, quiet)
+        assert load_model(out)[1].attends_documents == (attend == "document")
+        if attend == "document":  # other commands read windows as training did
+            stats = json.loads((out / "stats.json").read_text())
+            found = evaluate(out, tokens, Windows(stride=32), device="cpu")
+            assert found["loss"] == pytest.approx(stats["validation_loss"], rel=0.05)
+    for name, given, expected in (("as it was", {}, True), ("said", {"attend": "window"}, False)):
+        (tmp_path / name).mkdir()
+        finetune(folders["document"], tokens, FinetuneConfig(**FEW, **given), tmp_path / name, quiet)
+        assert load_model(tmp_path / name)[1].attends_documents == expected
+    recorded = json.loads((folders["window"] / CONFIG).read_text())["run"]
+    assert not {"attend", "window_start"} & recorded.keys()  # as before there was the choice

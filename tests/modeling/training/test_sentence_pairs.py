@@ -65,9 +65,7 @@ def settings(**changes) -> FinetuneConfig:
 @pytest.fixture
 def objective(paired, tokenizer) -> SentencePairLM:
     config = settings(mask_rate=0.25, mask_random=0.2, mask_keep=0.1, pair_length=64)
-    return SentencePairLM(
-        SentencePairs(paired), SentencePairs(paired, "validation"), 128, config, tokenizer.special_tokens
-    )
+    return SentencePairLM(SentencePairs(paired), SentencePairs(paired, "validation"), 128, config, tokenizer)
 
 
 def test_a_share_of_every_row_is_hidden_and_special_tokens_stay(objective, tokenizer):
@@ -75,13 +73,14 @@ def test_a_share_of_every_row_is_hidden_and_special_tokens_stay(objective, token
     mask, pad = tokenizer.special_tokens["[MASK]"], tokenizer.special_tokens["[PAD]"]
     hidden = shown_random = total = 0
     for step in range(20):
-        ids, targets, positions, is_next = objective.train_batch(step, 16, range(16))
+        ids, targets, positions, is_next, documents = objective.train_batch(step, 16, range(16))
         assert ids.shape == (16, 64) and targets.shape == positions.shape and is_next.shape == (16,)
         assert not torch.isin(targets, special).any()
         for row in range(16):
             own = positions[row].unique() + 1  # shifted: position i - 1 predicts token i
             restored = ids[row].scatter(0, positions[row] + 1, targets[row])
             assert mask not in restored
+            assert torch.equal(documents[row], (restored == pad).long())
             assert (restored == pad).tolist() == sorted((restored == pad).tolist())
             assert len(own) == max(1, round(0.25 * (~torch.isin(restored, special)).sum().item()))
             repeats = torch.stack([(positions[row] + 1 == place).sum() for place in own])
@@ -113,7 +112,7 @@ def test_the_rows_of_all_ranks_are_the_global_batch_and_an_epoch_shows_every_pai
 def test_metrics_count_every_validation_pair_and_every_hidden_token_once(objective, tokenizer, world, batch):
     favourite = int(objective.validation_targets.mode().values)
 
-    def always(ids, positions):
+    def always(ids, positions, documents):
         return F.one_hot(torch.full(positions.shape, favourite), tokenizer.vocab_size) * 9.0, torch.ones(len(ids))
 
     class Summed(Ranks):
@@ -140,19 +139,17 @@ def test_the_loss_is_the_sum_of_both_and_the_mean_over_rows(objective, pretraine
     torch.nn.init.normal_(model.next_sentence.weight)
     objective.length = config.model.context
     batch = objective.train_batch(0, 8, range(8))
-    logits, follow = model(batch.ids, positions=batch.positions)
+    logits, follow = model(batch.ids, positions=batch.positions, documents=batch.documents)
     expected = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
     expected += F.binary_cross_entropy_with_logits(follow, batch.is_next.float())
-    assert model(*batch).item() == pytest.approx(expected.item(), rel=1e-5)
-    halves = [model(*objective.train_batch(0, 8, part)) for part in (range(4), range(4, 8))]
+    assert model(**batch._asdict()).item() == pytest.approx(expected.item(), rel=1e-5)
+    halves = [model(**objective.train_batch(0, 8, part)._asdict()) for part in (range(4), range(4, 8))]
     assert sum(halves).item() / 2 == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_what_cannot_be_says_so(finetuned, paired, pretrained, tokenizer, tmp_path):
     with pytest.raises(UserError, match="a pair of sentences needs at least 8 tokens but the window holds 4"):
-        SentencePairLM(
-            SentencePairs(paired), SentencePairs(paired, "validation"), 4, settings(), tokenizer.special_tokens
-        )
+        SentencePairLM(SentencePairs(paired), SentencePairs(paired, "validation"), 4, settings(), tokenizer)
     with pytest.raises(UserError, match=r"was not fine-tuned on pairs of sentences .* `pairs: \{\}`"):
         next_sentence_probs(finetuned, [("One.", "Two.")])
     (paired / "train-00000.pairs").rename(tmp_path / "elsewhere")

@@ -142,6 +142,53 @@ def test_without_a_mixture_the_order_is_that_of_all_tokens_and_what_is_seen_is_c
         assert sum(source.share for source in seen.values()) == pytest.approx(1, abs=1e-3)
 
 
+def begun_documents(arrays) -> set[int]:
+    return {0, *(arrays.document_ends()[:-1] - 1).tolist()}
+
+
+@pytest.mark.parametrize("length", [8, 32, 150])
+def test_windows_begin_where_documents_do_or_whole_windows_later(arrays, length):
+    windows = TrainWindows(arrays, length, 1, 0, "document")
+    begins = np.array(sorted(begun_documents(arrays)))
+    for epoch in range(3):
+        numbers = np.arange(epoch * windows.count, (epoch + 1) * windows.count)
+        starts = windows.starts(numbers)
+        tiles = TrainWindows(arrays, length, 1, 0).starts(numbers)
+        assert len(set(starts.tolist())) == windows.count  # none twice
+        into = starts - begins[np.searchsorted(begins, starts, side="right") - 1]
+        assert (into % length == 0).all() and (tiles >= starts).all() and (tiles - starts < length).all()
+        first = windows.read(int(numbers[0]), range(windows.count))[:, 0]
+        assert ((first == arrays.eot_id) | (into > 0) | (starts == 0)).all()
+    assert (into == 0).mean() > {8: 0.05, 32: 0.25, 150: 0.6}[length]
+
+
+def test_windows_of_a_source_begin_where_its_documents_do(arrays):
+    windows = training_windows(arrays, config(WEIGHTS, window_start="document"), LENGTH, 1)
+    read = windows.read(0, range(3_000))
+    assert Counter(sources_of(read, arrays)) == windows.allocated
+    assert (read[:, 0] == arrays.eot_id).mean() > 0.25
+    unaligned = training_windows(arrays, config(WEIGHTS), LENGTH, 1).read(0, range(3_000))
+    assert (unaligned[:, 0] == arrays.eot_id).mean() < 0.05
+    for name in LETTERS:
+        tokens = Sources(arrays).tokens(name)
+        ends = tokens.document_ends()
+        assert ends[-1] == len(tokens)
+        assert (tokens.windows(ends - 1, 1) == arrays.eot_id).all()
+        whole = tokens.windows(np.array([0]), len(tokens))[0]
+        assert (whole == arrays.eot_id).sum() == len(ends)
+
+
+def test_what_is_seen_of_windows_that_begin_documents_is_counted_exactly(arrays):
+    aligned = config({}, steps=70, window_start="document")
+    windows = training_windows(arrays, aligned, LENGTH, 1)
+    starts = windows.starts(np.arange(700))
+    names, numbers = arrays.document_sources()
+    of_token = np.repeat(numbers, np.diff(arrays.document_ends(), prepend=0))
+    seen = Counter(of_token[starts[:, None] + 1 + np.arange(LENGTH)].flatten().tolist())
+    found = sources_seen(arrays, windows, aligned)
+    assert {name: found[name].seen for name in names} == {name: seen[place] for place, name in enumerate(names)}
+
+
 def test_what_a_run_saw_is_in_its_result_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     mixed, tokenizer_folder, tiny, tmp_path
 ):
