@@ -1,7 +1,8 @@
-"""`textmill experiment`."""
+"""`textmill experiment`: list, plan, run, all, report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,79 +12,193 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.document import AsJson, print_document, steps_of
-from flows.cli.pipeline import Overrides, print_steps
+from flows.cli.pipeline import Overrides
 
 if TYPE_CHECKING:
-    from flows.engine.stage import Outcome
+    from flows.pipeline.experiments.estimate import PlannedRun
+    from flows.pipeline.experiments.trials import Campaign
+
+app = typer.Typer(help="Put claims to the test: the report's, or your own.", no_args_is_help=True)
+
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME…", help="Experiments by name, or paths of YAML or Python files of your own")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="The pipeline that the variants change, where an experiment names none itself"),
+]
+Seeds = Annotated[int | None, typer.Option(help="Run every variant so many times, in place of what is declared")]
+Quick = Annotated[bool, typer.Option("--quick", help="Only try whether it runs: small settings, one seed, no verdict")]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="Go on where the best value of a sweep is the last of those tried")
+]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(experiment)
+def register(to: typer.Typer) -> None:
+    to.add_typer(app, name="experiment")
 
 
-def experiment(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; without, they are listed")] = None,
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="The pipeline whose settings the variants change")
-    ] = None,
-    overrides: Overrides = [],  # noqa: B006
-    seeds: Annotated[int, typer.Option(help="Train every variant so many times, each with another seed")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be reused or built, and why")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Put one of the project's claims to the test: train its variants and compare them."""
-    if name is None:
-        _list(as_json=as_json)
-        return
-    from flows.pipeline.config import parse_overrides
-    from flows.pipeline.experiment import plan_experiment
-    from flows.pipeline.project import Project
+@app.command("list")
+def list_experiments(as_json: AsJson = False) -> None:
+    """The claims of the report, and what the kept figures say of each."""
+    from experiments.catalog import NAMES, load
+    from flows.pipeline.experiments.keeping import verdicts
 
-    given = parse_overrides(overrides)
-    config = config or Path(Project.open().main)
-    runs = plan_experiment(name, config, given, seeds)
-    if dry_run and as_json:
-        plans = [{"variant": run.variant, "seed": run.seed, "plan": steps_of(run.request.steps)} for run in runs]
-        print_document({"experiment": name, "runs": plans})
-        return
-    if dry_run:
-        for run in runs:
-            print_steps(run.request.steps, run.title)
-        return
-
-    from flows.service.embedded import served
-    from flows.service.experiment import experiment as flow
-    from flows.service.form import checked
-
-    checked(given)
-    with served():
-        state: Any = flow(name=name, seeds=seeds, overrides=given, config=str(config), return_state=True)
-        outcome: Outcome = state.result()  # that of the comparison
+    known = verdicts()
     if as_json:
-        print_document({"experiment": name, "location": outcome.artifact.location, **outcome.artifact.stats})
+        print_document([{"experiment": n, "claim": load(n).claim, "verdict": known.get(n)} for n in NAMES])
         return
-    _print_result(outcome.artifact.stats)
-    Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
-
-
-def _list(*, as_json: bool) -> None:
-    from experiments import NAMES, load
-
-    if as_json:
-        print_document([{"experiment": name, "claim": load(name).claim} for name in NAMES])
-        return
-    table = Table("experiment", "claim", box=None)
+    table = Table("experiment", "claim", "verdict", box=None)
     for name in NAMES:
-        table.add_row(name, escape(load(name).claim))
+        table.add_row(name, escape(load(name).claim), known.get(name, "not run"))
     Console().print(table)
 
 
-def _print_result(stats: dict[str, Any]) -> None:
-    table = Table(title=escape(f"{stats['claim']}\nThe claim {stats['conclusion']}."), title_justify="left")
-    table.add_column("variant")
-    for column in (stats["metric"].replace("_", " "), "seed by seed"):
-        table.add_column(column, justify="right")
-    for variant, values in stats["variants"].items():
-        seeds = " · ".join(f"{value:.4g}" for value in values["seeds"])
-        table.add_row(variant, f"{values['mean']:.4g}", seeds)
+@app.command()
+def plan(
+    names: Names,
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006
+    seeds: Seeds = None,
+    quick: Quick = False,
+    extend: Extend = False,
+    as_json: AsJson = False,
+) -> None:
+    """What would be reused and built, and how long that will take, by what was built before."""
+    from flows.pipeline.experiments.estimate import planned
+
+    asked = _campaigns(names, config, overrides, seeds=seeds, quick=quick, extend=extend)
+    plans = {each.name: planned(each) for each in asked}
+    if as_json:
+        print_document([{"experiment": name, "runs": [_run_of(run) for run in runs]} for name, runs in plans.items()])
+        return
+    for name, runs in plans.items():
+        _print_plan(name, runs)
+
+
+@app.command()
+def run(
+    names: Names,
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006
+    seeds: Seeds = None,
+    quick: Quick = False,
+    extend: Extend = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run experiments, and keep what they come to in experiments/results. One that was killed goes on where it was."""
+    _run_all(_campaigns(names, config, overrides, seeds=seeds, quick=quick, extend=extend), as_json=as_json)
+
+
+@app.command("all")
+def run_all(
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006
+    seeds: Seeds = None,
+    quick: Quick = False,
+    extend: Extend = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every experiment of the report, one after the other."""
+    from experiments.catalog import NAMES
+
+    _run_all(_campaigns(list(NAMES), config, overrides, seeds=seeds, quick=quick, extend=extend), as_json=as_json)
+
+
+@app.command()
+def report(
+    quick: Annotated[bool, typer.Option("--quick", help="Of what was only tried")] = False,
+    results: Annotated[Path | None, typer.Option(help="Folder of the kept figures")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write; RESULTS.md is written beside it")] = None,
+) -> None:
+    """Write one page of all verdicts from the kept figures, and RESULTS.md beside it."""
+    from flows.pipeline.experiments.chapter import write_chapter
+    from flows.pipeline.experiments.keeping import RESULTS, kept
+
+    folder = results or RESULTS
+    page = out or (folder if quick else folder.parent) / "report.html"
+    text = page.with_name("RESULTS.md")
+    write_chapter(kept(folder, quick=quick), page, text)
+    Console().print(f"Page: {page}\nText: {text}", soft_wrap=True)
+
+
+def _campaigns(
+    names: Sequence[str], config: Path | None, overrides: list[str], *, seeds: int | None, quick: bool, extend: bool
+) -> list[Campaign]:
+    from flows.pipeline.config import parse_overrides
+    from flows.pipeline.experiments.trials import campaign
+    from flows.pipeline.project import Project
+
+    given = parse_overrides(overrides)
+    path = config or Path(Project.open().main)
+    return [campaign(name, path, given, seeds=seeds, quick=quick, extend=extend) for name in names]
+
+
+def _run_all(asked: list[Campaign], *, as_json: bool) -> None:
+    """Run them all; what fails does not keep the others from running."""
+    from flows.service.embedded import served
+    from flows.service.experiment import experiment as flow
+    from flows.service.form import checked
+    from textmill.errors import UserError
+
+    for each in asked:
+        checked(each.overrides)
+    documents, failed = [], {}
+    with served():
+        for each in asked:
+            parameters = {
+                "name": each.which, "seeds": each.experiment.seeds, "quick": each.quick, "extend": each.extend,
+                "overrides": dict(each.overrides), "config": str(each.pipeline.path),
+            }  # fmt: skip
+            state: Any = flow(**parameters, return_state=True)
+            outcome = state.result(raise_on_failure=len(asked) == 1)
+            if isinstance(outcome, BaseException):
+                failed[each.name] = outcome
+                continue
+            documents.append({"location": outcome.artifact.location, **outcome.artifact.stats})
+            if not as_json:
+                _print_result(outcome.artifact.stats)
+                Console().print(f"Page: {outcome.artifact.location}/index.html", soft_wrap=True)
+    if as_json:
+        print_document(documents[0] if len(asked) == 1 else documents)
+    if failed:
+        raise UserError("; ".join(f"{name} failed: {error}" for name, error in failed.items()))
+
+
+def _run_of(run: PlannedRun) -> dict[str, Any]:
+    return {
+        "variant": run.trial.variant, "point": dict(run.trial.point), "seed": run.trial.seed, "assumed": run.assumed,
+        "reuse": run.reused, "build": run.built, "seconds": run.seconds, "plan": steps_of(run.steps),
+    }  # fmt: skip
+
+
+def _print_plan(name: str, runs: Sequence[PlannedRun]) -> None:
+    from textmill.progress import duration
+
+    known = [run.seconds for run in runs if run.seconds is not None]
+    unknown = len(runs) - len(known)
+    total = f"about {duration(sum(known))}" + (f" and {unknown} runs like none before" if unknown else "")
+    table = Table(title=escape(f"{name}: {len(runs)} runs, {total}"), title_justify="left")
+    for column in ("run", "reuse", "build", "about"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for run in runs:
+        title = run.trial.title + (" (if the sweep says so)" if run.assumed else "")
+        seconds = "?" if run.seconds is None else duration(run.seconds) if run.built else ""
+        table.add_row(escape(title), str(run.reused), str(run.built), seconds)
+    Console().print(table)
+
+
+def _print_result(stats: Mapping[str, Any]) -> None:
+    from flows.stages.comparison import variants_table, verdict_in_words
+    from flows.stages.html import number
+
+    lines = [stats["claim"], f"{verdict_in_words(stats)}."]
+    lines += [f"- {each['says']}: {each['verdict']}. {each['because']}" for each in stats["judgements"]]
+    lines += [f"- Not fair: {fault}" for fault in stats["faults"]]
+    shown = variants_table(stats)
+    table = Table(title=escape("\n".join(lines)), title_justify="left")
+    for column in shown.head:
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for row in shown.rows:
+        table.add_row(*(escape(number(cell)) for cell in row))
     Console().print(table)

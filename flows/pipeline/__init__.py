@@ -9,7 +9,7 @@
     inventory   what a store holds, and in which state
     corpus      the corpus that a configuration or an artifact stands for, and the records behind it
     exploration questions to it, and what is shown of the answers
-    experiment  the runs of an experiment
+    experiments/  the runs of an experiment, and what is kept of them
     gc          what a store holds that no configuration refers to
     verify      whether the files of a store still are what was sealed
     reproduce   the configuration that an artifact was made with

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from prefect import Flow
 
-from experiments import NAMES as EXPERIMENTS
+from experiments.catalog import NAMES as EXPERIMENTS
 from flows.pipeline.chain import STAGES
 from flows.pipeline.project import Crawl, Project
 from flows.service.experiment import experiment

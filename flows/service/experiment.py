@@ -1,4 +1,4 @@
-"""Run an experiment: the pipeline once for each variant and seed, and the comparison of what came out."""
+"""Run an experiment: the pipeline once for each of its runs, and the comparison of what came out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from experiments import load
 from flows.engine.stage import Outcome
-from flows.pipeline.experiment import Run, comparison_of, plan_experiment
+from flows.pipeline.experiments.keeping import keep
+from flows.pipeline.experiments.trials import Campaign, Trial, campaign
 from flows.service.beats import beating
 from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
 from flows.service.watching.live import LivePage, Watch
 from flows.service.watching.pages import RunPage, chapters, key_of
-from flows.stages.comparison import comparison
+from flows.stages.comparison import ComparisonConfig, comparison
+from flows.stages.measurement import measurement, measurement_config
+from flows.store.local import Artifact
 from flows.store.manifest import Name
 from textmill.secrets import masked_errors
 
@@ -33,36 +35,71 @@ from textmill.secrets import masked_errors
 @beating()
 @masked_errors()
 def experiment(
-    *, name: str, seeds: int = 1, overrides: Mapping[str, Any] | None = None, config: str = DEFAULT_CONFIG
+    *,
+    name: str,
+    seeds: int | None = None,
+    quick: bool = False,
+    extend: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    config: str = DEFAULT_CONFIG,
 ) -> State[Outcome]:
-    """Put one claim to the test: the pipeline with each variant, and what they have in common built once."""
-    return put_to_the_test(plan_experiment(name, Path(config), checked(overrides), seeds), name)
+    """Put one claim to the test: every run of the experiment, and what they have in common built once."""
+    asked = campaign(name, Path(config), checked(overrides), seeds=seeds, quick=quick, extend=extend)
+    return put_to_the_test(asked)
 
 
-def put_to_the_test(runs: list[Run], name: str) -> State[Outcome]:
-    """Build every variant and compare them, inside a flow. Its log begins with where to watch it."""
+def put_to_the_test(asked: Campaign) -> State[Outcome]:
+    """Build every run and compare them, inside a flow, and keep what it came to. The log begins with where to watch."""
     logger = get_run_logger()
-    stage = load(name).stage
-    pages = {run.title: RunPage(run.request.steps) for run in runs}
-    pages["comparison"] = RunPage([])
-    title = f"{name} of {runs[0].request.config.name}"
+    pages: dict[str, RunPage] = {}
+    title = f"{asked.name} of {asked.pipeline.config.name}"
     live = LivePage(key_of(f"experiment {title}"), title, lambda: chapters(pages, RunPage.live), logger)
     live.refresh()
 
     def compare(suspects: Collection[Name]) -> Outcome:
-        results = []
-        for number, run in enumerate(runs, 1):
-            logger.info("Run %d of %d: %s", number, len(runs), run.title)
-            outcomes = build_chain(run.request, watch, pages[run.title], suspects)
-            results.append(next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage))
-        with Builder(runs[0].request, watch, pages["comparison"], suspects) as builder:
-            builder(comparison, comparison_of(name, runs), results=results)
+        made: dict[Trial, Artifact] = {}
+        for number, trial in enumerate(asked.trials(lambda trial: _figure(asked, made[trial])), 1):
+            logger.info("Run %d: %s", number, trial.title)
+            page = pages.setdefault(trial.title, RunPage(trial.request.steps if trial.request else []))
+            made[trial] = _run(asked, trial, page, watch, suspects)
+        with Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects) as builder:
+            builder(comparison, comparison_of(asked, list(made)), results=list(made.values()))
         [outcome] = builder.outcomes
         return outcome
 
     with live.closed_with(lambda: chapters(pages, RunPage.final)):
-        for run in runs:
-            run.request.check()
+        for trial in asked.trials(lambda trial: None):
+            if trial.request:
+                trial.request.check()
         with Watch() as watch, watch.showing(live):
             outcome = mending(compare)
+        path = keep(outcome.artifact.stats, outcome.artifact.manifest.code)
+        logger.info("%s: %s, kept in %s", asked.name, outcome.headline, path)
     return Completed(message=outcome.headline, data=outcome)
+
+
+def _run(asked: Campaign, trial: Trial, page: RunPage, watch: Watch, suspects: Collection[Name]) -> Artifact:
+    """One run; the artifact that holds its figure."""
+    if trial.request is not None:
+        outcomes = build_chain(trial.request, watch, page, suspects)
+        stage = asked.experiment.figure.stage
+        return next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage)
+    with Builder(asked.pipeline, watch, page, suspects) as builder:
+        builder(measurement, measurement_config(asked.which, trial.variant, trial.settings, trial.seed))
+    [outcome] = builder.outcomes
+    return outcome.artifact
+
+
+def _figure(asked: Campaign, artifact: Artifact) -> float:
+    figure: float = artifact.stats[asked.experiment.figure.name]
+    return figure
+
+
+def comparison_of(asked: Campaign, trials: list[Trial]) -> ComparisonConfig:
+    """What the comparison of these runs is told."""
+    return ComparisonConfig(
+        experiment=asked.name,
+        declared=asked.experiment.model_dump(exclude={"measure"}),
+        quick=asked.quick,
+        runs=[(trial.variant, trial.point, trial.seed) for trial in trials],
+    )

@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import MISSING, BaseModel, Field
 
-from experiments import NAMES as EXPERIMENTS
+from experiments.catalog import NAMES as EXPERIMENTS
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig, load_config
 from textmill.errors import UserError
@@ -154,9 +154,11 @@ def experiment_form() -> Form:
     return {
         "name": {"type": "string", "enum": list(EXPERIMENTS), "description": "Which claim to test"},
         "seeds": {
-            "type": "integer", "minimum": 1, "default": 1,
-            "description": "How often each variant is trained, each time with another seed",
+            "type": "integer", "minimum": 1,
+            "description": "How often each variant is run, each time with another seed; empty: as the experiment says",
         },
+        "quick": _toggle("Only try whether it runs: small settings, one seed, no verdict"),
+        "extend": _toggle("Go on where the best value of a sweep is the last of those tried"),
         "overrides": _overrides("settings", {"pretrain": {"steps": 400}}),
         "config": _config(),
     }  # fmt: skip

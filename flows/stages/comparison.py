@@ -1,96 +1,211 @@
-"""comparison: the results of an experiment's runs -> one page with the conclusion, the metric and its curves."""
+"""comparison: what an experiment's runs gave -> figures, curves and costs of each, and what they say of the claim."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from experiments.declaration import Experiment
+from experiments.outcome import Result, Spent, document
+from experiments.sweep import Point
 from flows.engine.page import Block, Picture, Table, Text
 from flows.engine.stage import Job, Stage
+from flows.stages.html import flat_metrics
+from flows.store.lineage import lineage
 from flows.store.local import Artifact
+from modeling.config import PretrainConfig
+from modeling.cost import flops_per_token
 
-ENOUGH_SEEDS = 3
-CURVES = "Validation loss of every run"
+TRAININGS = ("pretrain", "finetune")
+CURVES = "The best of each variant: every seed, and their mean"
 
 
 class ComparisonConfig(BaseModel, extra="forbid"):
     """What is compared. The runs are in the order of the results that the stage is given."""
 
     experiment: str = Field(description="Name of the experiment")
-    claim: str = Field(description="The sentence that is put to the test")
-    favored: str = Field(description="The variant that must win for the claim to hold")
-    metric: str = Field(description="The metric that decides")
-    lower_is_better: bool = Field(description="Which way is better")
-    runs: list[tuple[str, int]] = Field(description="Variant and seed of each result")
+    declared: dict[str, Any] = Field(description="What it declares")
+    quick: bool = Field(description="Whether it was only tried")
+    runs: list[tuple[str, Point, int]] = Field(description="Variant, point of the sweep, and seed of each result")
 
 
 class Comparison(Stage[ComparisonConfig]):
-    """An experiment's page: `index.html`, `curves.svg` and `stats.json`."""
+    """An experiment's page: `index.html`, and all that it came to in `stats.json`."""
 
     name = "comparison"
     label_is_subject = True
-    version = 3
+    version = 4
     inputs = ("results",)
 
     def build(self, job: Job[ComparisonConfig]) -> None:
-        from flows.stages.figures import validation_curves
         from flows.stages.html import template
 
-        config, results = job.config, job.given("results")
-        variants = [variant for variant, _ in config.runs]
-        values: dict[str, list[float]] = {}
-        for variant, artifact in zip(variants, results, strict=True):
-            values.setdefault(variant, []).append(artifact.stats[config.metric])
-        stats = {
-            "claim": config.claim,
-            "conclusion": conclusion(values, config.favored, lower_is_better=config.lower_is_better),
-            "metric": config.metric,
-            "variants": {name: {"mean": mean(seeds), "seeds": seeds} for name, seeds in values.items()},
-        }
-        curves = validation_curves(zip(variants, results, strict=True))
+        config = job.config
+        runs = zip(config.runs, job.given("results"), strict=True)
+        results = [result_of(variant, point, seed, made) for (variant, point, seed), made in runs]
+        stats = {"experiment": config.experiment, "quick": config.quick}
+        stats |= document(Experiment.model_validate(config.declared), results)
         page = template("comparison.html").render(
-            title=config.experiment, stats=stats, config=config, curves=Picture(CURVES, curves)
+            title=config.experiment, stats=stats, table=variants_table(stats), pictures=pictures_of(stats)
         )
         (job.out / "index.html").write_text(page, encoding="utf-8")
-        (job.out / "curves.svg").write_text(curves, encoding="utf-8")
         (job.out / "stats.json").write_text(json.dumps(stats, indent=1))
 
     def label(self, config: ComparisonConfig) -> str:
-        return config.experiment
+        return config.experiment + (" (quick)" if config.quick else "")
 
     def timeline(self, label: str, pipeline: str) -> str:
         return f"comparison of {label}"
 
     def headline(self, stats: dict[str, Any]) -> str:
-        return f"the claim {stats['conclusion']}"
+        return verdict_in_words(stats)
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
         stats = artifact.stats
-        yield Text(f"{stats['claim']} The claim {stats['conclusion']}.")
-        with artifact.open("curves.svg") as svg:
-            yield Picture(CURVES, svg.read().decode())
-        rows = [(name, variant["mean"], len(variant["seeds"])) for name, variant in stats["variants"].items()]
-        yield Table(("variant", stats["metric"].replace("_", " "), "seeds"), rows)
+        yield Text(f"{stats['claim']} {verdict_in_words(stats)}.")
+        for said in (*stats["judgements"], *({"says": fault, "because": ""} for fault in stats["faults"])):
+            yield Text(f"{said['says']}: {said['because']}" if said["because"] else said["says"])
+        yield from pictures_of(stats)
+        yield variants_table(stats)
 
 
-def conclusion(values: Mapping[str, Sequence[float]], favored: str, *, lower_is_better: bool) -> str:
-    """What the values of the deciding metric (by variant, one a seed) say about the claim.
+def verdict_in_words(stats: Mapping[str, Any]) -> str:
+    """What an experiment came to, in a few words."""
+    tried = " (only tried, with --quick)" if stats["quick"] else ""
+    match stats["verdict"]:
+        case "agree":
+            return f"The figures agree with the claim{tried}"
+        case "disagree":
+            return f"The figures contradict the claim{tried}"
+    return f"The figures cannot tell{tried}"
 
-    The favored variant has to win with every seed, and of fewer than three seeds a win may be luck.
+
+def variants_table(stats: Mapping[str, Any]) -> Table:
+    """The variants of an experiment with their figure, seed by seed, and what they cost."""
+    name = stats["figure"]["name"].replace("_", " ")
+    costs = [
+        axis
+        for axis in ("parameters", "tokens", "flops", "seconds")
+        if any(axis in v["spent"] for v in stats["variants"].values())
+    ]
+    has_baseline = any("baseline" in variant for variant in stats["variants"].values())
+    rows = [
+        (
+            variant,
+            ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in values["point"].items()),
+            values["mean"],
+            " · ".join(f"{value:.4g}" for value in values["seeds"]),
+            *([values.get("baseline", "")] if has_baseline else []),
+            *(values["spent"].get(axis, "") for axis in costs),
+        )
+        for variant, values in stats["variants"].items()
+    ]
+    head = (
+        "variant",
+        "best of the sweep",
+        name,
+        "seed by seed",
+        *(["constant answer"] if has_baseline else []),
+        *costs,
+    )
+    return Table(head, rows)
+
+
+def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
+    """The curves of an experiment, and the pictures that its runs gave."""
+    from flows.stages.figures import banded_curves
+
+    curves = banded_curves(stats)
+    own = [Picture(title, svg) for title, svg in stats["pictures"].items()]
+    return [Picture(CURVES, curves), *own] if curves else own
+
+
+# -- what a run gave ---------------------------------------------------------------------------------------------------
+
+
+def result_of(variant: str, point: Point, seed: int, artifact: Artifact) -> Result:
+    """What the artifact of a run's last stage holds."""
+    figures = {name: value for name, value in flat_metrics(artifact.stats).items() if isinstance(value, int | float)}
+    files = artifact.manifest.files
+    curve = _rows(artifact, "metrics.jsonl") if "metrics.jsonl" in files else []
+    trainings = [made for made in lineage([artifact], artifact.store) if made.manifest.stage in TRAININGS]
+    spent = _spent(trainings)
+    if trainings:
+        curve = _with_costs(curve, trainings)
+    pictures = {}
+    for name in sorted(files):
+        if name.endswith(".svg"):
+            with artifact.open(name) as svg:
+                pictures[name.removesuffix(".svg")] = svg.read().decode()
+    return Result(variant, point, seed, figures, curve, spent, "/".join(artifact.name), pictures)
+
+
+def _spent(trainings: Sequence[Artifact]) -> Spent:
+    """What the trainings that led to an artifact took together; parameters are those of the last."""
+    if not trainings:
+        return {}
+    stats = [made.stats for made in trainings]
+    return {
+        "steps": sum(each["steps"] for each in stats),
+        "tokens": sum(each["tokens_seen"] for each in stats),
+        "parameters": stats[-1]["parameters"],
+        "flops": sum(_flops_per_token(trainings) * each["tokens_seen"] for each in stats),
+        "seconds": round(sum(made.manifest.seconds for made in trainings), 1),
+    }
+
+
+def _flops_per_token(trainings: Sequence[Artifact]) -> float:
+    """Of the model that the first of them began."""
+    pretrained = trainings[0]
+    config = PretrainConfig.model_validate(pretrained.manifest.settings)
+    return flops_per_token(config.model, pretrained.stats["vocab_size"])
+
+
+def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) -> list[dict[str, float]]:
+    """The evaluations of the last training, each with tokens, FLOPs and seconds until then, earlier trainings included.
+
+    Seconds are those of its steps: evaluations, checkpoints and interruptions cost nothing here.
     """
-    sign = 1 if lower_is_better else -1
-    others = [seeds for name, seeds in values.items() if name != favored]
-    by_seed = zip(values[favored], *others, strict=True)
-    wins = [all(sign * own < sign * other for other in rest) for own, *rest in by_seed]
-    counted = f"with {sum(wins)} of {len(wins)} seeds"
-    if all(wins):
-        few = "" if len(wins) >= ENOUGH_SEEDS else f"; fewer than {ENOUGH_SEEDS} may be luck: --seeds {ENOUGH_SEEDS}"
-        return f"holds ({counted}{few})"
-    return f"is undecided ({counted})" if any(wins) else f"does not hold ({counted})"
+    last, before = trainings[-1], _spent(trainings[:-1])
+    tokens_per_step = last.stats["tokens_seen"] / last.stats["steps"]
+    flops = _flops_per_token(trainings)
+    seconds = _seconds_by_step(last, tokens_per_step)
+    rows = []
+    for row in curve:
+        if "validation_loss" not in row:
+            continue
+        tokens = row["step"] * tokens_per_step
+        at = {
+            "steps": row["step"] + before.get("steps", 0),
+            "tokens": tokens + before.get("tokens", 0),
+            "flops": tokens * flops + before.get("flops", 0),
+        }
+        if row["step"] in seconds:
+            at["seconds"] = seconds[row["step"]] + before.get("seconds", 0)
+        rows.append(row | at)
+    return rows
+
+
+def _seconds_by_step(artifact: Artifact, tokens_per_step: float) -> dict[float, float]:
+    """How long a training had stepped when it came to the steps that its log names."""
+    if "timing.jsonl" not in artifact.manifest.files:
+        return {}
+    total, at = 0.0, 0.0
+    seconds: dict[float, float] = {}
+    for row in _rows(artifact, "timing.jsonl"):
+        if "tokens_per_second" in row and row["step"] > at:
+            total += (row["step"] - at) * tokens_per_step / row["tokens_per_second"]
+            at = row["step"]
+        seconds[row["step"]] = total
+    return seconds
+
+
+def _rows(artifact: Artifact, name: str) -> list[dict[str, float]]:
+    with artifact.open(name) as lines:
+        return [json.loads(line) for line in lines]
 
 
 comparison = Comparison()

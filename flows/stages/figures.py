@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -77,18 +77,34 @@ def _count_tokens(axes: Axes, tokens_per_step: float) -> None:
     above.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def validation_curves(runs: Iterable[tuple[str, Artifact]]) -> str:
-    """Validation loss over the steps of several trainings, a color for each name among them."""
-    import matplotlib.pyplot as plt
+def banded_curves(stats: Mapping[str, Any]) -> str:
+    """The deciding figure over the steps of an experiment's best runs: for each variant the mean over its seeds, and a
+    band from the lowest to the highest. Empty where the runs have no curve of it.
 
+    Args:
+        stats: what `comparison` came to.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    name, drawn = stats["figure"]["name"], {}
+    for variant, best in stats["variants"].items():
+        curves = [
+            [(row.get("steps", row.get("step")), row[name]) for row in run["curve"] if name in row]
+            for run in stats["runs"]
+            if run["variant"] == variant and run["point"] == best["point"]
+        ]
+        steps = sorted(set.intersection(*({step for step, _ in curve} for curve in curves))) if curves else []
+        if len(steps) > 1:
+            drawn[variant] = steps, np.array([[dict(curve)[step] for step in steps] for curve in curves])
+    if not drawn:
+        return ""
     figure, axes = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
-    colors: dict[str, str] = {}
-    for name, artifact in runs:
-        label = name if name not in colors else None
-        color = colors.setdefault(name, COLORS[len(colors) % len(COLORS)])
-        curve = series(read_metrics(artifact), "validation_loss")
-        axes.plot(*curve, color=color, marker="o", markersize=3, linewidth=1, label=label)
-    axes.set(xlabel="step", ylabel="validation loss, nats a token")
+    for number, (variant, (steps, values)) in enumerate(drawn.items()):
+        color = COLORS[number % len(COLORS)]
+        axes.plot(steps, values.mean(axis=0), color=color, marker="o", markersize=3, linewidth=1, label=variant)
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
+    axes.set(xlabel="step", ylabel=name.replace("_", " "))
     axes.legend(frameon=False)
     return svg_of(figure)
 

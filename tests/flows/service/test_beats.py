@@ -19,7 +19,7 @@ from textmill.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 # Where each flow does its work; that of a stage alone does it where the pipeline does.
-WORK = {"experiment": "flows.service.experiment.plan_experiment", "verify": "flows.service.verify.verify_artifacts"}
+WORK = {"experiment": "flows.service.experiment.campaign", "verify": "flows.service.verify.verify_artifacts"}
 
 
 def deployed() -> list[str]:

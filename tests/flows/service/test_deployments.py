@@ -17,7 +17,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
-from experiments import NAMES as NAMES_OF_EXPERIMENTS
+from experiments.catalog import NAMES as NAMES_OF_EXPERIMENTS
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
 from flows.pipeline.project import Project

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,154 +13,262 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from experiments import NAMES, Experiment, load
+from experiments.catalog import NAMES, load
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
-from flows.pipeline.experiment import plan_experiment, runs_of
+from flows.pipeline.experiments.chapter import write_chapter
+from flows.pipeline.experiments.estimate import planned
+from flows.pipeline.experiments.keeping import kept
+from flows.pipeline.experiments.trials import campaign
 from flows.pipeline.gc import garbage
 from flows.service.experiment import experiment
-from flows.stages.comparison import conclusion
 from flows.store.local import Store
 from textmill.errors import UserError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+WIDTHS = {
+    "claim": "Wider is better.",
+    "grid": {"pretrain.model.width": [16, 32]},
+    "sweep": {"pretrain.optimizer.matrix_lr": [0.01, 0.02]},
+    "contrasts": [{"better": "width=32", "than": "width=16"}],
+    "equal": ["steps", "tokens"],
+    "seeds": 2,
+}
+COUNTING = """
+from experiments.declaration import Experiment, Figure, Measured, Slope
+
+
+def measure(settings, seed, progress):
+    progress(1, 1, unit="counts")
+    curve = [{"step": step, "count": step * settings["n"]} for step in (1, 2)]
+    return Measured(figures={"count": 2 * settings["n"] + seed}, curve=curve, pictures={"a line": "<svg></svg>"})
+
+
+SIZES = {"ten": 10, "hundred": 100, "thousand": 1000}
+EXPERIMENT = Experiment(
+    claim="Counting is linear.", variants={name: {"n": size} for name, size in SIZES.items()}, measure=measure,
+    figure=Figure(name="count"), contrasts=[Slope(over=SIZES, between=(0.9, 1.1))],
+)
+"""
 
 
 def built(store: Store) -> list[str]:
     return sorted(artifact.manifest.stage for artifact in store.artifacts())
 
 
+@pytest.fixture
+def own(tmp_path, monkeypatch, config) -> Path:
+    """An experiment of one's own, in a project's folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "widths.yaml"
+    path.write_text(yaml.safe_dump(WIDTHS, sort_keys=False))
+    return path
+
+
+def run(which: Path | str, config: Path, **parameters):
+    return experiment(name=str(which), config=str(config), return_state=True, **parameters).result()
+
+
 @pytest.mark.slow
-def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server, config, tmp_path):
+def test_variants_share_what_they_have_in_common_and_are_compared(prefect_server, config, own, tmp_path):
     store = Store(tmp_path / "store")
-    outcome = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
+    before = planned(campaign(str(own), config))
+    assert [each.built for each in before] == [5, 1, 1, 1, 1, 1]
+    assert all(each.seconds is None for each in before)
+    assert [each.assumed for each in before] == [False, False, True, False, False, True]
+
+    outcome = run(own, config)
     assert not outcome.reused
     first = outcome.artifact
     shared = ["prepare", "pretokenize", "scrape", "train_tokenizer"]
-    assert built(store) == sorted([*shared, *["pretrain"] * 8, "comparison"])
-    assert first.stats["variants"].keys() == {"modern", "classic 0.01", "classic 0.02", "classic 0.04"}
+    assert built(store) == sorted([*shared, *["pretrain"] * 6, "comparison"])
+    stats = first.stats
     trained = [artifact for artifact in store.artifacts() if artifact.manifest.stage == "pretrain"]
-    losses = [artifact.stats["bits_per_byte"] for artifact in trained]
-    told = [value for variant in first.stats["variants"].values() for value in variant["seeds"]]
-    assert sorted(told) == sorted(losses)
+    told = {row["artifact"]: row["figures"]["bits_per_byte"] for row in stats["runs"]}
+    assert told == pytest.approx({"/".join(made.name): made.stats["bits_per_byte"] for made in trained}, rel=1e-5)
+    for variant, values in stats["variants"].items():
+        tried = {row["point"]["pretrain.optimizer.matrix_lr"]: row["figures"]["bits_per_byte"]
+                 for row in stats["runs"] if row["variant"] == variant and row["seed"] == 0}  # fmt: skip
+        assert values["point"]["pretrain.optimizer.matrix_lr"] == min(tried, key=tried.get)
+        assert len(values["seeds"]) == 2
+        assert values["spent"]["tokens"] == 12 * 4 * 32
+        assert values["spent"]["flops"] > 6 * 12 * 4 * 32 * 600 * int(variant.removeprefix("width="))
+    curve = stats["runs"][0]["curve"]
+    assert [row["step"] for row in curve] == [6, 12]
+    assert curve[-1]["flops"] == stats["runs"][0]["spent"]["flops"]
+    assert 0 < curve[0]["seconds"] < curve[1]["seconds"] < stats["runs"][0]["spent"]["seconds"]
+
     page = (first.path / "index.html").read_text()
-    assert load("architecture").claim in page
-    assert first.stats["conclusion"] in page
+    assert WIDTHS["claim"] in page
     assert "<svg" in page
+    [result] = kept(Path("experiments/results"))
+    assert {**stats, **{name: result[name] for name in ("date", "commit", "machine")}} == result
     with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-of-architecture"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["comparison-of-widths"]))
         [shown] = client.read_latest_artifacts(artifact_filter=wanted)
-    assert "classic" in shown.data
-    assert "data:image/svg+xml" in shown.data
-    with get_client(sync_client=True) as client:
-        of_all = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-architecture-of-small"]))
+        of_all = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-widths-of-small"]))
         [page] = client.read_latest_artifacts(artifact_filter=of_all)
+    assert "width=16" in shown.data
+    assert "data:image/svg+xml" in shown.data
     *runs, compared = str(page.data).split("### ")[1:]
     assert all("pretrain/" in run and "/artifacts/" in run for run in runs)
-    assert len(runs) == 8
+    assert len(runs) == 6
     assert first.location in compared
 
-    again = experiment(name="architecture", config=str(config), seeds=2, return_state=True).result()
+    again = run(own, config)
     assert again.reused
     assert again.artifact.path == first.path
+    after = planned(campaign(str(own), config, seeds=3))
+    assert [each.built for each in after] == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert all(each.seconds > 0 for each in after if each.built)
 
     seed_1 = {artifact.location for artifact in trained if artifact.manifest.settings["seed"] == 1}
     assert list(garbage(store, [])) == []  # no configuration asks for the models, the comparison keeps them
-    latest = experiment(name="architecture", config=str(config), seeds=1, return_state=True).result().artifact
+    latest = run(own, config, seeds=1).artifact
     assert latest.path != first.path
     assert {item.location for item in garbage(store, [])} == {first.location, *seed_1}
 
 
-def test_an_experiment_has_a_page_of_all_its_runs_from_its_first_line_on(prefect_server, config, monkeypatch, caplog):
+@pytest.mark.slow
+def test_a_killed_experiment_goes_on_where_it_was(textmill, config, own, tmp_path):
+    process = textmill("experiment", "run", own, "--config", config)
+    store = Store(tmp_path / "store")
+    deadline = time.monotonic() + 300
+    while built(store).count("pretrain") < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    first = {artifact.name: artifact.manifest.finished for artifact in store.artifacts()}
+    out, error = textmill("experiment", "run", own, "--config", config, "--json").communicate(timeout=300)
+    assert json.loads(out)["experiment"] == "widths", error
+    now = {artifact.name: artifact.manifest.finished for artifact in store.artifacts()}
+    assert {name: now[name] for name in first} == first
+    assert built(store).count("pretrain") == 6
+
+
+def test_what_is_no_pipeline_is_measured_kept_and_reported(prefect_server, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING)
+    assert [each.built for each in planned(campaign(str(path), config))] == [1] * 9
+    outcome = run(path, config)
+    assert outcome.artifact.stats["verdict"] == "agree"
+    assert outcome.headline == "The figures agree with the claim"
+    assert built(Store(tmp_path / "store")) == ["comparison", *["measurement"] * 9]
+    assert [each.built for each in planned(campaign(str(path), config))] == [0] * 9
+    assert run(path, config).reused
+    path.write_text(COUNTING.replace("2 * settings", "3 * settings"))  # other code measures anew
+    assert not run(path, config).reused
+
+    write_chapter(kept(), tmp_path / "page.html", tmp_path / "RESULTS.md")
+    text, page = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "page.html").read_text()
+    for wanted in ("Counting is linear.", "exponent", "cores", "hundred"):
+        assert wanted in text
+        assert wanted in page
+    assert page.count("<svg") == 4  # the curves, and a picture of each variant
+
+
+def test_what_was_only_tried_is_kept_apart(prefect_server, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING)
+    outcome = run(path, config, quick=True)
+    assert "only tried" in outcome.headline
+    with pytest.raises(UserError, match="there are no results"):
+        kept()
+    [result] = kept(quick=True)
+    assert (result["quick"], len(result["runs"])) == (True, 3)
+
+
+def test_an_experiment_has_a_page_of_all_its_runs_from_its_first_line_on(
+    prefect_server, config, own, monkeypatch, caplog
+):
     def build(request, watch, page, suspects):
         page.ended("scrape python-docs", "**built it**", "16 pages")
         raise UserError("that is enough")
 
     monkeypatch.setattr("flows.service.experiment.build_chain", build)
     with pytest.raises(UserError, match="that is enough"):
-        experiment(name="optimizer", config=str(config))
+        experiment(name=str(own), config=str(config))
     with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-optimizer-of-small"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["experiment-widths-of-small"]))
         [page] = client.read_artifacts(artifact_filter=wanted)
     [watch] = [line for line in caplog.messages if line.startswith("Watch: ")]
     assert watch.endswith(f"/artifacts/artifact/{page.id}")
     runs = page.data.split("### ")[1:]
-    assert [run.partition("\n")[0] for run in runs] == [
-        *(f"{variant}, seed 0" for variant in load("optimizer").variants), "comparison",
-    ]  # fmt: skip
+    assert runs[0].startswith("width=16, matrix_lr 0.01, seed 0\n")  # what comes next depends on how it goes
     assert "| scrape python-docs | **built it** | 16 pages |" in runs[0]
-    assert all("| scrape python-docs | to be built |" in run for run in runs[1:-1])
 
 
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_is_a_configuration_of_its_own(name, shipped):
-    declared = load(name)
-    assert declared.stage in STAGES
+def test_every_run_is_a_configuration_of_its_own(name, shipped):
     config = CONFIGS / f"{shipped}.yaml"
-    runs = runs_of(declared, config, {"finetune": {"steps": 7}}, seeds=2)
-    assert len(runs) == 2 * len(declared.variants)
-    settled = [run.request.config.model_dump_json() for run in runs]
-    assert len(set(settled)) == len(settled)
-    assert all(run.request.config.finetune.steps == 7 for run in runs)
+    asked = campaign(name, config, {"finetune": {"steps": 70}}, seeds=2)
+    trials = list(asked.trials(lambda trial: None))
+    assert len(trials) >= 2 * len(asked.experiment.variants)
+    if asked.experiment.measure is None:
+        assert asked.experiment.figure.stage in STAGES
+        settled = [trial.request.config.model_dump_json() for trial in trials]
+        assert len(set(settled)) == len(settled)
 
 
-def test_what_makes_a_variant_wins_over_overrides_for_all(config):
-    declared = Experiment(claim="c", favored="a", variants={"a": {"pretrain": {"steps": 5}}, "b": {}})
-    steps = [
-        run.request.config.pretrain.steps for run in runs_of(declared, config, {"pretrain": {"steps": 9}}, seeds=1)
-    ]
-    assert steps == [5, 9]
-
-
-@pytest.mark.parametrize(
-    ("favored", "other", "lower_is_better", "said"),
-    [
-        ([1.0, 1.1], [1.2, 1.3], True, "holds (with 2 of 2 seeds; fewer than 3 may be luck: --seeds 3)"),
-        ([1.0, 1.4], [1.2, 1.3], True, "is undecided (with 1 of 2 seeds)"),
-        ([1.0], [1.0], True, "does not hold (with 0 of 1 seeds)"),
-        ([0.2], [0.1], False, "holds (with 1 of 1 seeds; fewer than 3 may be luck: --seeds 3)"),
-        ([1.0, 1.1, 1.0], [1.2, 1.3, 1.4], True, "holds (with 3 of 3 seeds)"),
-    ],
-)
-def test_a_claim_holds_only_if_its_variant_wins_with_every_seed(favored, other, lower_is_better, said):
-    assert conclusion({"x": other, "ours": favored}, "ours", lower_is_better=lower_is_better) == said
+def test_what_makes_a_variant_wins_over_overrides_for_all(config, own):
+    own.write_text(yaml.safe_dump({**WIDTHS, "sweep": {}}, sort_keys=False))
+    asked = campaign(str(own), config, {"pretrain": {"steps": 9, "model": {"width": 64}}}, seeds=1)
+    made = [trial.request.config.pretrain for trial in asked.trials(lambda trial: None)]
+    assert [(each.model.width, each.steps) for each in made] == [(16, 9), (32, 9)]
 
 
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])
 def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(shipped):
-    config = CONFIGS / f"{shipped}.yaml"
-    runs = {name: {r.variant: r.request.config for r in runs_of(load(name), config, {}, 1)} for name in NAMES}
-    for vocabulary, run in runs["vocabulary"].items():
+    def configs(name):
+        trials = campaign(name, CONFIGS / f"{shipped}.yaml", seeds=1).trials(lambda trial: None)
+        return {trial.variant: trial.request.config for trial in trials}
+
+    for vocabulary, run in configs("vocabulary").items():
         assert (run.train_tokenizer.vocab_size, run.train_tokenizer.encoding) == (int(vocabulary), None)
-    blocks = {variant: run.pretrain.model for variant, run in runs["architecture"].items()}
-    assert blocks["modern"].norm == "rms"
-    assert {block.norm for variant, block in blocks.items() if variant != "modern"} == {"layer"}
-    optimizers = {run.pretrain.optimizer.name for variant, run in runs["optimizer"].items() if variant != "muon"}
-    assert (runs["optimizer"]["muon"].pretrain.optimizer.name, optimizers) == ("muon", {"adamw"})
+    assert {name: run.pretrain.model.norm for name, run in configs("architecture").items()} == {
+        "modern": "rms", "classic": "layer",
+    }  # fmt: skip
+    assert {name: run.pretrain.optimizer.name for name, run in configs("optimizer").items()} == {
+        "muon": "muon", "adamw": "adamw",
+    }  # fmt: skip
 
 
-def test_variants_that_come_to_the_same_are_refused(config, monkeypatch):
-    same = Experiment(claim="c", favored="a", variants={"a": {}, "b": {"pretrain": {"seed": 0}}})
-    monkeypatch.setattr("flows.pipeline.experiment.load", lambda name: same)
+def test_a_sweep_goes_on_beyond_its_edge_if_it_is_to(config, own):
+    def losses(trial):
+        return dict(trial.point)["pretrain.optimizer.matrix_lr"]  # the lower the better, without end
+
+    asked = campaign(str(own), config, extend=True)
+    rates = [dict(trial.point)["pretrain.optimizer.matrix_lr"] for trial in asked.trials(losses)]
+    assert rates[:8] == [0.01, 0.02, 0.005, 0.0025, 0.00125, 0.000625, 0.000625, 0.01]  # then seed 1, and the other
+
+
+def test_variants_that_come_to_the_same_are_refused(config, own):
+    same = {"a": {}, "b": {"pretrain": {"batch": 4}}}
+    contrasts = [{"better": "a", "than": "b"}]
+    own.write_text(yaml.safe_dump({"claim": "c", "variants": same, "contrasts": contrasts}))
     with pytest.raises(UserError, match="a, seed 0 and b, seed 0 would be the same run"):
-        plan_experiment("architecture", config, {}, 1)
+        campaign(str(own), config)
 
 
 def test_mistakes_are_told_before_anything_runs(config):
     with pytest.raises(UserError, match="the experiments are architecture, "):
-        plan_experiment("architectur", config, {}, 1)
+        campaign("architectur", config)
     with pytest.raises(UserError, match="give 1 or more"):
-        plan_experiment("architecture", config, {}, 0)
+        campaign("architecture", config, seeds=0)
     with pytest.raises(UserError, match="did you mean"):
-        plan_experiment("architecture", config, {"pretrain": {"step": 5}}, 1)
+        campaign("architecture", config, {"pretrain": {"step": 5}})
 
 
 def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_config):
     config = write_config(finetune=None)
-    assert yaml.safe_load(config.read_text())["finetune"] is None
     assert load_config(config).finetune is None
-    assert all(run.request.config.finetune is None for run in runs_of(load("architecture"), config, {}, 1))
+    trials = campaign("architecture", config, seeds=1).trials(lambda trial: None)
+    assert all(trial.request.config.finetune is None for trial in trials)
 
 
 WHOLE_SITE = {"vocabulary": {"scrape": {"max_pages": 250}}}  # fewer pages do not hold 8,192 tokens
@@ -167,7 +279,8 @@ def test_every_experiment_runs_as_deployed(service, tmp_path):
     """In a store of its own, because what they build is what other tests of a service expect to build."""
     store = tmp_path / "store"
     for name in NAMES:
-        run = service.start(f"experiment/{name}", {"store": str(store), **WHOLE_SITE.get(name, {})})
+        settings = {"store": str(store), **WHOLE_SITE.get(name, {})}
+        run = service.start(f"experiment/{name}", settings, quick=True)
         service.wait(run, "Completed", seconds=600)
     compared = [artifact for artifact in Store(store).artifacts() if artifact.manifest.stage == "comparison"]
     assert sorted(artifact.stats["claim"] for artifact in compared) == sorted(load(name).claim for name in NAMES)

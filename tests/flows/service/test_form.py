@@ -14,7 +14,7 @@ from flows.service.form import COMMON, overrides_of, parameters_of, run_form, se
 from textmill.errors import UserError
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
-DEFAULTS = {"force", "build_missing", "verify", "seeds", "config"}
+DEFAULTS = {"force", "build_missing", "verify", "quick", "extend", "config"}
 FORMS = [*STAGES, "pipeline", "experiment"]
 
 

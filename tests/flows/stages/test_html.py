@@ -49,32 +49,21 @@ def trained(context: Context, value: str):
     return materialize(Trained(), ReportConfig(title=value), {}, context).artifact
 
 
-def test_a_comparison_names_the_favored_variant_the_conclusion_and_every_value(context):
-    runs = [("ours", 0), ("theirs", 0), ("ours", 1), ("theirs", 1)]
-    config = ComparisonConfig(
-        experiment="tried",
-        claim="Ours is better.",
-        favored="ours",
-        metric="bits_per_byte",
-        lower_is_better=True,
-        runs=runs,
-    )
-    results = [trained(context, value) for value in ("1.5", "2.25", "1.75", "2.5")]
+def test_a_comparison_shows_the_claim_the_verdict_every_value_and_what_others_found(context):
+    declared = {
+        "claim": "Ours is better.", "variants": {"ours": {}, "theirs": {"x": 1}},
+        "contrasts": [{"better": "ours", "than": "theirs"}], "published": [{"source": "They 2024", "says": "It is."}],
+    }  # fmt: skip
+    runs = [(name, (), seed) for seed in (0, 1, 2) for name in ("ours", "theirs")]
+    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs)
+    results = [trained(context, value) for value in ("1.5", "2.25", "1.75", "2.5", "1.625", "2.5")]
     outcome = materialize(comparison, config, {"results": results}, context)
-    assert outcome.headline == "the claim holds (with 2 of 2 seeds; fewer than 3 may be luck: --seeds 3)"
+    assert outcome.headline == "The figures agree with the claim"
     page = (outcome.artifact.path / "index.html").read_text()
-    for wanted in (
-        "Ours is better.",
-        "<b>ours</b>",
-        "holds (with 2 of 2 seeds",
-        "bits per byte",
-        "1.625",
-        "2.25",
-        "<svg",
-    ):
+    for wanted in ("Ours is better.", "<b>Agree</b>", "bits per byte", "1.625", "2.417", "They 2024", "95% interval"):
         assert wanted in page, wanted
     kinds = [type(block) for block in comparison.page(outcome.artifact)]
-    assert kinds == [Text, Picture, Table]
+    assert kinds == [Text, Text, Table]
 
 
 def test_a_report_shows_an_artifact_whose_stage_this_version_does_not_have(context):

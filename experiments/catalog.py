@@ -1,0 +1,64 @@
+"""Which experiments there are: the chapter's, by name, and anybody's own, by the path of a YAML or Python file."""
+
+from __future__ import annotations
+
+import runpy
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from pydantic import ValidationError
+
+from experiments import claims
+from experiments.declaration import Experiment
+from textmill.errors import UserError
+from textmill.settings import read_settings
+
+__all__ = ["NAMES", "load", "name_of"]
+
+NAMES = tuple(sorted(module.name for module in iter_modules(claims.__path__)))
+
+
+def name_of(which: str) -> str:
+    """The name of an experiment that is given by name or path."""
+    return Path(which).stem
+
+
+def load(which: str) -> Experiment:
+    """The experiment of a name, or that a file declares.
+
+    Raises:
+        UserError: there is none of that name, the file cannot be read, or has a mistake.
+    """
+    if which in NAMES:
+        declared: Experiment = import_module(f"{claims.__name__}.{which}").EXPERIMENT
+        return declared
+    path = Path(which)
+    match path.suffix:
+        case ".yaml" | ".yml":
+            return read_settings(path, Experiment, context="yaml")
+        case ".py":
+            return _of_module(path)
+    raise UserError(
+        f"there is no experiment {which!r}; the experiments are {', '.join(NAMES)}, or give the path of a .yaml or .py "
+        "file of your own"
+    )
+
+
+def _of_module(path: Path) -> Experiment:
+    """What a Python file gives as EXPERIMENT. It is run, as any program is."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; give the path of a Python file with an EXPERIMENT")
+    try:
+        declared = runpy.run_path(str(path)).get("EXPERIMENT")
+    except ValidationError as error:
+        [mistake, *_] = error.errors(include_url=False)
+        place = ".".join(map(str, mistake["loc"]))
+        raise UserError(
+            f"{path}: {place}: {mistake['msg'].removeprefix('Value error, ')}".replace(": : ", ": ")
+        ) from error
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(declared, Experiment):
+        raise UserError(f"{path}: it gives no EXPERIMENT = Experiment(...), from experiments.declaration")
+    return declared

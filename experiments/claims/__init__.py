@@ -1,0 +1,1 @@
+"""The claims of the report, one module each: `textmill experiment run NAME`."""

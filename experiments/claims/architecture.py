@@ -1,0 +1,22 @@
+"""The parts that transformers gained since GPT-2 (RMSNorm, rotary positions, normalized queries and keys, ReLU², zero
+initialization) against the block of the report, at the same width, depth and data, each at the best of its rates."""
+
+from experiments.declaration import Better, Experiment, Published
+from modeling.config import CLASSIC, MODERN, MUON
+
+EXPERIMENT = Experiment(
+    claim="A modern transformer block learns more from the same tokens than the classic one of the report does.",
+    variants={
+        "modern": {"pretrain": {"model": MODERN, "optimizer": MUON}},
+        "classic": {"pretrain": {"model": CLASSIC, "optimizer": MUON}},
+    },
+    sweep={"pretrain.optimizer.matrix_lr": [0.01, 0.02, 0.04]},
+    contrasts=[Better(better="modern", than="classic")],
+    equal=["steps", "tokens", "parameters"],
+    published=[
+        Published(
+            source="Karpathy 2025, nanochat; Jordan et al. 2024, modded-nanogpt speedrun record log",
+            says="Rotary positions, QK norm, ReLU² and zero initialization each cut the tokens to a given loss.",
+        )
+    ],
+)

@@ -1,0 +1,245 @@
+"""What an experiment is: a claim, what is varied, which figure decides, and what must be equal for it to be fair.
+
+It is written as a YAML file, or as a Python module that gives an `EXPERIMENT`. Variants are settings of a pipeline; a
+module may instead give a function, `measure`, for what is no pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from textmill.progress import Progress
+from textmill.settings import merged
+
+__all__ = [
+    "AXES", "Axis", "Better", "Contrast", "Experiment", "Figure", "Measure", "Measured", "Published", "Quick", "Same",
+    "Slope", "nested",
+]  # fmt: skip
+
+Axis = Literal["steps", "tokens", "parameters", "flops", "seconds"]
+AXES: tuple[Axis, ...] = ("steps", "tokens", "parameters", "flops", "seconds")
+
+
+class Section(BaseModel):
+    """A part of an experiment that knows all its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(Section):
+    """What `measure` gives of one variant and seed.
+
+    Attributes:
+        figures: by name.
+        curve: points of a curve, each with a `step` and whatever else was measured there.
+        pictures: SVG elements by their titles, shown in the report.
+    """
+
+    figures: dict[str, float]
+    curve: list[dict[str, float]] = []
+    pictures: dict[str, str] = {}
+
+
+Measure = Callable[[Mapping[str, Any], int, Progress], Measured]  # of settings, seed, and where to tell how far it is
+
+
+class Figure(Section):
+    """The number that decides between variants: a key of what a stage's `stats.json`, or `measure`, gives."""
+
+    name: str = Field("bits_per_byte", description="Its key; nested keys are joined by dots")
+    stage: str = Field("pretrain", description="The stage that gives it; later stages are not run")
+    better: Literal["lower", "higher"] = Field("lower", description="Which way is better")
+    baseline: str | None = Field(None, description="Key of what a constant answer reaches, which an accuracy must have")
+    at_equal: Literal["flops", "seconds"] | None = Field(
+        None, description="Read it off the curve where the run that spent least of these ended; null: at the end"
+    )
+
+    @model_validator(mode="after")
+    def _an_accuracy_has_a_baseline(self) -> Figure:
+        if "accuracy" in self.name and self.baseline is None:
+            raise ValueError(f"figure {self.name} needs a baseline: the key of what a constant answer reaches")
+        return self
+
+
+class Better(Section):
+    """One variant beats another, by more than `by`, over paired seeds."""
+
+    better: str = Field(description="The variant that wins if the claim is true")
+    than: str = Field(description="The one that it beats")
+    by: float = Field(0.0, ge=0, description="Least difference that counts, in units of the figure")
+    figure: str | None = Field(None, description="Another figure than the experiment's; lower is better as there")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return (self.better, self.than)
+
+
+class Same(Section):
+    """Two variants differ by less than `within`."""
+
+    same: tuple[str, str] = Field(description="The two variants")
+    within: float = Field(gt=0, description="Greatest difference that does not count, in units of the figure")
+    figure: str | None = Field(None, description="Another figure than the experiment's")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return self.same
+
+
+class Slope(Section):
+    """The figure is a power of a variant's size: its exponent, fitted over the variants, lies between two values."""
+
+    over: dict[str, float] = Field(min_length=3, description="Size of each variant, such as bytes or FLOPs")
+    between: tuple[float, float] = Field(description="Least and greatest exponent that the claim allows")
+    figure: str | None = Field(None, description="Another figure than the experiment's")
+    holds_out: bool = Field(False, description="Fit without the largest variant, and show how well it is foretold")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(self.over)
+
+    @field_validator("over")
+    @classmethod
+    def _sizes_are_positive(cls, over: dict[str, float]) -> dict[str, float]:
+        if any(size <= 0 for size in over.values()) or len(set(over.values())) < len(over):
+            raise ValueError("sizes must be positive and different: their logarithms are fitted")
+        return over
+
+
+Contrast = Better | Same | Slope
+
+
+class Published(Section):
+    """A direction that somebody else published, beside which ours is put."""
+
+    source: str = Field(description="Authors, year, title, and the table or figure")
+    says: str = Field(description="What was found there, in one sentence with its number")
+
+
+class Quick(Section):
+    """What `--quick` changes: a look at whether it runs, never a verdict."""
+
+    settings: dict[str, Any] = Field({}, description="Laid over the settings of every variant")
+    variants: list[str] = Field([], description="Only these variants; empty: all")
+
+
+class Experiment(Section):
+    """A claim, and what decides it.
+
+    The claim holds if all `contrasts` hold. Where there is a `sweep`, every variant is tried with each of its values
+    and one seed, and the best of them goes on with the other seeds.
+    """
+
+    claim: str = Field(description="One sentence that numbers can contradict")
+    chapter: str = Field("", description="Where it comes from: a sentence of the report that it tests")
+    config: str | None = Field(None, description="The pipeline that the variants change; null: the one that is given")
+    settings: dict[str, Any] = Field({}, description="Settings of every variant, nested like a configuration file")
+    variants: dict[str, dict[str, Any]] = Field({}, description="Settings of each variant by its name")
+    grid: dict[str, list[Any]] = Field(
+        {}, description="In place of variants: values of settings by dotted name; their product are the variants"
+    )
+    sweep: dict[str, list[float]] = Field(
+        {}, description="Values of settings by dotted name to choose from for each variant, such as learning rates"
+    )
+    sweep_of: dict[str, dict[str, list[float]]] = Field(
+        {}, description="In place of `sweep`, by variant: where families have other settings"
+    )
+    figure: Figure = Field(Figure(), description="What decides")
+    contrasts: list[Contrast] = Field(min_length=1, description="What must hold: better/than, same/within, or a slope")
+    equal: list[Axis] = Field([], description="What the variants must have in common, which is checked")
+    seeds: int = Field(3, ge=1, description="How often each variant is run")
+    seeded: list[str] = Field(["pretrain.seed"], description="Settings that the number of the seed goes to")
+    published: list[Published] = Field([], description="What others found")
+    quick: Quick = Field(Quick(), description="What --quick changes")
+    measure: Measure | None = Field(None, description="Of a Python module: measures a variant that is no pipeline")
+
+    @field_validator("measure")
+    @classmethod
+    def _only_python_measures(cls, measure: Measure | None, info: ValidationInfo) -> Measure | None:
+        if measure is not None and info.context == "yaml":
+            raise ValueError("a function is given by a Python module, not by a YAML file")
+        return measure
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grid_makes_variants(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("grid"), dict) and not given.get("variants"):
+            return {**given, "variants": {_named(point): nested(point) for point in points_of(given["grid"])}}
+        return given
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Experiment:
+        if len(self.variants) < 2 and self.measure is None:
+            raise ValueError("an experiment compares: give two variants or more, or a grid")
+        for contrast in self.contrasts:
+            for name in contrast.variants:
+                if name not in self.variants:
+                    raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")
+        for name in (*self.sweep_of, *self.quick.variants):
+            if name not in self.variants:
+                raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")
+        if self.measure is None and not self.seeded:
+            raise ValueError("`seeded` names no setting: every seed would be the same run")
+        return self
+
+    def swept(self, variant: str) -> dict[str, list[float]]:
+        """The settings that are swept for a variant, with their values from the lowest to the highest."""
+        swept = self.sweep_of.get(variant, self.sweep)
+        return {name: sorted(values) for name, values in swept.items()}
+
+    def settled(self, variant: str, point: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """All that one run sets: settings of the experiment, of the variant, of the point of the sweep, the seed."""
+        seeds = dict.fromkeys(self.seeded, seed) if self.measure is None else {}
+        layers = (self.settings, nested(seeds), self.variants[variant], nested(point))
+        result: dict[str, Any] = {}
+        for layer in layers:
+            result = merged(result, layer)
+        return result
+
+    def quickly(self) -> Experiment:
+        """Itself as `--quick` runs it: one seed, the middle of every sweep, and the settings for that."""
+
+        def middle(sweep: dict[str, list[float]]) -> dict[str, list[float]]:
+            return {name: [sorted(values)[len(values) // 2]] for name, values in sweep.items()}
+
+        changes = {
+            "seeds": 1,
+            "sweep": middle(self.sweep),
+            "sweep_of": {variant: middle(sweep) for variant, sweep in self.sweep_of.items()},
+            "variants": {
+                name: merged(settings, self.quick.settings)
+                for name, settings in self.variants.items()
+                if not self.quick.variants or name in self.quick.variants
+            },
+        }
+        return self.model_copy(update=changes)
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted names as nested mappings.
+
+    Example:
+        >>> nested({"a.b": 1, "a.c": 2})
+        {'a': {'b': 1, 'c': 2}}
+    """
+    result: dict[str, Any] = {}
+    for name, value in dotted.items():
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        result = merged(result, value)
+    return result
+
+
+def points_of(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All combinations of the values, the last setting varying fastest."""
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _named(point: Mapping[str, Any]) -> str:
+    """ "layers=2, heads=4" of a point of a grid."""
+    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in point.items())

@@ -1,0 +1,178 @@
+"""What a run of an experiment gave, and what all say together: the best of each sweep, what is unfair, the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+from experiments.declaration import AXES, Axis, Experiment
+from experiments.sweep import Point, at_edge, best_point
+from experiments.verdict import Judgement, judge, overall, unequal
+
+__all__ = ["Result", "Spent", "document"]
+
+CURVE_POINTS = 40  # of a run's curve, in the file that is kept
+Spent = dict[Axis, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run's.
+
+    Attributes:
+        variant, point, seed: which run.
+        figures: all numbers that it gave.
+        curve: rows of its evaluations, each with what was spent until then.
+        spent: what it took, as far as that is known.
+        location: of its artifact.
+        pictures: SVG elements by title.
+    """
+
+    variant: str
+    point: Point
+    seed: int
+    figures: dict[str, float]
+    curve: list[dict[str, float]]
+    spent: Spent
+    location: str
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def at(self, name: str, axis: Axis, amount: float) -> float:
+        """The figure where so much was spent, between two evaluations by a straight line."""
+        points = [(row[axis], row[name]) for row in self.curve if name in row and axis in row]
+        before = [point for point in points if point[0] <= amount]
+        after = [point for point in points if point[0] >= amount]
+        if not before or not after:
+            return math.nan
+        (x0, y0), (x1, y1) = before[-1], after[0]
+        return y0 if x1 == x0 else y0 + (y1 - y0) * (amount - x0) / (x1 - x0)
+
+    def thinned(self) -> list[dict[str, float]]:
+        every = -(-len(self.curve) // CURVE_POINTS) or 1
+        kept = self.curve[::-1][::every][::-1]  # the last one stays
+        return [{name: _short(value) for name, value in row.items()} for row in kept]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "variant": self.variant, "point": dict(self.point), "seed": self.seed,
+            "figures": {name: _short(value) for name, value in self.figures.items()},
+            "spent": self.spent, "curve": self.thinned(), "artifact": self.location,
+        }  # fmt: skip
+
+
+def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any]:
+    """What an experiment came to: the runs, the best of each sweep, what is not fair, and the verdict."""
+    results = list(results)
+    by_variant = {
+        variant: [result for result in results if result.variant == variant] for variant in experiment.variants
+    }
+    winners = {variant: _winners(experiment, tried) for variant, tried in by_variant.items() if tried}
+    figures = _figures(experiment, winners)
+    faults = [
+        *_unfair(experiment, winners),
+        *_at_edges(experiment, winners, by_variant),
+        *_constant(experiment, figures),
+    ]
+    judgements: list[Judgement] = [
+        judge(experiment, contrast, figures)
+        for contrast in experiment.contrasts
+        if all(name in winners for name in contrast.variants)
+    ]
+    name = experiment.figure.name
+    return {
+        "claim": experiment.claim,
+        "chapter": experiment.chapter,
+        "figure": experiment.figure.model_dump(),
+        "equal": list(experiment.equal),
+        "verdict": overall(judgements, faults),
+        "judgements": [judgement.document() for judgement in judgements],
+        "faults": faults,
+        "variants": {
+            variant: {
+                "point": dict(runs[0].point),
+                "mean": mean(seed[name] for seed in figures[variant]),
+                "seeds": [seed[name] for seed in figures[variant]],
+                "spent": {axis: value for axis in AXES if (value := _mean_spent(runs, axis)) is not None},
+                **({"baseline": _baseline(experiment, runs)} if experiment.figure.baseline else {}),
+            }
+            for variant, runs in winners.items()
+        },
+        "published": [each.model_dump() for each in experiment.published],
+        "runs": [result.document() for result in results],
+        "pictures": {
+            f"{variant}: {title}": svg for variant, runs in winners.items() for title, svg in runs[0].pictures.items()
+        },
+    }
+
+
+def _winners(experiment: Experiment, tried: Sequence[Result]) -> list[Result]:
+    """The runs, by seed, at the best point that was tried."""
+    first = {result.point: result.figures[experiment.figure.name] for result in tried if result.seed == 0}
+    best = best_point(first, experiment)
+    return sorted((result for result in tried if result.point == best), key=lambda result: result.seed)
+
+
+def _figures(experiment: Experiment, winners: Mapping[str, Sequence[Result]]) -> dict[str, list[dict[str, float]]]:
+    """All figures of each variant and seed; the deciding one where equally much was spent, if that is asked for."""
+    figures = {variant: [dict(run.figures) for run in runs] for variant, runs in winners.items()}
+    axis, name = experiment.figure.at_equal, experiment.figure.name
+    if axis is not None:
+        spent = [
+            row[-1] for runs in winners.values() for run in runs if (row := [r[axis] for r in run.curve if axis in r])
+        ]
+        least = min(spent, default=math.nan)
+        for variant, runs in winners.items():
+            for run, seed in zip(runs, figures[variant], strict=True):
+                seed[name] = run.at(name, axis, least)
+    return figures
+
+
+def _unfair(experiment: Experiment, winners: Mapping[str, Sequence[Result]]) -> list[str]:
+    """What was to be equal and is not, among the variants of the contrasts."""
+    compared = dict.fromkeys(name for contrast in experiment.contrasts for name in contrast.variants if name in winners)
+    said = (unequal(axis, {name: _mean_spent(winners[name], axis) for name in compared}) for axis in experiment.equal)
+    return [text for text in said if text]
+
+
+def _at_edges(
+    experiment: Experiment, winners: Mapping[str, Sequence[Result]], tried: Mapping[str, Sequence[Result]]
+) -> list[str]:
+    """Sweeps whose best value is the first or last that was tried, so that a better one may lie beyond."""
+    said = []
+    for variant, runs in winners.items():
+        values = {name: sorted({dict(result.point)[name] for result in tried[variant]}) for name, _ in runs[0].point}
+        for name, beyond in at_edge(runs[0].point, values).items():
+            said.append(
+                f"the best {name} of {variant}, {dict(runs[0].point)[name]:g}, is the last of those tried; "
+                f"--extend tries {beyond[0]:g} too"
+            )
+    return said
+
+
+def _constant(experiment: Experiment, figures: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+    """That no variant does better than a constant answer, where there is one."""
+    name, baseline = experiment.figure.name, experiment.figure.baseline
+    if baseline is None:
+        return []
+    sign = 1 if experiment.figure.better == "higher" else -1
+    if any(sign * (seed[name] - seed[baseline]) > 0 for seeds in figures.values() for seed in seeds):
+        return []
+    return [f"no variant does better than a constant answer in {name}"]
+
+
+def _baseline(experiment: Experiment, runs: Sequence[Result]) -> float:
+    assert experiment.figure.baseline is not None
+    return mean(run.figures[experiment.figure.baseline] for run in runs)
+
+
+def _mean_spent(runs: Sequence[Result], axis: Axis) -> float | None:
+    known = [run.spent[axis] for run in runs if axis in run.spent]
+    return mean(known) if known else None
+
+
+def _short(value: float) -> float:
+    """Six significant digits: a curve is for the eye."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,84 @@
+"""What a few seeds can say: paired differences with their interval, and exponents of power laws with theirs.
+
+Seeds are paired: with one seed all variants see the same data in the same order, so what a seed does to all of them
+cancels out. The interval of a mean is Student's; of few seeds it is wide, as it should be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["CONFIDENCE", "Difference", "PowerLaw", "paired_difference", "power_law"]
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two variants are apart, from paired seeds.
+
+    Attributes:
+        mean: of the differences.
+        spread: standard deviation of the differences; NaN of one seed.
+        interval: CONFIDENCE interval of the mean; infinite of one seed.
+        effect: mean over spread (Cohen's d of paired samples); NaN of one seed, infinite where there is no spread.
+        seeds: how many pairs.
+    """
+
+    mean: float
+    spread: float
+    interval: tuple[float, float]
+    effect: float
+    seeds: int
+
+
+def paired_difference(left: Sequence[float], right: Sequence[float]) -> Difference:
+    """Of `left - right`, seed by seed."""
+    differences = np.asarray(left, float) - np.asarray(right, float)
+    mean, seeds = float(differences.mean()), len(differences)
+    if seeds < 2:
+        return Difference(mean, math.nan, (-math.inf, math.inf), math.nan, seeds)
+    spread = float(differences.std(ddof=1))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * spread / math.sqrt(seeds)
+    effect = mean / spread if spread else math.copysign(math.inf, mean) if mean else 0.0
+    return Difference(mean, spread, (mean - reach, mean + reach), effect, seeds)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """figure = factor * size ** exponent, by least squares of the logarithms.
+
+    Attributes:
+        exponent: the slope.
+        factor: the figure at size 1.
+        interval: CONFIDENCE interval of the exponent.
+        r2: share of the variance of the logarithms that the line explains.
+    """
+
+    exponent: float
+    factor: float
+    interval: tuple[float, float]
+    r2: float
+
+    def at(self, size: float) -> float:
+        """The figure that is foretold for a size."""
+        return self.factor * size**self.exponent
+
+
+def power_law(sizes: Sequence[float], figures: Sequence[float]) -> PowerLaw:
+    """The law through points of at least three different sizes.
+
+    Raises:
+        ValueError: a figure is not positive, or there are fewer than three points.
+    """
+    if len(sizes) < 3 or min(figures) <= 0:
+        raise ValueError("a power law needs three or more points of positive figures")
+    fit = stats.linregress(np.log(sizes), np.log(figures))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sizes) - 2) * fit.stderr)
+    slope = float(fit.slope)
+    return PowerLaw(slope, float(math.exp(fit.intercept)), (slope - reach, slope + reach), float(fit.rvalue**2))

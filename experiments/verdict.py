@@ -1,0 +1,140 @@
+"""From the figures of the runs to a verdict: agree, disagree, or cannot tell, with the reason in words.
+
+Nothing is decided by means alone: a contrast holds where the whole interval lies on its side, and is contradicted where
+the whole interval lies on the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from experiments.declaration import Axis, Better, Contrast, Experiment, Same, Slope
+from experiments.statistics import CONFIDENCE, paired_difference, power_law
+
+__all__ = ["EQUAL_WITHIN", "Judgement", "Verdict", "judge", "overall", "unequal"]
+
+Verdict = Literal["agree", "disagree", "cannot tell"]
+EQUAL_WITHIN = 0.05  # share by which variants may differ in what is to be equal
+Figures = Mapping[str, Sequence[Mapping[str, float]]]  # by variant, of each seed, by name
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of one contrast.
+
+    Attributes:
+        says: the contrast in words.
+        verdict: whether it holds.
+        because: the numbers that say so, in one sentence.
+        numbers: the same for programs.
+    """
+
+    says: str
+    verdict: Verdict
+    because: str
+    numbers: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(experiment: Experiment, contrast: Contrast, figures: Figures) -> Judgement:
+    """What the runs say of a contrast, all of whose variants were run."""
+    name = contrast.figure or experiment.figure.name
+    values = {variant: [seed[name] for seed in figures[variant]] for variant in contrast.variants}
+    match contrast:
+        case Better():
+            return _better(contrast, values, name, experiment.figure.better)
+        case Same():
+            return _same(contrast, values, name)
+        case Slope():
+            return _slope(contrast, values, name)
+
+
+def overall(judgements: Sequence[Judgement], faults: Sequence[str] = ()) -> Verdict:
+    """All contrasts together: a claim holds if all hold, and is contradicted by any. What is unfair decides nothing."""
+    if faults or not judgements:
+        return "cannot tell"
+    verdicts = {judgement.verdict for judgement in judgements}
+    if "disagree" in verdicts:
+        return "disagree"
+    return "cannot tell" if "cannot tell" in verdicts else "agree"
+
+
+def unequal(axis: Axis, spent: Mapping[str, float | None]) -> str:
+    """How the variants differ in what is to be equal, in words; empty where they do not.
+
+    Args:
+        axis: what it is.
+        spent: by variant; None where it is not known.
+    """
+    unknown = [variant for variant, amount in spent.items() if amount is None]
+    if unknown:
+        return f"{axis} of {', '.join(unknown)} are not known"
+    known = {variant: amount for variant, amount in spent.items() if amount is not None}
+    least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    if known[most] <= known[least] * (1 + EQUAL_WITHIN):
+        return ""
+    return f"{axis} are not equal: {known[least]:.4g} of {least}, {known[most]:.4g} of {most}"
+
+
+def _better(contrast: Better, values: Mapping[str, list[float]], name: str, better: str) -> Judgement:
+    ours, theirs = values[contrast.better], values[contrast.than]
+    gain = paired_difference(theirs, ours) if better == "lower" else paired_difference(ours, theirs)
+    low, high = gain.interval
+    verdict: Verdict = "agree" if low > contrast.by else "disagree" if high < contrast.by else "cannot tell"
+    margin = f" by more than {contrast.by:g}" if contrast.by else ""
+    says = f"{contrast.better} is better than {contrast.than}{margin} in {_words(name)}"
+    return Judgement(says, verdict, _gained(gain.mean, gain.interval, gain.effect, gain.seeds), asdict(gain))
+
+
+def _same(contrast: Same, values: Mapping[str, list[float]], name: str) -> Judgement:
+    left, right = contrast.same
+    apart = paired_difference(values[left], values[right])
+    low, high = apart.interval
+    inside = -contrast.within < low and high < contrast.within
+    outside = low > contrast.within or high < -contrast.within
+    verdict: Verdict = "agree" if inside else "disagree" if outside else "cannot tell"
+    says = f"{left} and {right} differ by less than {contrast.within:g} in {_words(name)}"
+    return Judgement(says, verdict, _gained(apart.mean, apart.interval, apart.effect, apart.seeds), asdict(apart))
+
+
+def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Judgement:
+    largest = max(contrast.over, key=contrast.over.__getitem__)
+    points = [
+        (contrast.over[variant], value)
+        for variant in contrast.over
+        for value in values[variant]
+        if not (contrast.holds_out and variant == largest)
+    ]
+    least, greatest = contrast.between
+    says = f"{_words(name)} goes as a power of the size between {least:g} and {greatest:g}"
+    try:
+        law = power_law([size for size, _ in points], [value for _, value in points])
+    except ValueError as error:
+        return Judgement(says, "cannot tell", str(error), {})
+    low, high = law.interval
+    inside, outside = least <= low and high <= greatest, low > greatest or high < least
+    verdict: Verdict = "agree" if inside else "disagree" if outside else "cannot tell"
+    because = f"exponent {law.exponent:.3f} ({CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}, R² {law.r2:.4f})"
+    numbers = asdict(law)
+    if contrast.holds_out:
+        size, found = contrast.over[largest], sum(values[largest]) / len(values[largest])
+        foretold = law.at(size)
+        because += f"; of {largest} it foretells {foretold:.4g}, and {found:.4g} was found"
+        numbers |= {"foretold": foretold, "found": found}
+    return Judgement(says, verdict, because, numbers)
+
+
+def _gained(mean: float, interval: tuple[float, float], effect: float, seeds: int) -> str:
+    if seeds < 2:
+        return f"{mean:+.4g} with one seed, which has no spread to judge by"
+    size = f", effect {effect:.1f}" if math.isfinite(effect) else ""
+    return f"{mean:+.4g} ({CONFIDENCE:.0%} interval {interval[0]:+.4g} to {interval[1]:+.4g}{size}, {seeds} seeds)"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,61 @@
+"""All kept results as one page, and as a Markdown file: every verdict, whatever it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.engine.page import Table
+from flows.stages.comparison import pictures_of, variants_table, verdict_in_words
+from flows.stages.html import number, template
+from textmill.files import atomic_write
+
+__all__ = ["write_chapter"]
+
+TITLE = "What the experiments say"
+
+
+def write_chapter(results: Sequence[Mapping[str, Any]], page: Path, text: Path) -> None:
+    """Write the page and the Markdown of these results."""
+    chapters = [(result, variants_table(result), pictures_of(result)) for result in results]
+    overview = Table(
+        ("experiment", "verdict", "date"), [(each["experiment"], each["verdict"], each["date"]) for each in results]
+    )
+    atomic_write(page, template("chapter.html").render(title=TITLE, chapters=chapters, overview=overview))
+    atomic_write(text, "\n".join(_markdown(results)))
+
+
+def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"# {TITLE}\n"
+    yield "Written by `textmill experiment report` from the kept figures (`experiments/results`). A claim holds if all"
+    yield "of its comparisons do, over paired seeds; what is not fair decides nothing.\n"
+    yield from _table(
+        Table(("experiment", "verdict", "claim"), [(_linked(r), r["verdict"], r["claim"]) for r in results])
+    )
+    for result in results:
+        yield f"\n## {result['experiment']}\n"
+        if result["chapter"]:
+            yield f"> {result['chapter']}\n"
+        yield f"{result['claim']} **{verdict_in_words(result)}.**\n"
+        for judgement in result["judgements"]:
+            yield f"- {judgement['says']}: {judgement['verdict']}. {judgement['because']}"
+        for fault in result["faults"]:
+            yield f"- Not fair: {fault}"
+        yield ""
+        yield from _table(variants_table(result))
+        for other in result["published"]:
+            yield f"\nPublished: {other['says']} ({other['source']})"
+        yield f"\n{result['date']}, commit {result['commit']}, {result['machine']}."
+    yield ""
+
+
+def _linked(result: Mapping[str, Any]) -> str:
+    return f"[{result['experiment']}](#{result['experiment'].replace('_', '-')})"
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(table.head)} |"
+    yield f"|{' --- |' * len(table.head)}"
+    for row in table.rows:
+        yield f"| {' | '.join(number(cell).replace('|', chr(92) + '|') for cell in row)} |"

@@ -1,0 +1,126 @@
+"""How long an experiment will take, by what the store's artifacts took: trainings by their FLOPs, other stages by what
+the same stage took before."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from flows.pipeline.chain import STAGES
+from flows.pipeline.config import PipelineConfig
+from flows.pipeline.experiments.trials import Campaign, Trial
+from flows.pipeline.plan import Step
+from flows.stages.measurement import measurement, measurement_config
+from flows.store.local import Artifact, Store
+from modeling.config import PretrainConfig, RunConfig
+from modeling.cost import flops_per_token
+
+__all__ = ["Pace", "PlannedRun", "planned"]
+
+TRAININGS = ("pretrain", "finetune")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What a run would do.
+
+    Attributes:
+        trial: the run.
+        steps: its stages; empty where it is no pipeline.
+        reused, built: how many stages are there already, and how many are to be built, those that an earlier run of the
+            plan builds not counted.
+        seconds: how long that takes; None where nothing like it was built before.
+        assumed: whether it depends on a sweep that has not been run.
+    """
+
+    trial: Trial
+    steps: list[Step]
+    reused: int
+    built: int
+    seconds: float | None
+    assumed: bool
+
+
+class Pace:
+    """How fast stages were in this store."""
+
+    def __init__(self, store: Store) -> None:
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._flops: list[float] = []  # a second, of trainings
+        for artifact in store.artifacts():
+            manifest = artifact.manifest
+            self._seconds[manifest.stage].append(manifest.seconds)
+            if manifest.stage == "pretrain" and manifest.seconds:
+                self._flops.append(_trained_flops(artifact) / manifest.seconds)
+
+    def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
+        """How long a stage of a pipeline will take; None if nothing like it was built here."""
+        if stage in TRAININGS and config is not None and self._flops:
+            run: RunConfig = getattr(config, stage)
+            vocab_size = config.train_tokenizer.planned_size() or 0
+            model = config.pretrain.model
+            flops = run.steps * run.batch * model.context * flops_per_token(model, vocab_size)
+            return flops / median(self._flops)
+        return median(self._seconds[stage]) if self._seconds[stage] else None
+
+
+def planned(campaign: Campaign) -> list[PlannedRun]:
+    """Every run of an experiment, with what it would reuse, build and take, as of now."""
+    store = campaign.pipeline.store
+    pace = Pace(store)
+    known: dict[Trial, Artifact | None] = {}
+    to_build: set[str] = set()
+
+    def figure_of(trial: Trial) -> float | None:
+        artifact = known[trial]
+        return None if artifact is None else artifact.stats.get(campaign.experiment.figure.name)
+
+    runs: list[PlannedRun] = []
+    for trial in campaign.trials(figure_of):
+        steps = trial.request.steps if trial.request else []
+        known[trial] = steps[-1].artifact if steps else _measured(campaign, trial)
+        swept = len(campaign.experiment.swept(trial.variant)) > 0 and trial.seed > 0
+        before = [one for one in known if one.variant == trial.variant and one.seed == 0]
+        assumed = swept and any(known[one] is None for one in before)
+        named = _names(trial, steps)
+        new = [stage for stage, name in named if name not in to_build]
+        to_build |= {name for _, name in named}
+        seconds = [pace.seconds(stage, trial.request.config if trial.request else None) for stage in new]
+        if not steps and known[trial] is not None:
+            new, seconds = [], []
+        total = None if None in seconds else sum(each for each in seconds if each is not None)
+        reused = sum(step.action == "reuse" for step in steps) + (not steps and known[trial] is not None)
+        runs.append(PlannedRun(trial, steps, reused, len(new), total, assumed))
+    return runs
+
+
+def _names(trial: Trial, steps: Iterable[Step]) -> list[tuple[str, str]]:
+    """Of each stage that a run would build, its name and what it is: two runs that share it build it once."""
+    if trial.request is None:
+        return [(measurement.name, trial.title)]
+    document = trial.request.config.model_dump(mode="json")
+    names = []
+    for step in steps:
+        if step.action.startswith("build"):
+            until = list(STAGES)[: list(STAGES).index(step.stage) + 1]
+            names.append((step.stage, json.dumps([step.title, *(document[stage] for stage in until)])))
+    return names
+
+
+def _measured(campaign: Campaign, trial: Trial) -> Artifact | None:
+    """What the store holds of a run that is no pipeline."""
+    from flows.engine.assess import assess
+    from flows.engine.stage import Context
+
+    config = measurement_config(campaign.which, trial.variant, trial.settings, trial.seed)
+    return assess(measurement, config, {}, Context(campaign.pipeline.store)).artifact
+
+
+def _trained_flops(artifact: Artifact) -> float:
+    config = PretrainConfig.model_validate(artifact.manifest.settings)
+    stats: dict[str, Any] = artifact.stats
+    return float(stats["tokens_seen"] * flops_per_token(config.model, stats["vocab_size"]))

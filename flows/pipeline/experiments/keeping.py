@@ -1,0 +1,85 @@
+"""What full runs of experiments came to, as files that are kept: `experiments/results/NAME.json`.
+
+Each says on which machine, at which commit and when, so that a chapter grows experiment by experiment, over days and
+machines. What was only tried with `--quick` lies in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from textmill.errors import UserError
+from textmill.files import atomic_write
+
+__all__ = ["QUICK", "RESULTS", "keep", "kept", "verdicts"]
+
+RESULTS = Path("experiments") / "results"  # in the folder of a project
+QUICK = "quick"
+
+
+def keep(stats: Mapping[str, Any], commit: str, folder: Path = RESULTS) -> Path:
+    """Write what an experiment came to, whole or not at all; an older result is replaced.
+
+    Args:
+        stats: what `comparison` gave.
+        commit: the version of the code that built it.
+        folder: of the results.
+    """
+    place = folder / QUICK if stats["quick"] else folder
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{stats['experiment']}.json"
+    about = {"date": datetime.now(UTC).date().isoformat(), "commit": commit, "machine": machine()}
+    atomic_write(path, json.dumps({**about, **stats}, indent=1) + "\n")
+    return path
+
+
+def kept(folder: Path = RESULTS, *, quick: bool = False) -> list[dict[str, Any]]:
+    """The results that are there, by the names of their experiments.
+
+    Raises:
+        UserError: there are none, or one cannot be read.
+    """
+    place = folder / QUICK if quick else folder
+    results = []
+    for path in sorted(place.glob("*.json")):
+        try:
+            result = json.loads(path.read_text("utf-8"))
+            _ = result["experiment"], result["verdict"], result["variants"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a result that this version reads; run the experiment again") from error
+        results.append(result)
+    if not results:
+        raise UserError(f"there are no results in {place}: textmill experiment run NAME{' --quick' * quick}")
+    return results
+
+
+def machine() -> str:
+    """This machine in a few words: processor, cores and GPUs."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    cores = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return ", ".join([_processor(), cores, *gpus])
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def verdicts(folder: Path = RESULTS) -> dict[str, str]:
+    """The verdicts that are kept, by experiment."""
+    if not any(folder.glob("*.json")):
+        return {}
+    return {result["experiment"]: result["verdict"] for result in kept(folder)}

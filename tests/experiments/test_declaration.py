@@ -1,0 +1,116 @@
+"""Experiments as people write them: YAML and Python files, grids, sweeps, and the mistakes in them."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from experiments.catalog import NAMES, load, name_of
+from experiments.declaration import Better, Experiment, nested
+from textmill.errors import UserError
+
+OWN = {
+    "claim": "Wider is better.",
+    "grid": {"pretrain.model.width": [16, 32], "pretrain.model.layers": [1, 2]},
+    "contrasts": [{"better": "width=32, layers=2", "than": "width=16, layers=1"}],
+}
+
+
+@pytest.fixture
+def declare(tmp_path):
+    def write(**changes):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({**OWN, **changes}, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+def test_the_points_of_a_grid_are_the_variants(declare):
+    path = declare(seeds=2)
+    experiment = load(path)
+    assert name_of(path) == "own"
+    assert list(experiment.variants) == [f"width={w}, layers={n}" for w in (16, 32) for n in (1, 2)]
+    settled = experiment.settled("width=32, layers=1", {"pretrain.optimizer.matrix_lr": 0.1}, 1)
+    model = {"width": 32, "layers": 1}
+    assert settled == {"pretrain": {"model": model, "seed": 1, "optimizer": {"matrix_lr": 0.1}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"contrasts": [{"better": "b", "than": "width=16, layers=1"}]},
+            "no variant is called 'b'; there are 'width=16",
+        ),
+        ({"contrasts": []}, "contrasts"),
+        ({"clam": "x"}, "clam: unknown key; did you mean claim?"),
+        ({"figure": {"name": "masked_accuracy"}}, "figure masked_accuracy needs a baseline"),
+        ({"measure": "print"}, "measure"),
+        ({"seeds": 0}, "seeds"),
+        ({"seeded": []}, "every seed would be the same run"),
+        ({"grid": {}, "variants": {"a": {}}}, "an experiment compares: give two variants or more"),
+        ({"quick": {"variants": ["c"]}}, "no variant is called 'c'"),
+        ({"contrasts": [{"over": {"a": 1, "b": 1, "c": 2}, "between": [0, 1]}]}, "positive and different"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(declare, changes, said):
+    path = declare(**changes)
+    with pytest.raises(UserError) as told:
+        load(path)
+    assert said in str(told.value)
+    assert str(told.value).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("EXPERIMENT = 1", "it gives no EXPERIMENT = Experiment(...)"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        (
+            "from experiments.declaration import Experiment\nEXPERIMENT = Experiment(claim='c')",
+            "contrasts: Field required",
+        ),
+    ],
+)
+def test_a_mistake_in_a_module_is_one_line(tmp_path, code, said):
+    path = tmp_path / "own.py"
+    path.write_text(code)
+    with pytest.raises(UserError) as told:
+        load(str(path))
+    assert said in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    for which, said in {
+        "optimiser": "the experiments are architecture, ",
+        str(tmp_path / "no.py"): "there is no such file",
+        str(tmp_path / "no.yaml"): "give the path of a YAML file",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            load(which)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_of_the_chapter_can_be_contradicted(name):
+    experiment = load(name)
+    assert experiment.claim.endswith(".")
+    assert experiment.contrasts
+    quick = experiment.quickly()
+    assert quick.seeds == 1
+    assert all(len(values) == 1 for variant in quick.variants for values in quick.swept(variant).values())
+
+
+def test_what_quick_leaves_out_is_not_run():
+    experiment = Experiment(
+        claim="c.", variants={"a": {}, "b": {"x": 1}, "c": {"x": 2}}, contrasts=[Better(better="a", than="c")],
+        quick={"variants": ["a", "b"], "settings": {"steps": 3}}, sweep={"lr": [3, 1, 2]},
+    )  # fmt: skip
+    quick = experiment.quickly()
+    assert quick.variants == {"a": {"steps": 3}, "b": {"x": 1, "steps": 3}}
+    assert quick.swept("a") == {"lr": [2]}
+
+
+def test_dotted_names_are_nested():
+    assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
