@@ -35,7 +35,7 @@ def test_a_flow_tells_that_it_is_alive_while_it_works(name, prefect_server, conf
         beats.append((event, resource["prefect.resource.id"]))
         beaten.set()
 
-    def work(*_: object) -> None:
+    def work(*_: object, **__: object) -> None:
         runs.append(f"prefect.flow-run.{flow_run.id}")
         assert beaten.wait(60), "it worked, and nobody heard of it"
         raise UserError("that is enough")
