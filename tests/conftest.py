@@ -19,6 +19,11 @@ import pytest
 
 LEFT_OUT = ("slow", "server", "training", "long")
 os.environ["OMP_NUM_THREADS"] = "1"  # models this small are trained fastest on one thread
+# An example may take long: a kernel is compiled, or others have the machine.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 STARTS = ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start"), (os, "fork"))
 
 

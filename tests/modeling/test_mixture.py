@@ -83,7 +83,7 @@ LIMITS = st.fixed_dictionaries(
     st.integers(1, 20_000),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_shares_are_exact_to_a_window_and_limits_are_kept(given_sources, length, extra, count, weighted):
     sizes = {name: size for name, (size, _) in given_sources.items()}
     configs = {

@@ -1,9 +1,11 @@
 """A loopback web server that behaves as a test tells it, well or badly, and keeps a log."""
 
+import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -42,6 +44,7 @@ class Site:
         self.routes: dict[str, str | Answer | Callable] = {}
         self.fallback: Callable[[str], str | Answer] = lambda path: Answer("not here", 404)
         self.log: list[Hit] = []
+        self._most = math.inf  # requests that are answered for now
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._server.block_on_close = False
@@ -58,6 +61,15 @@ class Site:
         asked_always = ("/robots.txt", "/sitemap.xml", "/.well-known/tdmrep.json")
         return [hit.path for hit in self.log if hit.path not in asked_always]
 
+    @contextmanager
+    def answering(self, requests: int) -> Iterator[None]:
+        """Leave whoever asks for more pages than so many without an answer, while the block lasts."""
+        self._most = requests
+        try:
+            yield
+        finally:
+            self._most = math.inf
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -73,6 +85,8 @@ class Site:
             def do_GET(self):
                 hit = Hit(self.path, time.time(), 0.0, dict(self.headers), self.client_address)
                 site.log.append(hit)
+                while len(site.paths()) > site._most:
+                    time.sleep(0.01)
                 try:
                     self.answer(site.routes.get(self.path, site.routes.get(self.path.partition("?")[0])))
                 except (BrokenPipeError, ConnectionResetError):

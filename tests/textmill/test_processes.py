@@ -26,12 +26,12 @@ def test_a_child_ends_with_a_parent_that_is_killed_outright(tmp_path):
     note = tmp_path / "child"
     parent = os.fork()
     if not parent:
-        child = subprocess.Popen(["sleep", "60"], preexec_fn=die_with_parent)
+        child = subprocess.Popen(["sleep", "600"], preexec_fn=die_with_parent)
         note.with_suffix(".tmp").write_text(str(child.pid))
         note.with_suffix(".tmp").rename(note)
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not note.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -50,6 +50,6 @@ def test_a_tethered_module_ends_when_its_parent_lets_go(tmp_path):
     try:
         assert child.stdout.readline().startswith("Serving HTTP on 127.0.0.1")  # its arguments are its own
         child.stdin.close()  # as the kernel does when the parent is gone
-        assert child.wait(20) == 1
+        assert child.wait(120) == 1
     finally:
         child.kill()

@@ -91,7 +91,7 @@ def test_damaged_folders(tmp_path):
         TokenArrays(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(0, 5), st.integers(0, 3))
 def test_an_order_is_a_permutation(n, seed, epoch):
     order = shuffled(np.arange(n), n, seed, epoch)

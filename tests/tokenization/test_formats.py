@@ -183,7 +183,7 @@ def theirs(tmp_path_factory):
     return loaded
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(which=st.integers(0, 2), text=st.text("ab ", max_size=80) | st.text(max_size=40))
 def test_hugging_face_gives_the_same_ids_for_odd_vocabularies(theirs, which, text):
     assert theirs[which].encode(text).ids == MADE_UP[which].encode_ordinary(text)

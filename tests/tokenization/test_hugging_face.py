@@ -64,7 +64,7 @@ def test_special_tokens_keep_their_ids(tmp_path, name):
         assert theirs.token_to_id(special) == fast.convert_tokens_to_ids(special) == token_id
         assert special in fast.all_special_tokens or fast.added_tokens_decoder[token_id].special
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.sampled_from(TEXTS) | st.lists(st.sampled_from(PIECES), max_size=9).map("".join) | st.text(max_size=20))
     def same(text):
         ids = ours.encode(text, allowed_special="all")
@@ -338,7 +338,7 @@ PLACES += [("added_tokens", i, key) for i in range(2) for key in GOOD["added_tok
 VALUES = [None, True, False, 0, 1.5, -1, "", "a", [], [None], {}, {"type": "BPE"}, "Isolated", "Removed", KeyError]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(PLACES), st.sampled_from(VALUES))
 def test_whatever_stands_in_a_field_the_ids_are_the_same_or_it_is_refused(tmp_path_factory, place, value):
     agree(changed(place, value), tmp_path_factory.getbasetemp() / "mutated.json", IMPORT_TEXTS)
@@ -485,7 +485,7 @@ def test_the_shapes_that_people_have_are_read_exactly_and_written_again(tmp_path
     flags = {i: (t.content, t.special) for i, t in theirs.get_added_tokens_decoder().items()}
     assert {i: (t.content, t.special) for i, t in written.get_added_tokens_decoder().items()} == flags
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(SCRIPTS)
     @example("ab    <e>f the  <e>f\n\t\t<e>")
     @example("<e>f    a\n<e>f  \t\t<e>f<e>f\n<e>  ")
@@ -535,7 +535,7 @@ MARKS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.sampled_from(MARKS), max_size=9))
 def test_marks_in_any_order_are_normalized_as_there(text):
     assert normalize_nfc(text) == tokenizers.normalizers.NFC().normalize_str(text)

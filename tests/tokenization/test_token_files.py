@@ -129,7 +129,7 @@ def test_megatron_both_ways(tmp_path, code, dtype, tokenizer):
         assert written[0].with_suffix(".idx").read_bytes() == path.with_suffix(".idx").read_bytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.lists(st.sampled_from([1, 2, EOT]), max_size=4), max_size=3), min_size=1, max_size=8),
     st.integers(1, 5),

@@ -20,7 +20,7 @@ PLAIN = Tokenizer({**BYTES, b"<|": 256, b"end": 257, b"|>": 258}, "cl100k", SPEC
 pieces = st.lists(st.sampled_from([*SPECIAL, "<|", "end", "|>", "of", "text", " ", "[MASK", "é", "\n"]), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pieces.map("".join), st.sampled_from(["all", frozenset(), frozenset({"<|end|>", "[MASK]"})]))
 def test_special_tokens_as_tiktoken(text, allowed):
     theirs = to_tiktoken(PLAIN)
@@ -35,7 +35,7 @@ def test_special_tokens_as_tiktoken(text, allowed):
         assert PLAIN.encode(text, allowed_special=allowed) == strict
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_decoding_is_exact(text):
     ids = PLAIN.encode_ordinary(text)
@@ -48,7 +48,7 @@ def test_of_two_special_tokens_the_longer_is_found():
     assert tokenizer.encode("<|end|>of<|end|>", allowed_special="all") == [257, 256]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text("ab[|", min_size=1, max_size=5), min_size=1, unique=True), st.text("ab[|", max_size=30))
 def test_at_each_place_the_longest_special_token_is_found(names, text):
     tokenizer = Tokenizer(BYTES, "cl100k", {name: 256 + i for i, name in enumerate(names)})

@@ -62,9 +62,9 @@ def test_a_kept_count_is_read_in_a_moment():
     """Not in 20 s: a table lists its words in an order that would crowd at the front of a smaller one."""
     letters = itertools.product("abcdefghijklmnopq", repeat=5)
     words = counting.count_words(batches(map("".join, letters)), find_pattern("gpt2")).unpack()
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(counting.WordCounts.of(*words)) == 17**5
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 4
 
 
 def test_special_reserved_and_padded_ids(corpus, tmp_path):

@@ -61,7 +61,7 @@ def test_two_trainings_take_turns_on_one_gpu(hold):
     second = hold("0")
     assert "Another training uses the GPU" in second.stderr.readline()
     first.stdin.close()
-    assert first.wait(30) == 0
+    assert first.wait(120) == 0
     assert second.stdout.readline() == "0\n"
 
 

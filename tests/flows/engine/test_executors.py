@@ -181,7 +181,7 @@ def test_an_error_passes_and_what_waits_is_not_begun():
         begun.append(item)
         if item == 0:
             raise UserError("a damaged shard")
-        holding.wait(10)
+        holding.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(UserError, match="a damaged shard"):
@@ -308,7 +308,7 @@ def test_a_worker_killed_over_a_shard_is_survived(kind, corpus, on_threads, tmp_
 
 def kill_writer(folder: Path) -> int:
     """Wait until a process writes a shard into `folder`, and kill it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for process in writers(folder):
             os.kill(process, signal.SIGKILL)
@@ -371,7 +371,7 @@ def test_kill_9_of_the_run_keeps_finished_shards_and_ends_the_workers(corpus, on
     assert content(out) == content(on_threads / "tokens")
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

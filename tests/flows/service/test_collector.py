@@ -13,7 +13,7 @@ import gc, sqlite3, sys, threading, time
 
 holding = sqlite3.connect(sys.argv[1], isolation_level=None)
 holding.execute("CREATE TABLE numbers (number)")
-waiting = sqlite3.connect(sys.argv[1], isolation_level=None, check_same_thread=False, timeout=60)
+waiting = sqlite3.connect(sys.argv[1], isolation_level=None, check_same_thread=False, timeout=300)
 cycle = [waiting.execute("SELECT 1 UNION ALL SELECT 2")]
 cycle.append(cycle)
 holding.execute("BEGIN IMMEDIATE")
@@ -36,4 +36,4 @@ def test_the_holder_of_a_lock_goes_on_while_garbage_waits_for_the_lock(tmp_path)
     environment = python_environment()
     environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
     command = python_command("flows.service.collector", "locked", str(tmp_path / "numbers.db"))
-    subprocess.run(command, env=environment, check=True, timeout=40)
+    subprocess.run(command, env=environment, check=True, timeout=200)

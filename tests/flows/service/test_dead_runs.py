@@ -83,7 +83,7 @@ def long_enough(service, hasty) -> Iterator[LongEnough]:
         terminal.communicate()
     with service.client() as client:
         client.set_flow_run_state(by_worker, Cancelling())
-    service.wait(by_worker, "Cancelled", seconds=60)
+    service.wait(by_worker, "Cancelled", seconds=120)
 
 
 def running(service) -> set[UUID]:

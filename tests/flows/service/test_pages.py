@@ -281,7 +281,7 @@ def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, servi
     page.goto(f"/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel").first.click()
     page.get_by_role("button", name="Confirm").click()
-    service.wait(run, "Cancelled", seconds=40)
+    service.wait(run, "Cancelled", seconds=120)
     assert not service.trainings()
 
 

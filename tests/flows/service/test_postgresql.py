@@ -59,7 +59,7 @@ def postgresql() -> Iterator[Callable[..., str]]:
             cwd=folder, stderr=log, **identity,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         ready = [BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready, check=False).returncode:
             assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
@@ -74,7 +74,7 @@ def postgresql() -> Iterator[Callable[..., str]]:
         yield url
     finally:
         server.send_signal(signal.SIGINT)  # "fast shutdown": whoever is still connected is sent away
-        ended = server.wait(30)
+        ended = server.wait(120)
         told = (folder / "log").read_text()
         shutil.rmtree(folder)
         assert (ended, "database system is shut down" in told) == (0, True), told

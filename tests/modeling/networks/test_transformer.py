@@ -269,7 +269,7 @@ def test_rotary_attention_depends_on_distance_alone():
 
 
 @given(st.integers(1, 40), st.integers(2, 30), st.sampled_from([None, 5.0]), st.integers(1, 200), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_sliced_head_equals_the_plain_one(rows, vocab, softcap, slice_elements, seed):
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, 6, generator=generator, requires_grad=True)

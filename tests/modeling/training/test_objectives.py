@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling.config import FinetuneConfig
@@ -38,7 +38,6 @@ class Counting:
 
 
 @given(st.integers(1, 20), st.integers(0, 1), st.integers(0, 300), st.integers(0, 5), st.integers(0, 3))
-@settings(deadline=None)
 def test_an_epoch_shows_every_window_once_and_another_epoch_another_order(length, extra, more, seed, epoch):
     windows = TrainWindows(Counting(length + extra + more), length, extra, seed)
     shown = windows.read(epoch * windows.count, range(windows.count))
@@ -49,7 +48,6 @@ def test_an_epoch_shows_every_window_once_and_another_epoch_another_order(length
 
 
 @given(st.integers(1, 8), st.integers(0, 50), st.integers(1, 24))
-@settings(deadline=None)
 def test_the_rows_of_all_ranks_are_the_global_batch(world, step, batch):
     windows = TrainWindows(Counting(500), 7, 1, seed=3)
     whole = windows.read(step * batch, range(batch))

@@ -76,7 +76,7 @@ def stopped_after(step: int, config, tokens, tokenizer_folder, out) -> None:
     ranks = [Path(f"/proc/{pid}") for pid in children(child)]
     child.kill()
     child.wait(timeout=60)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(rank.exists() for rank in ranks):
         assert time.monotonic() < deadline, "a rank outlives torchrun"
         time.sleep(0.01)

@@ -117,7 +117,7 @@ def test_a_source_is_seen_epoch_by_epoch_as_if_it_were_alone(arrays):
 
 
 @given(st.integers(0, 290), st.integers(1, 5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_rows_of_all_ranks_at_any_step_are_the_global_batch(arrays, step, world):
     chosen = config(WEIGHTS)
     whole = training_windows(arrays, chosen, LENGTH, 1).read(0, range(3_000))

@@ -421,7 +421,7 @@ def test_hostile_answers_cost_a_page_not_the_crawl(site, page, answer, make_sour
     site.routes["/nul"] = answer(b"<html>\0\0\0", content_type="text/html")
     site.routes["/broken"] = answer(b"\x1f\x8bno gzip", headers={"Content-Encoding": "gzip"})
     site.routes["/end"] = site.routes["/from-deep"] = site.routes["/caf%C3%A9"] = page()
-    limits = {"pages": 14, "bytes": 8_000_000, "seconds": 0.5}
+    limits = {"pages": 14, "bytes": 8_000_000, "seconds": 2}
     pages = run_crawl(make_source(limits=limits))
     assert {"/deep", "/many", "/end", "/from-deep"} <= {url.removeprefix(site.url("")) for url in pages}
     result = stats(tmp_path)
@@ -478,7 +478,7 @@ def test_crawl_delay_is_obeyed_up_to_the_cap(site, page, answer, make_source, ru
     site.routes["/robots.txt"] = answer("User-agent: *\nCrawl-delay: 500")
     start = time.time()
     run_crawl(make_source(crawl_delay_cap=0.05), "capped")
-    assert time.time() - start < 20
+    assert time.time() - start < 200
     assert_polite(site.log, 0.05)
     assert "asks for a Crawl-delay of 500 s; obeying 0.05 s" in caplog.text
 
@@ -496,11 +496,11 @@ def test_many_hosts_at_one_address_are_one_server(site, page, make_source, run_c
 
 
 def test_robots_txt_has_the_time_that_a_page_has(site, make_source, run_crawl):
-    site.routes["/robots.txt"] = lambda handler: time.sleep(2)
+    site.routes["/robots.txt"] = lambda handler: time.sleep(60)
     start = time.time()
     with pytest.raises(Unavailable, match="no answer in time"):
         run_crawl(make_source(limits={"seconds": 0.3}))
-    assert time.time() - start < 8
+    assert time.time() - start < 50
     assert len(site.log) == 3
 
 
@@ -757,12 +757,13 @@ def test_kill_9_at_any_moment(site, page, make_source, run_crawl, tmp_path, star
     source = make_source(delay=0.01)
     for kill in range(3):
         crawler = start_crawler(source, "killed")
-        seen = len(site.paths())
-        while len(site.paths()) < seen + 15:
-            assert crawler.poll() is None
-            time.sleep(0.002 * kill)
-        os.kill(crawler.pid, signal.SIGKILL)
-        crawler.wait()
+        enough = len(site.paths()) + 15
+        with site.answering(enough + 2):  # it cannot end before
+            while len(site.paths()) < enough:
+                assert crawler.poll() is None
+                time.sleep(0.002 * kill)
+            os.kill(crawler.pid, signal.SIGKILL)
+            crawler.wait()
     assert start_crawler(source, "killed").wait(60) == 0
     counts = Counter(site.paths())
     assert sum(counts.values()) <= 81 + 3, "only a page that was under way may be asked for twice"

@@ -74,12 +74,13 @@ def crawl_on(site, make_source, tmp_path):
 
 
 def kill_after(crawler, site, requests: int) -> None:
-    """Let a crawler make so many requests, and kill it."""
-    while len(site.paths()) < requests:
-        assert crawler.poll() is None
-        time.sleep(0.002)
-    os.kill(crawler.pid, signal.SIGKILL)
-    crawler.wait()
+    """Let a crawler make so many requests, and kill it; it cannot end before."""
+    with site.answering(requests + 2):
+        while len(site.paths()) < requests:
+            assert crawler.poll() is None
+            time.sleep(0.002)
+        os.kill(crawler.pid, signal.SIGKILL)
+        crawler.wait()
 
 
 def short_body(handler):
@@ -102,7 +103,7 @@ def hang_up(handler):
 
 
 def silence(handler):
-    time.sleep(0.5)
+    time.sleep(2)
 
 
 # --- pages that are broken --------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def test_broken_pages_cost_themselves_alone_and_are_asked_for_again_after_the_ot
     broken = ["/2", "/3", "/4", "/5", "/6"]
     for path in broken:
         twelve.routes[path] = failure if callable(failure) else answer(status=failure)
-    limits = {"seconds": 0.2} if failure is silence else {}
+    limits = {"seconds": 0.4} if failure is silence else {}
     assert len(run_crawl(make_source(limits=limits))) == 13 - len(broken)
     result = stats(tmp_path)
     assert (result["given_up"], result["unanswered"], result["waiting"]) == ({}, 5, 0)

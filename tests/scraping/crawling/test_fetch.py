@@ -148,15 +148,15 @@ def test_a_dripping_server_is_cut_at_the_deadline(site, fetcher, head):
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"took too long|in time"):
         get(fetcher, site.url(), timeout=0.5)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_a_silent_server_is_cut_at_the_deadline(site, fetcher):
-    site.routes["/"] = lambda handler: time.sleep(5)
+    site.routes["/"] = lambda handler: time.sleep(30)
     start = time.monotonic()
     with pytest.raises(TransientHostError, match="in time"):
         get(fetcher, site.url(), timeout=0.5)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_a_truncated_body_is_trouble(site, fetcher):
@@ -317,7 +317,7 @@ def test_so_many_connections_are_kept_and_no_more(site, monkeypatch):
         get(fetcher, f"http://{n}.example/")
     assert len({hit.connection for hit in site.log}) == 40, "the ones used last are kept"
     fetcher.close()
-    deadline = time.time() + 10  # the server's ends are in this process, too
+    deadline = time.time() + 60  # the server's ends are in this process, too
     while len(list(Path("/proc/self/fd").iterdir())) > before + 1 and time.time() < deadline:
         time.sleep(0.01)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
@@ -343,18 +343,18 @@ def test_retry_after(value, seconds):
 
 
 def test_retry_after_pauses_the_host(site, fetcher, answer):
-    site.routes["/"] = answer(status=429, headers={"Retry-After": "30"})
+    site.routes["/"] = answer(status=429, headers={"Retry-After": "300"})
     assert get(fetcher, site.url()).status == 429
-    assert 29 < fetcher.gate(site.host).seconds_left() <= 30
+    assert 240 < fetcher.gate(site.host).seconds_left() <= 300
 
 
 def test_interrupting_ends_a_read(site, fetcher):
-    site.routes["/"] = lambda handler: time.sleep(5)
+    site.routes["/"] = lambda handler: time.sleep(30)
     threading.Timer(0.2, fetcher.interrupt).start()
     start = time.monotonic()
     with pytest.raises(Stopped):
         get(fetcher, site.url(), timeout=30)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_certificates_are_checked_by_name_although_an_address_is_connected_to(tmp_path, monkeypatch):

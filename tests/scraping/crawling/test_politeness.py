@@ -37,7 +37,7 @@ def test_threads_and_processes_share_one_turn(tmp_path):
     workers += [threading.Thread(target=take_turns, args=(tmp_path, delay, 5, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    spans = [span for _ in workers for span in results.get(timeout=30)]
+    spans = [span for _ in workers for span in results.get(timeout=120)]
     for worker in workers:
         worker.join()
     assert len(spans) == 20
@@ -45,43 +45,43 @@ def test_threads_and_processes_share_one_turn(tmp_path):
 
 
 def hold(folder, entered) -> None:
+    began = time.time()
     with HostGate("example.org", threading.Event(), folder).turn(0.3):
-        entered.set()
-        time.sleep(60)
+        entered.put(began)
+        time.sleep(600)
 
 
 def test_a_killed_process_leaves_the_turn_but_not_the_delay(tmp_path):
     context = multiprocessing.get_context("spawn")
-    entered = context.Event()
+    entered = context.Queue()
     process = context.Process(target=hold, args=(tmp_path, entered))
     process.start()
-    assert entered.wait(30)
-    start = time.time()
+    began = entered.get(timeout=120)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with HostGate("example.org", threading.Event(), tmp_path).turn(0):
-        assert 0.1 < time.time() - start < 2
+        assert 0.3 <= time.time() - began < 200
 
 
 def test_pauses_bind_everyone_and_are_bounded(tmp_path):
     one, other = (HostGate("example.org", threading.Event(), tmp_path) for _ in range(2))
     one.pause(1e9)
-    assert MAX_PAUSE - 1 < other.seconds_left() <= MAX_PAUSE
+    assert MAX_PAUSE - 60 < other.seconds_left() <= MAX_PAUSE
     other.pause(1)
-    assert one.seconds_left() > MAX_PAUSE - 2, "a shorter pause does not undo a longer one"
+    assert one.seconds_left() > MAX_PAUSE - 60, "a shorter pause does not undo a longer one"
     assert HostGate("example.net", threading.Event(), tmp_path).seconds_left() == 0
 
 
 def test_waiting_ends_when_the_crawl_does(tmp_path, caplog):
     stop = threading.Event()
     gate = HostGate("example.org", stop, tmp_path)
-    gate.pause(60)
+    gate.pause(600)
     threading.Timer(0.1, stop.set).start()
     start = time.time()
     with pytest.raises(Stopped), gate.turn(0):
         pass
-    assert time.time() - start < 5
-    assert "example.org wants no request for 60 s: waiting" in caplog.text
+    assert time.time() - start < 60
+    assert "example.org wants no request for 600 s: waiting" in caplog.text
 
 
 def test_a_turn_that_fails_to_begin_or_to_end_keeps_nobody_out(tmp_path):

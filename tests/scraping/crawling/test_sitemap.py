@@ -187,10 +187,10 @@ def test_bombs(tmp_path):
     many = urlset(*(entry(f"http://a.org/{n}") for n in range(sitemap.MAX_ENTRIES + 10)))
     found, problems = read(many)
     assert (len(found), problems) == (sitemap.MAX_ENTRIES, ["more than 50,000 entries, which are not read"])
-    start = time.monotonic()
+    start = time.process_time()
     for piece in ("<", "&", "</x>", "<url>", "<![CDATA[", "<!DOCTYPE ", "<?xml ", "<url>&</url>", "<url><x:y/></url>"):
         read("<urlset>" + piece * (400_000 // len(piece)))
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_decoding_never_raises(body, content_type):
 
 
 def test_hostile_bytes_are_decoded_quickly():
-    start = time.monotonic()
+    start = time.process_time()
     for piece in (b"\xff", b"<", b"\xe9<", b"\x1b$B!!", b"\xe3\x81", bytes(range(256))):
         decode(piece * (2_000_000 // len(piece)))
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20

@@ -39,7 +39,7 @@ def letters(number: int) -> str:
 MADE_UP = [Tokenizer(made_up_vocabulary(seed), "cl100k", {}) for seed in range(4)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(MADE_UP), st.text("ab é ", max_size=200) | st.text(max_size=60))
 def test_equals_tiktoken_for_any_vocabulary(tokenizer, text):
     expected = to_tiktoken(tokenizer).encode_ordinary(text)
@@ -56,7 +56,7 @@ def test_words_of_every_length_equal_tiktoken(tokenizer):
         assert [ids.tolist() for ids in tokenizer.encode_batch(words)] == theirs.encode_ordinary_batch(words)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(MADE_UP), st.text("ab", min_size=1, max_size=150).map(str.encode))
 def test_reference_is_what_tiktoken_does(tokenizer, word):
     assert reference.encode(word, tokenizer.tokens) == to_tiktoken(tokenizer)._encode_single_piece(word)
@@ -120,9 +120,9 @@ def test_a_megabyte_word_takes_no_quadratic_time(tokenizer):
     theirs = to_tiktoken(tokenizer)
     for word in (letters, "a" * (1 << 20)):
         tokenizer.encode_ordinary(word[:1000])
-        started = time.perf_counter()
+        started = time.process_time()
         ids = tokenizer.encode_ordinary(word)
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
         assert tokenizer.decode(ids) == word
         assert tokenizer.encode_ordinary(word[:20_000]) == theirs.encode_ordinary(word[:20_000])
 

@@ -8,7 +8,7 @@ from tokenization.arrays import shuffled
 from tokenization.kernels.reference import permuted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 3000) | st.integers(1, 1 << 40), st.integers(0, 5), st.integers(0, 3))
 def test_order_equals_the_reference(n, seed, epoch):
     keys = np.random.SeedSequence([seed, epoch]).generate_state(4, np.uint64).tolist()

@@ -42,7 +42,7 @@ vocabularies = st.dictionaries(few_letters | runs | st.binary(min_size=1, max_si
 
 
 @pytest.mark.long
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(vocabularies, st.integers(0, 40))
 def test_equals_the_references(words, n_merges):
     expected = learn(words, n_merges)
@@ -50,7 +50,7 @@ def test_equals_the_references(words, n_merges):
     assert learned(words, n_merges) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(vocabularies)
 def test_no_token_is_made_twice(words):
     tokens = tokens_of(learned(words, 1000), [bytes([b]) for b in range(256)])

@@ -70,7 +70,7 @@ long_runs = st.lists(st.tuples(st.sampled_from(ALPHABET), st.integers(1, 70)), m
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PATTERNS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(documents=st.lists(texts | long_runs | anything, min_size=1, max_size=4))
 def test_equals_the_regex_on_any_documents(name, documents):
     pattern = PATTERNS[name]

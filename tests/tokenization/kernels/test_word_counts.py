@@ -33,7 +33,7 @@ def as_dict(counts: WordCounts) -> dict[bytes, int]:
     return {data[a:b].tobytes(): n for a, b, n in zip(offsets[:-1], offsets[1:], numbers.tolist(), strict=True)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(words, max_size=60), max_size=4))
 def test_counts_equal_counter(texts):
     expected = Counter(word for text in texts for word in text)

@@ -101,9 +101,9 @@ def test_patterns(pattern, matches):
 
 
 def test_a_pattern_takes_linear_time():
-    start = time.monotonic()
+    start = time.process_time()
     PathRules((("/" + "a*" * 50_000 + "b$", True),) * 10).reserve("http://a.org/" + "a" * 2_000)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @given(st.binary(max_size=100) | st.recursive(st.text() | st.integers() | st.none(), st.lists).map(json.dumps))
