@@ -73,7 +73,7 @@ def prefect_server() -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SubprocessASGIServer, "_run_uvicorn_command", start)
-        with prefect_test_harness(server_startup_timeout=120):
+        with prefect_test_harness(server_startup_timeout=240):
             yield PREFECT_API_URL.value()
 
 
@@ -212,7 +212,7 @@ class RunningService:
         with self.client() as client:
             return client.read_flow_run(flow_run).state
 
-    def wait(self, flow_run: UUID, *names: str, seconds: float = 240) -> State:
+    def wait(self, flow_run: UUID, *names: str, seconds: float = 600) -> State:
         """Wait until the run's state has one of these names."""
         deadline = time.monotonic() + seconds
         while (state := self.state(flow_run)).name not in names:
@@ -281,7 +281,7 @@ def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractConte
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while "Worker online" not in output.read_text():
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
@@ -292,7 +292,7 @@ def start_service(tmp_path_factory, small_config) -> Callable[..., AbstractConte
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                assert process.wait(90) == 0, output.read_text()
+                assert process.wait(240) == 0, output.read_text()
             except subprocess.TimeoutExpired:
                 process.terminate()
                 raise

@@ -181,7 +181,7 @@ def test_an_error_passes_and_what_waits_is_not_begun():
         begun.append(item)
         if item == 0:
             raise UserError("a damaged shard")
-        holding.wait(60)
+        holding.wait(240)
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(UserError, match="a damaged shard"):

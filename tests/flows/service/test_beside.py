@@ -165,7 +165,7 @@ def test_a_run_that_is_stopped_stops_all_its_crawls_and_the_next_goes_on(
         time.sleep(0.1)
     stopped = time.monotonic()
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert time.monotonic() - stopped < 25
     assert process.returncode != 0, err
     again = textmill("run", config, "--only", "scrape")

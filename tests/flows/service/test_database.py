@@ -43,7 +43,7 @@ def test_up_ends_at_once_where_no_server_is(textmill, tmp_path, closed_port):
     (tmp_path / "configs" / "empty.yaml").touch()
     nowhere = f"postgresql+asyncpg://a:secret@127.0.0.1:{closed_port}/name"
     process = textmill("up", "--port", str(closed_port), "--database", nowhere)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (2, "")  # not even "Server ready"
     (line,) = err.splitlines()
     assert line.startswith("textmill: the database postgresql+asyncpg://a:***@127.0.0.1:")

@@ -103,7 +103,7 @@ def test_a_run_is_called_crashed_only_once_it_is_dead(service, long_enough):
 
 def test_a_run_that_died_before_it_began_ends_as_crashed(service, long_enough):
     """Handed out to a worker that is no more, the run stays Pending."""
-    assert "never begun" in service.wait(long_enough.handed_out, "Crashed", seconds=180).message
+    assert "never begun" in service.wait(long_enough.handed_out, "Crashed").message
 
 
 def test_a_run_that_has_ended_is_left_alone(service, long_enough):

@@ -41,7 +41,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_server_that_is_named_and_does_not_answer_is_one_line_at_once(run):
-    out, err = run(PREFECT_API_URL="http://127.0.0.1:9/api").communicate(timeout=60)
+    out, err = run(PREFECT_API_URL="http://127.0.0.1:9/api").communicate(timeout=240)
     assert out == ""
     assert err.startswith("textmill: no Prefect server answers at http://127.0.0.1:9/api (PREFECT_API_URL)")
     assert err.count("\n") == 1

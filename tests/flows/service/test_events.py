@@ -87,7 +87,7 @@ def test_a_model_that_came_out_worse_than_the_last_is_told(prefect_server, confi
 
 @pytest.mark.slow
 def test_a_schedule_that_makes_a_model_worse_is_paused_where_that_is_switched_on(service):
-    service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+    service.wait(service.start("pipeline/demo"), "Completed")
     with service.client() as client:
         (automation,) = client.read_automations_by_name("textmill-worse-model")
         assert not automation.enabled

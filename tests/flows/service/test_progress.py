@@ -159,7 +159,7 @@ def test_a_page_that_cannot_be_drawn_is_told_once_and_the_other_pages_go_on(pref
     def train(progress, page):
         bad = LivePage("broken", "the broken one", broken, page.logger)
         with Watch() as watch, watch.showing(bad), watch.showing(page):
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while len(tries) < 3 or not shown():
                 assert time.monotonic() < deadline
                 time.sleep(0.1)

@@ -45,7 +45,7 @@ def wait_for(condition, seconds: float = 90):
 @pytest.fixture(scope="module")
 def corpus(service) -> None:
     """Everything that training needs is in the service's store."""
-    service.wait(service.start("pipeline/demo"), "Completed", seconds=180)
+    service.wait(service.start("pipeline/demo"), "Completed")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_doctor_is_content_with_a_running_service_and_names_what_is_missing(serv
         line for line in done.stdout.splitlines() if "deployments" in line
     )
     assert "export TEXTMILL_CONTACT=" in done.stdout
-    out, _ = textmill("doctor").communicate(timeout=60)  # a server without pool and a folder without configuration
+    out, _ = textmill("doctor").communicate(timeout=240)  # a server without pool and a folder without configuration
     assert "→ textmill deploy makes it" in out
     assert "problem  store" in out
 
@@ -136,23 +136,23 @@ def test_up_and_doctor_say_which_crawls_lack_a_contact(service, textmill, small_
         (tmp_path / name).mkdir()
     small_config(tmp_path).rename(tmp_path / "configs" / "demo.yaml")
     (tmp_path / "sources" / "mine.yaml").write_text("start: [http://example.org/]\ncontact: $TEXTMILL_CONTACT\n")
-    out, _ = textmill("up", "--port", service.address.rpartition(":")[2]).communicate(timeout=60)  # in use: up ends
+    out, _ = textmill("up", "--port", service.address.rpartition(":")[2]).communicate(timeout=240)  # in use: up ends
     assert "Crawls of mine will fail until this is started anew: source mine: set TEXTMILL_CONTACT" in out
     assert "umb" not in out  # comes with Textmill, and nobody asked for it
-    assert "source mine: set TEXTMILL_CONTACT" in textmill("doctor").communicate(timeout=60)[0]
+    assert "source mine: set TEXTMILL_CONTACT" in textmill("doctor").communicate(timeout=240)[0]
 
 
 def test_up_says_what_is_in_its_way(service, textmill):
     done = service.command("up", "--port", service.address.rpartition(":")[2])
     assert (done.returncode, "choose another --port" in done.stderr) == (2, True), done.stderr
     elsewhere = textmill("up")
-    assert "run this in the folder of a project" in elsewhere.communicate(timeout=60)[1]
+    assert "run this in the folder of a project" in elsewhere.communicate(timeout=240)[1]
     assert elsewhere.returncode == 2
 
 
 def test_parts_of_the_service_say_what_they_lack(service, bare_server, textmill):
-    assert "the server has no work pool" in textmill("worker").communicate(timeout=60)[1]
-    assert "run this in the folder of a project" in textmill("deploy").communicate(timeout=60)[1]
+    assert "the server has no work pool" in textmill("worker").communicate(timeout=240)[1]
+    assert "run this in the folder of a project" in textmill("deploy").communicate(timeout=240)[1]
     for command in ("worker", "deploy"):
         done = service.command(command, address="http://127.0.0.1:9/api")
         assert (done.returncode, "no Prefect server answers" in done.stderr) == (2, True), done.stderr
@@ -186,7 +186,7 @@ def test_a_worker_that_is_stopped_ends_its_own_runs_and_no_others(service, endle
         second = endless(seed=5, deployment="pipeline/demo")  # a deployment's own runs wait for each other
         wait_for(lambda: len(service.trainings()) == 2)
         other.send_signal(signal.SIGTERM)
-        assert other.wait(60) == 0
+        assert other.wait(240) == 0
     finally:
         other.kill()
         os.kill(own, signal.SIGCONT)
@@ -354,7 +354,7 @@ def test_a_server_that_dies_before_the_worker_is_online_is_one_line(nobody, prog
         with pytest.raises(UserError, match=told), _reaching(ours):
             _wait_until_online("here", worker, ours, print)
     server.process.kill()
-    server.process.wait(60)
+    server.process.wait(240)
     with pytest.raises(UserError, match=r"the server was killed by signal 9; its log: server.log"), _reaching(server):
         _wait_until_online("here", worker, server, print)
 
@@ -367,7 +367,7 @@ def test_the_wait_for_a_worker_watches_both_programs_and_says_that_it_waits(vict
         looks.append(1)
         if len(looks) == 3:
             programs[victim].process.kill()
-            programs[victim].process.wait(60)
+            programs[victim].process.wait(240)
         return ["another"]
 
     monkeypatch.setattr("flows.service.server.online", online)

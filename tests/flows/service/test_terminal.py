@@ -37,7 +37,7 @@ def test_a_terminal_shows_bars_and_a_file_lines(prefect_server, write_config, te
         if not read:
             break
         written += read
-    assert process.wait(60) == 0, written.decode()
+    assert process.wait(240) == 0, written.decode()
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
     assert re.search(r"pretrain 1 x 32, 12 steps +\S*━", screen), screen
     assert "Traceback" not in screen

@@ -194,7 +194,7 @@ def test_kill_9_while_downloading_and_ingesting(site, collection, tmp_path):
     asked = server.asked()
     assert asked == [0, 0, 0, size - 1], "each start first looks whether the file can be had"
     site.close()
-    assert start().wait(60) == 0, "what was downloaded needs no server"
+    assert start().wait(240) == 0, "what was downloaded needs no server"
     assert server.asked() == asked
     reference = tmp_path / "reference"
     assert subprocess.run([sys.executable, "-c", PROGRAM, str(collection), str(reference)]).returncode == 0

@@ -461,7 +461,7 @@ def test_two_processes_share_a_host(site, page, make_source, start_crawler):
     site.routes["/robots.txt"] = site.routes["/sitemap.xml"] = ""
     site.routes.update({f"/{n}": slow for n in range(6)})
     crawlers = [start_crawler(make_source(delay=0.05), name) for name in ("one", "two")]
-    assert [crawler.wait(60) for crawler in crawlers] == [0, 0]
+    assert [crawler.wait(240) for crawler in crawlers] == [0, 0]
     assert len(site.paths()) == 14
     assert_polite(site.log, 0.05)
     assert_polite([hit for hit in site.log if hit.path.strip("/").isdigit()], 0.08)  # never two at a time
@@ -764,7 +764,7 @@ def test_kill_9_at_any_moment(site, page, make_source, run_crawl, tmp_path, star
                 time.sleep(0.002 * kill)
             os.kill(crawler.pid, signal.SIGKILL)
             crawler.wait()
-    assert start_crawler(source, "killed").wait(60) == 0
+    assert start_crawler(source, "killed").wait(240) == 0
     counts = Counter(site.paths())
     assert sum(counts.values()) <= 81 + 3, "only a page that was under way may be asked for twice"
     pages = {row["url"]: row["body"] for row in pq.read_table(tmp_path / "killed" / "part-00000.parquet").to_pylist()}

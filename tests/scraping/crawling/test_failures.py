@@ -606,7 +606,7 @@ def test_kill_9_between_failures_gives_what_a_quiet_crawl_gives(
     for _ in range(2):
         seen = len(twelve.paths())
         kill_after(start_crawler(source, "killed"), twelve, seen + 5)
-    assert start_crawler(source, "killed").wait(60) == 0
+    assert start_crawler(source, "killed").wait(240) == 0
     run_crawl(source, "quiet")
     assert pages_of(tmp_path / "killed") == pages_of(tmp_path / "quiet")
     assert (tmp_path / "killed/stats.json").read_bytes() == (tmp_path / "quiet/stats.json").read_bytes()
@@ -620,7 +620,7 @@ def test_a_killed_continuation_goes_on(twelve, break_down, make_source, run_craw
     source = make_source(delay=0.05)
     seen = len(twelve.paths())
     kill_after(start_crawler(source, "second", "first"), twelve, seen + 3)
-    assert start_crawler(source, "second", "first").wait(60) == 0
+    assert start_crawler(source, "second", "first").wait(240) == 0
     assert len(twelve.paths()) - seen <= 7 + 1
     assert pages_of(tmp_path / "second") == pages_of(tmp_path / "quiet")
     snapshot = PreviousSnapshot(tmp_path / "second")

@@ -485,7 +485,7 @@ def test_chromium_dies_with_the_crawl_which_goes_on_later(
     gate = threading.Event()
 
     def data(_):
-        gate.wait(60)
+        gate.wait(240)
         return answer("data", content_type="text/plain")
 
     site.routes["/"] = shell("root.innerHTML = '<a href=/two>two</a>'")
@@ -493,7 +493,7 @@ def test_chromium_dies_with_the_crawl_which_goes_on_later(
     site.routes["/data"] = data
     source = make_source()
     process = start_crawler(source, "out")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while "/data" not in site.paths() and time.monotonic() < deadline:
         time.sleep(0.05)
     family = below(process.pid)
