@@ -12,5 +12,5 @@ Read in this order:
     checkpoint  the folder that holds a model
     training/   from token arrays to a checkpoint
     inference/  from a checkpoint to text, metrics, and other programs' formats
-    answering/  questions and answers: sets of them, and how answers are scored
+    answering/  questions and answers: sets of them, tuning a checkpoint on one, and its answers
 """

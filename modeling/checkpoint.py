@@ -8,7 +8,7 @@
 
 While a model is trained that is sharded over ranks, a file of each rank takes the place of the first and the third
 (`modeling.training.sharded`). A result has no training state, and one that was fine-tuned on pairs of sentences has
-the head of that task in `next_sentence.safetensors`.
+the head of that task in `next_sentence.safetensors`; one that finds answers has its head in `span.safetensors`.
 
 Nothing is pickled: reading a pickle runs what a stranger's checkpoint says, and its bytes depend on more than the
 content. Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly
@@ -39,10 +39,10 @@ from tokenization.formats import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "CHECKSUMS", "CONFIG", "HIDDEN_PADDING", "METRICS", "NEXT_SENTENCE", "TRAINING", "WEIGHTS", "CheckpointConfig",
-    "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "load_model", "load_tokenizer_of",
-    "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft", "with_tied_head",
-    "without_tied_head", "write_checkpoint", "write_tensors",
+    "CHECKSUMS", "CONFIG", "HIDDEN_PADDING", "METRICS", "NEXT_SENTENCE", "SPAN", "TRAINING", "WEIGHTS",
+    "CheckpointConfig", "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "load_model",
+    "load_tokenizer_of", "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
+    "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ METRICS = "metrics.jsonl"
 CHECKSUMS = "checksums.json"
 NEXT_SENTENCE = "next_sentence.safetensors"
 HIDDEN_PADDING = "hidden"  # what `config.json` says of the padding of pairs of sentences: no token sees it
+SPAN = "span.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class CheckpointConfig:
     Attributes:
         model: the architecture.
         vocab_size: rows of the embedding.
-        objective: causal models see what is before a position, masked ones the whole window.
+        objective: causal models see what is before a position, masked ones and those that find spans (answers) the
+            whole window.
         shift: masked: token i is predicted from position i - 1.
         run: settings that decided the weights. For information, and to tell whether a run can be continued: their names
             may be those of an older version.
@@ -76,7 +78,7 @@ class CheckpointConfig:
 
     model: ModelConfig
     vocab_size: int
-    objective: Literal["causal", "masked"]
+    objective: Literal["causal", "masked", "span"]
     shift: bool
     run: dict[str, Any]
 

@@ -1,7 +1,11 @@
-"""`textmill generate`, `fill`, `next-sentence`, `evaluate`, `export`: using a checkpoint; `cost`: of a training."""
+"""Using a checkpoint: `textmill generate`, `fill`, `next-sentence`, `answer`, `evaluate`, `export`.
+
+`questions` makes a set of questions to tune one on, and `cost` says what a training takes.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +26,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (generate, fill, next_sentence, evaluate, export, cost):
+    for command in (generate, fill, next_sentence, questions, answer, evaluate, export, cost):
         app.command()(command)
 
 
@@ -96,17 +100,135 @@ def next_sentence(
         typer.echo(f"{prob:6.1%}  {second}")
 
 
+def questions(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            parser=local,
+            metavar="SOURCE",
+            help="File of questions, contexts and answers (JSON lines, Parquet, CSV, SQuAD's JSON), or a corpus",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write: train.parquet and validation.parquet")],
+    validation: Annotated[Path | None, typer.Option(help="File of the held-out questions")] = None,
+    validation_fraction: Annotated[float, typer.Option(help="Without it: share of the documents held out")] = 0.1,
+    per_document: Annotated[int, typer.Option(help="Questions made of a document of a corpus, at most")] = 40,
+    impossible: Annotated[float, typer.Option(help="Share of the questions made that get no answer")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a set of questions to tune a model on: of a file, or by rules from a corpus.
+
+    An answer that its context lacks is counted, and listed in not_found.jsonl.
+    """
+    from pydantic import ValidationError
+
+    from modeling.answering.config import QuestionsConfig
+    from modeling.answering.sets import make_set
+    from textmill.errors import UserError
+
+    corpus = source if source.is_dir() else None
+    try:
+        config = QuestionsConfig(
+            path=None if corpus else str(source),
+            validation=str(validation) if validation else None,
+            validation_fraction=validation_fraction,
+            per_document=per_document,
+            impossible=impossible,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
+    stats = make_set(config, corpus, out)
+    if as_json:
+        print_document(stats)
+        return
+    train, held_out = stats["train"], stats["validation"]
+    lost = train["not_found"] + held_out["not_found"]
+    typer.echo(f"{out}: {train['questions']:,} questions to train on, {held_out['questions']:,} held out")
+    if lost:
+        typer.echo(f"{lost:,} answers do not occur in their context: {out / 'not_found.jsonl'}")
+
+
+def answer(
+    checkpoint: CheckpointPath,
+    question: Annotated[
+        str | None, typer.Option("--question", "-q", parser=utf8, metavar="TEXT", help="Ask this")
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", "-c", parser=utf8, metavar="TEXT", help="Where the answer may be")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of questions and contexts; JSON lines come out. - reads JSON lines from standard input"
+        ),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Answer questions with a checkpoint that was tuned on some, from a context or, if it writes, without one.
+
+    No answer is an empty one. Scores are the model's own probabilities.
+    """
+    from modeling.answering.answer import answer_questions
+    from modeling.answering.files import parse_questions, read_questions
+    from modeling.answering.questions import Question
+    from textmill.errors import UserError
+
+    if (question is None) == (file is None) or (file is not None and context is not None):
+        raise UserError("give either --question, with its --context, or a --file of both")
+    if question is not None:
+        if not question.strip() or (context is not None and not context.strip()):
+            raise UserError("the question or its context is empty")
+        asked = [Question("", "", question, context, (), ())]
+    elif file == Path("-"):
+        asked = parse_questions(_standard_input(), "standard input")
+    else:
+        assert file is not None
+        asked = read_questions(file, wants_answers=False)
+    answers = answer_questions(checkpoint, asked, device)
+    found = [
+        {
+            "id": put.id,
+            "question": put.question,
+            "answer": got.text,
+            "score": got.score,
+            "start": got.start,
+            "end": got.end,
+        }
+        for put, got in zip(asked, answers, strict=True)
+    ]
+    if file is not None:
+        for row in found:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    elif as_json:
+        print_document(found[0])
+    else:
+        typer.echo(f"{answers[0].text or '(no answer)'}  {answers[0].score:.1%}")
+
+
+def _standard_input() -> str:
+    from textmill.errors import UserError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[
         Path | None,
-        typer.Argument(parser=local, metavar="[DATA]", help="Folder of token arrays, or a UTF-8 text file"),
+        typer.Argument(
+            parser=local, metavar="[DATA]", help="Folder of token arrays, or a UTF-8 text file; or questions"
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the token arrays")] = "validation",
+    split: Annotated[str, typer.Option(help="Split of the token arrays, or of the set of questions")] = "validation",
     stride: Annotated[
         int | None, typer.Option(min=1, help="Tokens between windows; fewer than the context give each more to go by")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Tokens, or examples of a task, at most")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Tokens, questions or examples of a task, at most")] = None,
     tasks: Annotated[
         list[str], typer.Option("--task", help="Task of lm-evaluation-harness instead of DATA; repeatable")
     ] = [],  # noqa: B006
@@ -114,7 +236,10 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a pretrained checkpoint: perplexity and bits per byte on held-out text, or tasks."""
+    """Measure a checkpoint: perplexity and bits per byte on held-out text, or tasks.
+
+    One that answers questions is measured by exact match and F1 on a file of them, or on what `questions` wrote.
+    """
     from textmill.errors import UserError
 
     if (data is None) == (not tasks):
@@ -122,6 +247,14 @@ def evaluate(
     if data is None:
         _print_tasks(_evaluate_tasks(checkpoint, tasks, include, limit, device), as_json=as_json)
         return
+    from modeling.answering.files import is_questions
+
+    if is_questions(data):
+        from modeling.answering.answer import answers_questions, evaluate_answers
+
+        if data.is_dir() or answers_questions(checkpoint):
+            _print_scores(evaluate_answers(checkpoint, data, split, limit, device), as_json=as_json)
+            return
     from modeling.inference.evaluate import Windows
     from modeling.inference.evaluate import evaluate as measure
 
@@ -133,6 +266,15 @@ def evaluate(
     typer.echo(f"loss           {metrics['loss']:.4f} nats a token")
     typer.echo(f"perplexity     {metrics['perplexity']:.2f}")
     typer.echo(f"bits per byte  {metrics['bits_per_byte']:.4f}")
+
+
+def _print_scores(scores: dict[str, float], *, as_json: bool) -> None:
+    if as_json:
+        print_document(scores)
+        return
+    typer.echo(f"{scores['questions']:,} questions, {scores['answered']:,} answered")
+    typer.echo(f"exact match    {scores['exact_match']:.1%}")
+    typer.echo(f"F1             {scores['f1']:.1%}")
 
 
 def _evaluate_tasks(

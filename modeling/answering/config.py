@@ -1,12 +1,17 @@
-"""What a configuration says of questions. Without torch and pyarrow, so that it is read at once."""
+"""What a configuration says of questions and answers. Without torch and pyarrow, so that it is read at once."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Literal
 
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from modeling.config import TuningConfig
 from textmill.settings import execution_only
 
-__all__ = ["QuestionsConfig"]
+__all__ = ["AnsweringConfig", "QuestionsConfig"]
+
+OF_RUNNING_TEXT = ("mixture", "window_start")  # settings that say how it is cut into windows
 
 
 class QuestionsConfig(BaseModel, extra="forbid"):
@@ -28,3 +33,39 @@ class QuestionsConfig(BaseModel, extra="forbid"):
         0.0, ge=0, lt=1, description="Share of the questions made that get a context without the answer"
     )
     seed: int = Field(0, ge=0, description="Decides where in its context an answer lies, and what has no answer")
+
+
+class AnsweringConfig(TuningConfig):
+    """How a checkpoint learns to answer questions."""
+
+    method: Literal["extractive", "generative"] = Field(
+        "extractive", description="extractive: the answer is a part of the context; generative: it is written"
+    )
+    length: int = Field(384, ge=16, description="Tokens of a window with question and context, at most the context")
+    stride: int | None = Field(
+        None, gt=0, description="Tokens between the windows of a long context; null: half of what a window holds of it"
+    )
+    longest_answer: int | None = Field(
+        None, gt=0, description="Most tokens of an answer; null: 30, or of a written one half of the window"
+    )
+    no_answer: bool | None = Field(
+        None, description="Whether there may be no answer; null: whether a question to train on has none"
+    )
+    template: str = Field(
+        "{context}\nQuestion: {question}\nAnswer:",
+        description="What a written answer continues, after a space; a prompt is taken as it is",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _has_both(cls, template: str) -> str:
+        if template.count("{question}") != 1 or template.count("{context}") != 1:
+            raise ValueError("write {context} and {question} once each where they are to stand")
+        return template
+
+    @model_validator(mode="after")
+    def _reads_no_running_text(self) -> AnsweringConfig:
+        for name in OF_RUNNING_TEXT:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: windows of questions are not cut from running text; leave it out")
+        return self

@@ -21,10 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modeling.answering.questions import Question, locate
+from modeling.answering.questions import SPLITS, Question, locate
 from textmill.errors import UserError, first_line
 
-__all__ = ["is_questions", "read_questions", "row_of_question"]
+__all__ = ["is_questions", "parse_questions", "read_questions"]
 
 COLUMNS = "question, context and answer, or prompt and answer"
 READ = ".jsonl, .ndjson, .json (SQuAD), .parquet or .csv"
@@ -32,12 +32,16 @@ Rows = Iterator[tuple[str, dict[str, Any]]]  # where each is, and its values by 
 
 
 def is_questions(path: Path) -> bool:
-    """Whether a file's name says that it may hold questions."""
-    return path.suffix.lower() in READERS
+    """Whether a file's name says that it may hold questions, or a folder holds a set of them."""
+    return path.suffix.lower() in READERS or any((path / f"{split}.parquet").is_file() for split in SPLITS)
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, *, wants_answers: bool = True) -> list[Question]:
     """All questions of a file, in order. Answers that do not occur in their context are kept, without a place.
+
+    Args:
+        path: the file; what its name ends with says of which layout it is.
+        wants_answers: whether a question without the key of an answer is a mistake.
 
     Raises:
         UserError: the file cannot be read, or holds anything else; it names the line.
@@ -47,16 +51,31 @@ def read_questions(path: Path) -> list[Question]:
         raise UserError(f"{path}: no such file; give a file of questions: {READ}")
     if reader is None:
         raise UserError(f"{path}: a file of questions is {READ}")
+    return _questions(str(path), reader(path), wants_answers)
+
+
+def parse_questions(text: str, name: str) -> list[Question]:
+    """The questions of JSON lines that need no answers, as of standard input.
+
+    Raises:
+        UserError: they are something else; it names the line.
+    """
+    return _questions(name, _lines(text, name), wants_answers=False)
+
+
+def _questions(name: str, rows: Rows, wants_answers: bool) -> list[Question]:
     questions: list[Question] = []
     places: dict[str, str] = {}
-    for place, row in reader(path):
-        question = _question(row, place, default_id=str(len(questions)))
+    for place, row in rows:
+        if not wants_answers and "answers" not in row:
+            row = {"answer": None} | row
+        question = _question(row, place, str(len(questions)), wants_answers)
         if question.id in places:
             raise UserError(f"{place}: the id {question.id!r} is also that of {places[question.id]}; give each its own")
         places[question.id] = place
         questions.append(question)
     if not questions:
-        raise UserError(f"{path} holds no question")
+        raise UserError(f"{name} holds no question")
     return questions
 
 
@@ -64,18 +83,13 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def _json_lines(path: Path) -> Rows:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    return _lines(_text(path), str(path))
+
+
+def _lines(text: str, name: str) -> Rows:
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield f"{path}:{number}", _object(line, f"{path}:{number}")
-
-
-def row_of_question(line: str, place: str) -> Question:
-    """The question that a line of JSON asks, which needs no answer.
-
-    Raises:
-        UserError: it is not JSON, or lacks something; it names the place.
-    """
-    return _question({"answer": None} | _object(line, place), place, default_id="")
+            yield f"{name}:{number}", _object(line, f"{name}:{number}")
 
 
 def _object(text: str, place: str) -> dict[str, Any]:
@@ -151,12 +165,12 @@ def _text(path: Path) -> str:
 # -- a row -------------------------------------------------------------------------------------------------------------
 
 
-def _question(row: Mapping[str, Any], place: str, default_id: str) -> Question:
+def _question(row: Mapping[str, Any], place: str, default_id: str, wants_answers: bool) -> Question:
     is_prompt = "prompt" in row and "question" not in row
     asked = _required(row, "prompt" if is_prompt else "question", place)
     context = None if is_prompt else _required(row, "context", place)
     found = _answers(row, place)
-    if is_prompt and not found:
+    if is_prompt and wants_answers and not found:
         raise UserError(
             f"{place}: answer is missing or empty; a prompt needs one" if "answer" in row else _lacks(place)
         )

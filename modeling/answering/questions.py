@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +15,9 @@ import pyarrow.parquet as pq
 from textmill.errors import UserError, first_line
 from textmill.files import atomic_path
 
-__all__ = ["SPLITS", "Question", "hold_out", "locate", "read_split", "write_split"]
+__all__ = ["SPLITS", "Question", "hold_out", "locate", "read_split", "spread", "write_split"]
 
+Item = TypeVar("Item")
 SPLITS = ("train", "validation")
 SCHEMA = pa.schema(
     [
@@ -92,6 +94,12 @@ def hold_out(questions: Sequence[Question], fraction: float) -> tuple[list[Quest
 
 def _hash(document: str) -> bytes:
     return hashlib.sha256(document.encode(errors="surrogatepass")).digest()
+
+
+def spread(questions: Sequence[Item], count: int | None) -> list[Item]:
+    """So many questions, or all, evenly from among them."""
+    count = min(count or len(questions), len(questions))
+    return [questions[number * len(questions) // count] for number in range(count)]
 
 
 def write_split(folder: Path, split: str, questions: Iterable[Question]) -> None:

@@ -53,11 +53,14 @@ def export(checkpoint: Path, out: Path) -> str:
         The name of the class of `transformers`, or of our code, that loads it.
 
     Raises:
-        UserError: `checkpoint` is not a checkpoint, Hugging Face would give other ids than its tokenizer, or `out`
-            holds something already, or the disk is full or forbidden; then `out` is left as it was.
+        UserError: `checkpoint` is not a checkpoint, or one that finds answers, Hugging Face would give other ids than
+            its tokenizer, or `out` holds something already, or the disk is full or forbidden; then `out` is left as it
+            was.
     """
     loaded = load(checkpoint, device="cpu")
     config, tokenizer = loaded.config, loaded.tokenizer
+    if config.objective == "span":
+        raise UserError("a checkpoint that finds answers has no form in transformers yet; use it with textmill answer")
     exported = _tokenizer_for(loaded)
     check_hugging_face(exported)
     hf_config, weights = converter(config)(cast("GPT", loaded.model), config)

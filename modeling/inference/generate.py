@@ -267,6 +267,8 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if model.causal:
         raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
+    if checkpoint.config.objective == "span":
+        raise UserError("this checkpoint answers questions, it does not fill blanks; use one that finetune wrote")
     read = Blanked(text, checkpoint)
     if not read.blanks:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")

@@ -8,4 +8,5 @@ Read in this order:
     kan             learned functions in place of the feed-forward: splines, Gaussians, rationals
     loss_head       from hidden states to the loss, without all logits at once
     sentence_pairs  a masked model that also says whether one sentence follows another
+    span            a model that points at the answer to a question
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from modeling.checkpoint import (
@@ -19,7 +18,6 @@ from modeling.checkpoint import (
     CheckpointConfig,
     load_model,
     load_tokenizer_of,
-    write_tensors,
 )
 from modeling.config import FinetuneConfig, TransformerConfig
 from modeling.device import choose
@@ -28,12 +26,11 @@ from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairM
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
 from modeling.training.pretrain import fingerprint, recipe, sources_of, token_counts
-from modeling.training.saving import is_finished
+from modeling.training.saving import is_finished, separate_head
 from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from textmill.errors import UserError
-from textmill.files import atomic_path
 from textmill.progress import Progress
 from tokenization.arrays import META, TokenArrays
 from tokenization.formats import save_tokenizer
@@ -105,7 +102,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         if group.first:
             metrics = trainer.saver.publish()
             if on_pairs:
-                separate_head(out)
+                separate_head(out, NEXT_SENTENCE_PREFIX, NEXT_SENTENCE)
             save_tokenizer(tokenizer, out)
             guess = most_frequent(train, tokenizer.special_tokens)
             stats = {
@@ -161,15 +158,3 @@ def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
     counts = torch.from_numpy(token_counts(tokens))
     counts[list(special_tokens.values())] = 0
     return int(counts.argmax())
-
-
-def separate_head(out: Path) -> None:
-    """Move the head for pairs of sentences into a file of its own.
-
-    What is left is a masked model like any other, for `fill` and `export`.
-    """
-    weights = safetensors.torch.load_file(out / WEIGHTS)
-    head = {name: weights.pop(name) for name in list(weights) if name.startswith(NEXT_SENTENCE_PREFIX)}
-    for name, tensors in ((NEXT_SENTENCE, head), (WEIGHTS, weights)):  # the weights last: a killed call is repeated
-        with atomic_path(out / name) as unfinished:
-            write_tensors(unfinished, tensors)

@@ -22,10 +22,12 @@ from modeling.networks.functional import documents_in
 from modeling.training.distributed import Ranks
 from modeling.training.windows import MixedWindows, TrainWindows, training_windows, validation_windows
 from textmill.errors import UserError
-from tokenization.arrays import TokenArrays
+from tokenization.arrays import TokenArrays, shuffled
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["Batch", "CausalLM", "MaskedLM", "Objective", "evaluation_rows", "generator_at", "to_device"]
+__all__ = [
+    "Batch", "CausalLM", "MaskedLM", "Objective", "epoch_order", "evaluation_rows", "generator_at", "to_device",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -96,6 +98,17 @@ def evaluation_rows(count: int, ranks: Ranks, batch: int) -> Iterator[tuple[Tens
         inside = ranks.share(min(batch * ranks.world, count - start))
         rows = torch.arange(start + inside.start, start + inside.stop)
         yield (rows, 1) if len(rows) else (torch.zeros(1, dtype=torch.int64), 0)
+
+
+def epoch_order(numbers: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which of `count` examples come at these places of a run, int64 like the numbers: each epoch shows all of them, in
+    an order of its own."""
+    epochs, places = np.divmod(numbers, count)
+    examples = np.empty_like(numbers)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        examples[chosen] = shuffled(places[chosen], count, seed, int(epoch))
+    return examples
 
 
 class CausalLM:

@@ -1,4 +1,4 @@
-"""Training as a process of its own: `python -m modeling.training.process pretrain|finetune …`, also for torchrun.
+"""Training as a process of its own: `python -m modeling.training.process TASK …`, also for torchrun.
 
 A process of its own starts with the allocator set for training (`device.training_environment`), can be told to stop
 without taking its parent along, and can be many. It prints one JSON object a line on stdout:
@@ -33,6 +33,8 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from modeling.answering.config import AnsweringConfig
+from modeling.answering.tune import tune
 from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.training.distributed import under_torchrun
 from modeling.training.finetune import finetune
@@ -44,24 +46,26 @@ from textmill.processes import die_with_parent, python_command
 __all__ = ["command", "main"]
 
 MODULE = "modeling.training.process"
+Config = PretrainConfig | FinetuneConfig | AnsweringConfig
+TASKS: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "answering": AnsweringConfig}
 SECONDS_FOR_RANK_0 = 5.0
 # For the ranks: a store of their own at every start, see above, and no import from the working directory
 TORCHRUN_ENVIRONMENT = ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "PYTHONSAFEPATH=1")
 
 
-def command(config: PretrainConfig | FinetuneConfig, tokens: Path, origin: Path, out: Path) -> list[str]:
+def command(config: Config, tokens: Path, origin: Path, out: Path) -> list[str]:
     """Arguments that start this module; run them in the environment of `device.training_environment`.
 
     More than one of `config.processes` are ranks started by torchrun on this machine, on a free port, and restarted
     together up to three times if one dies; across machines, call torchrun with its own rendezvous options.
 
     Args:
-        config: its type says whether to pretrain or to fine-tune.
-        tokens: folder of token arrays.
-        origin: the tokenizer to pretrain with, or the checkpoint to fine-tune.
+        config: its type says whether to pretrain, to fine-tune or to tune on questions.
+        tokens: folder of token arrays, or of questions.
+        origin: the tokenizer to pretrain with, or the checkpoint to tune.
         out: folder to fill.
     """
-    task = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
+    task = next(name for name, kind in TASKS.items() if isinstance(config, kind))
     paths = ["--tokens", str(tokens), "--origin", str(origin), "--out", str(out)]
     arguments = [task, "--config", config.model_dump_json(), *paths]
     if config.processes == 1:
@@ -88,23 +92,25 @@ def write_progress(done: float, total: float | None = None, **details: object) -
 def main(arguments: list[str] | None = None) -> int:
     """Run the task that the arguments name; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m modeling.training.process", description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["pretrain", "finetune"])
+    parser.add_argument("task", choices=[*TASKS])
     parser.add_argument("--config", required=True, help="settings as JSON, or a file that holds them")
-    parser.add_argument("--tokens", required=True, type=Path, help="folder of token arrays")
-    parser.add_argument("--origin", required=True, type=Path, help="tokenizer (pretrain) or checkpoint (finetune)")
+    parser.add_argument("--tokens", required=True, type=Path, help="folder of token arrays (answering: questions)")
+    parser.add_argument("--origin", required=True, type=Path, help="tokenizer (pretrain) or checkpoint")
     parser.add_argument("--out", required=True, type=Path, help="folder to fill; what a killed run left is continued")
     given = parser.parse_args(arguments)
     if under_torchrun():  # ranks are in sessions of their own: nothing else ends them if torchrun is killed outright
         die_with_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    config_type: type[PretrainConfig | FinetuneConfig] = PretrainConfig if given.task == "pretrain" else FinetuneConfig
     try:
-        config = config_type.model_validate_json(read_config(given.config))
+        config = TASKS[given.task].model_validate_json(read_config(given.config))
         given.out.mkdir(parents=True, exist_ok=True)
-        if isinstance(config, PretrainConfig):
-            pretrain(given.tokens, given.origin, config, given.out, write_progress)
-        else:
-            finetune(given.origin, given.tokens, config, given.out, write_progress)
+        match config:
+            case PretrainConfig():
+                pretrain(given.tokens, given.origin, config, given.out, write_progress)
+            case FinetuneConfig():
+                finetune(given.origin, given.tokens, config, given.out, write_progress)
+            case AnsweringConfig():
+                tune(given.origin, given.tokens, config, given.out, write_progress)
     except ValidationError as error:
         first = error.errors()[0]
         return report_mistake(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")

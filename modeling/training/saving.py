@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from modeling.training.watching import SAMPLES, TENSORBOARD, TIMING
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary
 
-__all__ = ["CHECKPOINTS", "STATS", "Saver", "is_finished"]
+__all__ = ["CHECKPOINTS", "STATS", "Saver", "is_finished", "separate_head"]
 
 logger = logging.getLogger(__name__)
 
@@ -228,3 +229,18 @@ class Saver:
         """Write `stats.json`, which says that the result is finished, and drop the checkpoints of the way."""
         atomic_write(self.run.out / STATS, json.dumps(stats, indent=2, sort_keys=True) + "\n")
         shutil.rmtree(self.checkpoints.folder)
+
+
+def separate_head(out: Path, prefix: str, name: str) -> None:
+    """Move the head of a task into a file of its own; what is left is a language model like any other.
+
+    Args:
+        out: folder of a checkpoint.
+        prefix: of the head's weights.
+        name: of its file.
+    """
+    weights = safetensors.torch.load_file(out / WEIGHTS)
+    head = {weight: weights.pop(weight) for weight in list(weights) if weight.startswith(prefix)}
+    for file, tensors in ((name, head), (WEIGHTS, weights)):  # the weights last: a killed call is repeated
+        with atomic_path(out / file) as unfinished:
+            checkpoint.write_tensors(unfinished, tensors)

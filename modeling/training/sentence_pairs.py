@@ -19,12 +19,12 @@ from modeling.config import FinetuneConfig
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import (
+    epoch_order,
     evaluation_rows,
     generator_at,
     to_device,
 )
 from textmill.errors import UserError
-from tokenization.arrays import shuffled
 from tokenization.sentence_pairs import SentencePairs
 from tokenization.tokenizer import Tokenizer
 
@@ -97,11 +97,7 @@ class SentencePairLM:
     def global_batch(self, step: int, batch: int) -> SentencePairBatch:
         """The batch of all ranks, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
         numbers = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
-        epochs, places = np.divmod(numbers, len(self.train))
-        indices = np.empty_like(numbers)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            indices[chosen] = shuffled(places[chosen], len(self.train), self.config.seed, int(epoch))
+        indices = epoch_order(numbers, len(self.train), self.config.seed)
         rates, generator = MaskRates.of_training(self.config), generator_at(self.config.seed, step)
         return self.masked(self.train, indices, rates, generator)[0]
 

@@ -5,8 +5,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
-from modeling.answering.config import QuestionsConfig
+from modeling.answering.config import AnsweringConfig, QuestionsConfig
 from modeling.answering.files import read_questions
 from modeling.answering.maker import Document, found_in, made_questions
 from modeling.answering.metrics import exact_match, f1, scores
@@ -226,3 +227,14 @@ def test_the_answer_that_suits_best_counts_and_an_empty_one_where_there_is_none(
 
     scored = scores(["big cat", "", "dog"], [question("cat", "the big cat"), question(), question("cat")])
     assert scored == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("setting", [{"mixture": {"docs": {"weight": 1}}}, {"window_start": "document"}])
+def test_settings_of_running_text_are_refused(setting):
+    with pytest.raises(ValidationError, match="windows of questions are not cut from running text; leave it out"):
+        AnsweringConfig.model_validate(setting)
+
+
+def test_a_template_has_a_place_for_both():
+    with pytest.raises(ValidationError, match=r"write \{context\} and \{question\} once each"):
+        AnsweringConfig(template="{question}")

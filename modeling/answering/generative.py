@@ -1,0 +1,171 @@
+"""Training to write the answer after a prompt: an objective for the `Trainer` whose loss is on the answers alone.
+
+A row is an end of text, the prompt, the answer and an end of text, padded on the right, where a causal model does not
+look. A context that is too long is read in parts, as in `windows`; a part without the answer is followed by none, where
+there may be none, and is left out otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling.answering.config import AnsweringConfig
+from modeling.answering.questions import NOT_FOUND, Question
+from modeling.answering.windows import encoded
+from modeling.masking import own_targets
+from modeling.training.distributed import Ranks
+from modeling.training.objectives import Batch, epoch_order, evaluation_rows
+from textmill.errors import UserError
+from tokenization.tokenizer import Tokenizer
+
+__all__ = ["AnswerWriting", "Prompt", "Rows", "prompts_of"]
+
+SLACK = 8  # tokens by which a part may grow where it is joined with the rest of its prompt
+MIN_LENGTH = 32
+
+
+class Prompt(NamedTuple):
+    """What is to be continued with an answer.
+
+    Attributes:
+        question: number of its question.
+        text: the prompt.
+        begin, end: the characters of the context in it.
+    """
+
+    question: int
+    text: str
+    begin: int
+    end: int
+
+
+def prompts_of(questions: Sequence[Question], tokenizer: Tokenizer, config: AnsweringConfig) -> list[list[Prompt]]:
+    """The prompts of each question: several where its context is too long for one.
+
+    Args:
+        questions: the ones asked.
+        tokenizer: that of the model.
+        config: without open settings.
+
+    Raises:
+        UserError: the window is too short, or a question fills it.
+    """
+    if config.length < MIN_LENGTH:
+        raise UserError(
+            f"a prompt with its answer needs at least {MIN_LENGTH} tokens, not {config.length}; raise length"
+        )
+    contexts = encoded((question.context for question in questions if question.context is not None), tokenizer)
+    room_for_prompt = config.length - (config.longest_answer or config.length // 2) - 1
+    found = []
+    for number, question in enumerate(questions):
+        if question.context is None:
+            found.append([Prompt(number, question.question, 0, 0)])
+            continue
+        asked = config.template.replace("{question}", question.question)
+        room = room_for_prompt - len(tokenizer.encode_ordinary(asked.replace("{context}", ""))) - SLACK
+        if room < SLACK:
+            raise UserError(
+                f"the question {question.question[:40]!r}… leaves no room for its context in {config.length} tokens; "
+                "raise length, or shorten it"
+            )
+        context = contexts[question.context]
+        parts = []
+        for first, last in context.parts(room, config.stride):
+            begin, end = context.characters(question.context, first, last)
+            parts.append(Prompt(number, asked.replace("{context}", question.context[begin:end].strip()), begin, end))
+        found.append(parts)
+    return found
+
+
+class Rows:
+    """Prompts with their answers as ids.
+
+    Attributes:
+        cut: how many answers, or prompts at their beginning, did not fit and are cut.
+    """
+
+    def __init__(self, questions: Sequence[Question], tokenizer: Tokenizer, config: AnsweringConfig):
+        self.tokenizer, self.config, self.cut = tokenizer, config, 0
+        self.pad = tokenizer.special_tokens.get("[PAD]", tokenizer.eot_id)
+        prompts = prompts_of(questions, tokenizer, config)
+        self.rows = [row for own in prompts for row in self._rows_of(questions[own[0].question], own)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _rows_of(self, question: Question, prompts: list[Prompt]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        answer, start = (question.answers[0], question.starts[0]) if question.answers else ("", NOT_FOUND)
+        holding = [p for p in prompts if start != NOT_FOUND and p.begin <= start and start + len(answer) <= p.end]
+        holding = holding or prompts[:1]  # what is not found may follow from any part: the first stands for all
+        for prompt in prompts:
+            told = answer if prompt in holding else None
+            if told is not None or self.config.no_answer:
+                yield self._row(prompt.text, told or "")
+
+    def _row(self, prompt: str, answer: str) -> tuple[np.ndarray, np.ndarray]:
+        longest = self.config.longest_answer or self.config.length // 2
+        asked = self.tokenizer.encode_ordinary(prompt)
+        told = self.tokenizer.encode_ordinary(joined(prompt, answer))
+        room = self.config.length - 1 - min(len(told), longest - 1)
+        self.cut += len(told) + 1 > longest or len(asked) > room
+        eot = self.tokenizer.eot_id
+        return np.array([eot, *asked[max(0, len(asked) - room) :]]), np.array([*told[: longest - 1], eot])
+
+    def batch(self, numbers: np.ndarray) -> tuple[Batch, Tensor]:
+        """Rows of these numbers, and how many tokens the answer of each has, int64 [B].
+
+        Shorter answers repeat their tokens, so that every answer weighs about the same, and means over micro-batches
+        and ranks are the mean.
+        """
+        chosen = [self.rows[number] for number in numbers.tolist()]
+        counts = torch.tensor([len(answer) for _, answer in chosen])
+        most = int(counts.max())
+        ids = np.full((len(chosen), self.config.length), self.pad, np.int64)
+        targets, positions = np.empty((2, len(chosen), most), np.int64)
+        for row, (prompt, answer) in enumerate(chosen):
+            ids[row, : len(prompt) + len(answer) - 1] = np.concatenate([prompt, answer[:-1]])
+            own = np.arange(most) % len(answer)
+            targets[row], positions[row] = answer[own], len(prompt) - 1 + own
+        return Batch(*map(torch.from_numpy, (ids, targets, positions))), counts
+
+
+def joined(prompt: str, answer: str) -> str:
+    """An answer as it follows its prompt: after a blank."""
+    return answer if not answer or prompt[-1:].isspace() else f" {answer}"
+
+
+class AnswerWriting:
+    """Predict the tokens of the answer, and that it ends."""
+
+    def __init__(self, train: Rows, validation: Rows, config: AnsweringConfig):
+        self.train, self.validation, self.config = train, validation, config
+        self.length = config.length
+
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> Batch:
+        numbers = np.arange(
+            step * batch, (step + 1) * batch, dtype=np.int64
+        )  # all: answers are repeated to the longest
+        whole = self.train.batch(epoch_order(numbers, len(self.train), self.config.seed))[0]
+        return whole.rows(slice(batch_rows.start, batch_rows.stop))
+
+    def evaluate(
+        self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
+    ) -> dict[str, float]:
+        sums = torch.zeros(3, dtype=torch.float64)  # nats, tokens, and answers that are right to the last token
+        for rows, weight in evaluation_rows(len(self.validation), ranks, batch):
+            read, counts = self.validation.batch(rows.numpy())
+            own = own_targets(read.targets, counts).to(device)
+            data = read.to(device)
+            targets = data.targets
+            logits = model(data.ids, positions=data.positions).float()
+            nats = F.cross_entropy(logits[own], targets[own], reduction="sum")
+            right = ((logits.argmax(dim=-1) == targets) | ~own).all(dim=1).sum()
+            sums += torch.stack((nats.cpu().double(), own.sum().cpu().double(), right.cpu().double())) * weight
+        nats, tokens, right = ranks.sum(sums, device).tolist()
+        return {"validation_loss": nats / tokens, "answers_right": right / len(self.validation)}
