@@ -121,9 +121,9 @@ class Published(Section):
 
 
 class Quick(Section):
-    """What `--quick` changes: a look at whether it runs, never a verdict."""
+    """What `--quick` changes: a look at whether it runs, never a verdict. What makes a variant stays."""
 
-    settings: dict[str, Any] = Field({}, description="Laid over the settings of every variant")
+    settings: dict[str, Any] = Field({}, description="Laid over the settings of the experiment")
     variants: list[str] = Field([], description="Only these variants; empty: all")
 
 
@@ -210,8 +210,9 @@ class Experiment(Section):
             "seeds": 1,
             "sweep": middle(self.sweep),
             "sweep_of": {variant: middle(sweep) for variant, sweep in self.sweep_of.items()},
+            "settings": merged(self.settings, self.quick.settings),
             "variants": {
-                name: merged(settings, self.quick.settings)
+                name: settings
                 for name, settings in self.variants.items()
                 if not self.quick.variants or name in self.quick.variants
             },

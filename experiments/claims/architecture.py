@@ -1,7 +1,7 @@
 """The parts that transformers gained since GPT-2 (RMSNorm, rotary positions, normalized queries and keys, ReLU², zero
 initialization) against the block of the report, at the same width, depth and data, each at the best of its rates."""
 
-from experiments.declaration import Better, Experiment, Published
+from experiments.declaration import Better, Experiment, Published, Quick
 from modeling.config import CLASSIC, MODERN, MUON
 
 EXPERIMENT = Experiment(
@@ -19,4 +19,5 @@ EXPERIMENT = Experiment(
             says="Rotary positions, QK norm, ReLU² and zero initialization each cut the tokens to a given loss.",
         )
     ],
+    quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}),
 )

@@ -1,6 +1,6 @@
 """Muon on the matrices of the blocks against AdamW on everything, each at the best of its learning rates."""
 
-from experiments.declaration import Better, Experiment, Published
+from experiments.declaration import Better, Experiment, Published, Quick
 from modeling.config import ADAMW, MUON
 
 EXPERIMENT = Experiment(
@@ -18,4 +18,5 @@ EXPERIMENT = Experiment(
             says="Muon reaches the loss of AdamW on GPT-2 with 1.35 times fewer tokens.",
         )
     ],
+    quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}),
 )

@@ -152,16 +152,21 @@ def _spent(trainings: Sequence[Artifact]) -> Spent:
         "steps": sum(each["steps"] for each in stats),
         "tokens": sum(each["tokens_seen"] for each in stats),
         "parameters": stats[-1]["parameters"],
-        "flops": sum(_flops_per_token(trainings) * each["tokens_seen"] for each in stats),
+        "flops": sum(_flops(made, made.stats["steps"], trainings[0]) for made in trainings),
         "seconds": round(sum(made.manifest.seconds for made in trainings), 1),
     }
 
 
-def _flops_per_token(trainings: Sequence[Artifact]) -> float:
-    """Of the model that the first of them began."""
-    pretrained = trainings[0]
+def _flops(made: Artifact, steps: float, pretrained: Artifact) -> float:
+    """What the first steps of a training took; layers that join late cost nothing before."""
     config = PretrainConfig.model_validate(pretrained.manifest.settings)
-    return flops_per_token(config.model, pretrained.stats["vocab_size"])
+    vocab_size = pretrained.stats["vocab_size"]
+    tokens_per_step = made.stats["tokens_seen"] / made.stats["steps"]
+    early = min(steps, config.progressive_steps if made is pretrained else 0)
+    passes = (steps - early) * flops_per_token(config.model, vocab_size)
+    if early:
+        passes += early * flops_per_token(config.model, vocab_size, layers=config.active_layers(0))
+    return tokens_per_step * passes
 
 
 def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) -> list[dict[str, float]]:
@@ -171,17 +176,15 @@ def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) ->
     """
     last, before = trainings[-1], _spent(trainings[:-1])
     tokens_per_step = last.stats["tokens_seen"] / last.stats["steps"]
-    flops = _flops_per_token(trainings)
     seconds = _seconds_by_step(last, tokens_per_step)
     rows = []
     for row in curve:
         if "validation_loss" not in row:
             continue
-        tokens = row["step"] * tokens_per_step
         at = {
             "steps": row["step"] + before.get("steps", 0),
-            "tokens": tokens + before.get("tokens", 0),
-            "flops": tokens * flops + before.get("flops", 0),
+            "tokens": row["step"] * tokens_per_step + before.get("tokens", 0),
+            "flops": _flops(last, row["step"], trainings[0]) + before.get("flops", 0),
         }
         if row["step"] in seconds:
             at["seconds"] = seconds[row["step"]] + before.get("seconds", 0)

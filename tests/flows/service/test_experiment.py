@@ -271,16 +271,12 @@ def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_conf
     assert all(trial.request.config.finetune is None for trial in trials)
 
 
-WHOLE_SITE = {"vocabulary": {"scrape": {"max_pages": 250}}}  # fewer pages do not hold 8,192 tokens
-
-
 @pytest.mark.slow
-def test_every_experiment_runs_as_deployed(service, tmp_path):
+def test_experiments_of_each_kind_run_as_deployed(service, tmp_path):
     """In a store of its own, because what they build is what other tests of a service expect to build."""
-    store = tmp_path / "store"
-    for name in NAMES:
-        settings = {"store": str(store), **WHOLE_SITE.get(name, {})}
-        run = service.start(f"experiment/{name}", settings, quick=True)
+    store, names = tmp_path / "store", ["bpe_work", "optimizer", "transfer"]
+    for name in names:
+        run = service.start(f"experiment/{name}", {"store": str(store)}, quick=True)
         service.wait(run, "Completed", seconds=600)
     compared = [artifact for artifact in Store(store).artifacts() if artifact.manifest.stage == "comparison"]
-    assert sorted(artifact.stats["claim"] for artifact in compared) == sorted(load(name).claim for name in NAMES)
+    assert sorted(artifact.stats["claim"] for artifact in compared) == sorted(load(name).claim for name in names)

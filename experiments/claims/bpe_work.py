@@ -1,0 +1,79 @@
+"""What a merge of byte pair encoding costs when the corpus grows: counting everything anew, changing the counts where a
+merge changes words, and Textmill's kernel. The text is the source code of the interpreter's own library."""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.declaration import Experiment, Figure, Measured, Quick, Slope
+from textmill.progress import Progress
+from tokenization.counting import count_words
+from tokenization.kernels.merges import learn_merges
+from tokenization.kernels.reference import learn, learn_incrementally
+from tokenization.patterns import portable_pattern
+from tokenization.text import batches
+
+SIZES = {f"{size} MB": size * 1e6 for size in (0.25, 0.5, 1, 2, 4)}  # bytes of text
+MERGES = {"naive": 6, "incremental": 200, "ours": 4000}
+
+
+def library_text(size: int, seed: int) -> list[str]:
+    """So many bytes of Python source, which every interpreter carries; another seed takes other files first."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    texts: list[str] = []
+    left = size
+    for number in np.random.default_rng(seed).permutation(len(files)):
+        text = files[number].read_text("utf-8", errors="replace")[:left]
+        texts.append(text)
+        left -= len(text)
+        if left <= 0:
+            break
+    return texts
+
+
+def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measured:
+    """Microseconds a merge of each algorithm, without what it does once before the first merge."""
+    words = count_words(batches(library_text(int(settings["bytes"]), seed)), portable_pattern("gpt4"))
+    unpacked = words.unpack()
+    data, offsets = unpacked.data.tobytes(), unpacked.offsets.tolist()
+    counted = {
+        data[start:end]: int(count)
+        for start, end, count in zip(offsets, offsets[1:], unpacked.counts.tolist(), strict=False)
+    }
+    figures = {"distinct_words": float(len(counted))}
+    for number, (name, merges) in enumerate(MERGES.items()):
+        progress(number, len(MERGES), unit="algorithms", phase=name)
+        seconds = []
+        for n_merges in (0, merges):
+            start = time.perf_counter()
+            match name:
+                case "naive":
+                    learn(counted, n_merges)
+                case "incremental":
+                    learn_incrementally(counted, n_merges)
+                case "ours":
+                    learn_merges(unpacked, n_merges)
+            seconds.append(time.perf_counter() - start)
+        figures[f"{name}_us_per_merge"] = 1e6 * max(seconds[1] - seconds[0], 1e-9) / merges
+    return Measured(figures=figures)
+
+
+EXPERIMENT = Experiment(
+    claim="Counting pairs in place makes a merge several times less dependent on the size of the corpus than counting "
+    "anew, whose cost is linear in it.",
+    chapter="In-place counts turn linear work per merge into constant work.",
+    variants={name: {"bytes": size} for name, size in SIZES.items()},
+    measure=measure,
+    figure=Figure(name="ours_us_per_merge"),
+    contrasts=[
+        Slope(over=SIZES, between=(0.6, 1.4), figure="naive_us_per_merge"),
+        Slope(over=SIZES, between=(-0.2, 0.6), figure="ours_us_per_merge"),
+    ],
+    quick=Quick(variants=["0.25 MB", "0.5 MB", "1 MB"]),
+)
