@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
             "steps": 200,
             "evaluate_every": 20,
         }
-    },  # fmt: skip
+    },
     variants={
         "all from the start": {},
         "join half-way": {"pretrain": {"progressive": {"layers": 1, "until": 0.5}}},
