@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling.checkpoint import CONFIG, NEXT_SENTENCE, WEIGHTS, load_model, write_tensors
+from modeling.checkpoint import CONFIG, HIDDEN_PADDING, NEXT_SENTENCE, WEIGHTS, load_model, write_tensors
 from modeling.config import FinetuneConfig
 from modeling.inference.evaluate import evaluate
 from modeling.inference.export import export
@@ -64,6 +64,9 @@ def test_a_model_and_a_tokenizer_of_different_vocabularies_are_not_used_together
     more = Tokenizer(tokenizer.tokens, "gpt2", tokenizer.special_tokens | {"<|more|>": 300})
     causal, masked = (shutil.copytree(folder, tmp_path / folder.name) for folder in (pretrained, finetuned))
     (masked / NEXT_SENTENCE).write_bytes((masked / WEIGHTS).read_bytes())
+    fields = json.loads((masked / CONFIG).read_text())
+    fields["run"]["padding"] = HIDDEN_PADDING
+    (masked / CONFIG).write_text(json.dumps(fields))
     for folder in (causal, masked):
         save_tokenizer(more, folder)
     uses = (
