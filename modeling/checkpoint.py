@@ -29,7 +29,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from modeling.config import MODEL_CONFIG, ModelConfig, RecurrentConfig, TransformerConfig
+from modeling.config import MODEL_CONFIG, EncoderDecoderConfig, ModelConfig, RecurrentConfig, TransformerConfig
+from modeling.networks.encoder_decoder import EncoderDecoder
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
@@ -70,7 +71,8 @@ class CheckpointConfig:
         model: the architecture.
         vocab_size: rows of the embedding.
         objective: causal models see what is before a position, masked ones and those that find spans (answers) the
-            whole window.
+            whole window. An encoder-decoder writes what is hidden in its source (denoising), or the other text of a
+            pair.
         shift: masked: token i is predicted from position i - 1.
         run: settings that decided the weights. For information, and to tell whether a run can be continued: their names
             may be those of an older version.
@@ -78,7 +80,7 @@ class CheckpointConfig:
 
     model: ModelConfig
     vocab_size: int
-    objective: Literal["causal", "masked", "span"]
+    objective: Literal["causal", "masked", "span", "denoising", "pairs"]
     shift: bool
     run: dict[str, Any]
 
@@ -92,6 +94,8 @@ class CheckpointConfig:
         match self.model:
             case TransformerConfig():
                 return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
+            case EncoderDecoderConfig():
+                return EncoderDecoder(self.model, self.vocab_size)
             case RecurrentConfig():
                 raise UserError("recurrent networks cannot be built yet; choose model.kind: transformer")
 

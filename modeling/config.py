@@ -6,7 +6,7 @@ or the dial decides is filled in when the configuration is read, so that a valid
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
@@ -78,7 +78,7 @@ class RationalConfig(Section):
 
 FeedForwardConfig = MLPConfig | SplineConfig | RBFConfig | RationalConfig
 FEED_FORWARD_KINDS = "mlp, kan-spline, kan-rbf, kan-rational"
-NETWORK_KINDS = "transformer, recurrent"
+NETWORK_KINDS = "transformer, recurrent, encoder-decoder"
 
 
 class NetworkConfig(Section):
@@ -100,10 +100,9 @@ class NetworkConfig(Section):
         return None if self.zero_init else "zero_init"
 
 
-class TransformerConfig(NetworkConfig):
-    """A decoder of `layers` equal blocks. The defaults are the modern GPT; `classic` presets are the same blocks."""
+class AttentionConfig(NetworkConfig):
+    """Blocks of attention and feed-forward. The defaults are the modern ones; `classic` presets are the same blocks."""
 
-    kind: Literal["transformer"] = added("transformer", description=f"Network: {NETWORK_KINDS}")
     heads: int = Field(6, gt=0, description="Attention heads; must divide width")
     kv_heads: int | None = Field(None, gt=0, description="Key/value heads, fewer for grouped-query attention")
     hidden: int | None = Field(
@@ -129,10 +128,6 @@ class TransformerConfig(NetworkConfig):
         "head", description="Divide attention logits by the root of the head size, or, as a mistake has it, of width"
     )
     qk_norm: bool = Field(True, description="Normalize queries and keys, which keeps attention logits bounded")
-    value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
-    x0_skip: bool = Field(False, description="Every block also sees the normalized embedding, by a learned scale")
-    smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
-    bigrams: int = Field(0, ge=0, description="Size of a hashed table of embeddings of token pairs; 0 for none")
 
     @field_validator("feed_forward", mode="before")
     @classmethod
@@ -142,7 +137,7 @@ class TransformerConfig(NetworkConfig):
         return {"kind": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> TransformerConfig:
+    def _shapes_fit(self) -> AttentionConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % (self.kv_heads or self.heads):
@@ -152,7 +147,7 @@ class TransformerConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _blocks_pass_a_signal_on(self) -> TransformerConfig:
+    def _blocks_pass_a_signal_on(self) -> AttentionConfig:
         if self.zero_init and not self.residual:
             raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
         if not self.residual and self.norm_place == "none" and self.activation == "relu2":
@@ -160,7 +155,7 @@ class TransformerConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _feed_forward_fits(self) -> TransformerConfig:
+    def _feed_forward_fits(self) -> AttentionConfig:
         kind = self.feed_forward.kind
         if kind != "mlp" and self.activation == "swiglu":
             raise ValueError(f"feed_forward {kind} has no gate for activation swiglu; choose relu2, gelu, relu or silu")
@@ -181,10 +176,9 @@ class TransformerConfig(NetworkConfig):
     def head_size(self) -> int:
         return self.width // self.heads
 
-    @property
-    def bigram_channels(self) -> int:
-        """Leading channels of the stream that the embeddings of bigrams are added to."""
-        return min(128, self.width)
+    def has_value_embedding(self, layer: int) -> bool:
+        """Whether a token embedding is added to the values of a layer's attention."""
+        return False
 
     @property
     def hidden_units(self) -> int:
@@ -193,6 +187,35 @@ class TransformerConfig(NetworkConfig):
         if self.feed_forward.features > 1:
             return max(8, 8 * round(4 * self.width / self.feed_forward.features / 8))
         return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // (3 * 32)) * 32
+
+
+class TransformerConfig(AttentionConfig):
+    """A decoder of `layers` equal blocks: the GPT."""
+
+    kind: Literal["transformer"] = added("transformer", description=f"Network: {NETWORK_KINDS}")
+    value_embeddings: bool = Field(False, description="Add a gated token embedding to the values of every other layer")
+    x0_skip: bool = Field(False, description="Every block also sees the normalized embedding, by a learned scale")
+    smear: bool = Field(False, description="Mix a little of the previous token's embedding into each position")
+    bigrams: int = Field(0, ge=0, description="Size of a hashed table of embeddings of token pairs; 0 for none")
+
+    @property
+    def bigram_channels(self) -> int:
+        """Leading channels of the stream that the embeddings of bigrams are added to."""
+        return min(128, self.width)
+
+    def has_value_embedding(self, layer: int) -> bool:
+        return self.value_embeddings and layer % 2 == (self.layers - 1) % 2  # the last layer has one
+
+
+class EncoderDecoderConfig(AttentionConfig):
+    """An encoder that reads a source, and a decoder of `layers` blocks that writes a target (Vaswani et al. 2017)."""
+
+    kind: Literal["encoder-decoder"] = Field(description=f"Network: {NETWORK_KINDS}")
+    encoder_layers: int | None = Field(None, gt=0, description="Blocks of the encoder; default: as many as layers")
+
+    @property
+    def source_layers(self) -> int:
+        return self.encoder_layers or self.layers
 
 
 class RecurrentConfig(NetworkConfig):
@@ -213,15 +236,19 @@ def network_kind(given: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[TransformerConfig, Tag("transformer")] | Annotated[RecurrentConfig, Tag("recurrent")],
+    Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[RecurrentConfig, Tag("recurrent")]
+    | Annotated[EncoderDecoderConfig, Tag("encoder-decoder")],
     Discriminator(
         network_kind,
         custom_error_type="network_kind",
         custom_error_message=f"there is no such kind of network; choose from {NETWORK_KINDS}",
     ),
 ]
-NETWORKS: dict[str, type[NetworkConfig]] = {"transformer": TransformerConfig, "recurrent": RecurrentConfig}
-MODEL_CONFIG: TypeAdapter[TransformerConfig | RecurrentConfig] = TypeAdapter(ModelConfig)  # reads one
+NETWORKS: dict[str, type[NetworkConfig]] = {
+    "transformer": TransformerConfig, "recurrent": RecurrentConfig, "encoder-decoder": EncoderDecoderConfig,
+}  # fmt: skip
+MODEL_CONFIG: TypeAdapter[TransformerConfig | RecurrentConfig | EncoderDecoderConfig] = TypeAdapter(ModelConfig)
 
 
 class OptimizerConfig(Section):
@@ -271,6 +298,45 @@ class ScheduleConfig(Section):
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up")
     decay: float = Field(0.5, ge=0, le=1, description="wsd: share of the steps spent decaying")
     final: float = Field(0.0, ge=0, le=1, description="Multiplier reached at the last step")
+
+
+class SourceTarget(NamedTuple):
+    """Tokens of a source and of its target."""
+
+    source: int
+    target: int
+
+
+def token_count(window: int | SourceTarget) -> int:
+    """Tokens of a window, or of a source and its target together."""
+    return window if isinstance(window, int) else sum(window)
+
+
+class SpanCorruptionConfig(Section):
+    """Which spans of a text are hidden from an encoder-decoder, which writes them (Raffel et al. 2020, T5)."""
+
+    noise_density: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that is hidden")
+    mean_span: float = Field(3.0, ge=1, description="Tokens of a hidden span, on average")
+
+    def counts(self, length: int) -> tuple[int, int]:
+        """How many tokens of a window of `length` are hidden, and in how many spans: each has a token before it."""
+        noise = min(max(round(length * self.noise_density), 1), length - 1)
+        return noise, min(max(round(noise / self.mean_span), 1), length - noise)
+
+    def lengths(self, length: int) -> SourceTarget:
+        """Of a window of `length`: a sentinel for each span on both sides, and the end of each side."""
+        noise, spans = self.counts(length)
+        return SourceTarget(length - noise + spans + 1, noise + spans + 1)
+
+    def window(self, context: int) -> int:
+        """Tokens of the longest window whose source and target have at most `context` tokens each, at least 2."""
+        length = 2
+        while max(self.lengths(length + 1)) <= context:
+            length += 1
+        return length
+
+
+EVALUATED_SPANS = SpanCorruptionConfig()  # whatever training hides, so that runs compare
 
 
 class ProgressiveConfig(Section):
@@ -420,6 +486,9 @@ class PretrainConfig(RunConfig):
     attend: Literal["window", "document"] = added(
         "window", description="What a position sees: the window, or only its own document"
     )
+    spans: SpanCorruptionConfig = added(
+        SpanCorruptionConfig(), description="What is hidden from an encoder-decoder on running text"
+    )
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
 
@@ -449,6 +518,34 @@ class PretrainConfig(RunConfig):
                 f"layers can join later only if they start as the identity; set model.{lacks}, or progressive: null"
             )
         return self
+
+    @model_validator(mode="after")
+    def _encoder_decoder_fits(self) -> PretrainConfig:
+        if not isinstance(self.model, EncoderDecoderConfig):
+            if self.spans != EVALUATED_SPANS:
+                raise ValueError("spans are hidden from an encoder-decoder alone; set model.kind, or leave spans out")
+        elif self.progressive:
+            raise ValueError("layers of an encoder-decoder do not join late; leave progressive out")
+        elif (least := max(max(spans.lengths(2)) for spans in (self.spans, EVALUATED_SPANS))) > self.model.context:
+            raise ValueError(
+                f"model.context {self.model.context} has no room for a span and its end; set {least} or more"
+            )
+        return self
+
+    @property
+    def window(self) -> int | SourceTarget:
+        """Tokens of a window of running text, as the model is shown it."""
+        context = self.model.context
+        if isinstance(self.model, EncoderDecoderConfig):
+            return self.spans.lengths(self.spans.window(context))
+        return context
+
+    def sentinels(self) -> int:
+        """How many sentinels the tokenizer has to have: one for each span of a window."""
+        if not isinstance(self.model, EncoderDecoderConfig):
+            return 0
+        each = (self.spans, EVALUATED_SPANS)
+        return max(spans.counts(spans.window(self.model.context))[1] for spans in each)
 
     @property
     def draws_dropout(self) -> bool:

@@ -12,7 +12,18 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modeling.config import ModelConfig, PretrainConfig, RationalConfig, RecurrentConfig, TransformerConfig
+from modeling.config import (
+    EVALUATED_SPANS,
+    AttentionConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    PretrainConfig,
+    RationalConfig,
+    RecurrentConfig,
+    SourceTarget,
+    TransformerConfig,
+    token_count,
+)
 from modeling.device import GPUS
 from modeling.networks.kan import RATIONALS
 from modeling.networks.loss_head import SLICE_ELEMENTS
@@ -89,11 +100,15 @@ class NetworkCost(NamedTuple):
         return 6 * self.products + self.other_flops
 
 
-def network_cost(model: ModelConfig, vocab_size: int, length: int | None = None) -> NetworkCost:
-    """What a network takes in windows of `length` tokens (default: the context)."""
+def network_cost(model: ModelConfig, vocab_size: int, length: int | SourceTarget | None = None) -> NetworkCost:
+    """What a network takes in windows of `length` tokens (default: the context); of an encoder-decoder, for each token
+    of sources and targets of this length (default: those of a window with the usual spans hidden)."""
     match model:
+        case EncoderDecoderConfig():
+            spans = EVALUATED_SPANS.lengths(EVALUATED_SPANS.window(model.context))
+            return encoder_decoder_cost(model, vocab_size, length if isinstance(length, SourceTarget) else spans)
         case TransformerConfig():
-            return transformer_cost(model, vocab_size, length or model.context)
+            return transformer_cost(model, vocab_size, length if isinstance(length, int) else model.context)
         case RecurrentConfig():
             raise UserError("the cost of recurrent networks is not known yet; choose model.kind: transformer")
 
@@ -101,9 +116,7 @@ def network_cost(model: ModelConfig, vocab_size: int, length: int | None = None)
 def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> NetworkCost:
     """`network_cost` of a `GPT`."""
     kv_width = (model.kv_heads or model.heads) * model.head_size
-    matrices = 3 if model.activation == "swiglu" else 2
-    attention = 2 * model.width**2 + 2 * model.width * kv_width
-    feed_forward = matrices * model.feed_forward.features * model.width * model.hidden_units
+    attention, feed_forward = attention_weights(model), feed_forward_weights(model)
     blocks = model.layers * (attention + feed_forward)
     gated_layers = -(-model.layers // 2) if model.value_embeddings else 0
     blocks += gated_layers * GATE_INPUTS * (model.kv_heads or model.heads)
@@ -111,14 +124,8 @@ def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> 
     total = blocks + embedding * (1 if model.tied else 2)
     if model.positions == "learned":
         total += model.context * model.width
-    if model.bias:
-        total += model.layers * (2 * model.width + 2 * kv_width + (matrices - 1) * model.hidden_units + model.width)
-    if isinstance(model.feed_forward, RationalConfig):
-        coefficients = sum(len(part) for part in RATIONALS["identity"][:2])
-        total += model.layers * 2 * model.feed_forward.groups * coefficients
-    if model.norm == "layer":
-        norms = {"pre": 2 * model.layers + 1, "post": 2 * model.layers, "none": 0}[model.norm_place]
-        total += norms * model.width * (2 if model.bias else 1)
+    total += model.layers * (attention_scalars(model) + feed_forward_scalars(model))
+    total += (2 * model.layers + 1 if model.norm_place == "pre" else 2 * model.layers) * norm_weights(model)
     total += gated_layers * vocab_size * kv_width
     total += model.bigrams * model.bigram_channels
     if model.smear:
@@ -126,11 +133,78 @@ def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> 
     if model.x0_skip:
         total += 2 * model.layers
     other_flops = 12 * model.layers * model.width * length
-    return NetworkCost(total, blocks, blocks + embedding, other_flops, model.layers * layer_activations(model))
+    activations = layer_activations(model)
+    if model.value_embeddings:
+        activations += kv_width  # on every other layer
+    if model.x0_skip:
+        activations += 2 * model.width
+    return NetworkCost(total, blocks, blocks + embedding, other_flops, model.layers * activations)
 
 
-def layer_activations(model: TransformerConfig) -> int:
-    """Bytes that a block of a `GPT` keeps of a token."""
+def encoder_decoder_cost(model: EncoderDecoderConfig, vocab_size: int, length: SourceTarget) -> NetworkCost:
+    """`network_cost` of an `EncoderDecoder`."""
+    source, target = length
+    attention, feed_forward = attention_weights(model), feed_forward_weights(model)
+    encoder, decoder = model.source_layers * (attention + feed_forward), model.layers * (2 * attention + feed_forward)
+    blocks, embedding = encoder + decoder, vocab_size * model.width
+    total = blocks + embedding * (1 if model.tied else 2)
+    if model.positions == "learned":
+        total += model.context * model.width
+    stacks = model.source_layers + model.layers
+    total += (stacks + model.layers) * attention_scalars(model) + stacks * feed_forward_scalars(model)
+    total += (2 * stacks + model.layers + (2 if model.norm_place == "pre" else 0)) * norm_weights(model)
+    # keys and values that the decoder attends to are made of the source's tokens
+    memory = model.layers * 2 * model.width * (model.kv_heads or model.heads) * model.head_size
+    products = (encoder + memory) * source + (decoder - memory + embedding) * target
+    scores = model.source_layers * source**2 + model.layers * (target**2 + source * target)
+    # of a target token what a block keeps, and the norm, query and output of its attention to the source
+    kv_width = (model.kv_heads or model.heads) * model.head_size
+    seen, seeing = 2 * kv_width, 4 * model.width
+    if model.qk_norm:
+        seen, seeing = seen + kv_width, seeing + model.width
+    kept = layer_activations(model)
+    activations = model.source_layers * kept * source + model.layers * (
+        (kept + 2 * seeing) * target + 2 * seen * source
+    )
+    tokens = source + target
+    other_flops = 12 * model.width * scores // tokens
+    return NetworkCost(total, blocks, products // tokens, other_flops, activations // tokens)
+
+
+def attention_weights(model: AttentionConfig) -> int:
+    """Weights in the matrices of an attention."""
+    return 2 * model.width**2 + 2 * model.width * (model.kv_heads or model.heads) * model.head_size
+
+
+def feed_forward_weights(model: AttentionConfig) -> int:
+    """Weights in the matrices of a feed-forward."""
+    matrices = 3 if model.activation == "swiglu" else 2
+    return matrices * model.feed_forward.features * model.width * model.hidden_units
+
+
+def attention_scalars(model: AttentionConfig) -> int:
+    """Biases of an attention."""
+    return 2 * model.width + 2 * (model.kv_heads or model.heads) * model.head_size if model.bias else 0
+
+
+def feed_forward_scalars(model: AttentionConfig) -> int:
+    """Biases of a feed-forward, and coefficients of its rationals."""
+    scalars = 0
+    if model.bias:
+        scalars += (2 if model.activation == "swiglu" else 1) * model.hidden_units + model.width
+    if isinstance(model.feed_forward, RationalConfig):
+        scalars += 2 * model.feed_forward.groups * sum(len(part) for part in RATIONALS["identity"][:2])
+    return scalars
+
+
+def norm_weights(model: AttentionConfig) -> int:
+    """Weights of a norm."""
+    has_weights = model.norm == "layer" and model.norm_place != "none"
+    return model.width * (2 if model.bias else 1) if has_weights else 0
+
+
+def layer_activations(model: AttentionConfig) -> int:
+    """Bytes that a block keeps of a token."""
     kv_width = (model.kv_heads or model.heads) * model.head_size
     values = (2 if model.norm_place == "none" else 4) * model.width  # what goes into and comes out of both norms
     values += 2 * model.width + 2 * kv_width  # queries, keys, values and the output of attention
@@ -140,17 +214,15 @@ def layer_activations(model: TransformerConfig) -> int:
         values += (1 + model.feed_forward.features) * (model.width + model.hidden_units)
     if model.qk_norm:
         values += model.width + kv_width
-    if model.value_embeddings:
-        values += kv_width // 2  # on every other layer
-    if model.x0_skip:
-        values += model.width
     masks = 2 * model.width if model.dropout else 0
     return 2 * values + masks
 
 
-def flops_per_token(model: ModelConfig, vocab_size: int, length: int | None = None, layers: int | None = None) -> int:
-    """FLOPs of the forward and backward pass, in windows of `length` tokens (default: the context), through `layers`
-    (default: all)."""
+def flops_per_token(
+    model: ModelConfig, vocab_size: int, length: int | SourceTarget | None = None, layers: int | None = None
+) -> int:
+    """FLOPs of the forward and backward pass, in windows of `length` tokens as `network_cost` has them, through
+    `layers` (default: all)."""
     if layers is not None:
         model = model.model_copy(update={"layers": layers})
     return network_cost(model, vocab_size, length).flops
@@ -184,9 +256,10 @@ def training_cost(
     if config.batch % devices:
         raise UserError(f"batch {config.batch} does not divide over {devices} devices; make it a multiple")
     gpu, model = GPUS[name], config.model
-    network = network_cost(model, vocab_size)
+    network = network_cost(model, vocab_size, config.window)
     total, blocks = network.parameters, network.block_parameters
-    tokens = config.steps * config.batch * model.context
+    window = token_count(config.window)
+    tokens = config.steps * config.batch * window
     windows = min(config.micro_batch or config.batch, config.batch // devices)
     # fp32 weights and gradients; AdamW keeps two moments of a weight, Muon one for the blocks' matrices
     moments = 2 * total - (blocks if config.optimizer.name == "muon" else 0)
@@ -194,10 +267,10 @@ def training_cost(
     state: float = 4 * (2 * total + moments + averages) + 2 * total  # and a bf16 copy for the products
     if config.parallel == "fsdp":
         state /= devices
-    positions = windows * model.context
+    positions = windows * window
     activations = positions * network.activations
     activations += 4 * min(SLICE_ELEMENTS["cuda"], positions * vocab_size)  # a slice of the loss head's logits
-    early = config.progressive_steps * config.batch * model.context  # tokens that only some layers see
+    early = config.progressive_steps * config.batch * window  # tokens that only some layers see
     flops = (tokens - early) * network.flops
     flops += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
     seconds = flops / (devices * gpu.peak * mfu)

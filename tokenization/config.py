@@ -20,7 +20,7 @@ from tokenization.patterns import NAMED, check_covers, portable_pattern
 
 __all__ = [
     "ENCODING_SIZES", "END_OF_TEXT", "HIDDEN", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig",
-    "TokenizerConfig", "byte_characters", "bytes_of", "check_special_names",
+    "TokenizerConfig", "byte_characters", "bytes_of", "check_special_names", "sentinel_names",
 ]  # fmt: skip
 
 END_OF_TEXT = "<|endoftext|>"
@@ -34,6 +34,16 @@ ENCODING_SIZES = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019,
 
 
 # ---- names of special tokens
+
+
+def sentinel_names(count: int) -> list[str]:
+    """The special tokens that stand for hidden spans of a text, called as those of T5 (Raffel et al. 2020).
+
+    Example:
+        >>> sentinel_names(2)
+        ['<extra_id_0>', '<extra_id_1>']
+    """
+    return [f"<extra_id_{number}>" for number in range(count)]
 
 
 @cache
@@ -115,6 +125,13 @@ class TokenizerConfig(BaseModel, extra="forbid"):
     reserved: int = Field(
         0, ge=0, le=MOST_RESERVED, description="Ids kept free for special tokens to come, as <|reserved_0|>, …"
     )
+    sentinels: int | None = added(
+        None,
+        ge=0,
+        le=MOST_RESERVED,
+        description="Special tokens <extra_id_0>, … that stand for hidden spans; default: as many as pretrain needs, "
+        "none but for an encoder-decoder",
+    )
     multiple_of: int = Field(
         1,
         gt=0,
@@ -158,6 +175,8 @@ class TokenizerConfig(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _room_for_the_bytes(self) -> TokenizerConfig:
+        if twice := sorted(set(self.special_tokens) & set(sentinel_names(self.sentinels or 0))):
+            raise ValueError(f"sentinels add {twice[0]} to the special tokens; leave it out of special_tokens")
         smallest = 256 + len(self.special_names())
         if self.encoding is None and self.vocab_size < smallest:
             raise ValueError(
@@ -191,7 +210,9 @@ class TokenizerConfig(BaseModel, extra="forbid"):
             >>> TokenizerConfig(special_tokens=["<|user|>"], reserved=1).special_names()
             ['<|endoftext|>', '[MASK]', '[SEP]', '[CLS]', '[PAD]', '<|user|>', '<|reserved_0|>']
         """
-        return [*SPECIAL_TOKENS, *self.special_tokens, *(f"<|reserved_{i}|>" for i in range(self.reserved))]
+        sentinels = sentinel_names(self.sentinels or 0)
+        reserved = [f"<|reserved_{i}|>" for i in range(self.reserved)]
+        return [*SPECIAL_TOKENS, *self.special_tokens, *sentinels, *reserved]
 
 
 class PretokenizeConfig(BaseModel, extra="forbid"):

@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +24,7 @@ import numpy as np
 from textmill.errors import UserError
 from textmill.mapping import Threads
 from tokenization.arrays import token_dtype
-from tokenization.config import END_OF_TEXT
+from tokenization.config import END_OF_TEXT, sentinel_names
 from tokenization.kernels.encoder import SHORT_TEXT, Encoder
 from tokenization.kernels.vocabulary import ID_LIMIT, Vocabulary
 from tokenization.patterns import find_pattern
@@ -117,6 +118,12 @@ class Tokenizer:
     @cached_property
     def _special_names(self) -> frozenset[str]:
         return frozenset(self.special_tokens)
+
+    @cached_property
+    def sentinels(self) -> list[int]:
+        """Ids of the special tokens that stand for hidden spans (`config.sentinel_names`), in order."""
+        names = takewhile(self.special_tokens.__contains__, sentinel_names(len(self.special_tokens)))
+        return [self.special_tokens[name] for name in names]
 
     @property
     def eot_id(self) -> int:

@@ -357,6 +357,7 @@ def cost(
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and dollars."""
     from flows.pipeline.config import load_config, parse_overrides
+    from modeling.config import token_count
     from modeling.cost import training_cost
     from textmill.errors import UserError
     from textmill.progress import duration
@@ -374,9 +375,9 @@ def cost(
     if as_json:
         print_document({"vocab_size": vocab_size, **asdict(taken)})
         return
-    parts = f"{model.heads} heads" if model.kind == "transformer" else f"{model.cell} cells"
+    parts = f"{model.cell} cells" if model.kind == "recurrent" else f"{model.heads} heads"
     fit = "fits" if taken.fits else "does not fit: lower pretrain.micro_batch, or set pretrain.parallel=fsdp"
-    step = run.batch * model.context
+    step = run.batch * token_count(run.window)
     gigabytes = 1e9
     lines = {
         "model": f"{model.layers} layers, width {model.width}, {parts}, context {model.context}, "

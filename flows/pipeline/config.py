@@ -26,7 +26,7 @@ from scraping.extraction.config import RecordsExtractor, load_reader
 from textmill.addresses import not_masked
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings
-from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig
+from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig, sentinel_names
 
 CONFIGS = "configs"  # the folder of a project's configurations
 _IS_RELATIVE = re.compile(r"(?![\w+.-]+://|[~/$])\S")  # neither a URL nor absolute, nor what a variable holds
@@ -151,6 +151,15 @@ class PipelineConfig(BaseModel, extra="forbid"):
     def _pairs_are_not_mixed(self) -> PipelineConfig:
         if self.pairs is not None and self.finetune is not None and self.finetune.mixture:
             raise ValueError("finetune.mixture: pairs of sentences are not mixed by source; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_fits_the_model(self) -> PipelineConfig:
+        """The tokenizer gets the sentinels that pretraining needs, unless its section says how many, or names some."""
+        wanted, tokenizer = self.pretrain.sentinels(), self.train_tokenizer
+        if wanted and tokenizer.sentinels is None and not set(sentinel_names(1)) & set(tokenizer.special_tokens):
+            given = tokenizer.model_dump(exclude_unset=True) | {"sentinels": wanted}
+            self.train_tokenizer = TokenizerConfig.model_validate(given)  # a vocabulary may be too small for them
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from modeling.config import EVALUATED_SPANS
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, load
+from modeling.networks.encoder_decoder import EncoderDecoder, Sources
 from modeling.networks.functional import documents_in
+from modeling.spans import Spans, begun
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TokenArrays
@@ -54,12 +57,14 @@ def evaluate(
         progress: is told windows and loss.
 
     Returns:
-        tokens, bytes, loss (nats a token), perplexity, and bits_per_byte.
+        tokens, bytes, loss (nats a token), perplexity, and bits_per_byte: of an encoder-decoder of the hidden spans.
 
     Raises:
         UserError: the checkpoint is not a causal one, the vocabularies differ, or there is too little text.
     """
     loaded = load(checkpoint, device)
+    if isinstance(loaded.model, EncoderDecoder):
+        return evaluate_spans(loaded, loaded.model, data, windows, device)
     if not loaded.model.causal:
         raise UserError("this checkpoint fills blanks, perplexity needs one that continues text; give a pretrained one")
     context = loaded.model.config.context
@@ -88,6 +93,38 @@ def evaluate(
             tokens += max(0, len(text) - 1 - seen)
             size += int(sizes[text[1 + seen :]].sum())
         progress(min(first + windows.batch, len(starts)), len(starts), unit="windows", loss=nats / tokens)
+    return {
+        "tokens": tokens,
+        "bytes": size,
+        "loss": nats / tokens,
+        "perplexity": math.exp(nats / tokens),
+        "bits_per_byte": nats / math.log(2) / size if size else math.nan,
+    }
+
+
+def evaluate_spans(
+    loaded: Checkpoint, model: EncoderDecoder, data: Path, windows: Windows, device: str
+) -> dict[str, float]:
+    """`evaluate` of an encoder-decoder that writes hidden spans: how well it predicts those, always the same ones."""
+    if loaded.config.objective != "denoising":
+        raise UserError("this checkpoint was trained on pairs; perplexity needs one that was trained on running text")
+    if windows.stride is not None:
+        raise UserError("of an encoder-decoder all tokens of hidden spans are predicted at once; leave stride out")
+    spans = Spans(EVALUATED_SPANS, model.config.context, loaded.tokenizer.sentinels, loaded.tokenizer.eot_id)
+    ids = read(loaded, data, windows.split, windows.limit)
+    if len(ids) < spans.window:
+        raise UserError(f"{data} holds {len(ids)} tokens; a window has {spans.window}")
+    texts = ids[: len(ids) // spans.window * spans.window].view(-1, spans.window)
+    sources, targets = spans.corrupt(texts, torch.Generator().manual_seed(0))
+    compute, nats = choose(device, "auto"), 0.0
+    for first in range(0, len(texts), windows.batch):
+        source, target = (part[first : first + windows.batch].to(compute.device) for part in (sources, targets))
+        with torch.inference_mode(), compute.autocast():
+            loss = model(begun(target, spans.end), target, sources=Sources(source))
+        nats += loss.double().item() * target.numel()
+    tokens = targets.numel()
+    sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
+    size = int(sizes[targets].sum())
     return {
         "tokens": tokens,
         "bytes": size,

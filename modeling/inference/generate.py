@@ -16,6 +16,8 @@ from torch import Tensor
 from modeling.checkpoint import CheckpointConfig, load_model, load_tokenizer_of, pair_length_of
 from modeling.config import MAX_SEED
 from modeling.device import choose
+from modeling.inference.targets import Writing, fill_spans, source_of, write_targets
+from modeling.networks.encoder_decoder import EncoderDecoder
 from modeling.networks.language_model import LanguageModel, State
 from textmill.errors import UserError
 from tokenization.sentence_pairs import SENTENCE_END, lay_out
@@ -98,7 +100,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Filled:
-    """`text` with its blanks filled; for each blank, in order, the most probable tokens with their probabilities."""
+    """`text` with its blanks filled; for each blank, in order, the most probable tokens (or spans, of an
+    encoder-decoder) with their probabilities."""
 
     text: str
     candidates: list[list[tuple[str, float]]]
@@ -120,16 +123,20 @@ def load(path: Path, device: str = "auto") -> Checkpoint:
 def generate(
     checkpoint: Checkpoint, prompts: list[str], sampling: Sampling = Sampling(), use_state: bool = True
 ) -> list[str]:
-    """Continuations of the prompts, without them, computed as one batch.
+    """Continuations of the prompts, without them, computed as one batch; or what an encoder-decoder writes to them.
+
+    One that was trained on pairs writes the target of each prompt, its source. One that was trained on hidden spans
+    reads each prompt with a blank at its end, and writes what may stand there: a few words.
 
     Args:
-        checkpoint: of a causal model.
+        checkpoint: of a causal model, or of an encoder-decoder.
         prompts: beginnings of documents to continue; of one that is longer than the window its last tokens are read.
+            Sources, which have to fit into the window.
         sampling: how tokens are chosen.
         use_state: whether the model's state is kept; without it the same text takes longer.
 
     Raises:
-        UserError: the checkpoint is a masked one.
+        UserError: the checkpoint is a masked one, or a source does not fit.
     """
     streams = [TextStream(sampling.stop) for _ in prompts]
     texts = [""] * len(prompts)
@@ -199,6 +206,9 @@ def continuations(
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if not model.causal:
         raise UserError("this checkpoint fills blanks, it does not continue text; use `textmill fill`")
+    if isinstance(model, EncoderDecoder):
+        yield from _targets(checkpoint, model, prompts, sampling, use_state)
+        return
     texts = [[tokenizer.eot_id, *tokenizer.encode_ordinary(prompt)] for prompt in prompts]
     window_length = model.memory_length or max(map(len, texts), default=0) + sampling.max_tokens
     texts = [ids[-window_length:] for ids in texts]
@@ -237,6 +247,27 @@ def continuations(
             yield new
 
 
+def _targets(
+    checkpoint: Checkpoint, model: EncoderDecoder, prompts: list[str], sampling: Sampling, use_state: bool
+) -> Iterator[dict[int, int]]:
+    """`continuations` of an encoder-decoder, whose sources are the prompts."""
+    tokenizer = checkpoint.tokenizer
+    continues = checkpoint.config.objective == "denoising"
+    begin, ends = [tokenizer.eot_id], [tokenizer.eot_id]
+    if continues:
+        begin, ends = [*begin, tokenizer.sentinels[0]], [*ends, *tokenizer.sentinels]
+    generator = torch.Generator(model.device).manual_seed(sampling.seed)
+    forbidden = checkpoint.forbidden(*ends)
+
+    def choose_token(logits: Tensor) -> Tensor:
+        return choose_tokens(logits.float().masked_fill(forbidden, -torch.inf), sampling, generator)
+
+    if prompts and sampling.max_tokens:
+        sources = [source_of(prompt, model, tokenizer, continues=continues) for prompt in prompts]
+        writing = Writing(begin, frozenset(ends), sampling.max_tokens)
+        yield from write_targets(model, sources, writing, choose_token, use_state)
+
+
 def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """A token for each row of logits [B, V]: int64 [B]."""
     if sampling.temperature == 0:
@@ -254,10 +285,11 @@ def choose_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator
 
 @torch.inference_mode()
 def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
-    """Fill each [MASK] of the text with one token, the most certain blank first, so that later ones can lean on it.
+    """Fill each [MASK] of the text with one token, the most certain blank first, so that later ones can lean on it. An
+    encoder-decoder fills each with one token or more, from left to right.
 
     Args:
-        checkpoint: of a masked model.
+        checkpoint: of a masked model, or of an encoder-decoder that was trained on hidden spans.
         text: with blanks.
         candidates: how many tokens are told for each blank.
 
@@ -265,6 +297,10 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
         UserError: the checkpoint is a causal one, nothing is blank, or the text exceeds the window.
     """
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    if isinstance(model, EncoderDecoder):
+        if checkpoint.config.objective != "denoising":
+            raise UserError("this checkpoint was trained on pairs, it does not fill blanks; use `textmill generate`")
+        return Filled(*fill_spans(model, tokenizer, text, word_beginnings(tokenizer), candidates))
     if model.causal:
         raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
     if checkpoint.config.objective == "span":

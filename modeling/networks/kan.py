@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modeling.networks.functional import activate, rms_norm
 
 if TYPE_CHECKING:
-    from modeling.config import FeedForwardConfig, RationalConfig, TransformerConfig
+    from modeling.config import AttentionConfig, FeedForwardConfig, RationalConfig
 
 __all__ = ["KANFeedForward", "KANLayer", "RationalFeedForward", "Rationals", "Stretch", "rbf_basis", "spline_basis"]
 
@@ -168,7 +168,7 @@ class KANLayer(nn.Module):
 class KANFeedForward(nn.Module):
     """Two layers of a KAN, with splines or Gaussians on the edges."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: AttentionConfig):
         super().__init__()
         self.up = KANLayer(config.width, config.hidden_units, config)
         self.down = KANLayer(config.hidden_units, config.width, config)
@@ -259,7 +259,7 @@ class Rationals(nn.Module):
 class RationalFeedForward(nn.Module):
     """Rationals and a linear layer, twice: the first begin as the identity, the second as the activation."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: AttentionConfig):
         super().__init__()
         groups = cast("RationalConfig", config.feed_forward).groups
         self.before = Rationals(groups, "identity")

@@ -29,8 +29,9 @@ def slice_rows(hidden_NW: Tensor, weight_VW: Tensor) -> int:
 class _SlicedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, softcap: float | None, wants_grad: bool
-    ) -> Tensor:
+        ctx: Any, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, counts_N: Tensor | None,
+        softcap: float | None, wants_grad: bool,
+    ) -> Tensor:  # fmt: skip
         rows = slice_rows(hidden_NW, weight_VW)
         matrix_VW = weight_VW.to(hidden_NW.dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden_NW.device)
@@ -45,13 +46,16 @@ class _SlicedCrossEntropy(torch.autograd.Function):
                 logits_SV = capped_SV * softcap
             log_probs_SV = torch.log_softmax(logits_SV, dim=-1)
             target_log_probs_S1 = log_probs_SV.gather(1, target_S1)
-            loss -= target_log_probs_S1.sum()
+            count_S1 = None if counts_N is None else counts_N[start : start + rows, None]
+            loss -= (target_log_probs_S1 if count_S1 is None else target_log_probs_S1 * count_S1).sum()
             if wants_grad:
                 grad_SV, grad_target_S1 = log_probs_SV.exp_(), target_log_probs_S1.exp() - 1
                 if softcap is not None:
                     slope_SV = capped_SV.square_().neg_().add_(1)
                     grad_target_S1 *= slope_SV.gather(1, target_S1)
                     grad_SV *= slope_SV
+                if count_S1 is not None:
+                    grad_SV, grad_target_S1 = grad_SV.mul_(count_S1), grad_target_S1 * count_S1
                 # set in the dtype of the products: compiled, what precedes is then one pass over the logits
                 grad_SV = grad_SV.to(hidden_NW.dtype).scatter_(1, target_S1, grad_target_S1.to(hidden_NW.dtype))
                 grad_hidden_NW[start : start + rows] = grad_SV @ matrix_VW
@@ -64,10 +68,12 @@ class _SlicedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_NW, grad_weight_VW = ctx.saved_tensors
         scale = scale / grad_hidden_NW.shape[0]
-        return grad_hidden_NW * scale.to(grad_hidden_NW.dtype), grad_weight_VW * scale, None, None, None
+        return grad_hidden_NW * scale.to(grad_hidden_NW.dtype), grad_weight_VW * scale, None, None, None, None
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
+def cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, counts: Tensor | None = None
+) -> Tensor:
     """Mean negative log-likelihood of targets under the softmax of the capped hidden @ weight.T.
 
     Args:
@@ -75,12 +81,13 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: floa
         weight: [V, W].
         targets: int64 [N].
         softcap: bounds the logits to +-softcap by tanh (Gemma Team 2024, Gemma 2); None for no bound.
+        counts: fp32 [N], what the loss of each target is multiplied by before the mean over N; None: 1.
 
     Returns:
         A scalar in nats, fp32.
     """
     wants_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _SlicedCrossEntropy.apply(hidden, weight, targets, softcap, wants_grad)
+    return _SlicedCrossEntropy.apply(hidden, weight, targets, counts, softcap, wants_grad)
 
 
 @torch.no_grad()

@@ -32,9 +32,9 @@ from modeling.networks.loss_head import cross_entropy, token_losses
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-    from modeling.config import TransformerConfig
+    from modeling.config import AttentionConfig, TransformerConfig
 
-__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "rotary_table"]
+__all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "parameter_kinds", "rotary_table"]
 
 GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear and value embeddings
 
@@ -42,8 +42,8 @@ GATE_INPUTS = 16  # leading channels of the stream that steer the gates of smear
 class KeyValueCache(State):
     """Keys and values of the tokens seen so far, with the last one's id and embedding, for generation by the token."""
 
-    def __init__(self, model: GPT, batch: int):
-        config, weight = model.config, model.embed.weight
+    def __init__(self, model: LanguageModel, batch: int):
+        config, weight = cast("AttentionConfig", model.config), model.embed.weight
         shape = (config.layers, batch, config.kv_heads or config.heads, config.context, config.head_size)
         self.keys = torch.zeros(shape, device=weight.device, dtype=weight.dtype)  # [layers, B, G, context, D]
         self.values = torch.zeros_like(self.keys)
@@ -62,7 +62,7 @@ class KeyValueCache(State):
 class Norm(nn.Module):
     """RMSNorm without weights (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: AttentionConfig):
         super().__init__()
         self.shape = (config.width,)
         self.layer_norm = config.norm == "layer"
@@ -93,7 +93,7 @@ class Gate(nn.Linear):
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017), with fewer key/value heads where the config says so."""
 
-    def __init__(self, config: TransformerConfig, layer: int, causal: bool):
+    def __init__(self, config: AttentionConfig, layer: int, causal: bool):
         super().__init__()
         self.config, self.layer, self.causal = config, layer, causal
         kv_width = (config.kv_heads or config.heads) * config.head_size
@@ -101,7 +101,7 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.width, kv_width, bias=config.bias)
         self.v = nn.Linear(config.width, kv_width, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
-        has_values = config.value_embeddings and layer % 2 == (config.layers - 1) % 2  # the last layer has them
+        has_values = config.has_value_embedding(layer)
         self.value_gate = Gate(config.kv_heads or config.heads) if has_values else None
 
     def forward(
@@ -143,7 +143,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with a nonlinearity between them, or SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: AttentionConfig):
         super().__init__()
         self.activation = config.activation
         self.up = nn.Linear(config.width, config.hidden_units, bias=config.bias)
@@ -158,7 +158,7 @@ class MLP(nn.Module):
         return self.down(activate(self.up(x_BTW), self.activation))
 
 
-def feed_forward(config: TransformerConfig) -> MLP | KANFeedForward | RationalFeedForward:
+def feed_forward(config: AttentionConfig) -> MLP | KANFeedForward | RationalFeedForward:
     """The feed-forward of a block, by its kind."""
     match config.feed_forward.kind:
         case "mlp":
@@ -176,7 +176,7 @@ class Block(nn.Module):
     part makes takes the place of the stream.
     """
 
-    def __init__(self, config: TransformerConfig, layer: int, causal: bool):
+    def __init__(self, config: AttentionConfig, layer: int, causal: bool):
         super().__init__()
         self.config = config
         norm: type[nn.Module] = nn.Identity if config.norm_place == "none" else Norm
@@ -405,24 +405,33 @@ class GPT(LanguageModel):
         return sum(module.weight.numel() for module in self.blocks.modules() if isinstance(module, nn.Linear))
 
     def parameter_kinds(self) -> dict[str, ParameterKind]:
-        modules = dict(self.named_modules())
-        kinds: dict[str, ParameterKind] = {}
-        for name, parameter in self.named_parameters():
-            owner, _, own_name = name.rpartition(".")
-            match modules[owner]:
-                case _ if parameter is self.head.weight:
-                    kinds[name] = "head"
-                case nn.Embedding():
-                    kinds[name] = "embedding"
-                case Gate():
-                    kinds[name] = "gate"
-                case nn.Linear():  # the edges of a KAN too: a layer is linear in the values of its basis
-                    kinds[name] = "matrix" if own_name == "weight" else "scalar"
-                case Norm() | Rationals() | GPT():
-                    kinds[name] = "scalar"
-                case module:
-                    raise TypeError(f"say in GPT.parameter_kinds what the parameter {name} of {type(module)} is")
-        return kinds
+        return parameter_kinds(self)
+
+
+def parameter_kinds(model: LanguageModel) -> dict[str, ParameterKind]:
+    """`LanguageModel.parameter_kinds` of a network that is made of the parts of this file.
+
+    Raises:
+        TypeError: a module has parameters of its own and is not listed here.
+    """
+    modules = dict(model.named_modules())
+    kinds: dict[str, ParameterKind] = {}
+    for name, parameter in model.named_parameters():
+        owner, _, own_name = name.rpartition(".")
+        match modules[owner]:
+            case _ if parameter is model.head.weight:
+                kinds[name] = "head"
+            case nn.Embedding():
+                kinds[name] = "embedding"
+            case Gate():
+                kinds[name] = "gate"
+            case nn.Linear():  # the edges of a KAN too: a layer is linear in the values of its basis
+                kinds[name] = "matrix" if own_name == "weight" else "scalar"
+            case Norm() | Rationals() | LanguageModel():
+                kinds[name] = "scalar"
+            case module:
+                raise TypeError(f"say in transformer.parameter_kinds what the parameter {name} of {type(module)} is")
+    return kinds
 
 
 def document_begins(documents: Tensor) -> Tensor:
@@ -449,7 +458,7 @@ def at_positions(hidden_BTW: Tensor, positions_BK: Tensor) -> Tensor:
     return hidden_BTW.gather(1, positions_BK.unsqueeze(-1).expand(-1, -1, hidden_BTW.shape[-1]))
 
 
-def rotary_table(config: TransformerConfig) -> tuple[Tensor, Tensor]:
+def rotary_table(config: AttentionConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines [context, D / 2] in fp32."""
     frequencies = config.rope_base ** (-torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size)
     angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.config import FinetuneConfig
+from modeling.config import FinetuneConfig, SourceTarget
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.networks.functional import documents_in
 from modeling.training.distributed import Ranks
@@ -62,13 +62,11 @@ def to_device(tensors: Iterable[Tensor | None], device: torch.device) -> Iterato
 
 
 class Objective(Protocol):
-    """What a `Trainer` asks of an objective.
+    """What a `Trainer` asks of an objective."""
 
-    Attributes:
-        length: tokens of a window.
-    """
-
-    length: int
+    @property
+    def length(self) -> int | SourceTarget:
+        """Tokens of a window, or of a source and its target."""
 
     def train_batch(self, step: int, batch: int, batch_rows: range) -> Any:
         """Rows `batch_rows` of the `batch` windows of a step: a named tuple of the tensors that the model takes, by

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import PretrainConfig, RunConfig
+from modeling.config import EncoderDecoderConfig, PretrainConfig, RunConfig
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
 from modeling.networks.language_model import LanguageModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM, MaskedLM
 from modeling.training.saving import is_finished
+from modeling.training.seq2seq import SpanCorruption, span_corruption
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from modeling.training.windows import sources_seen, training_windows
@@ -69,11 +70,16 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         "tokens": fingerprint(tokens / META),
         "origin": fingerprint(*(tokenizer_folder / name for name in (RANKS, CONFIG))),
     }
-    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, "causal", False, recipe(config, inputs))
+    kind: Literal["causal", "denoising"] = "denoising" if isinstance(config.model, EncoderDecoderConfig) else "causal"
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, False, recipe(config, inputs))
     if is_finished(out, checkpoint_config):
         return
-    windows = training_windows(train, config, config.model.context, 1)
-    objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens, config.attend)
+    objective: CausalLM | SpanCorruption
+    if kind == "denoising":
+        objective = span_corruption(train, validation, config, tokenizer)
+    else:
+        windows = training_windows(train, config, config.model.context, 1)
+        objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens, config.attend)
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
         writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy
@@ -105,7 +111,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         group.barrier()
 
 
-def sources_of(train: TokenArrays, objective: CausalLM | MaskedLM, config: RunConfig) -> dict[str, Any]:
+def sources_of(
+    train: TokenArrays, objective: CausalLM | MaskedLM | SpanCorruption, config: RunConfig
+) -> dict[str, Any]:
     """For `stats.json`, what the model was shown of each source, where the tokens know their sources."""
     seen = sources_seen(train, objective.train, config)
     return {"sources": {name: source._asdict() for name, source in seen.items()}} if seen else {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import RunConfig
+from modeling.config import RunConfig, token_count
 from modeling.networks.language_model import LanguageModel
 from modeling.training.objectives import Objective
 
@@ -41,7 +41,7 @@ class TrainingRun:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.config.batch * self.objective.length
+        return self.config.batch * token_count(self.objective.length)
 
 
 @dataclass

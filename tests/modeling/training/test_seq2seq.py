@@ -1,0 +1,180 @@
+"""Training an encoder-decoder: what is hidden, what it learns from its source, and exact continuation."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from modeling.checkpoint import load_model
+from modeling.config import PretrainConfig, SpanCorruptionConfig
+from modeling.inference.evaluate import evaluate
+from modeling.inference.generate import fill, load
+from modeling.spans import Spans, random_parts
+from modeling.training.distributed import Ranks
+from modeling.training.objectives import generator_at
+from modeling.training.pretrain import pretrain
+from modeling.training.seq2seq import hidden_spans, span_corruption
+from textmill.errors import UserError
+from textmill.progress import quiet
+from tokenization.arrays import TOKEN_BYTES, TokenArrays, TokenFile, write_meta
+from tokenization.config import SPECIAL_TOKENS, sentinel_names
+from tokenization.formats import save_tokenizer
+from tokenization.tokenizer import Tokenizer
+
+CPU = torch.device("cpu")
+CONTEXT = 34
+LINES = ["one red fox runs far away from us", "two big cats sit by the warm fire", "my old dog eats all of the cake"]
+WORDS = sorted({word for line in LINES for word in (line.split()[0], *(f" {word}" for word in line.split()[1:]))})
+
+
+@pytest.fixture(scope="module")
+def speller() -> Tokenizer:
+    """The 256 bytes, the words of the lines with all that they begin with, special tokens, and sentinels."""
+    pieces = {word[:end].encode() for word in WORDS for end in range(2, len(word) + 1)}
+    tokens = [bytes([value]) for value in range(256)] + sorted(pieces, key=lambda piece: (len(piece), piece))
+    names = [*SPECIAL_TOKENS, *sentinel_names(8)]
+    return Tokenizer(
+        {token: number for number, token in enumerate(tokens)}, "gpt2",
+        {name: len(tokens) + place for place, name in enumerate(names)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def speller_folder(speller, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speller")
+    save_tokenizer(speller, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lines(speller, tmp_path_factory):
+    """Token arrays of three lines, over and over; the validation split is the same text."""
+    out = tmp_path_factory.mktemp("lines")
+    listed = {}
+    for split, count in {"train": 40, "validation": 8}.items():
+        ids = [[*speller.encode_ordinary(line), speller.eot_id] for line in LINES * count]
+        np.concatenate(ids).astype(speller.dtype).tofile(out / f"{split}-00000.bin")
+        np.cumsum([*map(len, ids)]).astype("<u8").tofile(out / f"{split}-00000.idx")
+        size = sum(map(len, ids))
+        listed[split] = [TokenFile(f"{split}-00000.bin", size, len(ids), sum(map(len, LINES * count)), "")]
+    write_meta(out, listed, vocab_size=speller.vocab_size, eot_id=speller.eot_id)
+    np.save(out / TOKEN_BYTES, speller.byte_lengths())
+    return out
+
+
+def settings(**changes) -> PretrainConfig:
+    model = {"kind": "encoder-decoder", "layers": 1, "width": 64, "heads": 2, "context": CONTEXT}
+    base = {
+        "model": model, "batch": 16, "steps": 30, "evaluate_every": 10, "evaluate_tokens": 256,
+        "checkpoint_every": 10, "sample_tokens": 8, "sample_prompt": "two big cats sit by",
+    }  # fmt: skip
+    return PretrainConfig.model_validate(base | changes)
+
+
+@pytest.fixture(scope="module")
+def learned(lines, speller_folder, tmp_path_factory):
+    """A checkpoint that knows the lines by heart."""
+    out = tmp_path_factory.mktemp("learned")
+    pretrain(lines, speller_folder, settings(steps=150, evaluate_every=50), out, quiet)
+    return out
+
+
+# -- what is hidden ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("density", "mean_span"), [(0.15, 3.0), (0.5, 1.0), (0.9, 30.0), (0.01, 3.0)])
+@pytest.mark.parametrize("context", [8, 40, 257])
+def test_source_and_target_together_are_the_window(density, mean_span, context):
+    config = SpanCorruptionConfig(noise_density=density, mean_span=mean_span)
+    window, end, first = config.window(context), 1000, 2000
+    noise, count = config.counts(window)
+    spans = Spans(config, context, range(first, first + count), end)
+    windows = torch.randint(1000, (5, window))
+    batch = hidden_spans(spans, windows, generator_at(0, 3))
+    assert spans.length == (batch.sources.ids.shape[1], batch.targets.shape[1])
+    assert max(spans.length) <= context
+    assert config.lengths(window + 1) > spans.length or max(config.lengths(window + 1)) > context
+    for row, source, target, ids in zip(windows, batch.sources.ids, batch.targets, batch.ids, strict=True):
+        assert source[-1] == target[-1] == ids[0] == end
+        assert torch.equal(ids[1:], target[:-1])
+        pieces = {}
+        for token in target[:-1].tolist():
+            if token >= first:
+                pieces[token] = []
+            else:
+                pieces[[*pieces][-1]].append(token)
+        assert [*pieces] == list(range(first, first + count)) and all(pieces.values())
+        assert sum(map(len, pieces.values())) == noise
+        whole = [part for token in source[:-1].tolist() for part in pieces.get(token, [token])]
+        assert whole == row.tolist()
+
+
+def test_all_parts_of_a_sum_are_equally_probable():
+    rows = random_parts(6000, 5, 3, torch.Generator().manual_seed(0))
+    assert (rows.sum(dim=1) == 5).all() and rows.min() == 1
+    found, counts = rows.unique(dim=0, return_counts=True)
+    assert len(found) == 6  # the ways to cut 5 into 3
+    assert counts.float().div(1000).sub(1).abs().max() < 0.15
+
+
+def test_the_rows_of_two_ranks_are_the_global_batch_and_another_step_hides_others(lines, speller):
+    arrays = TokenArrays(lines, "train"), TokenArrays(lines, "validation")
+    objective = span_corruption(*arrays, settings(), speller)
+    whole = objective.train_batch(5, 8, range(8))
+    again = span_corruption(*arrays, settings(), speller).train_batch(5, 8, range(4, 8))
+    assert torch.equal(again.sources.ids, whole.sources.ids[4:]) and torch.equal(again.targets, whole.targets[4:])
+    assert not torch.equal(objective.train_batch(6, 8, range(8)).targets, whole.targets)
+    assert torch.equal(
+        objective.validation.targets, span_corruption(*arrays, settings(seed=9), speller).validation.targets
+    )
+
+
+def test_runs_that_hide_other_shares_are_evaluated_alike(lines, speller):
+    arrays = TokenArrays(lines, "train"), TokenArrays(lines, "validation")
+    usual = span_corruption(*arrays, settings(), speller)
+    other = span_corruption(*arrays, settings(spans={"noise_density": 0.3, "mean_span": 5}), speller)
+    assert usual.length != other.length
+    assert torch.equal(usual.validation.sources.ids, other.validation.sources.ids)
+
+
+def test_a_tokenizer_without_sentinels_is_refused_with_what_to_set(tokens, tokenizer_folder, tmp_path):
+    with pytest.raises(UserError) as error:
+        pretrain(tokens, tokenizer_folder, settings(), tmp_path, quiet)
+    assert str(error.value) == (
+        "the tokenizer has 0 sentinels but spans of this context need 2, the special tokens <extra_id_0> to "
+        "<extra_id_1>; train one with --set train_tokenizer.sentinels=2"
+    )
+
+
+# -- what is learned ---------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_a_small_text_by_heart(learned, lines):
+    stats = json.loads((learned / "stats.json").read_text())
+    assert stats["validation_loss"] < 0.15
+    assert stats["parameters"] == sum(p.numel() for p in load_model(learned)[0].parameters())
+    assert stats["tokens_seen"] == 150 * 16 * sum(settings().window)
+    measured = evaluate(learned, lines)
+    assert measured["loss"] < 0.15 and measured["tokens"] > 40
+
+
+def test_without_its_own_source_a_target_is_a_surprise(learned, lines, speller):
+    model, _ = load_model(learned)
+    objective = span_corruption(TokenArrays(lines, "train"), TokenArrays(lines, "validation"), settings(), speller)
+    right = objective.evaluate(model, Ranks(), CPU, batch=8)["validation_loss"]
+    sources = objective.validation.sources
+    objective.validation = objective.validation._replace(sources=sources._replace(ids=sources.ids.roll(1, dims=0)))
+    assert objective.evaluate(model, Ranks(), CPU, batch=8)["validation_loss"] > right + 1
+
+
+def test_it_fills_blanks_of_several_tokens(learned):
+    filled = fill(load(learned, "cpu"), "one red fox [MASK] far away from us", candidates=3)
+    assert filled.text == "one red fox runs far away from us"
+    [guesses] = filled.candidates
+    assert guesses[0][0] == " runs" and guesses[0][1] > 0.5
+    assert len(guesses) == 3 and sorted(guesses, key=lambda guess: -guess[1]) == guesses
+    assert sum(prob for _, prob in guesses) <= 1 + 1e-6
+    both = fill(load(learned, "cpu"), "my old <extra_id_0> eats all of [MASK] cake")
+    assert both.text == "my old dog eats all of the cake"
+    assert len(both.candidates) == 2
