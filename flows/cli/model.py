@@ -43,17 +43,20 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same text")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Continue a text. One prompt is written as it comes, several one below the other."""
+    """Continue a text, or write what a model trained on pairs answers to it. One prompt is written as it comes, several
+    one below the other."""
     from modeling.inference.generate import Sampling, load, stream
     from modeling.inference.generate import generate as continue_texts
 
     loaded = load(checkpoint, device)
     sampling = Sampling(max_tokens, temperature, top_k, top_p, tuple(stop), seed)
+    answers = loaded.config.objective == "pairs"
     if len(prompts) > 1:
         for prompt, continuation in zip(prompts, continue_texts(loaded, prompts, sampling), strict=True):
-            typer.echo(prompt + continuation + "\n")
+            typer.echo(prompt + ("\n" if answers else "") + continuation + "\n")
         return
-    typer.echo(prompts[0], nl=False)
+    if not answers:
+        typer.echo(prompts[0], nl=False)
     for piece in stream(loaded, prompts[0], sampling):
         typer.echo(piece, nl=False)
         sys.stdout.flush()
@@ -62,9 +65,7 @@ def generate(
 
 def fill(
     checkpoint: CheckpointPath,
-    text: Annotated[
-        str, typer.Argument(parser=utf8, metavar="TEXT", help="Text with [MASK] where one token is missing")
-    ],
+    text: Annotated[str, typer.Argument(parser=utf8, metavar="TEXT", help="Text with [MASK] where a token is missing")],
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Most probable tokens told for each blank")] = 5,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Stage
 from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
-from modeling.config import PretrainConfig
+from modeling.config import EncoderDecoderConfig, PretrainConfig
 
 SAMPLES = "samples.jsonl"
 
@@ -30,6 +30,8 @@ class Pretrain(Stage[PretrainConfig]):
         train(job, origin="tokenizer")
 
     def foresee(self, config: PretrainConfig, inputs: Expected) -> str:
+        if isinstance(config.model, EncoderDecoderConfig):
+            return foreseen(inputs["tokens"], config, config.spans.window(config.model.context), extra=0)
         return foreseen(inputs["tokens"], config, config.model.context, extra=1)
 
     def label(self, config: PretrainConfig) -> str:

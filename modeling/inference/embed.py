@@ -31,6 +31,7 @@ import modeling
 import tokenization
 from modeling.checkpoint import CONFIG, NEXT_SENTENCE, WEIGHTS
 from modeling.inference.generate import Checkpoint
+from modeling.networks.encoder_decoder import EncoderDecoder
 from textmill.errors import UserError
 from textmill.files import sha256, temporary_path
 from textmill.kept import Made, code_digest, kept_work
@@ -88,7 +89,7 @@ def embed(checkpoint: Checkpoint, texts: Sequence[str], *, normalized: bool = Fa
     """Vectors of texts, fp32 [texts, W].
 
     Args:
-        checkpoint: of a causal or a masked model.
+        checkpoint: of a causal or a masked model, or of an encoder-decoder, whose encoder reads the texts.
         texts: each as a document of its own.
         normalized: whether to give every vector length 1.
 
@@ -105,7 +106,8 @@ def embed(checkpoint: Checkpoint, texts: Sequence[str], *, normalized: bool = Fa
     for length, alike in itertools.groupby(windows, key=lambda window: len(window.ids)):
         for batch in _batched(alike, max(1, BATCH_TOKENS // length)):
             ids = torch.from_numpy(np.stack([window.ids for window in batch])).to(device)
-            hidden_BTW = checkpoint.model.hidden(ids).float()
+            model = checkpoint.model
+            hidden_BTW = (model.encode(ids) if isinstance(model, EncoderDecoder) else model.hidden(ids)).float()
             of_text_BT = torch.from_numpy(np.stack([window.of_text for window in batch])).to(device)
             means = (hidden_BTW * of_text_BT[..., None]).sum(1).double().cpu().numpy()
             np.add.at(sums, [window.text for window in batch], means)

@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
+from modeling.networks.encoder_decoder import EncoderDecoder
 from textmill.errors import UserError
 
 __all__ = ["HarnessModel", "run_tasks"]
@@ -46,6 +47,8 @@ def run_tasks(
         UserError: the checkpoint is not a causal one, a task is unknown, or its data cannot be had.
     """
     loaded = load(checkpoint, device)
+    if isinstance(loaded.model, EncoderDecoder):
+        raise UserError("this checkpoint writes targets of sources, tasks need one that continues text")
     if not loaded.model.causal:
         raise UserError("this checkpoint fills blanks, tasks need one that continues text; give a pretrained one")
     manager = TaskManager(include_path=str(include) if include else None)

@@ -187,7 +187,9 @@ class EncoderDecoder(LanguageModel):
                 nn.init.normal_(module.weight, std=0.02 if is_classic or config.tied else 1.0)
             elif isinstance(module, nn.Linear):
                 bound = math.sqrt(3 / module.in_features)
-                nn.init.normal_(module.weight, std=0.02) if is_classic else nn.init.uniform_(module.weight, -bound, bound)
+                nn.init.normal_(module.weight, std=0.02) if is_classic else nn.init.uniform_(
+                    module.weight, -bound, bound
+                )
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.head.weight, std=0.02 if is_classic else 0.001)

@@ -19,7 +19,7 @@ from modeling.checkpoint import (
     load_model,
     load_tokenizer_of,
 )
-from modeling.config import FinetuneConfig, TransformerConfig
+from modeling.config import EncoderDecoderConfig, FinetuneConfig, TransformerConfig
 from modeling.device import choose
 from modeling.inference.generate import Blanked, Checkpoint, cropped, fill, load
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
@@ -60,6 +60,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     compute = choose(config.device, config.precision, local_rank())
     base, origin = load_model(checkpoint)
     if not isinstance(origin.model, TransformerConfig):
+        if isinstance(origin.model, EncoderDecoderConfig):
+            raise UserError(f"{checkpoint} is an encoder-decoder, which fills blanks as it is; use `textmill fill`")
         raise UserError(
             f"{checkpoint} is a {origin.model.kind} model, which does not see what follows a blank and cannot learn to "
             "fill it; pretrain one with model.kind: transformer"

@@ -1,19 +1,24 @@
 """Training an encoder-decoder: what is hidden, what it learns from its source, and exact continuation."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
 from modeling.checkpoint import load_model
-from modeling.config import PretrainConfig, SpanCorruptionConfig
+from modeling.config import FinetuneConfig, PretrainConfig, SpanCorruptionConfig
+from modeling.device import training_environment
 from modeling.inference.evaluate import evaluate
-from modeling.inference.generate import fill, load
+from modeling.inference.export import export
+from modeling.inference.generate import Sampling, fill, generate, load
 from modeling.spans import Spans, random_parts
 from modeling.training.distributed import Ranks
+from modeling.training.finetune import finetune
 from modeling.training.objectives import generator_at
 from modeling.training.pretrain import pretrain
+from modeling.training.process import command
 from modeling.training.seq2seq import hidden_spans, span_corruption
 from textmill.errors import UserError
 from textmill.progress import quiet
@@ -22,6 +27,7 @@ from tokenization.config import SPECIAL_TOKENS, sentinel_names
 from tokenization.formats import save_tokenizer
 from tokenization.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
 CONTEXT = 34
 LINES = ["one red fox runs far away from us", "two big cats sit by the warm fire", "my old dog eats all of the cake"]
@@ -76,7 +82,7 @@ def settings(**changes) -> PretrainConfig:
 def learned(lines, speller_folder, tmp_path_factory):
     """A checkpoint that knows the lines by heart."""
     out = tmp_path_factory.mktemp("learned")
-    pretrain(lines, speller_folder, settings(steps=150, evaluate_every=50), out, quiet)
+    pretrain(lines, speller_folder, settings(steps=150, batch=32, evaluate_every=50), out, quiet)
     return out
 
 
@@ -154,7 +160,7 @@ def test_it_learns_a_small_text_by_heart(learned, lines):
     stats = json.loads((learned / "stats.json").read_text())
     assert stats["validation_loss"] < 0.15
     assert stats["parameters"] == sum(p.numel() for p in load_model(learned)[0].parameters())
-    assert stats["tokens_seen"] == 150 * 16 * sum(settings().window)
+    assert stats["tokens_seen"] == 150 * 32 * sum(settings().window)
     measured = evaluate(learned, lines)
     assert measured["loss"] < 0.15 and measured["tokens"] > 40
 
@@ -178,3 +184,76 @@ def test_it_fills_blanks_of_several_tokens(learned):
     both = fill(load(learned, "cpu"), "my old <extra_id_0> eats all of [MASK] cake")
     assert both.text == "my old dog eats all of the cake"
     assert len(both.candidates) == 2
+
+
+def test_what_it_writes_is_the_same_without_a_state_and_in_any_company(learned):
+    checkpoint = load(learned, "cpu")
+    prompts = ["two big cats sit", "my old", "one red fox runs far"]
+    greedy = Sampling(max_tokens=6, temperature=0)
+    together = generate(checkpoint, prompts, greedy)
+    assert together == generate(checkpoint, prompts, greedy, use_state=False)
+    assert together == [generate(checkpoint, [prompt], greedy)[0] for prompt in prompts]
+    assert all(text.startswith(" ") for text in together)
+    drawn = Sampling(max_tokens=6, temperature=1.5, seed=3)
+    assert generate(checkpoint, prompts, drawn) == generate(checkpoint, prompts, drawn)
+    assert generate(checkpoint, ["one red fox"] * 40, drawn) != [generate(checkpoint, ["one red fox"], drawn)[0]] * 40
+
+
+def test_mistakes_are_told_in_a_line(learned, lines, tmp_path):
+    checkpoint = load(learned, "cpu")
+    with pytest.raises(UserError, match=r"the text has no blank; write \[MASK\]"):
+        fill(checkpoint, "one red fox")
+    with pytest.raises(UserError, match="the text has 9 blanks but the tokenizer 8 sentinels"):
+        fill(checkpoint, "[MASK] one " * 9)
+    with pytest.raises(UserError, match=r"the text has \d+ tokens but the window holds 34"):
+        fill(checkpoint, "one red fox runs far away [MASK]" * 6)
+    with pytest.raises(UserError, match="encoder-decoder models are not exported"):
+        export(learned, tmp_path / "export")
+    with pytest.raises(UserError, match="is an encoder-decoder, which fills blanks as it is"):
+        finetune(learned, lines, FinetuneConfig(), tmp_path, quiet)
+
+
+# -- to the bit --------------------------------------------------------------------------------------------------------
+
+
+def files(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "timing.jsonl"}
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(lines, speller_folder, tmp_path):
+    config = settings(ema=0.9, keep="best", optimizer={"clip": 1.0}, micro_batch=5)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for out in (whole, part):
+        out.mkdir()
+    pretrain(lines, speller_folder, config, whole, quiet)
+
+    class Stop(BaseException):
+        pass
+
+    def stop_at_13(done, total=None, **metrics):
+        if done == 13:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pretrain(lines, speller_folder, config.model_copy(update={"log_every": 1}), part, stop_at_13)
+    assert (part / "checkpoints" / "step-00000010").is_dir() and not (part / "stats.json").exists()
+    pretrain(lines, speller_folder, config, part, quiet)
+    assert files(part) == files(whole)
+    assert load(part, "cpu").config.objective == "spans"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_ranks_train_as_one_does(how, lines, speller_folder, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    same = {"precision": "fp32", "steps": 6, "evaluate_every": 3, "sample_tokens": 0, "optimizer": {"clip": 1.0}}
+    pretrain(lines, speller_folder, settings(**same), one, quiet)
+    config = settings(**same, parallel=how, micro_batch=3, processes=2)
+    done = subprocess.run(
+        command(config, lines, speller_folder, two), env=training_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    curves = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, two)]
+    ours, theirs = ([row.get("loss", row.get("validation_loss")) for row in curve] for curve in curves)
+    assert theirs == pytest.approx(ours, abs=1e-4)
