@@ -526,6 +526,8 @@ class PretrainConfig(RunConfig):
                 raise ValueError("spans are hidden from an encoder-decoder alone; set model.kind, or leave spans out")
         elif self.progressive:
             raise ValueError("layers of an encoder-decoder do not join late; leave progressive out")
+        elif self.attend != "window":
+            raise ValueError("an encoder-decoder sees all of its source; leave attend out")
         elif (least := max(max(spans.lengths(2)) for spans in (self.spans, EVALUATED_SPANS))) > self.model.context:
             raise ValueError(
                 f"model.context {self.model.context} has no room for a span and its end; set {least} or more"
