@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.cli.document import AsJson, print_document
 from flows.cli.places import local
 from flows.cli.progress import progress_bar
 
@@ -102,6 +103,7 @@ def inspect(
     tokenizer: TokenizerOption = None,
     form: FormOption = None,
     dtype: DtypeOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what token files hold, ours and others', and read all of them to find damage."""
     from textmill.errors import UserError
@@ -110,7 +112,8 @@ def inspect(
     from tokenization.token_files.readers import open_token_file, token_files
 
     named = _load(tokenizer) if tokenizer else None
-    damage = []
+    damage: list[str] = []
+    document: list[dict[str, Any]] = []
     arrays = [place for place in files if is_arrays(place)]
     places = [*arrays, *token_files(place for place in files if place not in arrays)]
     for place in places:
@@ -123,10 +126,21 @@ def inspect(
             else:
                 found = [inspect_file(open_token_file(place, form, dtype), known, progress)]
         for inspection in found:
-            _show(inspection, known)
+            if as_json:
+                document.append(_facts(inspection, known))
+            else:
+                _show(inspection, known)
             damage += inspection.damage
+    if as_json:
+        print_document(document)
     if damage:
         raise UserError(damage[0] + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""))
+
+
+def _facts(found: Inspection, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """An inspection, as `--json` shows it."""
+    text = tokenizer.decode(found.first) if tokenizer and not found.damage else None
+    return vars(found) | {"first": found.first.tolist(), "text": text}
 
 
 def _show(found: Inspection, tokenizer: Tokenizer | None) -> None:

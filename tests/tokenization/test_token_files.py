@@ -425,6 +425,21 @@ def test_import_inspect_and_export(arrays, nanogpt, trained, tmp_path):
     assert files(tmp_path / "as-nanogpt") == files(nanogpt)
 
 
+def test_an_inspection_is_a_document_for_scripts_too(arrays, nanogpt, trained, tmp_path):
+    arrays("import", nanogpt, "-o", tmp_path / "ours", "-t", trained)
+    train, held_out = json.loads(arrays("inspect", tmp_path / "ours", "--json"))
+    assert (train["name"], held_out["name"]) == (f"{tmp_path / 'ours'} (train)", f"{tmp_path / 'ours'} (validation)")
+    assert (train["format"], train["dtype"], train["documents"], train["damage"]) == ("textmill", "uint16", 900, [])
+    assert train["text"].startswith("Document 0 has words") and len(train["first"]) == 32
+    [bare_file] = json.loads(arrays("inspect", nanogpt / "train.bin", "--json"))
+    assert (bare_file["format"], bare_file["documents"], bare_file["text"]) == ("nanogpt", None, None)
+    assert bare_file["tokens"] == train["tokens"]
+    damaged(tmp_path / "ours" / "train-00000.bin", 0, "<H", 481)
+    told = CliRunner().invoke(app, ["arrays", "inspect", str(tmp_path / "ours"), "--json"])
+    assert "holds the token 481" in json.loads(told.stdout)[0]["damage"][0]
+    assert isinstance(told.exception, UserError)
+
+
 def test_files_held_out_are_named(arrays, nanogpt, trained, tmp_path):
     for name, held_out in (("val.bin", "a.bin"), ("train.bin", "b.bin")):
         (nanogpt / name).rename(nanogpt / held_out)
