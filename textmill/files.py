@@ -74,20 +74,20 @@ def seal_folder(finished: Path, place: Path) -> None:
     """Rename a folder whose work is done to `place`, in place of an older one, with everything in it on the disk.
 
     A kill in the middle leaves `finished` as it was, or `place` as it is to be; in between `place` may be missing, and
-    what was there lies beside it as `.old-NAME` until the next call.
+    what was there lies beside it as `.old-NAME` until the next call. A link at `place` goes, what it leads to stays.
     """
     for name in files_below(finished):
         fsync(finished / name)
     for folder in (finished, *(path for path in finished.rglob("*") if path.is_dir())):
         fsync(folder)
     old = place.with_name(f".old-{place.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
+    if place.exists() or place.is_symlink():
         place.rename(old)
     finished.rename(place)
     fsync(place.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def remove(path: Path) -> None:

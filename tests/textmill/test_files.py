@@ -48,6 +48,21 @@ def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path):
     assert (tmp_path / "note.txt").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("target_is_there", [True, False])
+def test_a_folder_takes_the_place_of_a_link_and_leaves_alone_what_it_led_to(tmp_path, target_is_there):
+    target, place, work = tmp_path / "elsewhere", tmp_path / "made" / "result", tmp_path / "made" / ".work"
+    work.mkdir(parents=True)
+    (work / "a.txt").write_text("new")
+    if target_is_there:
+        target.mkdir()
+        (target / "a.txt").write_text("old")
+    place.symlink_to(target)
+    seal_folder(work, place)
+    assert [path.name for path in place.parent.iterdir()] == ["result"]
+    assert not place.is_symlink() and (place / "a.txt").read_text() == "new"
+    assert not target_is_there or (target / "a.txt").read_text() == "old"
+
+
 @pytest.mark.parametrize("there_before", [False, True])
 def test_a_folder_takes_its_place_whole(tmp_path, there_before):
     place = tmp_path / "made" / "result"
