@@ -53,7 +53,10 @@ COPY flows flows
 RUN pip install --constraint constraints.txt --editable ".${EXTRAS}" \
     && python -m compileall -q textmill tokenization scraping modeling experiments flows
 
+# The kernels' machine code, for the processor that builds the image: on another kind a container compiles its own. The
+# containers' user compiles, because he cannot write beside the code: it is kept in his cache folder.
 USER 1000
+RUN textmill compile
 VOLUME /textmill/store
 # No entrypoint: a Docker or Kubernetes worker starts the run with a command of its own.
 CMD ["textmill", "--help"]

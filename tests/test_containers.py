@@ -106,6 +106,11 @@ def test_the_image_has_a_python_and_a_torch_that_the_project_takes():
     assert SERVICES["server"]["build"]["args"] == {"TORCH_INDEX": "${TORCH_INDEX:-}", "EXTRAS": "${EXTRAS:-}"}
 
 
+def test_the_kernels_are_compiled_by_the_user_who_loads_them():
+    names = [name for name, _ in instructions()]
+    assert names.index("USER") < instructions().index(("RUN", "textmill compile"))
+
+
 def test_the_store_of_every_configuration_is_the_volume():
     (folder,), (volume,), (user,) = named("WORKDIR"), named("VOLUME"), named("USER")
     for config in (PROJECT / "configs").glob("*.yaml"):
