@@ -108,7 +108,11 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **options: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [(context, continuation) for _, context, continuation in requests]
+        eot = self.eot_token_id  # a text begins as the documents of the training did; the empty one has it already
+        pairs = [
+            (context if context[:1] == [eot] else [eot, *context], continuation)
+            for _, context, continuation in requests
+        ]
         longest = max((len(continuation) for _, continuation in pairs), default=0)
         if longest > self.context:
             raise UserError(

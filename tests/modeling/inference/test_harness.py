@@ -34,9 +34,11 @@ def test_metrics_are_those_of_the_harness_on_the_exported_model(pretrained, ours
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
     export(pretrained, tmp_path / "exported")
     theirs = huggingface.HFLM(pretrained=str(tmp_path / "exported"), device="cpu", dtype="float32", batch_size=1)
-    requests = ask("loglikelihood", *PAIRS)
+    eot = ours.eot_token_id
+    encoded = [ours._encode_pair(*pair) if pair[0] else ([], ours.tok_encode(pair[1])) for pair in PAIRS]
+    begun = [(pair, [eot, *context], answer) for pair, (context, answer) in zip(PAIRS, encoded, strict=True)]
     for (log_likelihood, is_greedy), (their_log_likelihood, their_is_greedy) in zip(
-        ours.loglikelihood(requests), theirs.loglikelihood(requests), strict=True
+        ours.loglikelihood(ask("loglikelihood", *PAIRS)), theirs._loglikelihood_tokens(begun), strict=True
     ):
         assert log_likelihood == pytest.approx(their_log_likelihood, abs=1e-3)
         assert is_greedy == their_is_greedy
@@ -46,10 +48,11 @@ def test_metrics_are_those_of_the_harness_on_the_exported_model(pretrained, ours
 
 def test_a_likelihood_is_the_sum_over_the_tokens_of_the_continuation(ours):
     checkpoint = ours.checkpoint
-    ids = torch.tensor([checkpoint.tokenizer.encode_ordinary("a dog sees rain")])
+    tokenizer = checkpoint.tokenizer
+    ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode_ordinary("a dog sees rain")]])
     with torch.inference_mode():
         log_probs = checkpoint.model(ids[:, :-1]).float().log_softmax(-1).gather(2, ids[:, 1:, None])[0, :, 0]
-    start = len(checkpoint.tokenizer.encode_ordinary("a dog"))
+    start = 1 + len(tokenizer.encode_ordinary("a dog"))
     [(found, _)] = ours.loglikelihood(ask("loglikelihood", ("a dog", " sees rain")))
     assert found == pytest.approx(float(log_probs[start - 1 :].sum()), abs=1e-4)
 
