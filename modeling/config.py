@@ -497,7 +497,7 @@ class PretrainConfig(RunConfig):
     def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        explicit: dict[str, Any] = {  # null says nothing, and of a model only what was set
+        explicit: dict[str, Any] = {  # null and {} say nothing, and of a model only what was set
             key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             for key, value in given.items()
             if value is not None
@@ -509,7 +509,8 @@ class PretrainConfig(RunConfig):
         if network := NETWORKS.get(network_kind(explicit.get("model"))):  # a preset may be of another kind
             own = {key: value for key, value in known.get("model", {}).items() if key in network.model_fields}
             known["model"] = own
-        return merged(known, explicit)
+        said = {key: value for key, value in explicit.items() if value != {}}
+        return merged(known, said)
 
     @model_validator(mode="after")
     def _layers_can_join(self) -> PretrainConfig:

@@ -83,7 +83,7 @@ def _affects_output_here(model: BaseModel, field: FieldInfo) -> bool:
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`document` with `overrides` laid over it, key by key down to the leaves. An item of a list has its number, from
-    0, as its key, which is a string; the only item needs none.
+    0, as its key, which is a string; the only item needs none. A mapping without keys takes the place of what is there.
 
     Raises:
         UserError: an override is of a key, or a number, that a list does not have.
@@ -95,9 +95,9 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     result = dict(document)
     for key, value in overrides.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, list) and below:
+        if isinstance(value, Mapping) and value and isinstance(below, list) and below:
             result[key] = _merged_items(key, below, value)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and value:
             result[key] = merged(below if isinstance(below, dict) else {}, value)
         else:
             result[key] = value

@@ -11,6 +11,12 @@ from textmill.processes import python_environment
 from textmill.settings import output_settings
 
 
+def test_a_section_without_keys_leaves_a_preset_as_it_is():
+    assert PretrainConfig.model_validate({"preset": "test", "model": {}, "optimizer": {}}) == PretrainConfig(
+        preset="test"
+    )
+
+
 def test_presets_give_values_and_explicit_keys_win():
     config = PretrainConfig.model_validate({"preset": "test", "steps": 7, "model": {"layers": 1}})
     assert (config.steps, config.model.layers, config.model.width, config.batch) == (7, 1, 8, 8)

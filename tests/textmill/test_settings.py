@@ -63,6 +63,12 @@ def test_merging_goes_down_to_the_leaves_and_changes_neither_argument():
     assert document == {"a": {"b": 1, "c": 2}, "d": 3} and overrides == {"a": {"b": 9}, "e": {"f": 4}}
 
 
+def test_an_override_without_keys_clears_what_is_there():
+    document = {"a": {"b": {"c": 1}, "d": [{"e": 1}]}}
+    assert merged(document, {"a": {"b": {}, "d": {}}}) == {"a": {"b": {}, "d": {}}}
+    assert merged(document, {}) == document
+
+
 def test_an_override_reaches_an_item_of_a_list_by_its_number():
     document = {"a": [{"b": 1, "c": 1}, {"b": 2}], "d": []}
     assert merged(document, {"a": {"1": {"b": 3}}}) == {"a": [{"b": 1, "c": 1}, {"b": 3}], "d": []}

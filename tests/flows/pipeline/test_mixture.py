@@ -39,6 +39,11 @@ def write(tmp_path):
     return write
 
 
+def test_a_command_line_can_clear_the_mixture_of_a_file(write):
+    path = write(pretrain={"mixture": ALL})
+    assert load_config(path, parse_overrides(["pretrain.mixture={}"])).pretrain.mixture == {}
+
+
 def test_sites_and_collections_are_mixed_by_their_names(write):
     config = load_config(write(pretrain={"mixture": ALL}), parse_overrides(["pretrain.mixture.stories.weight=5"]))
     assert {name: source.weight for name, source in config.pretrain.mixture.items()} == {
