@@ -19,6 +19,7 @@ module's folders is ever deleted; a folder with anything else in it is refused.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -37,7 +38,7 @@ from textmill.errors import UserError
 from textmill.files import fsync, remove, remove_temporary, sha256, temporary_path, try_lock
 from textmill.mapping import Executor, Threads
 
-__all__ = ["KeptWork", "Made", "Piece", "check_apart", "code_digest", "kept_work", "make_folder"]
+__all__ = ["KeptWork", "Made", "Piece", "check_apart", "code_digest", "kept_work", "make_folder", "only_run"]
 
 logger = logging.getLogger(__name__)
 NOTE = "piece.json"
@@ -96,7 +97,7 @@ def kept_work(out: Path, name: str, made_with: Mapping[str, Any]) -> Iterator[Ke
     recipe = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
     place = out / f".textmill-{name}"
     folder = place / recipe
-    with one_line_of_disk(out), _only_run(out):
+    with one_line_of_disk(out), only_run(out, out):
         for other in _made_by_us(place):
             if other.name.startswith("."):  # half deleted
                 remove(other)
@@ -125,13 +126,17 @@ def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where there is none.
 
     Raises:
-        UserError: a file is at its place or above it, or it may not be made.
+        UserError: a file is at its place or above it, its name is too long, or it may not be made.
     """
     with one_line_of_disk(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{folder} cannot be a folder, because a file is there; choose another") from None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UserError(f"{folder} cannot be a folder: its name is too long; choose another") from None
+            raise
 
 
 def check_apart(out: Path, *inputs: Path) -> None:
@@ -161,15 +166,33 @@ def _made_by_us(place: Path) -> list[Path]:
 
 
 @contextmanager
-def _only_run(out: Path) -> Iterator[None]:
-    make_folder(out)
-    descriptor = os.open(out, os.O_RDONLY)  # the folder itself is locked: nothing is left of the lock, whatever happens
+def only_run(folder: Path, out: Path) -> Iterator[None]:
+    """The folder is there, and this run's alone while the block lasts.
+
+    Args:
+        folder: that the run fills. It is locked itself: nothing is left of the lock, whatever happens.
+        out: what people know it as; the folder may get this name in the end.
+
+    Raises:
+        UserError: another run has it, or it cannot be a folder.
+    """
+    busy = f"another run is writing to {out}; let it end, or choose another folder"
+    make_folder(folder)
     try:
-        if not try_lock(descriptor):
-            raise UserError(f"another run is writing to {out}; let it end, or choose another folder")
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # a run that ended just now has renamed or removed it
+        raise UserError(busy) from None
+    try:
+        if not try_lock(descriptor) or not _is_still_at(folder, descriptor):
+            raise UserError(busy)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_still_at(folder: Path, descriptor: int) -> bool:
+    """Whether the open folder is there, and not one that got another name meanwhile."""
+    return folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
 
 
 @dataclass(frozen=True)

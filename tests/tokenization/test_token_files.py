@@ -327,7 +327,7 @@ def test_a_call_that_looked_before_another_ended_does_not_take_its_folder(tmp_pa
             end()
             return True
 
-        monkeypatch.setattr("tokenization.token_files.importing.try_lock", late)
+        monkeypatch.setattr("textmill.kept.try_lock", late)
         with pytest.raises(UserError, match="another run is writing to"), new_folder(out):
             pytest.fail("the folder was given to two")
         assert not unfinished.exists()

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from textmill.disk import disk_complaint, one_line_of_disk
+from textmill.disk import one_line_of_disk
 from textmill.errors import UserError
-from textmill.files import remove, seal_folder, try_lock
+from textmill.files import remove, seal_folder
+from textmill.kept import make_folder, only_run
 from textmill.progress import Progress, quiet
 from tokenization.arrays import TOKEN_BYTES, TokenFile, write_meta
 from tokenization.formats import save_tokenizer
@@ -92,7 +93,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(out))
     _check_new(place, out)
     unfinished = place.with_name(f".{place.name}.unfinished")
-    with one_line_of_disk(out), _only_writer(unfinished, out):
+    make_folder(place.parent)
+    with one_line_of_disk(out), only_run(unfinished, out):
         _check_new(place, out)  # another call may have ended since
         for leftover in unfinished.iterdir():
             remove(leftover)
@@ -117,27 +119,6 @@ def _check_new(place: Path, out: Path) -> None:
             raise UserError(f"{out} exists already; name a new folder")
     if place.is_mount() or place == Path.cwd():  # neither can be replaced by the finished folder
         raise UserError(f"{out} is the current folder or one of a mounted disk; name a new folder inside of it")
-
-
-@contextmanager
-def _only_writer(unfinished: Path, out: Path) -> Iterator[None]:
-    """The folder `unfinished` is there, and locked while the block runs."""
-    try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:  # another call ended between the two
-        raise UserError(f"another run was writing to {out}; look there, or run again") from None
-    except OSError as error:
-        complaint = disk_complaint(error, out) or f"{out} cannot be a folder ({error.strerror}); name another"
-        raise UserError(complaint) from error
-    try:
-        locked = try_lock(descriptor)
-        # a call that ended after this one looked has renamed or removed what is locked now
-        if not locked or not unfinished.exists() or not os.path.samestat(os.fstat(descriptor), unfinished.stat()):
-            raise UserError(f"another run is writing to {out}; let it end, or name another folder")
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @dataclass
