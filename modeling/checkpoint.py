@@ -32,6 +32,7 @@ from torch import Tensor
 from modeling.config import MODEL_CONFIG, EncoderDecoderConfig, ModelConfig, RecurrentConfig, TransformerConfig
 from modeling.networks.encoder_decoder import EncoderDecoder
 from modeling.networks.language_model import LanguageModel
+from modeling.networks.recurrent import RecurrentModel
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary, seal_folder, sha256
@@ -97,7 +98,7 @@ class CheckpointConfig:
             case EncoderDecoderConfig():
                 return EncoderDecoder(self.model, self.vocab_size)
             case RecurrentConfig():
-                raise UserError("recurrent networks cannot be built yet; choose model.kind: transformer")
+                return RecurrentModel(self.model, self.vocab_size)
 
     def differences(self, other: CheckpointConfig, beside: Collection[str] = ()) -> list[str]:
         """Settings by their dotted names, as "optimizer.lr: 0.01 here, 0.02 there".

@@ -224,6 +224,21 @@ class RecurrentConfig(NetworkConfig):
     kind: Literal["recurrent"] = Field(description=f"Network: {NETWORK_KINDS}")
     cell: Literal["rnn", "gru", "lstm", "mingru"] = Field("lstm", description="What a layer does with its state")
     hidden: int | None = Field(None, gt=0, description="Size of a layer's state; default: the width")
+    feed_forward: int = Field(0, ge=0, description="Units of a feed-forward (squared ReLU) after each cell; 0 for none")
+    norm_place: Literal["pre", "post", "none"] = Field(
+        "pre", description="Normalize what goes into cell and feed-forward, the stream after each, or nothing"
+    )
+    residual: bool = Field(True, description="Add to the stream what cell and feed-forward make; false: replace it")
+
+    @model_validator(mode="after")
+    def _blocks_pass_a_signal_on(self) -> RecurrentConfig:
+        if self.zero_init and not self.residual:
+            raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
+        return self
+
+    @property
+    def lacks_of_identity(self) -> str | None:
+        return "norm_place: pre" if self.norm_place == "post" else super().lacks_of_identity
 
     @property
     def hidden_units(self) -> int:
@@ -549,6 +564,17 @@ class PretrainConfig(RunConfig):
             return 0
         each = (self.spans, EVALUATED_SPANS)
         return max(spans.counts(spans.window(self.model.context))[1] for spans in each)
+
+    @model_validator(mode="after")
+    def _a_recurrent_network_reads_on(self) -> PretrainConfig:
+        if isinstance(self.model, RecurrentConfig):
+            for name, changes in {
+                "mixture": self.mixture, "window_start": self.window_start != "anywhere",
+                "attend": self.attend != "window",
+            }.items():  # fmt: skip
+                if changes:
+                    raise ValueError(f"a recurrent network reads the whole corpus in its order; leave {name} out")
+        return self
 
     @property
     def draws_dropout(self) -> bool:

@@ -27,6 +27,7 @@ from modeling.config import (
 from modeling.device import GPUS
 from modeling.networks.kan import RATIONALS
 from modeling.networks.loss_head import SLICE_ELEMENTS
+from modeling.networks.recurrent import CELLS
 from modeling.networks.transformer import GATE_INPUTS
 from textmill.errors import UserError
 
@@ -110,7 +111,7 @@ def network_cost(model: ModelConfig, vocab_size: int, length: int | SourceTarget
         case TransformerConfig():
             return transformer_cost(model, vocab_size, length if isinstance(length, int) else model.context)
         case RecurrentConfig():
-            raise UserError("the cost of recurrent networks is not known yet; choose model.kind: transformer")
+            return recurrent_cost(model, vocab_size)
 
 
 def transformer_cost(model: TransformerConfig, vocab_size: int, length: int) -> NetworkCost:
@@ -216,6 +217,26 @@ def layer_activations(model: AttentionConfig) -> int:
         values += model.width + kv_width
     masks = 2 * model.width if model.dropout else 0
     return 2 * values + masks
+
+
+def recurrent_cost(model: RecurrentConfig, vocab_size: int) -> NetworkCost:
+    """`network_cost` of a `RecurrentModel`. What a cell does with each element of its state is not counted."""
+    width, size, gates = model.width, model.hidden_units, len(CELLS[model.cell])
+    sees_state = model.cell != "mingru"
+    layer = gates * size * (width + (size if sees_state else 0)) + size * width + 2 * width * model.feed_forward
+    parts = 2 if model.feed_forward else 1
+    blocks, embedding = model.layers * layer, vocab_size * width
+    total = blocks + embedding * (1 if model.tied else 2)
+    total += model.layers * gates * size * (2 if sees_state else 1)  # biases of the gates
+    if model.bias:
+        total += model.layers * (parts * width + model.feed_forward)
+    if model.norm == "layer" and model.norm_place != "none":
+        norms = parts * model.layers + (1 if model.norm_place == "pre" else 0)
+        total += norms * width * (2 if model.bias else 1)
+    values = (2 * parts + 1) * width + 2 * model.feed_forward  # into and out of each part, and of the norms
+    values += (2 * gates + 2) * size if sees_state else (gates + 2) * 2 * size  # what a scan keeps is fp32
+    masks = parts * width if model.dropout else 0
+    return NetworkCost(total, blocks, blocks + embedding, 0, model.layers * (2 * values + masks))
 
 
 def flops_per_token(

@@ -11,6 +11,7 @@ from flows.engine.stage import Expected, Job, Pending, Stage
 from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig, PretrainConfig
+from textmill.errors import UserError
 
 
 class Finetune(Stage[FinetuneConfig]):
@@ -28,7 +29,13 @@ class Finetune(Stage[FinetuneConfig]):
         train(job, origin="checkpoint")
 
     def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
-        return foreseen(inputs["tokens"], config, _context(inputs["checkpoint"]), extra=0)
+        model = _pretraining(inputs["checkpoint"]).model
+        if model.kind == "recurrent":
+            raise UserError(
+                "finetune: a recurrent network does not see what follows a blank and cannot learn to fill it; leave "
+                "finetune out (finetune: null), or pretrain with model.kind: transformer"
+            )
+        return foreseen(inputs["tokens"], config, model.context, extra=0)
 
     def label(self, config: FinetuneConfig) -> str:
         return f"masked, {config.steps:,} steps"
@@ -61,12 +68,12 @@ class Finetune(Stage[FinetuneConfig]):
             yield Bars(f"what it thinks of for blank {number}", guesses, "%")
 
 
-def _context(checkpoint: object) -> int:
-    """Tokens of a window of a pretrained model, which may yet be trained."""
+def _pretraining(checkpoint: object) -> PretrainConfig:
+    """How a model was pretrained, or is to be."""
     if isinstance(checkpoint, Artifact):
-        return PretrainConfig.model_validate(checkpoint.manifest.settings).model.context
+        return PretrainConfig.model_validate(checkpoint.manifest.settings)
     assert isinstance(checkpoint, Pending) and isinstance(checkpoint.config, PretrainConfig)
-    return checkpoint.config.model.context
+    return checkpoint.config
 
 
 finetune = Finetune()

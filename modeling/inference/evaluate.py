@@ -18,12 +18,15 @@ from modeling.device import choose
 from modeling.inference.generate import Checkpoint, load
 from modeling.networks.encoder_decoder import EncoderDecoder, Sources
 from modeling.networks.functional import documents_in
+from modeling.networks.language_model import LanguageModel
 from modeling.spans import Spans, begun
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TokenArrays
 
 __all__ = ["Windows", "evaluate"]
+
+LONG_WINDOW, LEAD = 16, 4  # contexts that a recurrent model reads at once, and those before them that prepare its state
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,7 @@ def evaluate(
         return evaluate_spans(loaded, loaded.model, data, windows, device)
     if not loaded.model.causal:
         raise UserError("this checkpoint fills blanks, perplexity needs one that continues text; give a pretrained one")
-    context = loaded.model.config.context
-    stride = context if windows.stride is None else windows.stride
-    if not 0 < stride <= context:
-        raise UserError(f"stride must lie between 1 and the context {context}, not {stride}")
+    context, stride = reach(loaded.model, windows.stride)
     ids = read(loaded, data, windows.split, windows.limit)
     if len(ids) < 2:
         raise UserError(f"{data} holds {len(ids)} tokens; at least two are needed")
@@ -132,6 +132,24 @@ def evaluate_spans(
         "perplexity": math.exp(nats / tokens),
         "bits_per_byte": nats / math.log(2) / size if size else math.nan,
     }
+
+
+def reach(model: LanguageModel, stride: int | None) -> tuple[int, int]:
+    """Tokens of a window, and from one window to the next. A recurrent model, whose state has no bound, reads windows
+    that are much longer than those of its training, each after tokens that the window before counted.
+
+    Raises:
+        UserError: the stride does not suit the model.
+    """
+    context = model.config.context
+    if model.memory_length is None:
+        if stride is not None:
+            raise UserError("a recurrent model reads on from window to window; leave the stride out")
+        return (LONG_WINDOW + LEAD) * context, LONG_WINDOW * context
+    stride = context if stride is None else stride
+    if not 0 < stride <= context:
+        raise UserError(f"stride must lie between 1 and the context {context}, not {stride}")
+    return context, stride
 
 
 def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch.Tensor:

@@ -24,6 +24,7 @@ from textmill.errors import UserError
 
 __all__ = ["HarnessModel", "run_tasks"]
 
+RECURRENT_LENGTH = 2**16  # tokens that are read at once of a text by a model whose state has no bound
 MAX_TOKENS = 256  # of an answer whose task sets no limit, as the harness has it
 
 
@@ -78,7 +79,7 @@ class HarnessModel(TemplateLM):
     def __init__(self, checkpoint: Checkpoint, batch: int = 16):
         super().__init__()
         self.checkpoint, self.batch = checkpoint, batch
-        self.context = checkpoint.model.config.context
+        self.context = checkpoint.model.memory_length or RECURRENT_LENGTH
 
     @property
     def eot_token_id(self) -> int:

@@ -296,12 +296,6 @@ class EncoderDecoder(LanguageModel):
     def decoder_blocks(self) -> list[DecoderBlock]:
         return cast("list[DecoderBlock]", list(self.blocks))
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Capped logits [..., V] of hidden states [..., W]."""
-        logits = self.head(hidden)
-        softcap = self.config.softcap
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
     def fsdp_blocks(self) -> list[nn.Module]:
         return [*self.encoder, *self.blocks]
 

@@ -110,6 +110,20 @@ class LanguageModel(nn.Module, ABC):
     def block_parameters(self) -> int:
         """Weights in the matrices of the blocks, the number by which models are compared."""
 
+    def is_active(self, layer: int) -> bool:
+        """Whether a block is in use: `active_layers` of them are, evenly spaced, the last block among them.
+
+        A block whose output projections are still zero is the identity, so that the others may join at any time.
+        """
+        active, layers = self.active_layers, self.config.layers
+        return active is None or (layer + 1) * active // layers > layer * active // layers
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Capped logits [..., V] of hidden states [..., W]."""
+        logits = self.head(hidden)
+        softcap = self.config.softcap
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
     @property
     def device(self) -> torch.device:
         return self.embed.weight.device

@@ -32,7 +32,7 @@ from modeling.networks.loss_head import cross_entropy, token_losses
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-    from modeling.config import AttentionConfig, TransformerConfig
+    from modeling.config import AttentionConfig, NetworkConfig, TransformerConfig
 
 __all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "parameter_kinds", "rotary_table"]
 
@@ -62,7 +62,7 @@ class KeyValueCache(State):
 class Norm(nn.Module):
     """RMSNorm without weights (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
 
-    def __init__(self, config: AttentionConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.shape = (config.width,)
         self.layer_norm = config.norm == "layer"
@@ -334,14 +334,6 @@ class GPT(LanguageModel):
             cache.length += ids.shape[1]
         return self.norm(x_BTW)
 
-    def is_active(self, layer: int) -> bool:
-        """Whether a block is in use: `active_layers` of them are, evenly spaced, the last block among them.
-
-        A block whose output projections are still zero is the identity, so that the others may join at any time.
-        """
-        active, layers = self.active_layers, self.config.layers
-        return active is None or (layer + 1) * active // layers > layer * active // layers
-
     def smeared(self, x_BTW: Tensor, cache: KeyValueCache | None, begins_BT: Tensor | None = None) -> Tensor:
         """Add a gated share of the previous token's embedding to each position of [B, T, W]; the first has none, nor
         have those where a document begins."""
@@ -384,12 +376,6 @@ class GPT(LanguageModel):
         hidden_NW = self.hidden(ids, state, documents).flatten(0, 1)
         nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
         return nll.view(targets.shape), is_argmax.view(targets.shape)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Capped logits [..., V] of hidden states [..., W]."""
-        logits = self.head(hidden)
-        softcap = self.config.softcap
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     def initial_state(self, batch: int) -> KeyValueCache:
         return KeyValueCache(self, batch)

@@ -20,13 +20,21 @@ from modeling.config import FinetuneConfig, SourceTarget
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.networks.functional import documents_in
 from modeling.training.distributed import Ranks
-from modeling.training.windows import MixedWindows, TrainWindows, training_windows, validation_windows
+from modeling.training.windows import (
+    MixedWindows,
+    StreamWindows,
+    TrainWindows,
+    training_windows,
+    validation_starts,
+    validation_windows,
+)
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays, shuffled
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "Batch", "CausalLM", "MaskedLM", "Objective", "epoch_order", "evaluation_rows", "generator_at", "to_device",
+    "Batch", "CausalLM", "MaskedLM", "Objective", "StreamLM", "epoch_order", "evaluation_rows", "generator_at",
+    "to_device",
 ]  # fmt: skip
 
 
@@ -133,12 +141,16 @@ class CausalLM:
         documents = documents_in(ids, self.eot_id) if self.attend == "document" else None
         return Batch(ids, windows[:, 1:], documents=documents)
 
+    def validation_batch(self, rows: Tensor) -> Batch:
+        """These of the validation windows."""
+        return self.batch_of(self.validation[rows])
+
     def evaluate(
         self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
     ) -> dict[str, float]:
         nats = torch.zeros((), dtype=torch.float64)
         for rows, weight in evaluation_rows(len(self.validation), ranks, batch):
-            data = self.batch_of(self.validation[rows]).to(device)
+            data = self.validation_batch(rows).to(device)
             nats += model(**data._asdict()).cpu().double() * data.targets.numel() * weight
         total = ranks.sum(nats, device).item()
         targets = self.validation[:, 1:]
@@ -146,6 +158,27 @@ class CausalLM:
             "validation_loss": total / targets.numel(),
             "bits_per_byte": total / math.log(2) / max(1, int(self.token_bytes[targets].sum())),
         }
+
+
+class StreamLM(CausalLM):
+    """Predict every next token by a network that carries its state from a row's window to the next.
+
+    It is judged on the same windows as any causal model, so that losses compare, and reads the window before each.
+    """
+
+    train: StreamWindows
+
+    def __init__(self, train: StreamWindows, validation: TokenArrays, context: int, evaluate_tokens: int):
+        super().__init__(train, validation, context, evaluate_tokens)
+        starts = validation_starts(validation, context, 1, evaluate_tokens)
+        before = validation.windows(np.maximum(starts - context, 0), context)
+        before[starts == 0] = validation.eot_id  # nothing is before the first
+        self.before = torch.from_numpy(before)
+
+    def validation_batch(self, rows: Tensor) -> Batch:
+        batch = super().validation_batch(rows)
+        positions = torch.arange(self.length, 2 * self.length).expand(len(rows), -1)
+        return Batch(torch.cat((self.before[rows], batch.ids), dim=1), batch.targets, positions)
 
 
 def generator_at(seed: int, step: int) -> torch.Generator:

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import EncoderDecoderConfig, PretrainConfig, RunConfig
+from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig, RunConfig
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
 from modeling.networks.language_model import LanguageModel
 from modeling.training.distributed import local_rank, ranks
-from modeling.training.objectives import CausalLM, MaskedLM
+from modeling.training.objectives import CausalLM, MaskedLM, StreamLM
 from modeling.training.saving import is_finished
 from modeling.training.seq2seq import SpanCorruption, span_corruption
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
-from modeling.training.windows import sources_seen, training_windows
+from modeling.training.windows import StreamWindows, sources_seen, training_windows
 from textmill.errors import UserError
 from textmill.files import sha256
 from textmill.progress import Progress
@@ -77,6 +77,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     objective: CausalLM | SpanCorruption
     if kind == "denoising":
         objective = span_corruption(train, validation, config, tokenizer)
+    elif isinstance(config.model, RecurrentConfig):
+        streams = StreamWindows(config.batch, train, config.model.context, 1, config.seed)
+        objective = StreamLM(streams, validation, config.model.context, config.evaluate_tokens)
     else:
         windows = training_windows(train, config, config.model.context, 1)
         objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens, config.attend)

@@ -39,7 +39,7 @@ CHECKPOINTS = "checkpoints"
 DIVERGED = "diverged"
 STATS = "stats.json"
 # Names in the training state
-STEP, SINCE_POINT, OPTIMIZER, TRAINED = "step", "since_point", "optimizer/", "trained/"
+STEP, SINCE_POINT, OPTIMIZER, TRAINED, CARRIED = "step", "since_point", "optimizer/", "trained/", "carried/"
 SAMPLE_BLANK = "run.sample_blank"  # decides nothing that is trained: an unfinished run goes on with another
 
 
@@ -124,6 +124,8 @@ class Saver:
             training_state[SINCE_POINT] = state.since_point
             moments = optimizer_state(state.model, state.optimizers)
             training_state |= {OPTIMIZER + name: value for name, value in moments.items()}
+            if state.carried is not None:
+                training_state |= {CARRIED + name: value for name, value in state.carried.tensors.items()}
             if state.average is not None:
                 training_state |= {TRAINED + name: value for name, value in weights.items()}
         return weights | (state.average or {}), training_state

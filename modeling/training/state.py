@@ -14,6 +14,7 @@ from torch import Tensor
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import RunConfig, token_count
 from modeling.networks.language_model import LanguageModel
+from modeling.networks.recurrent import RecurrentState
 from modeling.training.objectives import Objective
 
 __all__ = ["TrainingRun", "TrainingState"]
@@ -53,6 +54,8 @@ class TrainingState:
         optimizers: together they hold every parameter once.
         average: exponential moving average of the weights by parameter name, or None where none is kept.
         step: how many optimizer steps have been taken.
+        carried: what a recurrent network remembers after the last step's windows, of all rows of the global batch, of
+            which a rank knows its own; None where windows do not follow each other.
         since_point: of the steps since the loss curve's last point, the sum of their losses and their number: fp64 [2].
         metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
     """
@@ -61,6 +64,7 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None = None
     step: int = 0
+    carried: RecurrentState | None = None
     since_point: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     metrics: list[dict[str, Any]] = field(default_factory=list)
 

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from modeling.cost import flops_per_token
 from modeling.device import Compute
+from modeling.networks.recurrent import RecurrentModel, RecurrentState
 from modeling.training.distributed import Ranks
 from modeling.training.interruption import Interruption
+from modeling.training.objectives import StreamLM
 from modeling.training.optim import is_dtensor, lr_scale, main_learning_rate, optimizers, set_learning_rates
 from modeling.training.parallel import parallelized, set_weights, synchronize_gradients
 from modeling.training.saving import Saver
@@ -87,6 +89,8 @@ class Trainer:
         self.module: nn.Module = parallelized(model, ranks, compute, config.parallel, grows)  # may wrap the model
         average = {n: p.detach().clone() for n, p in model.named_parameters()} if config.ema else None
         self.state = TrainingState(model, optimizers(model, config.optimizer, compute.dtype), average)
+        if isinstance(run.objective, StreamLM) and isinstance(model, RecurrentModel):
+            self.state.carried = model.initial_state(config.batch)
         self.saver = Saver(run, self.state, ranks)
         self.watcher = Watcher(run, self.state, compute, ranks, progress)
         self.interruption = Interruption()
@@ -138,9 +142,20 @@ class Trainer:
         """
         self.record_losses()
         with self.watcher.clock.paused("checkpoint"):
+            self.gather_carried()
             if not self.saver.is_finite():
                 raise self.diverged("weights became not finite", self.state.step, spoilt=self.state.step)
             self.saver.save()
+
+    def gather_carried(self) -> None:
+        """Fetch what the other ranks remember of their rows."""
+        if self.state.carried is None or self.ranks.world == 1:
+            return
+        for tensor in self.state.carried.tensors.values():
+            own = torch.zeros(tensor.shape)
+            rows = slice(self.batch_rows.start, self.batch_rows.stop)
+            own[rows] = tensor[rows].cpu()
+            tensor.copy_(self.ranks.sum(own, self.compute.device))
 
     def evaluate(self) -> None:
         """Put the metrics of the validation windows on the curve, and tell them."""
@@ -199,19 +214,36 @@ class Trainer:
         """Forward and backward passes over this rank's rows, a micro-batch at a time; their mean loss."""
         total = torch.zeros((), device=self.compute.device)
         stop = self.batch_rows.stop
+        carried: list[tuple[range, RecurrentState]] = []
         for start in range(self.batch_rows.start, stop, self.micro_batch):
             rows = range(start, min(start + self.micro_batch, stop))
             batch = self.objective.train_batch(self.state.step, self.config.batch, rows).to(self.compute.device)
             synchronize_gradients(self.module, rows.stop == stop)
+            remembered = self.remembered(rows)
             with self.compute.autocast():
-                loss = self.module(**batch._asdict()) * (len(rows) / len(self.batch_rows))
+                loss = self.module(**batch._asdict(), **remembered) * (len(rows) / len(self.batch_rows))
             loss.backward()
+            carried += [(rows, state) for state in remembered.values()]
             total += loss.detach()
             if self.interruption.requested is not None and self.ranks.world == 1 and rows.stop < stop:
                 for optimizer in self.state.optimizers:
                     optimizer.zero_grad(set_to_none=True)
                 raise StepAbandoned
+        for rows, state in carried:
+            assert self.state.carried is not None
+            self.state.carried.put(rows, state)
         return total
+
+    def remembered(self, rows: range) -> dict[str, RecurrentState]:
+        """What a recurrent network remembers of these rows before the step's windows, as an argument `state`; nothing
+        for other networks."""
+        carried, objective = self.state.carried, self.objective
+        if carried is None or not isinstance(objective, StreamLM):
+            return {}
+        state = carried.rows(rows)
+        if objective.train.begin_at(self.state.step):
+            state.forget()
+        return {"state": state}
 
     def clip_gradients(self, *, is_logged: bool) -> Tensor | None:
         """Clip the gradients where the run says so; their global norm before, if it is to be logged."""

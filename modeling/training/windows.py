@@ -19,7 +19,8 @@ from tokenization.arrays import TokenArrays, shuffled
 from tokenization.sources import Sources, SourceTokens
 
 __all__ = [
-    "MixedWindows", "TrainWindows", "Windows", "sources_seen", "training_windows", "validation_windows",
+    "MixedWindows", "StreamWindows", "TrainWindows", "Windows", "sources_seen", "training_windows", "validation_starts",
+    "validation_windows",
 ]  # fmt: skip
 
 WINDOWS_AHEAD = 4096  # windows whose start positions are computed at once
@@ -109,6 +110,41 @@ class TrainWindows:
         return np.concatenate([whole, begun]), ends
 
 
+class StreamWindows(TrainWindows):
+    """Windows of a row follow each other: the corpus is cut into as many contiguous parts as a batch has rows, and each
+    row reads one from its beginning. An epoch ends when every row has read its part, and the next begins elsewhere.
+
+    Args:
+        rows: of a batch.
+        tokens, length, extra, seed: as for `TrainWindows`.
+    """
+
+    def __init__(self, rows: int, tokens: TokenArrays, length: int, extra: int, seed: int):
+        super().__init__(tokens, length, extra, seed)
+        self.rows = rows
+        self.steps = max(1, self.count // rows)  # of an epoch
+
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the windows of these numbers begin, int64 like them: a pure function of number and seed."""
+        steps, rows = np.divmod(numbers, self.rows)
+        epochs, places = np.divmod(steps, self.steps)
+        starts = np.empty_like(numbers)
+        for epoch in np.unique(epochs).tolist():
+            chosen = epochs == epoch
+            first = int(np.random.SeedSequence([self.seed, epoch]).generate_state(2)[1]) % self.count
+            windows = (first + rows[chosen] * self.count // self.rows + places[chosen]) % self.count
+            starts[chosen] = windows * self.length + self._offset(epoch)
+        return starts
+
+    def spans(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        begun = self.starts(np.arange(count, dtype=np.int64)) + self.extra
+        return begun, begun + self.length
+
+    def begin_at(self, step: int) -> bool:
+        """Whether the windows of this step do not follow those of the step before."""
+        return step % self.steps == 0
+
+
 class MixedWindows:
     """Windows of several sources, so many of each as `allocate` says, evenly over the run.
 
@@ -187,12 +223,20 @@ def validation_windows(tokens: TokenArrays, length: int, extra: int, budget: int
     Raises:
         UserError: the split has not enough tokens for one.
     """
+    return torch.from_numpy(tokens.windows(validation_starts(tokens, length, extra, budget), length + extra))
+
+
+def validation_starts(tokens: TokenArrays, length: int, extra: int, budget: int) -> np.ndarray:
+    """Where the `validation_windows` begin, int64 [windows].
+
+    Raises:
+        UserError: the split has not enough tokens for one.
+    """
     available = (len(tokens) - extra) // length
     if available < 1:
         raise too_few_tokens(tokens, length + extra)
     count = max(1, min(available, budget // length))
-    starts = np.arange(count, dtype=np.int64) * available // count * length
-    return torch.from_numpy(tokens.windows(starts, length + extra))
+    return np.arange(count, dtype=np.int64) * available // count * length
 
 
 def too_few_tokens(tokens: TokenArrays | SourceTokens, needed: int) -> UserError:

@@ -67,6 +67,34 @@ def test_two_ranks_train_a_kan_as_one_does(kind, how, tokens, tokenizer_folder, 
     assert curve(two) == pytest.approx(curve(one), abs=1e-4)
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
+def test_two_ranks_carry_a_state_as_one_does_and_either_goes_on_from_the_other(
+    cell, how, tokens, tokenizer_folder, tiny, tmp_path
+):
+    model = {"kind": "recurrent", "cell": cell, "layers": 2, "width": 32, "context": 32}
+    settings = {
+        "precision": "fp32", "steps": 12, "evaluate_every": 4, "checkpoint_every": 5, "model": model,
+        "optimizer": {"clip": 1.0},
+    }  # fmt: skip
+    one, more = tmp_path / "one", tmp_path / "more"
+    for out in (one, more):
+        out.mkdir()
+    pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
+
+    class Stop(BaseException):
+        pass
+
+    def stop_at_7(done, total=None, **metrics):
+        if done == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pretrain(tokens, tokenizer_folder, tiny(**settings, log_every=1), more, stop_at_7)
+    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, more)
+    assert curve(more) == pytest.approx(curve(one), abs=1e-4)
+
+
 def stopped_after(step: int, config, tokens, tokenizer_folder, out) -> None:
     """Start training; kill torchrun, which takes the ranks along, once a checkpoint of at least this step is there."""
     child = subprocess.Popen(
