@@ -10,6 +10,7 @@ Read in this order:
     device      where and in which precision to compute
     cost        what a run needs and takes, on paper
     checkpoint  the folder that holds a model
+    regression  KANs and MLPs on formulas
     training/   from token arrays to a checkpoint
     inference/  from a checkpoint to text, metrics, and other programs' formats
     answering/  questions and answers: sets of them, tuning a checkpoint on one, and its answers
