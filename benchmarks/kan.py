@@ -39,9 +39,9 @@ from tokenization.arrays import TokenArrays
 
 KINDS = ("kan-spline", "kan-rbf", "kan-rational", "mlp")
 SPEED = {"layers": 4, "width": 256, "heads": 4, "context": 256, "activation": "silu"}
-LEARNING = {"layers": 2, "width": 128, "heads": 2, "context": 128, "activation": "silu"}
-BATCH, RATE, SPEED_STEPS, STEPS = 8, 2e-3, 20, 150
-VOCABULARY, EVALUATION_TOKENS = 2048, 32_768
+LEARNING = {"layers": 2, "width": 128, "heads": 2, "context": 64, "activation": "silu"}
+BATCH, RATE, SPEED_STEPS, STEPS = 8, 2e-3, 12, 150
+VOCABULARY, EVALUATION_TOKENS = 2048, 16_384
 PEERS = {"kan-spline": "efficient-kan", "kan-rbf": "FastKAN"}
 
 
@@ -219,6 +219,7 @@ def speeds(peers: list[Peer], arrays: tuple[TokenArrays, TokenArrays], steps: in
         seconds, cpu_seconds = (statistics.median(column) for column in zip(*taken[name][2:], strict=True))  # warm
         size, tokens = sum(p.numel() for p in contestant.model.parameters()), BATCH * SPEED["context"]
         measured[name] = Measured(tokens / seconds, tokens / cpu_seconds, size, [])
+        print(f"{name}: {tokens / seconds:.0f} tok/s, {tokens / cpu_seconds:.0f} tok/CPU s", file=sys.stderr)
     return measured
 
 
