@@ -6,6 +6,7 @@ or the dial decides is filled in when the configuration is read, so that a valid
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
@@ -275,6 +276,9 @@ class OptimizerConfig(Section):
     embedding_lr: float = Field(0.3, gt=0, description="AdamW's learning rate for token and value embeddings")
     head_lr: float = Field(0.008, gt=0, description="AdamW's learning rate for the head")
     scalar_lr: float = Field(0.02, gt=0, description="AdamW's learning rate for gates, norms, biases, and scales")
+    new_lr: float = added(
+        0.05, gt=0, description="AdamW's learning rate for what a checkpoint does not have: heads of fine-tuning"
+    )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay on matrices")
     beta1: float = Field(0.8, ge=0, lt=1, description="AdamW's first moment")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment")
@@ -285,6 +289,28 @@ class OptimizerConfig(Section):
 RATES = ("lr", "matrix_lr", "embedding_lr", "head_lr", "scalar_lr")
 FINETUNING_RATE = 0.1  # of the rates of pretraining, where fine-tuning is given none (swept: modeling/LOG.md)
 FINETUNING_WARMUP = 0.1  # share of the steps
+
+
+def refuse_unused_rates(place: str, name: str, given: Collection[str]) -> None:
+    """Refuse rates of which the optimizer called `name` uses none.
+
+    Where some are used, those are what it goes by: a record of a run names all, and an override may change the name.
+
+    Args:
+        place: where the settings are, for the message.
+        name: of the optimizer.
+        given: names of its settings that were given.
+
+    Raises:
+        ValueError: rates were given, and none of them is used.
+    """
+    rates = [rate for rate in RATES if rate in given]
+    used = [rate for rate in RATES if (rate == "lr") == (name == "adamw")]
+    if rates and not set(rates) & set(used):
+        raise ValueError(
+            f"{place}: {' and '.join(rates)} would change nothing: {name} has {', '.join(used)}; give one of these, or "
+            f"name: {'muon' if name == 'adamw' else 'adamw'}"
+        )
 
 
 def finetuning_optimizer(pretraining: OptimizerConfig, given: OptimizerConfig) -> OptimizerConfig:
@@ -525,7 +551,10 @@ class PretrainConfig(RunConfig):
             own = {key: value for key, value in known.get("model", {}).items() if key in network.model_fields}
             known["model"] = own
         said = {key: value for key, value in explicit.items() if value != {}}
-        return merged(known, said)
+        settled = merged(known, said)
+        if isinstance(given_optimizer := said.get("optimizer"), dict):
+            refuse_unused_rates("optimizer", settled["optimizer"].get("name", "muon"), given_optimizer)
+        return settled
 
     @model_validator(mode="after")
     def _layers_can_join(self) -> PretrainConfig:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
-from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig, finetuning_optimizer
+from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig, finetuning_optimizer, refuse_unused_rates
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
@@ -174,7 +174,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
         """Fine-tuning goes on with the optimizer and the dropout that the model was pretrained with, but for what it is
         given of its own."""
         if self.finetune is not None:
+            given = self.finetune.optimizer.model_fields_set
             self.finetune.optimizer = finetuning_optimizer(self.pretrain.optimizer, self.finetune.optimizer)
+            refuse_unused_rates("finetune.optimizer", self.finetune.optimizer.name, given)
             if self.finetune.dropout is None:
                 self.finetune.dropout = self.pretrain.model.dropout
         return self

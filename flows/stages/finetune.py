@@ -19,7 +19,7 @@ class Finetune(Stage[FinetuneConfig]):
 
     name = "finetune"
     noun = "fine-tuning"
-    version = 4
+    version = 5
     inputs = ("checkpoint", "tokens")
     records = ("timing.jsonl", "tensorboard/*")
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LanguageModel", "ParameterKind", "State"]
 
-ParameterKind = Literal["matrix", "embedding", "head", "gate", "scalar"]
+# "new": of a head that the checkpoint which is tuned does not have
+ParameterKind = Literal["matrix", "embedding", "head", "gate", "scalar", "new"]
 
 
 class State:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.networks.language_model import ParameterKind
 from modeling.networks.loss_head import cross_entropy
 from modeling.networks.transformer import GPT, at_positions
 
@@ -58,3 +59,8 @@ class SentencePairModel(GPT):
             return self.logits(chosen), follows
         tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
         return tokens + F.binary_cross_entropy_with_logits(follows, is_next.float())
+
+    def parameter_kinds(self) -> dict[str, ParameterKind]:
+        """As those of a GPT; the head for pairs of sentences is new."""
+        kinds = super().parameter_kinds()
+        return kinds | {name: "new" for name in kinds if name.startswith(NEXT_SENTENCE_PREFIX)}

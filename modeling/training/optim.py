@@ -8,13 +8,13 @@ advance equally. Here matrices of one shape go through the iteration together, w
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 import torch
 from torch import Tensor, nn
 
 from modeling.config import OptimizerConfig, ScheduleConfig
-from modeling.networks.language_model import LanguageModel
+from modeling.networks.language_model import LanguageModel, ParameterKind
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -105,7 +105,7 @@ def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype
     """Optimizers that together hold every parameter once; each group keeps its rate before scaling in `base_lr`.
 
     Args:
-        model: its head has a rate of its own.
+        model: what kind each parameter is decides its rate.
         config: which optimizer, with which rates.
         dtype: that of the run's matrix products.
     """
@@ -114,17 +114,24 @@ def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype
     chosen: list[torch.optim.Optimizer]
     groups: list[dict[str, Any]]
     fused = all(p.device.type in ("cuda", "cpu") for p in parameters.values())
+    split: dict[str, list[nn.Parameter]] = {
+        kind: [parameter for name, parameter in parameters.items() if kinds[name] == kind]
+        for kind in get_args(ParameterKind)
+    }
+    new = {"params": split["new"], "lr": config.new_lr}
     if config.name == "adamw":
-        decayed = [p for name, p in parameters.items() if kinds[name] != "scalar"]
-        plain = [p for name, p in parameters.items() if kinds[name] == "scalar"]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        chosen = [torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=betas, fused=fused)]
+        decayed = [p for name, p in parameters.items() if kinds[name] not in ("scalar", "new")]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": split["scalar"]}, new]
+        groups = [group for group in groups if group["params"]]
+        chosen = [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=0.0, fused=fused)]
     else:
-        split: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "scalar": []}
-        for name, parameter in parameters.items():
-            split["scalar" if kinds[name] == "gate" else kinds[name]].append(parameter)
-        rates = {"embedding": config.embedding_lr, "head": config.head_lr, "scalar": config.scalar_lr}
-        groups = [{"params": split[kind], "lr": rate} for kind, rate in rates.items() if split[kind]]
+        groups = [
+            {"params": split["embedding"], "lr": config.embedding_lr},
+            {"params": split["head"], "lr": config.head_lr},
+            {"params": split["scalar"] + split["gate"], "lr": config.scalar_lr},
+            new,
+        ]
+        groups = [group for group in groups if group["params"]]
         chosen = [
             torch.optim.AdamW(groups, betas=betas, eps=1e-10, weight_decay=0.0, fused=fused),
             Muon(split["matrix"], config.matrix_lr, config.momentum, config.weight_decay, dtype),

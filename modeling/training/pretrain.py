@@ -125,7 +125,9 @@ def sources_of(
 def recipe(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
     """What decides the weights, for `config.json`: the settings, and the fingerprints of what the run reads. The same
     bytes however the run was executed."""
-    return config.model_dump(include=output_settings(config).keys() - {"model"}) | {"inputs": inputs}
+    settings = config.model_dump(include=output_settings(config).keys() - {"model"})
+    settings["optimizer"] = config.optimizer.model_dump(include=set(output_settings(config.optimizer)))
+    return settings | {"inputs": inputs}
 
 
 def fingerprint(*files: Path) -> str:

@@ -132,3 +132,39 @@ def test_a_transformer_is_what_settings_without_a_kind_are_of_and_they_name_none
 def test_a_network_takes_the_settings_of_its_kind_alone(model, message):
     with pytest.raises(ValidationError, match=message):
         PretrainConfig.model_validate({"model": model})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"optimizer": {"lr": 1e-3}},
+            "optimizer: lr would change nothing: muon has matrix_lr, embedding_lr, head_lr, ",
+        ),
+        (
+            {"preset": "chimera", "optimizer": {"head_lr": 1e-3, "matrix_lr": 1e-3}},
+            "matrix_lr and head_lr would change",
+        ),
+        (
+            {"depth": 4, "optimizer": {"name": "adamw", "matrix_lr": 0.01}},
+            "adamw has lr; give one of these, or name: m",
+        ),
+    ],
+)
+def test_rates_of_another_optimizer_are_refused(given, told):
+    with pytest.raises(ValidationError, match=told):
+        PretrainConfig.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"depth": 4, "optimizer": {"name": "adamw", "lr": 1e-3}},  # the dial gives rates of Muon
+        {"preset": "chimera", "optimizer": {"name": "muon"}},  # the preset one of AdamW
+        {"optimizer": {"name": "adamw", "lr": 1e-3, "matrix_lr": 0.03}},  # an override of another's settings
+    ],
+)
+def test_rates_that_a_preset_or_a_record_names_beside_are_not(given):
+    config = PretrainConfig.model_validate(given)
+    assert PretrainConfig.model_validate(config.model_dump()) == config
+    assert PretrainConfig.model_validate_json(config.model_dump_json()) == config

@@ -37,11 +37,11 @@ def test_every_shipped_configuration_loads(path):
 
 def test_settings_override_keys_of_the_file(write):
     path = write("pretrain: {preset: nano, steps: 10}\n")
-    texts = ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.lr=3e-4", "finetune=null"]
+    texts = ["pretrain.steps=20", "scrape.sources=[python-docs]", "pretrain.optimizer.head_lr=3e-4", "finetune=null"]
     config = load_config(path, parse_overrides(texts))
     assert config.pretrain.steps == 20
     assert config.scrape.sources == ["python-docs"]
-    assert config.pretrain.optimizer.lr == 3e-4
+    assert config.pretrain.optimizer.head_lr == 3e-4
     assert config.finetune is None
 
 
@@ -66,6 +66,8 @@ def test_a_partly_given_optimizer_of_fine_tuning_is_laid_over_that_of_pretrainin
     assert again == given.finetune  # the process that trains reads what the pipeline decided
     other = load_config(write("pretrain: {optimizer: {name: adamw}}\nfinetune: {optimizer: {name: muon}}\n"))
     assert other.finetune.optimizer.name == "muon"
+    with pytest.raises(UserError, match=r"finetune\.optimizer: lr would change nothing: muon has matrix_lr"):
+        load_config(write(""), parse_overrides(["finetune.optimizer.lr=1e-4"]))
 
 
 def test_where_dropout_is_drawn_the_windows_of_a_pass_belong_to_the_fingerprint(write):

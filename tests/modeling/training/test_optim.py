@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig
+from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig, finetuning_optimizer
+from modeling.networks.sentence_pairs import SentencePairModel
 from modeling.networks.transformer import GPT
 from modeling.training.optim import Muon, lr_scale, optimizers, orthogonalized, set_learning_rates
 from modeling.training.pretrain import pretrain
@@ -78,6 +79,18 @@ def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
         parameter = model.get_parameter(f"blocks.0.feed_forward.{name}")
         [group] = [group for group in adamw.param_groups if any(p is parameter for p in group["params"])]
         assert group["weight_decay"] == decay
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_head_that_the_checkpoint_does_not_have_learns_at_a_rate_of_its_own(name):
+    model = SentencePairModel(TransformerConfig(**FULL), 40)
+    config = finetuning_optimizer(OptimizerConfig(name=name), OptimizerConfig())
+    chosen = optimizers(model, config, torch.float32)
+    rates = {p: group["lr"] for optimizer in chosen for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(model.parameters())
+    new = {name for name, parameter in model.named_parameters() if rates[parameter] == config.new_lr}
+    assert new == {"next_sentence.weight", "next_sentence.bias"}
+    assert config.new_lr == OptimizerConfig().new_lr > 10 * max(rates[p] for p in model.blocks.parameters())
 
 
 def test_a_part_that_does_not_say_what_its_parameters_are_is_not_trained():
