@@ -58,6 +58,7 @@ class TokenFile:
         bytes: of UTF-8 that the tokens stand for.
         sha256: of the `.bin`.
         sources: `documents` and `tokens` of each source; empty where the corpus does not know any.
+        index_sha256: of the `.idx`; empty where the folder has a manifest beside it, which tells that of every file.
     """
 
     name: str
@@ -66,10 +67,11 @@ class TokenFile:
     bytes: int
     sha256: str
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    index_sha256: str = ""
 
     def listed(self) -> dict[str, Any]:
         """Its entry in `meta.json`."""
-        return {name: value for name, value in asdict(self).items() if name != "sources" or value}
+        return {name: value for name, value in asdict(self).items() if name not in ("sources", "index_sha256") or value}
 
 
 def write_meta(path: Path, splits: dict[str, list[TokenFile]], *, vocab_size: int, eot_id: int) -> None:
@@ -107,6 +109,7 @@ class _FileEntry(BaseModel):
     bytes: _Count
     sha256: str
     sources: dict[str, _SourceEntry] = {}
+    index_sha256: str = ""
 
     @model_validator(mode="after")
     def _adds_up(self) -> _FileEntry:

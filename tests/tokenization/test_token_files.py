@@ -440,6 +440,22 @@ def test_an_inspection_is_a_document_for_scripts_too(arrays, nanogpt, trained, t
     assert isinstance(told.exception, UserError)
 
 
+def test_other_bounds_of_documents_are_damage_where_their_checksum_is_known(arrays, nanogpt, trained, tmp_path):
+    """Two documents made one, so that every end is still an end of text."""
+    arrays("import", nanogpt, "-o", tmp_path / "ours", "-t", trained)
+    index = tmp_path / "ours" / "train-00000.idx"
+    ends = np.fromfile(index, "<u8")
+    ends[5] = ends[4]
+    ends.tofile(index)
+    with pytest.raises(UserError, match=r"train-00000\.idx is not what meta\.json says: its SHA-256 is another"):
+        arrays("inspect", tmp_path / "ours")
+    meta = tmp_path / "ours" / "meta.json"
+    known = json.loads(meta.read_text())
+    del known["splits"]["train"]["files"][0]["index_sha256"]  # as arrays were imported before
+    meta.write_text(json.dumps(known))
+    arrays("inspect", tmp_path / "ours")
+
+
 def test_files_held_out_are_named(arrays, nanogpt, trained, tmp_path):
     for name, held_out in (("val.bin", "a.bin"), ("train.bin", "b.bin")):
         (nanogpt / name).rename(nanogpt / held_out)

@@ -151,8 +151,12 @@ class _Target:
             every = source.ends + np.cumsum(_lacking(source, source.ends, eot_id))
         elif not len(every) or every[-1] != written:
             every = np.append(every, written)  # the last document is cut off
-        self.path.with_suffix(".idx").write_bytes(every.astype("<u8").tobytes())
-        self.finished = TokenFile(self.path.name, written, len(every), text_bytes, digest.hexdigest())
+        index = every.astype("<u8").tobytes()
+        self.path.with_suffix(".idx").write_bytes(index)
+        self.finished = TokenFile(
+            self.path.name, written, len(every), text_bytes, digest.hexdigest(),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+        )  # fmt: skip
 
     def _check(self, block: np.ndarray, source: OpenedFile, start: int) -> None:
         at = first_unknown(block, self.known)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TOKEN_BYTES, MappedFile, TokenArrays
 from tokenization.sentence_pairs import holds_pairs
@@ -125,7 +126,7 @@ def inspect_arrays(folder: Path, tokenizer: Tokenizer | None, progress: Progress
                 )
             elif digest.hexdigest() != entry["sha256"]:
                 found.damage.append(f"{folder / entry['name']} is not what {META} says: its SHA-256 is another")
-        found.damage += _damage_of_documents(arrays)
+        found.damage += _damage_of_documents(arrays) or list(_damage_of_indexes(arrays))
         yield found
 
 
@@ -146,6 +147,13 @@ def _damage_of_folder(folder: Path, tokenizer: Tokenizer | None) -> list[str]:
     if tokenizer and same and (lengths != tokenizer.byte_lengths()).any():
         damage.append(f"{folder / TOKEN_BYTES} has other bytes of tokens than the tokenizer")
     return damage
+
+
+def _damage_of_indexes(arrays: TokenArrays) -> Iterator[str]:
+    for entry in arrays.meta["splits"][arrays.split]["files"]:
+        index = (arrays.path / entry["name"]).with_suffix(".idx")
+        if entry.get("index_sha256") not in (None, sha256(index)):  # arrays that were imported have it
+            yield f"{index} is not what {META} says: its SHA-256 is another"
 
 
 def _damage_of_documents(arrays: TokenArrays) -> list[str]:
