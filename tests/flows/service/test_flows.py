@@ -128,7 +128,7 @@ def test_manifests_tell_where_everything_came_from(store):
 
 def test_the_log_of_a_run_tells_what_was_done_and_nothing_of_the_libraries_below(finished):
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(limit=200)
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200)  # else any 200 of them
         built = next(run for run in runs if run.state.message == f"{len(BUILT)} built, 0 reused")
         of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[built.id]))
         deadline = time.monotonic() + 120
@@ -251,7 +251,8 @@ def test_the_flow_verify_fails_with_the_list_of_what_is_damaged_of_a_configurati
         assert f"{artifact.location}: train-00000.bin has been altered" in failed.message
         assert "--verify" in failed.message
     with get_client(sync_client=True) as client:
-        pages = [str(page.data) for page in client.read_artifacts() if (page.key or "").startswith("verify-")]
+        wanted = ArtifactFilter(key=ArtifactFilterKey(like_="verify-%"))
+        pages = [str(page.data) for page in client.read_artifacts(artifact_filter=wanted, sort="CREATED_DESC", limit=9)]
     assert any("train-00000.bin has been altered" in page for page in pages)
 
 

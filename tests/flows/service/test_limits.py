@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prefect import flow, task
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
 from flows.service.flows import stage_flow
 from flows.service.limits import slots
@@ -90,7 +91,8 @@ def test_waiting_for_a_limit_is_told_and_is_not_work(prefect_server, write_confi
 
     def page() -> str:
         with get_client(sync_client=True) as client:
-            return "".join(str(page.data) for page in client.read_latest_artifacts() if page.key == "crawl-of-site")
+            wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=["crawl-of-site"]))
+            return "".join(str(page.data) for page in client.read_latest_artifacts(artifact_filter=wanted))
 
     with ThreadPoolExecutor(2) as pool:
         holder = pool.submit(other)

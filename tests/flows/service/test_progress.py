@@ -17,7 +17,12 @@ import httpx
 import pytest
 from prefect import flow, get_run_logger, task
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    ArtifactFilter,
+    ArtifactFilterTaskRunId,
+)
 from prefect.client.schemas.objects import Artifact
 from prefect.context import TaskRunContext
 from prefect.events import emit_event
@@ -91,7 +96,8 @@ def test_a_page_is_one_artifact_that_follows_the_work_and_ends_with_what_came_ou
     assert "![Loss so far](data:image/svg+xml;base64," in second[0].data
     assert (last[0].data, last[0].description) == ("It is done.", "validation loss 2")
     with get_client(sync_client=True) as client:  # what the page of all artifacts shows
-        [latest] = [page for page in client.read_latest_artifacts() if page.key == "pretraining-of-small"]
+        wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=["pretraining-of-small"]))
+        [latest] = client.read_latest_artifacts(artifact_filter=wanted)
     assert (latest.latest_id, latest.data) == (last[0].id, "It is done.")
     [told] = [line for line in caplog.messages if line.startswith("Watch: ")]
     assert told.endswith(f"/artifacts/artifact/{last[0].id}")

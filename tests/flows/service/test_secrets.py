@@ -205,7 +205,7 @@ def test_parameters_of_a_run_from_the_terminal_are_masked(prefect_server, config
     overrides = {"ingest": {"path": signed(host, f"{USER}:{PASSWORD}")}}
     start_run(RunRequest.load(config, overrides, Selection(only="ingest")))
     with get_client(sync_client=True) as client:
-        newest = max(client.read_flow_runs(), key=lambda flow_run: flow_run.created)
+        [newest] = client.read_flow_runs(sort="START_TIME_DESC", limit=1)
     assert newest.parameters["path"] == f"http://***@{host}/data/a.parquet?***"
 
 
