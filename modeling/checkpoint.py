@@ -72,8 +72,8 @@ class CheckpointConfig:
         model: the architecture.
         vocab_size: rows of the embedding.
         objective: causal models see what is before a position, masked ones and those that find spans (answers) the
-            whole window. An encoder-decoder writes what is hidden in its source (denoising), or the other text of a
-            pair.
+            whole window, mixed ones do as a call asks. An encoder-decoder writes what is hidden in its source
+            (denoising), or the other text of a pair.
         shift: masked: token i is predicted from position i - 1.
         run: settings that decided the weights. For information, and to tell whether a run can be continued: their names
             may be those of an older version.
@@ -81,9 +81,19 @@ class CheckpointConfig:
 
     model: ModelConfig
     vocab_size: int
-    objective: Literal["causal", "masked", "span", "denoising", "pairs"]
+    objective: Literal["causal", "masked", "mixed", "span", "denoising", "pairs"]
     shift: bool
     run: dict[str, Any]
+
+    @property
+    def continues(self) -> bool:
+        """Whether the model learned to predict the next token from those before it."""
+        return self.objective in ("causal", "mixed")
+
+    @property
+    def fills(self) -> bool:
+        """Whether the model learned to predict hidden tokens of a window that it sees whole."""
+        return self.objective in ("masked", "mixed")
 
     @property
     def attends_documents(self) -> bool:
@@ -94,7 +104,7 @@ class CheckpointConfig:
         """A new model of this architecture, its weights from torch's global generator."""
         match self.model:
             case TransformerConfig():
-                return GPT(self.model, self.vocab_size, causal=self.objective == "causal")
+                return GPT(self.model, self.vocab_size, causal=self.continues)
             case EncoderDecoderConfig():
                 return EncoderDecoder(self.model, self.vocab_size)
             case RecurrentConfig():

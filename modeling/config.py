@@ -177,9 +177,10 @@ class AttentionConfig(NetworkConfig):
     def head_size(self) -> int:
         return self.width // self.heads
 
-    def has_value_embedding(self, layer: int) -> bool:
-        """Whether a token embedding is added to the values of a layer's attention."""
-        return False
+    @property
+    def value_layers(self) -> list[int]:
+        """The layers with a token embedding that is added to the values of their attention."""
+        return []
 
     @property
     def hidden_units(self) -> int:
@@ -204,8 +205,9 @@ class TransformerConfig(AttentionConfig):
         """Leading channels of the stream that the embeddings of bigrams are added to."""
         return min(128, self.width)
 
-    def has_value_embedding(self, layer: int) -> bool:
-        return self.value_embeddings and layer % 2 == (self.layers - 1) % 2  # the last layer has one
+    @property
+    def value_layers(self) -> list[int]:
+        return list(range((self.layers - 1) % 2, self.layers, 2)) if self.value_embeddings else []  # the last has one
 
 
 class EncoderDecoderConfig(AttentionConfig):
@@ -511,6 +513,28 @@ class RunConfig(Section):
         return self
 
 
+class MaskingConfig(Section):
+    """Which tokens are hidden from a masked model (Devlin et al. 2019), and where it predicts them."""
+
+    mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
+    mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
+    mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
+    mask_unit: Literal["token", "word", "span"] = added(
+        "token", description="What is hidden whole in training: tokens, words, or spans of words"
+    )
+    span_length: float = added(
+        5.0, ge=1, description="span: mean words of one; lengths are geometric, and cut at 10 (Joshi et al. 2020)"
+    )
+    evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
+    shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> MaskingConfig:
+        if self.mask_random + self.mask_keep > 1:
+            raise ValueError("mask_random + mask_keep exceed 1")
+        return self
+
+
 class PretrainConfig(RunConfig):
     """Pretraining from scratch: `preset` or `depth` fills in the settings that are not given."""
 
@@ -530,6 +554,13 @@ class PretrainConfig(RunConfig):
     spans: SpanCorruptionConfig = added(
         SpanCorruptionConfig(), description="What is hidden from an encoder-decoder on running text"
     )
+    objective: Literal["causal", "masked", "mixed"] = added(
+        "causal", description="Predict the next token, hidden ones, or both in turn (Charpentier & Samuel 2024)"
+    )
+    masked_share: float = added(
+        0.125, gt=0, lt=1, description="mixed: share of the windows in which hidden tokens are predicted"
+    )
+    masking: MaskingConfig = added(MaskingConfig(), description="masked, mixed: which tokens are hidden")
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
     sample_tokens: int = Field(100, ge=0, description="Tokens of the sample text")
 
@@ -562,6 +593,19 @@ class PretrainConfig(RunConfig):
             raise ValueError(
                 f"layers can join later only if they start as the identity; set model.{lacks}, or progressive: null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> PretrainConfig:
+        if self.objective != "causal" and not isinstance(self.model, TransformerConfig):
+            kind = network_kind(self.model)
+            raise ValueError(f"objective: {self.objective} is of model.kind: transformer, not {kind}; leave it out")
+        if self.objective == "causal" and self.masking != MaskingConfig():
+            raise ValueError("masking hides nothing from objective: causal; set objective: masked or mixed")
+        if self.objective != "mixed" and self.masked_share != PretrainConfig.model_fields["masked_share"].default:
+            raise ValueError(f"masked_share is of objective: mixed, not {self.objective}; leave it out")
+        if self.objective == "mixed" and not self.masking.shift:
+            raise ValueError("mixed predicts blanks from the position before them, as next tokens; set masking.shift")
         return self
 
     @model_validator(mode="after")
@@ -657,20 +701,9 @@ class TuningConfig(RunConfig):
         return bool(self.dropout)
 
 
-class FinetuneConfig(TuningConfig):
+class FinetuneConfig(TuningConfig, MaskingConfig):
     """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024)."""
 
-    mask_rate: float = Field(0.3, gt=0, lt=1, description="Share of tokens to predict in training (Wettig et al. 2023)")
-    mask_random: float = Field(0.1, ge=0, le=1, description="Of these, share replaced by a random token, not [MASK]")
-    mask_keep: float = Field(0.1, ge=0, le=1, description="Of these, share left as they are")
-    mask_unit: Literal["token", "word", "span"] = added(
-        "token", description="What is hidden whole in training: tokens, words, or spans of words"
-    )
-    span_length: float = added(
-        5.0, ge=1, description="span: mean words of one; lengths are geometric, and cut at 10 (Joshi et al. 2020)"
-    )
-    evaluate_mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of tokens masked in evaluation")
-    shift: bool = Field(True, description="Predict token i from position i-1, as the causal weights learned to")
     attend: Literal["window", "document"] | None = added(
         None, description="What a position sees: the window, or only its own document; null: as in pretraining"
     )
@@ -686,8 +719,7 @@ class FinetuneConfig(TuningConfig):
             raise ValueError("write [MASK] where a token is to be filled in")
         return text
 
-    @model_validator(mode="after")
-    def _rates_fit(self) -> FinetuneConfig:
-        if self.mask_random + self.mask_keep > 1:
-            raise ValueError("mask_random + mask_keep exceed 1")
+    @property
+    def masking(self) -> MaskingConfig:
+        """What decides about masking, which is among the settings here."""
         return self

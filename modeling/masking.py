@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modeling.config import FinetuneConfig
+from modeling.config import MaskingConfig
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["MaskRates", "Masked", "Masking", "own_targets"]
@@ -40,7 +40,7 @@ class MaskRates(NamedTuple):
     span_length: float = 1.0
 
     @classmethod
-    def of_training(cls, config: FinetuneConfig) -> MaskRates:
+    def of_training(cls, config: MaskingConfig) -> MaskRates:
         return cls(config.mask_rate, config.mask_random, config.mask_keep, config.mask_unit, config.span_length)
 
 

@@ -267,6 +267,8 @@ def evaluate(
     typer.echo(f"loss           {metrics['loss']:.4f} nats a token")
     typer.echo(f"perplexity     {metrics['perplexity']:.2f}")
     typer.echo(f"bits per byte  {metrics['bits_per_byte']:.4f}")
+    if "masked_accuracy" in metrics:
+        typer.echo(f"hidden tokens  {metrics['masked_accuracy']:.1%} predicted, {metrics['masked_loss']:.4f} nats each")
 
 
 def _print_scores(scores: dict[str, float], *, as_json: bool) -> None:

@@ -70,7 +70,8 @@ def embed(
     column = column if source is not None else "text"
     with progress_bar("embedding") as progress:
         count = embed_rows((checkpoint, loaded), rows, out, column=column, normalized=normalize, progress=progress)
-    sees = "each token sees those before it only" if loaded.model.causal else "each token sees its whole window"
+    sees_whole = loaded.config.fills or not loaded.model.causal
+    sees = "each token sees its whole window" if sees_whole else "each token sees those before it only"
     typer.echo(f"{out}: {count:,} vectors of {loaded.model.config.width} numbers; {sees}")
 
 

@@ -1,4 +1,4 @@
-"""pretrain: token arrays -> a causal language model."""
+"""pretrain: token arrays -> a language model: causal, masked, or both."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ class Pretrain(Stage[PretrainConfig]):
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"
 
     def headline(self, stats: dict[str, Any]) -> str:
-        return (
-            f"validation loss {stats['validation_loss']:.3f} nats a token, {stats['bits_per_byte']:.3f} bits a byte "
-            f"(unigram entropy {stats['unigram_entropy']:.3f}), {stats['parameters']:,} parameters"
-            + fallen_short(stats)
-        )
+        loss = f"validation loss {stats['validation_loss']:.3f} nats a token"
+        if "bits_per_byte" in stats:
+            loss += f", {stats['bits_per_byte']:.3f} bits a byte"
+        loss += f" (unigram entropy {stats['unigram_entropy']:.3f})"
+        if "masked_accuracy" in stats:
+            loss += f", {stats['masked_accuracy']:.1%} of masked tokens predicted"
+        return f"{loss}, {stats['parameters']:,} parameters" + fallen_short(stats)
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
         return f"{stats['validation_loss']:.3f}", "nats a token, held out"
@@ -58,7 +60,8 @@ class Pretrain(Stage[PretrainConfig]):
         yield from sources_table(artifact)
         for step, text in _samples(artifact).items():
             yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)
-        yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
+        if "bits_per_byte" in stats:  # it continues text
+            yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
 
 
 def _samples(artifact: Artifact) -> dict[int, str]:

@@ -117,7 +117,7 @@ def settled(config: AnsweringConfig, origin: CheckpointConfig, train: Sequence[Q
             f"a {origin.model.kind} model cannot point at an answer; pretrain one with model.kind: transformer, or set "
             "method: generative"
         )
-    if config.method == "generative" and origin.objective != "causal":
+    if config.method == "generative" and not origin.continues:
         raise UserError(
             "an answer is written by a model that continues text, and this checkpoint sees both sides of a blank; give "
             "the one that pretrain wrote, or set method: extractive"

@@ -15,17 +15,18 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 import modeling
 import tokenization
@@ -40,6 +41,9 @@ from textmill.progress import Progress, quiet
 from tokenization.formats import tokenizer_files
 from tokenization.sentence_pairs import lay_out
 from tokenization.text import read_rows
+
+if TYPE_CHECKING:
+    from modeling.networks.transformer import GPT
 
 __all__ = [
     "EMBEDDING", "ID", "TEXT", "VectorsInfo", "digest_of", "embed", "embed_rows", "parquet_files", "rows_of_files",
@@ -103,11 +107,14 @@ def embed(checkpoint: Checkpoint, texts: Sequence[str], *, normalized: bool = Fa
     windows.sort(key=lambda window: len(window.ids))
     sums = np.zeros((len(texts), checkpoint.model.config.width))
     device = checkpoint.model.device
+    model = checkpoint.model
+    hidden_of: Callable[[Tensor], Tensor] = model.encode if isinstance(model, EncoderDecoder) else model.hidden
+    if checkpoint.config.fills:  # one that does both sees more so
+        hidden_of = partial(cast("GPT", model).hidden, whole=True)
     for length, alike in itertools.groupby(windows, key=lambda window: len(window.ids)):
         for batch in _batched(alike, max(1, BATCH_TOKENS // length)):
             ids = torch.from_numpy(np.stack([window.ids for window in batch])).to(device)
-            model = checkpoint.model
-            hidden_BTW = (model.encode(ids) if isinstance(model, EncoderDecoder) else model.hidden(ids)).float()
+            hidden_BTW = hidden_of(ids).float()
             of_text_BT = torch.from_numpy(np.stack([window.of_text for window in batch])).to(device)
             means = (hidden_BTW * of_text_BT[..., None]).sum(1).double().cpu().numpy()
             np.add.at(sums, [window.text for window in batch], means)

@@ -1,4 +1,4 @@
-"""How well a checkpoint predicts text it has not seen: perplexity and bits per byte.
+"""How well a checkpoint predicts text it has not seen: perplexity and bits per byte, and hidden tokens if it can.
 
 Tasks of lm-evaluation-harness: `modeling/inference/harness.py`.
 """
@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from modeling.config import EVALUATED_SPANS
-from modeling.device import choose
+from modeling.config import EVALUATED_SPANS, MaskingConfig
+from modeling.device import Compute, choose
 from modeling.inference.generate import Checkpoint, load
+from modeling.masking import Masking, MaskRates, own_targets
 from modeling.networks.encoder_decoder import EncoderDecoder, Sources
 from modeling.networks.functional import documents_in
 from modeling.networks.language_model import LanguageModel
@@ -60,7 +62,8 @@ def evaluate(
         progress: is told windows and loss.
 
     Returns:
-        tokens, bytes, loss (nats a token), perplexity, and bits_per_byte: of an encoder-decoder of the hidden spans.
+        tokens, bytes, loss (nats a token), perplexity, and bits_per_byte: of an encoder-decoder of the hidden spans; of
+        a model that also fills blanks masked_loss and masked_accuracy too.
 
     Raises:
         UserError: the checkpoint is not a causal one, the vocabularies differ, or there is too little text.
@@ -99,6 +102,7 @@ def evaluate(
         "loss": nats / tokens,
         "perplexity": math.exp(nats / tokens),
         "bits_per_byte": nats / math.log(2) / size if size else math.nan,
+        **(masked_metrics(loaded, ids, windows.batch, compute) if loaded.config.fills else {}),
     }
 
 
@@ -150,6 +154,39 @@ def reach(model: LanguageModel, stride: int | None) -> tuple[int, int]:
     if not 0 < stride <= context:
         raise UserError(f"stride must lie between 1 and the context {context}, not {stride}")
     return context, stride
+
+
+@torch.inference_mode()
+def masked_metrics(loaded: Checkpoint, ids: Tensor, batch: int, compute: Compute) -> dict[str, float]:
+    """How well a model that does both predicts hidden tokens, of each text always the same ones.
+
+    Args:
+        loaded: the checkpoint.
+        ids: int64 [N], read in windows of the context one after the other; a shorter rest is left out.
+        batch: windows at once.
+        compute: where, and in which precision.
+
+    Returns:
+        masked_loss (nats a hidden token) and masked_accuracy.
+    """
+    length = min(loaded.model.config.context, len(ids))
+    texts = ids[: len(ids) // length * length].view(-1, length)
+    rate = MaskingConfig.model_validate(loaded.config.run.get("masking", {})).evaluate_mask_rate
+    masking = Masking(loaded.tokenizer, loaded.config.shift)
+    counts = masking.ordinary(texts).sum(dim=1).clamp(min=1, max=max(1, round(rate * length)))
+    masked = masking.hide(texts, counts, MaskRates(rate), torch.Generator().manual_seed(0))
+    own = own_targets(masked.targets, masked.counts)
+    nats, right = 0.0, 0
+    for shown, targets, positions, counted in zip(
+        *(part.to(compute.device).split(batch) for part in (masked.ids, masked.targets, masked.positions, own)),
+        strict=True,
+    ):
+        documents = documents_in(shown, loaded.tokenizer.eot_id) if loaded.config.attends_documents else None
+        with compute.autocast():
+            logits = loaded.model(shown, positions=positions, documents=documents, whole=True).float()[counted]
+        nats += F.cross_entropy(logits, targets[counted], reduction="sum").item()
+        right += int((logits.argmax(dim=-1) == targets[counted]).sum())
+    return {"masked_loss": nats / int(own.sum()), "masked_accuracy": right / int(own.sum())}
 
 
 def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """A checkpoint as `transformers` loads it: `AutoModelForCausalLM.from_pretrained(folder)`.
 
 The modern GPT without its extras is `NanoChatForCausalLM`, the classic one `GPT2LMHeadModel`: those need no code of
-ours. Everything else (SwiGLU, KANs, value embeddings, x0 skip, smear, bigrams, masked models) takes one file of code
-along and is loaded with `trust_remote_code=True`.
+ours. Everything else (SwiGLU, KANs, value embeddings, x0 skip, smear, bigrams, masked models and those that do both)
+takes one file of code along and is loaded with `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = ["REMOTE_CODE", "export"]
 REMOTE_CODE = "modeling_textmill.py"
 EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
 OPTIONAL_PARTS = ("qk_norm", *EXTRAS, "tied")
+USUAL = {"norm_place": "pre", "residual": True, "attention_scale": "head"}  # nor any other value of these
 # How a masked model reads one text and two: as windows of running text, or of sentence pairs with segments, are.
 RUNNING_TEXT = f"{END_OF_TEXT}:0 $A:0", f"{END_OF_TEXT}:0 $A:0 {END_OF_TEXT}:0 $B:0"
 SENTENCE_PAIRS = "[CLS]:0 $A:0 [SEP]:0 [SEP]:1", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"
@@ -42,6 +43,9 @@ PAIRS_NOTE = """
 The model was tuned on pairs of sentences: the tokenizer lays one text out as `[CLS] A [SEP] [SEP]` and two as
 `[CLS] A [SEP] B [SEP]`. Give a text of several sentences in two parts, `tokenizer(A, B)`; nothing here cuts it. Whether
 B follows A is not among the outputs.
+"""
+BOTH_NOTE = """
+The same weights fill blanks, a [MASK] in a text: load them by `AutoModelForMaskedLM`, which sees both sides of it.
 """
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
@@ -84,13 +88,14 @@ def export(checkpoint: Path, out: Path) -> str:
 def _tokenizer_for(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer with what `transformers` has to do for this model: it takes texts of at most the window.
 
-    A masked model gets what `generate.Blanked` makes of a text: its layout, and a blank takes the space before it, for
-    tokens carry the space before their word, where there are such tokens. Whoever gives the text cuts it in two.
+    A model that fills blanks gets what `generate.Blanked` makes of a text: its layout, and a blank takes the space
+    before it, for tokens carry the space before their word, where there are such tokens. Whoever gives the text cuts it
+    in two.
     """
     tokenizer = checkpoint.tokenizer
     rules = tokenizer.rules
     usage = tokenizer.usage.model_copy(update={"max_length": checkpoint.window})
-    if checkpoint.config.objective == "masked":
+    if checkpoint.config.fills:
         layout = RUNNING_TEXT if checkpoint.pair_length is None else SENTENCE_PAIRS
         usage = usage.model_copy(update={"post_processor": template(*layout, tokenizer.special_tokens)})
         if len(word_beginnings(tokenizer)):
@@ -135,7 +140,7 @@ def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Con
         raise UserError(f"{model.kind} models are not exported: no class of `transformers` computes the same")
     plain = not any(getattr(model, part) for part in EXTRAS) and config.objective == "causal"
     plain &= model.feed_forward.kind == "mlp"
-    plain &= (model.norm_place, model.residual, model.attention_scale) == ("pre", True, "head")
+    plain &= all(getattr(model, name) == usual for name, usual in USUAL.items())
     modern = (model.norm, model.positions, model.activation, model.qk_norm, model.bias)
     if plain and modern == ("rms", "rope", "relu2", True, False):
         return to_nanochat
@@ -207,17 +212,19 @@ def to_gpt2(model: GPT, config: CheckpointConfig) -> Converted:
 
 def to_remote_code(model: GPT, config: CheckpointConfig) -> Converted:
     """`modeling_textmill.py` beside the weights."""
-    head = "TextmillForCausalLM" if config.objective == "causal" else "TextmillForMaskedLM"
-    auto = "AutoModelForCausalLM" if config.objective == "causal" else "AutoModelForMaskedLM"
+    kinds = {"causal": ["CausalLM"], "masked": ["MaskedLM"], "mixed": ["CausalLM", "MaskedLM"]}[config.objective]
     module = REMOTE_CODE.removesuffix(".py")
-    derived = {name: getattr(model.config, name) for name in ("head_size", "hidden_units", "bigram_channels")}
+    derived = {
+        name: getattr(model.config, name) for name in ("head_size", "hidden_units", "bigram_channels", "value_layers")
+    }
     dumped = model.config.model_dump() | derived
     dumped["feed_forward"]["features"] = model.config.feed_forward.features
     return dumped | {
-        "architectures": [head],
+        "architectures": [f"TextmillFor{kind}" for kind in kinds],
         "model_type": "textmill",
-        "auto_map": {"AutoConfig": f"{module}.TextmillConfig", auto: f"{module}.{head}"},
-        "causal": config.objective == "causal",
+        "auto_map": {"AutoConfig": f"{module}.TextmillConfig"}
+        | {f"AutoModelFor{kind}": f"{module}.TextmillFor{kind}" for kind in kinds},
+        "causal": config.continues,
         "shift": config.shift,
         "tie_word_embeddings": config.model.tied,
     }, renamed(model, {"": "gpt."})  # fmt: skip
@@ -258,15 +265,16 @@ def model_card(checkpoint: Checkpoint, hf_config: dict[str, Any], stats: dict[st
     model, run = config.model, config.run
     assert isinstance(model, TransformerConfig)  # no other is exported
     remote = "auto_map" in hf_config
-    kind = "fill-mask" if config.objective == "masked" else "text-generation"
-    auto = "AutoModelForMaskedLM" if config.objective == "masked" else "AutoModelForCausalLM"
+    kind = "text-generation" if config.continues else "fill-mask"
+    auto = "AutoModelForCausalLM" if config.continues else "AutoModelForMaskedLM"
     option = ", trust_remote_code=True" if remote else ""
     facts = {
         "Architecture": hf_config["architectures"][0],
         "Size": f"{model.layers} layers, width {model.width}, {model.heads} heads",
         "Parts": f"{model.norm} norm, {model.positions} positions, {model.activation}"
         + ("" if model.feed_forward.kind == "mlp" else f", {model.feed_forward.kind}")
-        + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part)),
+        + "".join(f", {part.replace('_', ' ')}" for part in OPTIONAL_PARTS if getattr(model, part))
+        + "".join(f", {n} {getattr(model, n)}" for n, usual in USUAL.items() if getattr(model, n) != usual),
         "Context": f"{model.context} tokens",
         "Vocabulary": f"{config.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
         "Parameters": f"{stats['parameters']:,}" if "parameters" in stats else None,
@@ -278,7 +286,7 @@ def model_card(checkpoint: Checkpoint, hf_config: dict[str, Any], stats: dict[st
         "Masked accuracy": f"{stats['masked_accuracy']:.1%}" if "masked_accuracy" in stats else None,
     }  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
-    pairs = "" if checkpoint.pair_length is None else PAIRS_NOTE
+    note = BOTH_NOTE if config.objective == "mixed" else "" if checkpoint.pair_length is None else PAIRS_NOTE
     code = f"\nThe architecture is in `{REMOTE_CODE}`, which that option runs: read it first.\n" if remote else ""
     return f"""---
 library_name: transformers
@@ -297,7 +305,7 @@ from transformers import AutoTokenizer, {auto}
 tokenizer = AutoTokenizer.from_pretrained("PATH"{option})
 model = {auto}.from_pretrained("PATH"{option})
 ```
-{code}{pairs}
+{code}{note}
 Loss and accuracy are those of held-out text of the training corpus. The model repeats what it was trained on, errors
 and biases included; it was not tuned to follow instructions or to be safe.
 """

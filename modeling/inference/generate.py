@@ -289,7 +289,7 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     encoder-decoder fills each with one token or more, from left to right.
 
     Args:
-        checkpoint: of a masked model, or of an encoder-decoder that was trained on hidden spans.
+        checkpoint: of a masked model, of one that does both, or of an encoder-decoder that was trained on hidden spans.
         text: with blanks.
         candidates: how many tokens are told for each blank.
 
@@ -301,10 +301,10 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
         if checkpoint.config.objective != "denoising":
             raise UserError("this checkpoint was trained on pairs, it does not fill blanks; use `textmill generate`")
         return Filled(*fill_spans(model, tokenizer, text, word_beginnings(tokenizer), candidates))
-    if model.causal:
-        raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
     if checkpoint.config.objective == "span":
         raise UserError("this checkpoint answers questions, it does not fill blanks; use one that finetune wrote")
+    if not checkpoint.config.fills:
+        raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
     read = Blanked(text, checkpoint)
     if not read.blanks:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")
@@ -318,7 +318,7 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     filled: dict[int, int] = {}
     while len(found) < len(blanks):
         positions = torch.tensor([[place - checkpoint.config.shift for place in blanks]], device=device)
-        logits = model(ids[None], positions=positions)[0].float()
+        logits = model(ids[None], positions=positions, whole=True)[0].float()
         best = logits.masked_fill(forbidden, -torch.inf).softmax(dim=-1).topk(min(candidates, logits.shape[-1]))
         surest = max((n for n in range(len(blanks)) if n not in found), key=lambda n: best.values[n, 0].item())
         tokens, probs = best.indices[surest].tolist(), best.values[surest].tolist()

@@ -108,7 +108,7 @@ class TextmillForMaskedLM(_Textmill):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: object
     ) -> MaskedLMOutput:
         documents = documents_of(attention_mask)
-        logits = self.gpt(input_ids, documents=documents)
+        logits = self.gpt(input_ids, documents=documents, whole=True)
         if self.config.shift:
             before = logits[:, :-1]
             if documents is not None:

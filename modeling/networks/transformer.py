@@ -101,15 +101,14 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.width, kv_width, bias=config.bias)
         self.v = nn.Linear(config.width, kv_width, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
-        has_values = config.has_value_embedding(layer)
-        self.value_gate = Gate(config.kv_heads or config.heads) if has_values else None
+        self.value_gate = Gate(config.kv_heads or config.heads) if layer in config.value_layers else None
 
     def forward(
         self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None,
-        mask: Tensor | BlockMask | None = None,
+        mask: Tensor | BlockMask | Literal["whole"] | None = None,
     ) -> Tensor:  # fmt: skip
         """[B, T, W] to [B, T, W]; `rotary`: cosines and sines [T, D / 2]; `value`: value embeddings [B, T, G * D];
-        `mask`: what `document_mask` gives, None where a position sees the whole window."""
+        `mask`: what `document_mask` gives, "whole" where a position sees the whole window, None: as `causal` says."""
         B, T, W = x_BTW.shape
         D = self.config.head_size
         q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
@@ -126,7 +125,9 @@ class Attention(nn.Module):
         if self.config.attention_scale == "width":  # what follows divides by the root of D
             q_BHTD = q_BHTD * math.sqrt(D / W)
         k_BGSD, v_BGSD = (k_BGTD, v_BGTD) if cache is None else cache.extend(self.layer, k_BGTD, v_BGTD)
-        seen = self.mask(T, k_BGSD.shape[2], x_BTW.device) if mask is None else mask
+        seen: Tensor | BlockMask | Literal["causal"] | None = None if isinstance(mask, str) else mask
+        if mask is None:
+            seen = self.mask(T, k_BGSD.shape[2], x_BTW.device)
         dropout = self.config.dropout if self.training else 0.0
         y_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, seen, dropout)
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, W))
@@ -188,7 +189,7 @@ class Block(nn.Module):
 
     def forward(
         self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None,
-        mask: Tensor | BlockMask | None = None,
+        mask: Tensor | BlockMask | Literal["whole"] | None = None,
     ) -> Tensor:  # fmt: skip
         """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
         x_BTW = self.joined(x_BTW, self.attention_norm, lambda x: self.attention(x, rotary, value, cache, mask))
@@ -206,7 +207,8 @@ class Block(nn.Module):
 class GPT(LanguageModel):
     """Token ids [B, T] to logits [B, T, V], or straight to a loss.
 
-    `causal=False` lets every position see the whole window: the masked objective on the same weights.
+    `causal=False` lets every position see the whole window: the masked objective on the same weights. A call can ask
+    for that of a causal model too (`whole`), if it was trained to do both.
     """
 
     config: TransformerConfig
@@ -299,7 +301,9 @@ class GPT(LanguageModel):
         if config.bigrams:
             nn.init.zeros_(self.bigram_embed.weight)
 
-    def hidden(self, ids: Tensor, state: State | None = None, documents: Tensor | None = None) -> Tensor:
+    def hidden(
+        self, ids: Tensor, state: State | None = None, documents: Tensor | None = None, whole: bool = False
+    ) -> Tensor:
         cache = cast("KeyValueCache | None", state)
         start = cache.length if cache else 0
         window = slice(start, start + ids.shape[1])
@@ -318,10 +322,10 @@ class GPT(LanguageModel):
             x_BTW = self.smeared(x_BTW, cache, begins_BT)
         if self.config.bigrams:
             x_BTW = self.with_bigrams(x_BTW, ids, cache, begins_BT)
-        mask = None
+        mask: Tensor | BlockMask | Literal["whole"] | None = "whole" if whole else None
         if documents is not None:
             fused = not (self.training and self.config.dropout)
-            mask = document_mask(documents, self.causal, self.config.heads, x_BTW.dtype, fused)
+            mask = document_mask(documents, self.causal and not whole, self.config.heads, x_BTW.dtype, fused)
         x0_BTW = x_BTW = self.dropout(x_BTW)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
@@ -361,9 +365,9 @@ class GPT(LanguageModel):
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
-        state: State | None = None, documents: Tensor | None = None,
+        state: State | None = None, documents: Tensor | None = None, whole: bool = False,
     ) -> Tensor:  # fmt: skip
-        hidden = self.hidden(ids, state, documents)
+        hidden = self.hidden(ids, state, documents, whole)
         if positions is not None:
             hidden = at_positions(hidden, positions)
         if targets is None:

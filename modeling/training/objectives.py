@@ -1,4 +1,4 @@
-"""What a model is trained to do, and how well it does it: causal and masked language modelling.
+"""What a model is trained to do, and how well it does it: causal and masked language modelling, and both at once.
 
 An objective makes the windows of any step as a pure function of (seed, step): a rank asks for its rows of the global
 batch, so that the number of ranks changes nothing, and a run continues exactly from a step number.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.config import FinetuneConfig, SourceTarget
+from modeling.config import FinetuneConfig, PretrainConfig, SourceTarget
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.networks.functional import documents_in
 from modeling.training.distributed import Ranks
@@ -33,8 +33,8 @@ from tokenization.arrays import TokenArrays, shuffled
 from tokenization.tokenizer import Tokenizer
 
 __all__ = [
-    "Batch", "CausalLM", "MaskedLM", "Objective", "StreamLM", "epoch_order", "evaluation_rows", "generator_at",
-    "to_device",
+    "Batch", "CausalLM", "MaskedLM", "MixedBatch", "MixedLM", "Objective", "StreamLM", "epoch_order", "evaluation_rows",
+    "generator_at", "to_device",
 ]  # fmt: skip
 
 
@@ -191,8 +191,9 @@ class MaskedLM:
     """Predict tokens hidden from a window that the model sees whole (Devlin et al. 2019, BERT)."""
 
     def __init__(
-        self, train: TokenArrays, validation: TokenArrays, context: int, config: FinetuneConfig, tokenizer: Tokenizer
-    ):
+        self, train: TokenArrays, validation: TokenArrays, context: int, config: FinetuneConfig | PretrainConfig,
+        tokenizer: Tokenizer,
+    ):  # fmt: skip
         """
         Raises:
             UserError: the window is of one token, or there are too few tokens for a window.
@@ -200,11 +201,11 @@ class MaskedLM:
         if context < 2:
             raise UserError("a blank needs something beside it but the window holds 1 token; raise model.context")
         self.config, self.length, self.eot_id = config, context, tokenizer.eot_id
-        self.masking = Masking(tokenizer, config.shift)
+        self.masking = Masking(tokenizer, config.masking.shift)
         self.train = training_windows(train, config, context, 0)
         windows = validation_windows(validation, context, 0, config.evaluate_tokens)
         fixed = torch.Generator().manual_seed(0)
-        self.validation_batch, counts = self.masked(windows, MaskRates(config.evaluate_mask_rate), fixed)
+        self.validation_batch, counts = self.masked(windows, MaskRates(config.masking.evaluate_mask_rate), fixed)
         self.counted = own_targets(self.validation_batch.targets, counts)
         self.validation_targets = self.validation_batch.targets[self.counted]
 
@@ -214,8 +215,12 @@ class MaskedLM:
     @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
     def global_batch(self, step: int, batch: int) -> Batch:
         """The batch of all ranks, for which masks are drawn: a rank's rows do not depend on the number of ranks."""
-        windows = torch.from_numpy(self.train.read(step * batch, range(batch)))
-        return self.masked(windows, MaskRates.of_training(self.config), generator_at(self.config.seed, step))[0]
+        return self.masked_at(step, torch.from_numpy(self.train.read(step * batch, range(batch))))
+
+    def masked_at(self, step: int, windows: Tensor) -> Batch:
+        """The windows [B, T] with the masks of this step."""
+        rates = MaskRates.of_training(self.config.masking)
+        return self.masked(windows, rates, generator_at(self.config.seed, step))[0]
 
     def masked(self, windows: Tensor, rates: MaskRates, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """The windows [B, T] as a batch, and how many tokens are hidden in each, int64 [B]."""
@@ -240,3 +245,75 @@ class MaskedLM:
         nats, right = ranks.sum(sums, device).tolist()
         masked = self.validation_targets.numel()
         return {"validation_loss": nats / masked, "masked_accuracy": right / masked}
+
+
+class MixedBatch(NamedTuple):
+    """Windows to continue and windows with hidden tokens, as `MixedModel` takes them.
+
+    Attributes:
+        ids: int64 [B, T]; like the next two None where there are no windows of this kind.
+        targets: int64 [B, T].
+        documents: int64 [B, T]; None where a position sees its window, as far as it may.
+        masked_ids: int64 [M, T]; like what follows None where there are no windows of this kind.
+        masked_targets: int64 [M, K].
+        masked_positions: int64 [M, K].
+        masked_documents: int64 [M, T].
+    """
+
+    ids: Tensor | None
+    targets: Tensor | None
+    documents: Tensor | None
+    masked_ids: Tensor | None
+    masked_targets: Tensor | None
+    masked_positions: Tensor | None
+    masked_documents: Tensor | None
+
+    def to(self, device: torch.device) -> MixedBatch:
+        return MixedBatch(*to_device(self, device))
+
+
+class MixedLM(MaskedLM):
+    """Predict every next token in most windows, and hidden tokens in the others (Charpentier & Samuel 2024, GPT-BERT).
+
+    Every window weighs the same. Those with hidden tokens are spread evenly over the run, and over each batch, and a
+    window's number decides, so that ranks and micro-batches change nothing.
+    """
+
+    def __init__(
+        self, train: TokenArrays, validation: TokenArrays, context: int, config: PretrainConfig, tokenizer: Tokenizer
+    ):
+        """
+        Raises:
+            UserError: as `MaskedLM` does.
+        """
+        super().__init__(train, validation, context, config, tokenizer)
+        self.share = config.masked_share
+        self.train = training_windows(train, config, context, 1)
+        self.causal = CausalLM(self.train, validation, context, config.evaluate_tokens, config.attend)
+
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> MixedBatch:  # type: ignore[override]
+        windows, is_masked, masked = self.global_parts(step, batch)
+        rows = slice(batch_rows.start, batch_rows.stop)
+        continued = windows[rows][~is_masked[rows]]
+        before, end = (int(is_masked[:row].sum()) for row in (rows.start, rows.stop))
+        ids, targets, _, documents = self.causal.batch_of(continued) if len(continued) else (None,) * 4
+        hidden = masked.rows(slice(before, end)) if masked is not None and before < end else (None,) * 4
+        return MixedBatch(ids, targets, documents, *hidden)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
+    def global_parts(self, step: int, batch: int) -> tuple[Tensor, Tensor, Batch | None]:
+        """Of the batch of all ranks the windows [B, T + 1], which of them are masked, bool [B], and those with their
+        masks; None if there are none."""
+        windows = torch.from_numpy(self.train.read(step * batch, range(batch)))
+        numbers = torch.arange(step * batch, (step + 1) * batch, dtype=torch.float64)
+        is_masked = ((numbers + 1) * self.share).floor() > (numbers * self.share).floor()
+        return windows, is_masked, self.masked_at(step, windows[is_masked, :-1]) if is_masked.any() else None
+
+    def evaluate(
+        self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
+    ) -> dict[str, float]:
+        masked = super().evaluate(partial(model, whole=True), ranks, device, batch)
+        return self.causal.evaluate(model, ranks, device, batch) | {
+            "masked_loss": masked["validation_loss"],
+            "masked_accuracy": masked["masked_accuracy"],
+        }

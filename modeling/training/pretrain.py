@@ -1,21 +1,22 @@
-"""Pretraining: token arrays to a checkpoint that predicts every next token."""
+"""Pretraining: token arrays to a checkpoint that predicts every next token, hidden tokens, or both."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig, RunConfig
+from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig, RunConfig, TransformerConfig
 from modeling.device import choose
-from modeling.inference.generate import Checkpoint, Sampling, generate, load
+from modeling.inference.generate import MASK, Checkpoint, Sampling, generate, load
 from modeling.networks.language_model import LanguageModel
+from modeling.networks.mixed import MixedModel
 from modeling.training.distributed import local_rank, ranks
-from modeling.training.objectives import CausalLM, MaskedLM, StreamLM
+from modeling.training.objectives import CausalLM, MaskedLM, MixedLM, StreamLM
 from modeling.training.saving import is_finished
 from modeling.training.seq2seq import SpanCorruption, span_corruption
 from modeling.training.state import TrainingRun
@@ -28,6 +29,7 @@ from textmill.settings import output_settings
 from tokenization.arrays import META, TokenArrays
 from tokenization.config import END_OF_TEXT
 from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 __all__ = ["entropy", "fingerprint", "pretrain", "recipe", "sources_of", "token_counts"]
 
@@ -38,8 +40,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     """Train a model from scratch and leave a checkpoint folder in `out`; a second call continues a killed one.
 
     Beside the checkpoint's files, `out` gets the tokenizer, `stats.json` (parameters, tokens seen, validation loss in
-    nats and bits per byte, unigram entropy of the training split in nats, a sample), `samples.jsonl` (what it wrote on
-    the way) and `timing.jsonl` (clocks). Under torchrun every rank calls it, and rank 0 writes.
+    nats and bits per byte, accuracy on hidden tokens where some were hidden, unigram entropy of the training split in
+    nats, a sample), `samples.jsonl` (what it wrote on the way) and `timing.jsonl` (clocks). Under torchrun every rank
+    calls it, and rank 0 writes.
 
     Args:
         tokens: folder of token arrays with splits `train` and `validation`.
@@ -70,27 +73,25 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         "tokens": fingerprint(tokens / META),
         "origin": fingerprint(*(tokenizer_folder / name for name in (RANKS, CONFIG))),
     }
-    kind: Literal["causal", "denoising"] = "denoising" if isinstance(config.model, EncoderDecoderConfig) else "causal"
-    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, False, recipe(config, inputs))
+    shift = config.objective != "causal" and config.masking.shift
+    kind = "denoising" if isinstance(config.model, EncoderDecoderConfig) else config.objective
+    checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, shift, recipe(config, inputs))
     if is_finished(out, checkpoint_config):
         return
-    objective: CausalLM | SpanCorruption
-    if kind == "denoising":
-        objective = span_corruption(train, validation, config, tokenizer)
-    elif isinstance(config.model, RecurrentConfig):
-        streams = StreamWindows(config.batch, train, config.model.context, 1, config.seed)
-        objective = StreamLM(streams, validation, config.model.context, config.evaluate_tokens)
-    else:
-        windows = training_windows(train, config, config.model.context, 1)
-        objective = CausalLM(windows, validation, config.model.context, config.evaluate_tokens, config.attend)
+    objective = objective_on(train, validation, config, tokenizer)
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
-        writes = config.sample_tokens and config.parallel != "fsdp"  # of shared out weights there is no copy
+        # of shared out weights there is no copy
+        writes = config.sample_tokens and config.parallel != "fsdp" and config.objective != "masked"
 
         def sample_of(model: LanguageModel) -> str:
             return sample(Checkpoint(model, tokenizer, checkpoint_config), config)
 
-        model = checkpoint_config.build_model()
+        if config.objective == "mixed":
+            assert isinstance(config.model, TransformerConfig)  # the config refuses others
+            model: LanguageModel = MixedModel(config.model, train.vocab_size)
+        else:
+            model = checkpoint_config.build_model()
         run = TrainingRun(model, objective, checkpoint_config, config, out, sample_of if writes else None)
         trainer = Trainer(run, compute, group, progress)
         trainer.run()
@@ -103,8 +104,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
                 "vocab_size": train.vocab_size,
                 "steps": config.steps,
                 "tokens_seen": config.steps * run.tokens_per_step,
-                "validation_loss": metrics["validation_loss"],
-                "bits_per_byte": metrics["bits_per_byte"],
+                **{name: value for name, value in metrics.items() if name != "step"},
                 **sources_of(train, objective, config),
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
@@ -112,6 +112,29 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
             }
             trainer.saver.finish(stats)
         group.barrier()
+
+
+def objective_on(
+    train: TokenArrays, validation: TokenArrays, config: PretrainConfig, tokenizer: Tokenizer
+) -> CausalLM | MaskedLM | SpanCorruption:
+    """What the run learns to predict.
+
+    Raises:
+        UserError: tokens are to be hidden and the tokenizer has no [MASK], or there are too few tokens for a window.
+    """
+    context = config.model.context
+    if isinstance(config.model, EncoderDecoderConfig):
+        return span_corruption(train, validation, config, tokenizer)
+    if isinstance(config.model, RecurrentConfig):
+        streams = StreamWindows(config.batch, train, context, 1, config.seed)
+        return StreamLM(streams, validation, context, config.evaluate_tokens)
+    if config.objective == "causal":
+        windows = training_windows(train, config, context, 1)
+        return CausalLM(windows, validation, context, config.evaluate_tokens, config.attend)
+    if MASK not in tokenizer.special_tokens:
+        raise UserError(f"the tokenizer has no {MASK}; add it to its special_tokens and train again")
+    objective = MixedLM if config.objective == "mixed" else MaskedLM
+    return objective(train, validation, context, config, tokenizer)
 
 
 def sources_of(
@@ -153,7 +176,7 @@ def entropy(counts: np.ndarray) -> float:
 
 def sample(checkpoint: Checkpoint, config: PretrainConfig) -> str:
     """Text that continues the configured prompt."""
-    if not config.sample_tokens:
+    if not config.sample_tokens or config.objective == "masked":
         return ""
     sampling = Sampling(max_tokens=config.sample_tokens, seed=config.seed)
     return generate(checkpoint, [config.sample_prompt], sampling)[0]

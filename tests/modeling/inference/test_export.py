@@ -59,7 +59,7 @@ def a_checkpoint(folder, tokenizer, fields, objective="causal", pair_length=None
         {"pair_length": pair_length, "padding": HIDDEN_PADDING} if pair_length else {}
     )
     config = CheckpointConfig(
-        TransformerConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective == "masked", run
+        TransformerConfig(**SMALL | fields), tokenizer.vocab_size, objective, objective != "causal", run
     )
     model = config.build_model().eval()
     with torch.no_grad():
@@ -127,6 +127,24 @@ def test_other_architectures_take_their_code_along(name, objective, tokenizer, t
     if objective == "masked":  # there, the logits of a position are for its own token
         logits, expected = logits[:, 1:], expected[:, :-1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_a_model_that_does_both_is_exported_for_both(tokenizer, tmp_path, monkeypatch):
+    model = a_checkpoint(tmp_path / "checkpoint", tokenizer, {}, "mixed")
+    out = tmp_path / "hf"
+    export(tmp_path / "checkpoint", out)
+    assert "`AutoModelForMaskedLM`" in (out / "README.md").read_text()
+    torch.save(ids(tokenizer), out / "ids.pt")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    for kind in ("causal", "masked"):
+        done = subprocess.run([sys.executable, "-c", PROGRAM, out, kind], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        with torch.no_grad():
+            expected = model(ids(tokenizer), whole=kind == "masked")
+        logits = torch.load(out / "logits.pt")
+        if kind == "masked":
+            logits, expected = logits[:, 1:], expected[:, :-1]
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 TRAINER = """
