@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
+from flows.engine.page import Picture
 from flows.store.local import Artifact
 
 if TYPE_CHECKING:
@@ -123,6 +124,39 @@ def vocabulary_curve(points: Iterable[tuple[int, float]]) -> str:
     axes.set(xlabel="tokens in the vocabulary", ylabel="bytes a token")
     axes.set_ylim(bottom=0)
     return svg_of(figure)
+
+
+def learned_functions(artifact: Artifact, text: str) -> Iterator[Picture]:
+    """The functions that the first and the last feed-forward of a KAN have learned, a row for each of their layers;
+    nothing of a model that is not a KAN. `text` gives the inputs whose spread is shown."""
+    with artifact.open("config.json") as file:
+        if json.load(file)["model"].get("feed_forward", {}).get("kind", "mlp") == "mlp":
+            return
+    import matplotlib.pyplot as plt
+
+    from modeling.inference.edges import learned_functions as read_functions
+
+    rows = read_functions(artifact.fetch(), text)
+    columns = max(map(len, rows))
+    size = (1.9 * columns, 1.6 * len(rows)) if columns > 1 else (4.2, 1.9 * len(rows))
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
+    for row, functions in zip(axes, rows, strict=True):
+        for panel, shown in zip(row, functions, strict=True):
+            low, lower, upper, high = shown.spread
+            panel.axvspan(low, high, color=FAINT, linewidth=0)
+            panel.axvspan(lower, upper, color=FAINT, linewidth=0)
+            panel.plot(shown.x, shown.beside, color=TEXT, linestyle="--", linewidth=0.8)
+            for number, values in enumerate(shown.learned):
+                panel.plot(shown.x, values, color=COLORS[number % len(COLORS)], linewidth=1.2)
+            panel.set_title(shown.title, fontsize=7)
+            panel.tick_params(labelsize=6)
+            panel.locator_params(nbins=3)
+    yield Picture(
+        "Learned functions of the first and the last block: the edges that vary most over the inputs of a text, or all "
+        "groups of rationals. Dashed: the base function alone, or what a rational began as. Shaded: half of the "
+        "inputs, and nine tenths.",
+        svg_of(figure),
+    )
 
 
 def read_metrics(artifact: Artifact) -> Metrics:

@@ -53,10 +53,11 @@ class Pretrain(Stage[PretrainConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.stages.figures import loss_curves
+        from flows.stages.figures import learned_functions, loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
+        yield from learned_functions(artifact, stats["sample_prompt"] + stats["sample"])
         yield from sources_table(artifact)
         for step, text in _samples(artifact).items():
             yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)

@@ -67,7 +67,7 @@ class Report(Stage[ReportConfig]):
     """One HTML page about a run."""
 
     name = "report"
-    version = 4
+    version = 5
     inputs = ("corpus", "tokenizer", "tokens", "pretrained", "finetuned")
 
     def build(self, job: Job[ReportConfig]) -> None:

@@ -8,6 +8,7 @@ Read in this order:
     neighbors      which vectors are nearest to others
     evaluate       perplexity and bits per byte of a text
     harness        tasks of lm-evaluation-harness
+    edges          the functions that a KAN has learned, to be drawn
     export         a folder for `transformers`
     remote_code    the model's wrapper that an export takes along
 """

@@ -10,17 +10,23 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from selectolax.lexbor import LexborHTMLParser
 
 from flows.engine.materialize import materialize
 from flows.engine.page import Bars, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Context, Stage
 from flows.stages.comparison import ComparisonConfig, comparison
-from flows.stages.figures import loss_curves, vocabulary_curve
+from flows.stages.figures import learned_functions, loss_curves, vocabulary_curve
 from flows.stages.html import flat_metrics, number
 from flows.stages.prepare import prepare
 from flows.stages.report import ReportConfig, report
 from flows.store.local import Store
+from modeling.checkpoint import WEIGHTS, CheckpointConfig, write_tensors
+from modeling.config import TransformerConfig
+from tokenization.config import SPECIAL_TOKENS
+from tokenization.formats import save_tokenizer
+from tokenization.tokenizer import Tokenizer
 
 METRICS = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": 3.0, "validation_loss": 3.5}]
 
@@ -233,3 +239,44 @@ def test_figures_take_the_color_of_the_page_and_are_the_same_bytes_each_time(con
     assert "#ffffff" not in svg
     assert "learning rate" in svg
     assert vocabulary_curve([(256, 1.0), (512, 2.0)]).startswith("<svg")
+
+
+class Kan(Stage[ReportConfig]):
+    """Stands for a training that left an untrained model, its feed-forward of the kind that the title says."""
+
+    name = "kan"
+    version = 1
+
+    def build(self, job):
+        shape = {"layers": 3, "width": 32, "heads": 2, "context": 16, "feed_forward": job.config.title}
+        config = CheckpointConfig(
+            TransformerConfig.model_validate(shape), 256 + len(SPECIAL_TOKENS), "causal", False, {}
+        )
+        tokens = {bytes([value]): value for value in range(256)}
+        special = {name: 256 + place for place, name in enumerate(SPECIAL_TOKENS)}
+        save_tokenizer(Tokenizer(tokens, "gpt2", special), job.out)
+        torch.manual_seed(0)
+        write_tensors(job.out / WEIGHTS, config.build_model().state_dict())
+        (job.out / "config.json").write_text(config.to_json())
+        (job.out / "stats.json").write_text("{}")
+
+    def headline(self, stats):
+        return "built"
+
+
+@pytest.mark.parametrize(
+    ("kind", "titles"),
+    [
+        ("kan-spline", {"block 1, up": 4, "block 1, down": 4, "block 3, up": 4, "block 3, down": 4}),
+        ("kan-rational", {"block 1, before": 1, "block 1, between": 1, "block 3, before": 1, "block 3, between": 1}),
+        ("mlp", {}),
+    ],
+)
+def test_the_functions_of_a_kan_are_drawn_the_same_each_time(context, kind, titles):
+    artifact = materialize(Kan(), ReportConfig(title=kind), {}, context).artifact
+    pictures = list(learned_functions(artifact, "A text to read."))
+    assert pictures == list(learned_functions(artifact, "A text to read."))
+    assert len(pictures) == bool(titles)
+    for picture in pictures:
+        assert {title: picture.svg.count(f">{title}") for title in titles} == titles
+        assert "block 2" not in picture.svg and picture.svg.startswith("<svg")
