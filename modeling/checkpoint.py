@@ -2,7 +2,7 @@
 
     model.safetensors     the weights to use
     config.json           architecture, vocabulary size, objective, and for information the run's settings
-    training.safetensors  step and optimizer state; of the last step only its number, as nothing continues from it
+    training.safetensors  step, losses and optimizer state; of a last step that nothing continues from only its number
     metrics.jsonl         the curve up to this step
     checksums.json        SHA-256 of each of these
 
@@ -42,8 +42,8 @@ from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "CHECKSUMS", "CONFIG", "HIDDEN_PADDING", "METRICS", "NEXT_SENTENCE", "SPAN", "TRAINING", "WEIGHTS",
-    "CheckpointConfig", "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "load_model",
-    "load_tokenizer_of", "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
+    "CheckpointConfig", "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "link_or_copy",
+    "load_model", "load_tokenizer_of", "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
     "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
 ]  # fmt: skip
 
@@ -302,10 +302,15 @@ def publish_weights(folder: Path, out: Path) -> None:
     if place.exists() and place.samefile(source):
         return  # renaming one name of a file to another of its names does nothing, and would leave both
     with atomic_path(place) as unfinished:
-        try:
-            unfinished.hardlink_to(source)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, unfinished)
+        link_or_copy(source, unfinished)
+
+
+def link_or_copy(source: Path, place: Path) -> None:
+    """Give a file another name: a hard link, or a copy on another file system, or on one without links."""
+    try:
+        place.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, place)
 
 
 def publish_texts(out: Path, config: CheckpointConfig, metrics: str) -> None:
@@ -369,9 +374,9 @@ class Checkpoints:
             if later > step:
                 shutil.rmtree(self.path(later))
 
-    def prune(self, also_keep: int | None) -> None:
-        """Delete all but the newest `keep` and the one of step `also_keep`, and leftovers of killed writers."""
+    def prune(self, also_keep: Collection[int | None]) -> None:
+        """Delete all but the newest `keep` and those of `also_keep`, and leftovers of killed writers."""
         for step in self.steps()[: -self.keep]:
-            if step != also_keep:
+            if step not in also_keep:
                 shutil.rmtree(self.path(step))
         remove_temporary(self.folder)

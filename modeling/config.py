@@ -468,6 +468,9 @@ class RunConfig(Section):
         30.0, gt=0, description="Minutes after which one is due however few the steps"
     )
     keep_checkpoints: int = execution_only(2, gt=0, description="Checkpoints kept while training")
+    extendable: bool | None = execution_only(
+        None, description="Keep what a run of more steps can go on from; null: of models of up to 100M parameters"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = execution_only("auto", description="Device")
     compile: bool | None = execution_only(None, description="torch.compile; null: on a GPU, where it pays")
     processes: int = execution_only(

@@ -20,7 +20,8 @@ from contextvars import copy_context
 from typing import IO, TypeVar
 
 from flows.engine.devices import reserved
-from flows.engine.stage import Context, Job
+from flows.engine.extending import bring_earlier_steps
+from flows.engine.stage import Context, Job, Stage
 from modeling.config import FinetuneConfig, PretrainConfig, RunConfig
 from modeling.device import training_environment
 from textmill.errors import UserError
@@ -31,14 +32,16 @@ Run = TypeVar("Run", PretrainConfig, FinetuneConfig)
 logger = logging.getLogger(__name__)
 
 
-def train(job: Job[Run], origin: str) -> None:
-    """Train on the job's `tokens` into `job.out`, from its input `origin` (tokenizer or checkpoint).
+def train(stage: Stage[Run], job: Job[Run], origin: str) -> None:
+    """Train on the job's `tokens` into `job.out`, from its input `origin` (tokenizer or checkpoint). Steps that a
+    training in the store has done alike are not done again.
 
     Raises:
         UserError, RuntimeError: as `launch_training` does.
     """
     from modeling.training.process import command  # torch, which no other stage needs
 
+    bring_earlier_steps(stage, job)
     launch_training(command(job.config, job.path("tokens"), job.path(origin), job.out), job.config, job.context)
 
 

@@ -21,12 +21,12 @@ class Finetune(Stage[FinetuneConfig]):
     noun = "fine-tuning"
     version = 5
     inputs = ("checkpoint", "tokens")
-    records = ("timing.jsonl", "tensorboard/*")
+    records = ("timing.jsonl", "tensorboard/*", "resumable/*")
 
     def build(self, job: Job[FinetuneConfig]) -> None:
         from flows.engine.training import train
 
-        train(job, origin="checkpoint")
+        train(self, job, origin="checkpoint")
 
     def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
         model = _pretraining(inputs["checkpoint"]).model

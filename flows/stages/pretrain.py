@@ -22,12 +22,12 @@ class Pretrain(Stage[PretrainConfig]):
     noun = "pretraining"
     version = 3
     inputs = ("tokens", "tokenizer")
-    records = (SAMPLES, "timing.jsonl", "tensorboard/*")
+    records = (SAMPLES, "timing.jsonl", "tensorboard/*", "resumable/*")
 
     def build(self, job: Job[PretrainConfig]) -> None:
         from flows.engine.training import train
 
-        train(job, origin="tokenizer")
+        train(self, job, origin="tokenizer")
 
     def foresee(self, config: PretrainConfig, inputs: Expected) -> str:
         if isinstance(config.model, EncoderDecoderConfig):

@@ -9,6 +9,7 @@ Read in this order:
     trainer             the loop
     state               what a run is, and what changes as it goes on
     saving              checkpoints on the way, continuing, and the result
+    extending           going on from a finished run
     watching            rates, curve, TensorBoard, progress
     optim               Muon, AdamW and their schedules
     interruption        signals that wait for a safe moment

@@ -85,7 +85,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     checkpoint_config = CheckpointConfig(
         model_config, origin.vocab_size, "masked", config.shift, recipe(config, inputs) | padding
     )
-    if is_finished(out, checkpoint_config):
+    if is_finished(out, checkpoint_config, config):
         return
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
     on_pairs = isinstance(objective, SentencePairLM)

@@ -76,7 +76,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     shift = config.objective != "causal" and config.masking.shift
     kind = "denoising" if isinstance(config.model, EncoderDecoderConfig) else config.objective
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, shift, recipe(config, inputs))
-    if is_finished(out, checkpoint_config):
+    if is_finished(out, checkpoint_config, config):
         return
     objective = objective_on(train, validation, config, tokenizer)
     with ranks(compute.device) as group:

@@ -3,6 +3,7 @@
     out/checkpoints/step-00000100/   on the way: checkpoints, the newest ones and the best
     out/checkpoints/diverged         says that the run diverged: one with other settings may take its place
     out/model.safetensors, …         at the end: the weights of one of them, as a checkpoint of its own
+    out/resumable/step-00000100/     what a longer run can go on from (`extending`)
     out/stats.json                   written last: the folder is finished
 
 A checkpoint of the way may be sharded over ranks; the result never is.
@@ -23,10 +24,12 @@ from torch import Tensor
 
 from modeling import checkpoint
 from modeling.checkpoint import METRICS, WEIGHTS, CheckpointConfig, Checkpoints
+from modeling.config import RunConfig
+from modeling.training import extending
 from modeling.training.distributed import Ranks
 from modeling.training.optim import is_dtensor
 from modeling.training.parallel import allocate_optimizer_state, is_sharded, optimizer_state
-from modeling.training.state import TrainingRun, TrainingState
+from modeling.training.state import LOSSES, TrainingRun, TrainingState
 from modeling.training.watching import SAMPLES, TENSORBOARD, TIMING
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary
@@ -39,22 +42,24 @@ CHECKPOINTS = "checkpoints"
 DIVERGED = "diverged"
 STATS = "stats.json"
 # Names in the training state
-STEP, SINCE_POINT, OPTIMIZER, TRAINED, CARRIED = "step", "since_point", "optimizer/", "trained/", "carried/"
+STEP, OPTIMIZER, TRAINED, CARRIED = "step", "optimizer/", "trained/", "carried/"
 SAMPLE_BLANK = "run.sample_blank"  # decides nothing that is trained: an unfinished run goes on with another
 
 
-def is_finished(out: Path, config: CheckpointConfig) -> bool:
-    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now.
+def is_finished(out: Path, about: CheckpointConfig, config: RunConfig) -> bool:
+    """Whether an earlier call came to its end in this folder; what it had no time to clear away goes now. One that this
+    run goes on from is no longer finished.
 
     Raises:
-        UserError: it did so with other settings.
+        UserError: it did so with other settings, and this run cannot go on from it.
     """
     if not (out / STATS).is_file():
         return False
-    if differences := config.differences(CheckpointConfig.read(out)):
-        raise UserError(
-            f"{out} holds a finished run with other settings ({'; '.join(differences)}); give another folder"
-        )
+    if about.differences(CheckpointConfig.read(out)):
+        extending.check_extends(out, about, config)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / STATS).unlink(missing_ok=True)  # another rank may have been first
+        return False
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     logger.info("%s is finished; nothing to do", out)
     return True
@@ -64,12 +69,14 @@ class Saver:
     """The checkpoints of a run, and the result that is made of one of them.
 
     `saved_step` is the step of the last checkpoint, or the one the run began at; `saved_at` is when that was.
+    `kept_step` is the step whose checkpoint stays beside the result, for a longer run; None for none.
     """
 
     def __init__(self, run: TrainingRun, state: TrainingState, ranks: Ranks):
         self.run, self.state, self.ranks = run, state, ranks
         self.checkpoints = Checkpoints(run.out / CHECKPOINTS, run.config.keep_checkpoints)
         self.saved_step, self.saved_at = 0, time.monotonic()
+        self.kept_step = extending.kept_step(run.config, sum(p.numel() for p in state.model.parameters()))
 
     @property
     def overdue(self) -> bool:
@@ -94,9 +101,9 @@ class Saver:
         self.saved_step, self.saved_at = self.state.step, time.monotonic()
 
     def prune(self) -> None:
-        """Drop the checkpoints that are neither among the newest nor the best."""
+        """Drop the checkpoints that are neither among the newest, nor the best, nor the one that stays."""
         if self.ranks.first:
-            self.checkpoints.prune(also_keep=self.state.best_step())
+            self.checkpoints.prune(also_keep=(self.state.best_step(), self.kept_step))
 
     def is_finite(self) -> bool:
         """Whether everything that a checkpoint of this step would hold is finite, on all ranks."""
@@ -120,8 +127,8 @@ class Saver:
         state = self.state
         weights = checkpoint.without_tied_head(state.model.state_dict(), state.model)
         training_state = {STEP: torch.tensor(state.step)}
-        if state.step < self.run.config.steps:
-            training_state[SINCE_POINT] = state.since_point
+        if state.step < self.run.config.steps or state.step == self.kept_step:
+            training_state[LOSSES] = torch.tensor(state.losses, dtype=torch.float64)
             moments = optimizer_state(state.model, state.optimizers)
             training_state |= {OPTIMIZER + name: value for name, value in moments.items()}
             if state.carried is not None:
@@ -148,7 +155,8 @@ class Saver:
 
     def newest(self) -> int:
         """The step of the newest usable checkpoint, 0 without one. Leftovers of killed writers go, and so does a run
-        that diverged, if this one has other settings. Of a run that begins anew there are no older records."""
+        that diverged, if this one has other settings. A run without checkpoints goes on from a finished one whose first
+        steps are the same, or begins anew; it has no older records."""
         out, folder = self.run.out, self.checkpoints.folder
         remove_temporary(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,10 +167,20 @@ class Saver:
             folder.mkdir()
             newest = 0
         if not newest:
-            for name in (METRICS, TIMING, SAMPLES):
-                (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
+            newest = extending.adopt(self.run, self.checkpoints)
+            self.drop_records_after(newest)
         return newest
+
+    def drop_records_after(self, step: int) -> None:
+        """Drop what the run's folder holds of later steps of an earlier run, and its clocks."""
+        out = self.run.out
+        for name in (METRICS, TIMING):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
+        if (out / SAMPLES).is_file():
+            lines = (out / SAMPLES).read_text().splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            atomic_write(out / SAMPLES, "".join(kept)) if kept else (out / SAMPLES).unlink()
 
     def differences(self, step: int) -> list[str]:
         """In what the run's settings differ from those of a checkpoint."""
@@ -181,11 +199,11 @@ class Saver:
             )
 
     def read(self, folder: Path) -> None:
-        """Fill the state's tensors and metrics from a checkpoint.
+        """Fill the state's tensors, losses and metrics from a checkpoint.
 
         Raises:
-            UserError: a version that keeps other tensors wrote it. `SINCE_POINT` may be missing: the curve's next point
-                is then of the steps from here.
+            UserError: a version that keeps other tensors wrote it. `LOSSES` may be missing: the curve's next point is
+                then of the steps from here.
         """
         from modeling.training import sharded
 
@@ -193,13 +211,14 @@ class Saver:
         moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved.items() if name.startswith(OPTIMIZER)}
         allocate_optimizer_state(self.state.model, self.state.optimizers, moments)
         weights, training_state = self.tensors()
-        wanted = weights | training_state
-        if missing := sorted(wanted.keys() - saved.keys() - {SINCE_POINT}):
+        wanted = {name: value for name, value in (weights | training_state).items() if name != LOSSES}
+        if missing := sorted(wanted.keys() - saved.keys()):
             raise UserError(
                 f"{folder} lacks {missing[0]}, which this version keeps; continue the run with the version that wrote "
                 "it, or give another folder"
             )
-        sharded.fill({name: tensor for name, tensor in wanted.items() if name in saved}, folder)
+        sharded.fill(wanted, folder)
+        self.state.losses[:] = sharded.losses(folder)
         self.state.metrics[:] = map(json.loads, (folder / METRICS).read_text().splitlines())
 
     def publish(self) -> dict[str, float]:
@@ -228,7 +247,9 @@ class Saver:
             checkpoint.write_tensors(unfinished, weights)
 
     def finish(self, stats: dict[str, Any]) -> None:
-        """Write `stats.json`, which says that the result is finished, and drop the checkpoints of the way."""
+        """Write `stats.json`, which says that the result is finished, and drop the checkpoints of the way but for the
+        one that a longer run can go on from."""
+        extending.keep(self.checkpoints.path(self.kept_step or 0), self.run.out)
         atomic_write(self.run.out / STATS, json.dumps(stats, indent=2, sort_keys=True) + "\n")
         shutil.rmtree(self.checkpoints.folder)
 

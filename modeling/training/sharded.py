@@ -18,9 +18,10 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from modeling.checkpoint import CheckpointConfig, draft_path, seal_draft, start_draft
 from modeling.training.distributed import Ranks
+from modeling.training.state import LOSSES
 from textmill.files import sha256
 
-__all__ = ["fill", "read", "tensor_shapes", "write"]
+__all__ = ["fill", "losses", "read", "tensor_shapes", "write"]
 
 
 def write(folder: Path, tensors: dict[str, Tensor], config: CheckpointConfig, metrics: str, ranks: Ranks) -> None:
@@ -68,3 +69,13 @@ def read(folder: Path) -> dict[str, Tensor]:
     tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensor_shapes(folder).items()}
     fill(tensors, folder)
     return tensors
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses of the last steps before a checkpoint, all of them if the version that wrote it kept them."""
+    shapes = tensor_shapes(folder)
+    if LOSSES not in shapes:
+        return []
+    values = torch.empty(shapes[LOSSES][0], dtype=torch.float64)
+    fill({LOSSES: values}, folder)
+    return [float(value) for value in values.tolist()]

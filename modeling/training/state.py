@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ from modeling.config import RunConfig, token_count
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.recurrent import RecurrentState
 from modeling.training.objectives import Objective
+from modeling.training.optim import lr_scale, main_learning_rate
 
-__all__ = ["TrainingRun", "TrainingState"]
+__all__ = ["LOSSES", "TrainingRun", "TrainingState", "curve", "curve_point"]
+
+LOSSES = "losses"  # in the training state
+CURVE_POINTS = 1000  # most points of the loss curve in metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class TrainingState:
         step: how many optimizer steps have been taken.
         carried: what a recurrent network remembers after the last step's windows, of all rows of the global batch, of
             which a rank knows its own; None where windows do not follow each other.
-        since_point: of the steps since the loss curve's last point, the sum of their losses and their number: fp64 [2].
+        losses: of the steps up to this one; of a run that an older version began only the last ones.
         metrics: lines of `metrics.jsonl`: points of the loss curve, and evaluations.
     """
 
@@ -65,7 +69,7 @@ class TrainingState:
     average: dict[str, Tensor] | None = None
     step: int = 0
     carried: RecurrentState | None = None
-    since_point: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    losses: list[float] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
     def metrics_jsonl(self) -> str:
@@ -82,3 +86,31 @@ class TrainingState:
     def best_step(self) -> int | None:
         """The step of the best evaluation; None before the first one."""
         return self.best_evaluation()["step"] if self.evaluations() else None
+
+
+def curve_point(config: RunConfig, step: int, losses: Sequence[float]) -> dict[str, Any] | None:
+    """The point of the loss curve at a step (from 1): the mean loss of the steps since the point before, and the
+    learning rate; None where there is none.
+
+    Args:
+        config: the run.
+        step: steps taken.
+        losses: the last ones of these steps, perhaps fewer than the point is of.
+    """
+    between = max(1, config.steps // CURVE_POINTS)
+    if step % between:
+        return None
+    total = 0.0
+    for loss in losses[-between:]:  # one after the other, in whichever pieces they come: to the same bits
+        total += loss
+    return {
+        "step": step,
+        "loss": total / len(losses[-between:]),
+        "learning_rate": main_learning_rate(config.optimizer) * lr_scale(config.schedule, step - 1, config.steps),
+    }
+
+
+def curve(config: RunConfig, losses: Sequence[float]) -> list[dict[str, Any]]:
+    """The points of the loss curve up to the last of these losses, which begin at step 1."""
+    points = (curve_point(config, step, losses[:step]) for step in range(1, len(losses) + 1))
+    return [point for point in points if point]

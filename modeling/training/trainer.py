@@ -27,7 +27,7 @@ from modeling.training.objectives import StreamLM
 from modeling.training.optim import is_dtensor, lr_scale, main_learning_rate, optimizers, set_learning_rates
 from modeling.training.parallel import parallelized, set_weights, synchronize_gradients
 from modeling.training.saving import Saver
-from modeling.training.state import TrainingRun, TrainingState
+from modeling.training.state import TrainingRun, TrainingState, curve_point
 from modeling.training.watching import Watcher
 from textmill.errors import UserError
 from textmill.progress import Progress
@@ -36,7 +36,6 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
-CURVE_POINTS = 1000  # most points of the loss curve in metrics.jsonl
 # A step that is not compiled: share of a GPU's peak, or, of a small model, the time to start a layer's kernels
 EAGER_MFU, EAGER_LAYER_SECONDS = 0.2, 5e-4
 USUAL_PEAK = 300e12  # FLOP/s, of a GPU that `device.GPUS` does not know
@@ -131,7 +130,7 @@ class Trainer:
         step, config = self.state.step, self.config
         stop, overdue = self.ranks.any(self.interruption.requested is not None, self.saver.overdue)
         evaluate = step == config.steps or (step > 0 and step % config.evaluate_every == 0)
-        save = evaluate or stop or overdue or step % config.checkpoint_every == 0
+        save = evaluate or stop or overdue or step % config.checkpoint_every == 0 or step == self.saver.kept_step
         return Due(save and step > self.saver.saved_step, evaluate, stop)
 
     def save(self) -> None:
@@ -332,16 +331,12 @@ class Trainer:
             return
         values = (self.ranks.sum(torch.stack(self.losses).cpu(), self.compute.device) / self.ranks.world).tolist()
         self.losses.clear()
-        curve_every = max(1, self.config.steps // CURVE_POINTS)
         for step, value in enumerate(values, self.state.step - len(values) + 1):
             if not math.isfinite(value):
                 raise self.diverged(f"loss became {value}", step, spoilt=step - 1)
             self.unreported.append(value)
-            self.state.since_point += torch.tensor([value, 1.0], dtype=torch.float64)
-            if step % curve_every == 0:
-                total, count = self.state.since_point.tolist()
-                self.state.since_point.zero_()
-                point = {"step": step, "loss": total / count, "learning_rate": self.learning_rate(step - 1)}
+            self.state.losses.append(value)
+            if point := curve_point(self.config, step, self.state.losses):
                 self.state.metrics.append(point)
 
     def diverged(self, what: str, step: int, spoilt: int) -> UserError:

@@ -246,7 +246,7 @@ def test_a_folder_that_is_no_checkpoint_is_an_error(tmp_path, tokens):
 
 
 def test_damaged_weights_are_an_error(pretrained, tmp_path):
-    for path in pretrained.iterdir():
+    for path in pretrained.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -27,7 +27,7 @@ def curve(out: Path) -> list[float]:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "timing.jsonl"}
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != "timing.jsonl"}
 
 
 def launch(config, tokens, tokenizer_folder, out) -> str:

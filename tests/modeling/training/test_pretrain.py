@@ -21,7 +21,7 @@ from modeling.checkpoint import CHECKSUMS, TRAINING, WEIGHTS, Checkpoints, load_
 from modeling.config import OptimizerConfig, TransformerConfig
 from modeling.device import training_environment
 from modeling.networks.transformer import GPT
-from modeling.training import trainer
+from modeling.training import state
 from modeling.training.objectives import CausalLM
 from modeling.training.optim import optimizers
 from modeling.training.pretrain import entropy, pretrain, token_counts
@@ -36,7 +36,7 @@ from tokenization.tokenizer import Tokenizer
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.jsonl"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "timing.jsonl"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,15 @@ def test_it_learns_more_than_the_frequencies_of_tokens(pretrained, tokens):
 
 
 def test_the_folder_holds_a_whole_checkpoint_and_nothing_of_the_way(pretrained, tokenizer_folder):
-    ours = {"model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "timing.jsonl", "stats.json"}
+    ours = {
+        "resumable",
+        "model.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "timing.jsonl",
+        "stats.json",
+    }
     assert {path.name for path in pretrained.iterdir()} == ours | {path.name for path in tokenizer_folder.iterdir()}
     rows = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 121))
@@ -395,10 +403,10 @@ def test_a_checkpoint_of_a_version_that_kept_less_is_continued_or_refused(
 ):
     losses = [json.loads(line) for line in uninterrupted["metrics.jsonl"].splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
-    monkeypatch.setattr(trainer, "CURVE_POINTS", 8)
+    monkeypatch.setattr(state, "CURVE_POINTS", 8)
     interrupted_at(13, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=12), tmp_path)
     checkpoint = tmp_path / "checkpoints" / "step-00000012"
-    without("since_point", checkpoint)
+    without("losses", checkpoint)
     interrupted_at(14, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=1), tmp_path)
     pretrain(tokens, tokenizer_folder, tiny(log_every=1), tmp_path, quiet)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -476,7 +484,7 @@ def test_points_of_a_long_curve_are_means_of_the_steps_between_them_after_an_int
 ):
     curves = {}
     for points in (1000, 8):
-        monkeypatch.setattr(trainer, "CURVE_POINTS", points)
+        monkeypatch.setattr(state, "CURVE_POINTS", points)
         out = tmp_path / str(points)
         out.mkdir()
         interrupted_at(13, tokens, tokenizer_folder, tiny(log_every=1, checkpoint_every=12), out)

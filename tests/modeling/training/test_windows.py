@@ -200,7 +200,9 @@ def test_what_a_run_saw_is_in_its_result_and_a_run_that_was_stopped_goes_on_to_t
             raise Stopped
 
     def files(folder):
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.jsonl"}
+        return {
+            path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "timing.jsonl"
+        }
 
     chosen = tiny(mixture=WEIGHTS, steps=20, checkpoint_every=5, log_every=1)
     pretrain(mixed, tokenizer_folder, chosen, tmp_path / "whole", quiet)
