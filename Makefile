@@ -4,7 +4,7 @@ comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 # What only continuous integration tests: hundreds of megabytes.
-EXTRAS := dev$(if $(CI),$(comma)ray$(comma)lm-eval$(comma)tensorboard)
+EXTRAS := dev$(if $(CI),$(comma)ray$(comma)lm-eval$(comma)tensorboard$(comma)wandb)
 
 .PHONY: demo test fast lint clean
 

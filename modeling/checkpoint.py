@@ -7,8 +7,9 @@
     checksums.json        SHA-256 of each of these
 
 While a model is trained that is sharded over ranks, a file of each rank takes the place of the first and the third
-(`modeling.training.sharded`). A result has no training state, and one that was fine-tuned on pairs of sentences has
-the head of that task in `next_sentence.safetensors`; one that finds answers has its head in `span.safetensors`.
+(`modeling.training.checkpoints.sharded`). A result has no training state, and one that was fine-tuned on pairs of
+sentences has the head of that task in `next_sentence.safetensors`; one that finds answers has its head in
+`span.safetensors`.
 
 Nothing is pickled: reading a pickle runs what a stranger's checkpoint says, and its bytes depend on more than the
 content. Data order, dropout and masks are functions of (seed, step), so a step number is all that continuing exactly
@@ -43,8 +44,8 @@ from tokenization.tokenizer import Tokenizer
 __all__ = [
     "CHECKSUMS", "CONFIG", "HIDDEN_PADDING", "METRICS", "NEXT_SENTENCE", "SPAN", "TRAINING", "WEIGHTS",
     "CheckpointConfig", "Checkpoints", "all_finite", "is_finite", "is_intact", "is_sharded", "link_or_copy",
-    "load_model", "load_tokenizer_of", "pair_length_of", "publish_texts", "publish_weights", "seal_draft", "start_draft",
-    "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
+    "load_model", "load_tokenizer_of", "pair_length_of", "publish_texts", "publish_weights", "seal_draft",
+    "start_draft", "with_tied_head", "without_tied_head", "write_checkpoint", "write_tensors",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

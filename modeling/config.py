@@ -481,6 +481,9 @@ class RunConfig(Section):
     )
     log_every: int = execution_only(10, gt=0, description="Steps between lines of the log")
     tensorboard: bool = execution_only(False, description="Also write TensorBoard events (needs textmill[tensorboard])")
+    wandb: bool = execution_only(
+        False, description="Also log to Weights & Biases, offline unless WANDB_MODE says otherwise (textmill[wandb])"
+    )
 
     @property
     def draws_dropout(self) -> bool:

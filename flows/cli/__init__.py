@@ -5,7 +5,7 @@
     status       status
     corpus       what is in a corpus, and why the rest is not
     artifacts    reproduce, fetch, verify, gc
-    model        generate, fill, next-sentence, questions, answer, evaluate, export, cost
+    model        generate, fill, next-sentence, questions, answer, evaluate, export, import, cost
     vectors      embed, neighbors
     experiment   the project's claims put to the test
     service      up, deploy, worker, doctor

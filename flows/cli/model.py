@@ -28,6 +28,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 def register(app: typer.Typer) -> None:
     for command in (generate, fill, next_sentence, questions, answer, evaluate, export, cost):
         app.command()(command)
+    app.command("import")(import_checkpoint)
 
 
 def generate(
@@ -346,6 +347,24 @@ def _export_checkpoint(checkpoint: Path, out: Path) -> None:
     architecture = export_checkpoint(checkpoint, out)
     note = "; load it with trust_remote_code=True" if (out / REMOTE_CODE).exists() else ""
     typer.echo(f"{out}: {architecture}{note}")
+
+
+def import_checkpoint(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What transformers' save_pretrained wrote, with its tokenizer")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder")],
+) -> None:
+    """Make a checkpoint of a GPT-2 of transformers, or of what `export` wrote: exactly, or not at all."""
+    from modeling.inference.importing import import_checkpoint as import_from
+
+    imported = import_from(folder, out)
+    model = imported.config.model
+    typer.echo(f"{out}: {imported.config.objective}, {model.layers} layers, width {model.width}")
+    if imported.added:
+        new = f"; {imported.new_rows} of them with a new row, the mean of the others" if imported.new_rows else ""
+        ids = ", ".join(f"{name} {number}" for name, number in imported.added.items())
+        typer.echo(f"special tokens added by their ids: {ids}{new}")
 
 
 def cost(

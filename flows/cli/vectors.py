@@ -44,7 +44,7 @@ def embed(
     """
     from flows.cli.progress import progress_bar
     from modeling.inference.embed import embed as vectors_of
-    from modeling.inference.embed import embed_rows, parquet_files, rows_of_files, rows_of_texts
+    from modeling.inference.embed import embed_rows, parquet_files, rows_of_files, rows_of_texts, sees_both_sides
     from modeling.inference.generate import load
     from textmill.errors import UserError
     from textmill.kept import check_apart
@@ -70,8 +70,7 @@ def embed(
     column = column if source is not None else "text"
     with progress_bar("embedding") as progress:
         count = embed_rows((checkpoint, loaded), rows, out, column=column, normalized=normalize, progress=progress)
-    sees_whole = loaded.config.fills or not loaded.model.causal
-    sees = "each token sees its whole window" if sees_whole else "each token sees those before it only"
+    sees = "each token sees its whole window" if sees_both_sides(loaded) else "each token sees those before it only"
     typer.echo(f"{out}: {count:,} vectors of {loaded.model.config.width} numbers; {sees}")
 
 

@@ -1,7 +1,7 @@
 """Trainings that go on from one in the store: equal but for its schedule, so that the first steps are the same.
 
-What a training kept for that (`modeling.training.extending`) is copied into the work folder of the new one, whose
-result is the same, byte for byte, as if it had been trained from the start. Identity and inputs are its own.
+What a training kept for that (`modeling.training.checkpoints.extending`) is copied into the work folder of the new
+one, whose result is the same, byte for byte, as if it had been trained from the start. Identity and inputs are its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FREE = ("steps: ", "schedule.", "progressive")  # how changes begin that the fir
 
 def bring_earlier_steps(stage: Stage[Run], job: Job[Run]) -> None:
     """Copy into a new work folder what the store holds of the training's first steps, the most of them."""
-    from modeling.training.extending import RESUMABLE
+    from modeling.training.checkpoints.extending import RESUMABLE
     from modeling.training.saving import CHECKPOINTS
 
     if (job.out / CHECKPOINTS).exists() or (job.out / RESUMABLE).exists():
@@ -43,7 +43,7 @@ def bring_earlier_steps(stage: Stage[Run], job: Job[Run]) -> None:
 
 def _resumable(stage: Stage[Run], job: Job[Run]) -> Iterator[tuple[int, Artifact]]:
     """The artifacts that the training can go on from, each with the step."""
-    from modeling.training.extending import RESUMABLE, reason_against
+    from modeling.training.checkpoints.extending import RESUMABLE, reason_against
 
     own = identify(stage, job.config, job.inputs, job.context.store)
     for artifact in job.context.store.artifacts(stage.name):

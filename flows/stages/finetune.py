@@ -21,7 +21,7 @@ class Finetune(Stage[FinetuneConfig]):
     noun = "fine-tuning"
     version = 5
     inputs = ("checkpoint", "tokens")
-    records = ("timing.jsonl", "tensorboard/*", "resumable/*")
+    records = ("timing.jsonl", "tensorboard/*", "wandb/*", "resumable/*")
 
     def build(self, job: Job[FinetuneConfig]) -> None:
         from flows.engine.training import train

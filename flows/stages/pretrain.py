@@ -22,7 +22,7 @@ class Pretrain(Stage[PretrainConfig]):
     noun = "pretraining"
     version = 3
     inputs = ("tokens", "tokenizer")
-    records = (SAMPLES, "timing.jsonl", "tensorboard/*", "resumable/*")
+    records = (SAMPLES, "timing.jsonl", "tensorboard/*", "wandb/*", "resumable/*")
 
     def build(self, job: Job[PretrainConfig]) -> None:
         from flows.engine.training import train

@@ -70,7 +70,7 @@ def tune(checkpoint: Path, questions: Path, config: AnsweringConfig, out: Path, 
         False,
         recipe(config, inputs),
     )
-    if is_finished(out, checkpoint_config):
+    if is_finished(out, checkpoint_config, config):
         return
     objective, told = objective_on(train, validation, config, tokenizer)
     with ranks(compute.device) as group:

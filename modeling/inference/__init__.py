@@ -10,5 +10,6 @@ Read in this order:
     harness        tasks of lm-evaluation-harness
     edges          the functions that a KAN has learned, to be drawn
     export         a folder for `transformers`
+    importing      a folder of `transformers` as a checkpoint
     remote_code    the model's wrapper that an export takes along
 """

@@ -1,7 +1,8 @@
 """Vectors of texts: the mean of a model's last hidden states over the tokens of each text.
 
 The states are those after the last norm, of which the head makes logits. A causal model sees to the left only, so that
-the first tokens of a text know little of it; a masked one sees its whole window. A text that is longer than the window
+the first tokens of a text know little of it; a masked one, and the encoder of an encoder-decoder, whose states these are
+then, see their whole window. A text that is longer than the window
 is read in several, one after the other, and its vector is the mean over all its tokens. Windows of equal length go
 through together: nothing is padded that could leak into a mean.
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDING", "ID", "TEXT", "VectorsInfo", "digest_of", "embed", "embed_rows", "parquet_files", "rows_of_files",
-    "rows_of_texts",
+    "rows_of_texts", "sees_both_sides",
 ]  # fmt: skip
 
 EMBEDDING = "embedding"  # the column of vectors
@@ -83,6 +84,11 @@ def digest_of(checkpoint: Path) -> str:
     files = [checkpoint / WEIGHTS, checkpoint / CONFIG, *tokenizer_files(checkpoint)]
     on_pairs = (checkpoint / NEXT_SENTENCE).is_file()  # which is read in another layout
     return hashlib.sha256("\n".join([*map(sha256, files), str(on_pairs)]).encode()).hexdigest()
+
+
+def sees_both_sides(checkpoint: Checkpoint) -> bool:
+    """Whether a token's state knows what follows it in the window, and not only what is before it."""
+    return isinstance(checkpoint.model, EncoderDecoder) or checkpoint.config.fills or not checkpoint.model.causal
 
 
 # -- vectors -----------------------------------------------------------------------------------------------------------
@@ -155,7 +161,7 @@ def _windows(text: int, ids: np.ndarray, checkpoint: Checkpoint) -> Iterator[_Wi
     room = checkpoint.pair_length - 3
     for start in range(0, len(ids), room):
         part = ids[start : start + room]
-        laid_out = lay_out([(part, part[:0])], len(part) + 3, special)[0][0]
+        laid_out = lay_out([(part, part[:0])], len(part) + 3, special)[0][0]  # no token sees padding
         places = np.arange(len(laid_out))
         yield _Window(text, laid_out, (places > 0) & (places <= len(part)))
 

@@ -30,7 +30,7 @@ from tokenization.formats import save_tokenizer
 from tokenization.hugging_face import check_hugging_face
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["REMOTE_CODE", "export"]
+__all__ = ["GPT2_NAMES", "NANOCHAT_NAMES", "REMOTE_CODE", "export"]
 
 REMOTE_CODE = "modeling_textmill.py"
 EXTRAS = ("value_embeddings", "x0_skip", "smear", "bigrams")  # parts that no class of `transformers` has
@@ -47,6 +47,19 @@ B follows A is not among the outputs.
 BOTH_NOTE = """
 The same weights fill blanks, a [MASK] in a text: load them by `AutoModelForMaskedLM`, which sees both sides of it.
 """
+# Beginnings of the names of weights, here and there, and then parts inside of them
+NANOCHAT_NAMES = {
+    "embed.": "model.embed_tokens.", "blocks.": "model.layers.", "head.": "lm_head.",
+    ".attention.q.": ".self_attn.q_proj.", ".attention.k.": ".self_attn.k_proj.",
+    ".attention.v.": ".self_attn.v_proj.", ".attention.out.": ".self_attn.o_proj.",
+    ".feed_forward.up.": ".mlp.fc1.", ".feed_forward.down.": ".mlp.fc2.",
+}  # fmt: skip
+GPT2_NAMES = {
+    "embed.": "transformer.wte.", "embed_position.": "transformer.wpe.", "blocks.": "transformer.h.",
+    "norm.": "transformer.ln_f.", "head.": "lm_head.",
+    ".attention_norm.": ".ln_1.", ".feed_forward_norm.": ".ln_2.", ".attention.out.": ".attn.c_proj.",
+    ".feed_forward.up.": ".mlp.c_fc.", ".feed_forward.down.": ".mlp.c_proj.",
+}  # fmt: skip
 Converted = tuple[dict[str, Any], dict[str, Tensor]]  # config.json and weights of the other side
 
 
@@ -153,12 +166,6 @@ def converter(config: CheckpointConfig) -> Callable[[GPT, CheckpointConfig], Con
 def to_nanochat(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.NanoChatForCausalLM (after karpathy/nanochat)."""
     architecture = model.config
-    names = {
-        "embed.": "model.embed_tokens.", "blocks.": "model.layers.", "head.": "lm_head.",
-        ".attention.q.": ".self_attn.q_proj.", ".attention.k.": ".self_attn.k_proj.",
-        ".attention.v.": ".self_attn.v_proj.", ".attention.out.": ".self_attn.o_proj.",
-        ".feed_forward.up.": ".mlp.fc1.", ".feed_forward.down.": ".mlp.fc2.",
-    }  # fmt: skip
     return {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
@@ -174,18 +181,13 @@ def to_nanochat(model: GPT, config: CheckpointConfig) -> Converted:
         "final_logit_softcapping": architecture.softcap,
         "attention_bias": False,
         "tie_word_embeddings": architecture.tied,
-    }, renamed(model, names)
+    }, renamed(model, NANOCHAT_NAMES)
 
 
 def to_gpt2(model: GPT, config: CheckpointConfig) -> Converted:
     """transformers.GPT2LMHeadModel: its linear layers are stored transposed, queries, keys and values in one."""
     architecture = model.config
-    weights = renamed(model, {
-        "embed.": "transformer.wte.", "embed_position.": "transformer.wpe.", "blocks.": "transformer.h.",
-        "norm.": "transformer.ln_f.", "head.": "lm_head.",
-        ".attention_norm.": ".ln_1.", ".feed_forward_norm.": ".ln_2.", ".attention.out.": ".attn.c_proj.",
-        ".feed_forward.up.": ".mlp.c_fc.", ".feed_forward.down.": ".mlp.c_proj.",
-    })  # fmt: skip
+    weights = renamed(model, GPT2_NAMES)
     for layer in range(architecture.layers):
         for part in ("weight", "bias"):
             stem = f"transformer.h.{layer}.attention"
@@ -279,7 +281,9 @@ def model_card(checkpoint: Checkpoint, hf_config: dict[str, Any], stats: dict[st
         "Vocabulary": f"{config.vocab_size:,} (byte-level BPE, {len(tokenizer.special_tokens)} special tokens)",
         "Parameters": f"{stats['parameters']:,}" if "parameters" in stats else None,
         "Training": f"{run['steps']:,} steps of {run['batch']} windows, {run['optimizer']['name']}, "
-        f"{run['schedule']['shape']} schedule, seed {run['seed']}",
+        f"{run['schedule']['shape']} schedule, seed {run['seed']}"
+        if "steps" in run  # not trained here, but imported
+        else None,
         "Tokens seen": f"{stats['tokens_seen']:,}" if "tokens_seen" in stats else None,
         "Validation loss": f"{stats['validation_loss']:.4f} nats a token" if "validation_loss" in stats else None,
         "Bits per byte": f"{stats['bits_per_byte']:.4f}" if "bits_per_byte" in stats else None,

@@ -9,12 +9,11 @@ Read in this order:
     trainer             the loop
     state               what a run is, and what changes as it goes on
     saving              checkpoints on the way, continuing, and the result
-    extending           going on from a finished run
+    checkpoints/        of sharded models, and for longer runs
     watching            rates, curve, TensorBoard, progress
     optim               Muon, AdamW and their schedules
     interruption        signals that wait for a safe moment
     distributed         the ranks that torchrun starts
     parallel            a model that is replicated or sharded over them
-    sharded             checkpoints of a sharded model
     process             all of this as a process of its own
 """

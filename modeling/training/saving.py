@@ -25,12 +25,12 @@ from torch import Tensor
 from modeling import checkpoint
 from modeling.checkpoint import METRICS, WEIGHTS, CheckpointConfig, Checkpoints
 from modeling.config import RunConfig
-from modeling.training import extending
+from modeling.training.checkpoints import extending
 from modeling.training.distributed import Ranks
 from modeling.training.optim import is_dtensor
 from modeling.training.parallel import allocate_optimizer_state, is_sharded, optimizer_state
 from modeling.training.state import LOSSES, TrainingRun, TrainingState
-from modeling.training.watching import SAMPLES, TENSORBOARD, TIMING
+from modeling.training.watching import SAMPLES, TENSORBOARD, TIMING, WANDB
 from textmill.errors import UserError
 from textmill.files import atomic_path, atomic_write, remove_temporary
 
@@ -89,7 +89,9 @@ class Saver:
         weights, training_state = self.tensors()
         config, metrics = self.run.checkpoint_config, self.state.metrics_jsonl()
         if is_sharded(self.state.model):
-            from modeling.training import sharded  # here and below: a second that a single process need not wait
+            from modeling.training.checkpoints import (
+                sharded,  # here and below: a second that a single process need not wait
+            )
 
             sharded.write(folder, weights | training_state, config, metrics, self.ranks)
         elif self.ranks.first:
@@ -176,7 +178,8 @@ class Saver:
         out = self.run.out
         for name in (METRICS, TIMING):
             (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(out / name, ignore_errors=True)
         if (out / SAMPLES).is_file():
             lines = (out / SAMPLES).read_text().splitlines(keepends=True)
             kept = [line for line in lines if json.loads(line)["step"] <= step]
@@ -205,7 +208,7 @@ class Saver:
             UserError: a version that keeps other tensors wrote it. `LOSSES` may be missing: the curve's next point is
                 then of the steps from here.
         """
-        from modeling.training import sharded
+        from modeling.training.checkpoints import sharded
 
         saved = sharded.tensor_shapes(folder)
         moments = {name.removeprefix(OPTIMIZER): shape for name, shape in saved.items() if name.startswith(OPTIMIZER)}
@@ -239,7 +242,7 @@ class Saver:
 
     def gather(self, folder: Path) -> None:
         """Write to `out`, in one file, the weights that the ranks wrote in parts."""
-        from modeling.training import sharded
+        from modeling.training.checkpoints import sharded
 
         tensors = sharded.read(folder)
         weights = {name: tensors[name] for name in self.tensors()[0]}

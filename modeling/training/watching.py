@@ -1,53 +1,55 @@
-"""Watching a run: rates and pauses, curve, samples on the way, `timing.jsonl`, TensorBoard, the progress callback.
+"""Watching a run: rates and pauses, curve, samples on the way, `timing.jsonl`, trackers, the progress callback.
 
 Nothing here changes what is trained. Files of the result hold no clock: `timing.jsonl` and the events of TensorBoard
-are records beside it.
+and Weights & Biases are records beside it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, Protocol
 
 from modeling.checkpoint import METRICS
 from modeling.cost import flops_per_token
 from modeling.device import Compute
 from modeling.training.distributed import Ranks
 from modeling.training.state import TrainingRun, TrainingState
-from textmill.errors import UserError
+from textmill.errors import UserError, first_line
 from textmill.files import atomic_path
 from textmill.progress import Progress
 
-__all__ = ["SAMPLES", "TENSORBOARD", "TIMING", "Watcher"]
+__all__ = ["SAMPLES", "TENSORBOARD", "TIMING", "WANDB", "Watcher"]
 
 TIMING = "timing.jsonl"
 SAMPLES = "samples.jsonl"
-TENSORBOARD = "tensorboard"
+TENSORBOARD, WANDB = "tensorboard", "wandb"  # folders of the trackers
 
 
 class Watcher:
-    """Reports of a run, from rank 0; a context in which its clock runs and its TensorBoard file is open."""
+    """Reports of a run, from rank 0; a context in which its clock runs and its trackers' files are open."""
 
     def __init__(self, run: TrainingRun, state: TrainingState, compute: Compute, ranks: Ranks, progress: Progress):
         self.run, self.state, self.progress = run, state, progress
         self.is_first = ranks.first
         self.clock = Clock(compute, ranks.world)
-        self.tensorboard: TensorBoard | None = None
+        self.trackers: list[Tracker] = []
 
     def __enter__(self) -> Watcher:
-        if self.run.config.tensorboard and self.is_first:
-            self.tensorboard = TensorBoard(self.run.out)
+        config = self.run.config
+        kinds: list[tuple[type[Tracker], bool]] = [(TensorBoard, config.tensorboard), (WeightsAndBiases, config.wandb)]
+        self.trackers = [kind(self.run) for kind, is_wanted in kinds if is_wanted and self.is_first]
         self.clock.restart()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.tensorboard is not None:
-            self.tensorboard.close()
+        for tracker in self.trackers:
+            tracker.close()
 
     def count_step(self) -> None:
         """A step has been taken, with the layers that the model uses now."""
@@ -66,8 +68,8 @@ class Watcher:
         with (out / TIMING).open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time()} | metrics) + "\n")
         self.progress(step, self.run.config.steps, unit="steps", **metrics)
-        if self.tensorboard is not None:
-            self.tensorboard.write(step, metrics)
+        for tracker in self.trackers:
+            tracker.write(step, metrics)
 
     def keep_sample(self) -> None:
         """Keep what the model writes at the first evaluation, the second, the fourth, and so on, so that a reader sees
@@ -135,15 +137,29 @@ class Clock:
         return rates
 
 
-class TensorBoard:
-    """Event files of the reported metrics under `tensorboard/`."""
+class Tracker(Protocol):
+    """Where reported metrics are also written, to be looked at with a program of others."""
 
-    def __init__(self, out: Path):
+    def __init__(self, run: TrainingRun) -> None:
+        """
+        Raises:
+            UserError: the library is not installed.
+        """
+
+    def write(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """A `Tracker`: event files under `tensorboard/`."""
+
+    def __init__(self, run: TrainingRun) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError("tensorboard is not installed; pip install textmill[tensorboard]") from error
-        self.writer = SummaryWriter(str(out / TENSORBOARD))
+        self.writer = SummaryWriter(str(run.out / TENSORBOARD))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -151,3 +167,42 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+class WeightsAndBiases:
+    """A `Tracker`: an offline run under `wandb/`, which `wandb sync` uploads; with `WANDB_MODE=online` one at the
+    server that `WANDB_BASE_URL` and `WANDB_API_KEY` name. A run that is continued has the same id there."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("wandb is not installed; pip install textmill[wandb]") from error
+        self.folder = run.out / WANDB
+        self.folder.mkdir(exist_ok=True)
+        id_file = self.folder / "run-id"
+        if not id_file.is_file():
+            id_file.write_text(token_hex(8))
+        # nothing of the machine, its packages or the code goes along, only what we report
+        silent = wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True, x_disable_stats=True,
+            x_save_requirements=False,
+        )  # fmt: skip
+        try:
+            self.logged = wandb.init(
+                mode=None if os.environ.get("WANDB_MODE") else "offline",
+                project=os.environ.get("WANDB_PROJECT", "textmill"),
+                dir=run.out, id=id_file.read_text(), resume="allow", settings=silent,
+                config=json.loads(run.checkpoint_config.to_json()),
+            )  # fmt: skip
+        except Exception as error:  # the errors of a library that a network may fail
+            hint = "leave WANDB_MODE out to log offline"
+            raise UserError(f"wandb cannot start a run ({first_line(error)}); {hint}") from error
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        self.logged.log(metrics, step=step)
+
+    def close(self) -> None:
+        self.logged.finish()
+        for link in [path for path in self.folder.rglob("*") if path.is_symlink()]:  # an artifact holds files
+            link.unlink()

@@ -20,6 +20,8 @@ from flows.store.local import Store
 from modeling.config import FinetuneConfig, PretrainConfig
 from tokenization.config import PretokenizeConfig, TokenizerConfig
 
+pytestmark = pytest.mark.slow  # trainings in processes of their own
+
 
 class NoConfig(BaseModel):
     pass
@@ -98,7 +100,6 @@ def test_a_longer_pretraining_goes_on_from_a_shorter_one_in_the_store(long, tmp_
     assert min(chain.steps) >= 20 and again.manifest.fingerprint != longer.manifest.fingerprint
 
 
-@pytest.mark.slow
 def test_a_run_of_other_settings_or_of_damaged_files_begins_anew(long, tmp_path):
     chain = Chain(tmp_path / "store")
     short = chain.pretrain(settings(20))
@@ -113,7 +114,6 @@ def test_a_run_of_other_settings_or_of_damaged_files_begins_anew(long, tmp_path)
     assert min(chain.steps) == 1 and longer.digest == long.digest
 
 
-@pytest.mark.slow
 def test_a_longer_fine_tuning_goes_on_where_its_warm_up_is_the_same(long, tmp_path):
     tokens = Chain(tmp_path / "store")
 

@@ -9,7 +9,7 @@ import pytest
 
 from modeling.config import FinetuneConfig, PretrainConfig
 from modeling.training import state
-from modeling.training.extending import RESUMABLE, kept_step, reason_against, stable_steps
+from modeling.training.checkpoints.extending import RESUMABLE, kept_step, reason_against, stable_steps
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
 from textmill.errors import UserError

@@ -564,6 +564,52 @@ def test_tensorboard_that_is_not_installed_is_an_error_at_once(tokens, tokenizer
         pretrain(tokens, tokenizer_folder, tiny(tensorboard=True), tmp_path, pytest.fail)
 
 
+def history(run: Path) -> dict[int, dict[str, float]]:
+    """What an offline run of Weights & Biases holds, by step. Its file is a log of LevelDB: blocks of 32 KiB, in which
+    a record has a checksum, a length and a type (first, middle, last part or all) before it."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, place, record = run.read_bytes(), 7, b""
+    rows: dict[int, dict[str, float]] = {}
+    while place + 7 <= len(content):
+        if 32_768 - place % 32_768 < 7:  # no room for another head
+            place += 32_768 - place % 32_768
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        record += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):
+            parsed = wandb_internal_pb2.Record.FromString(record)
+            record = b""
+            items = {item.key or item.nested_key[0]: item.value_json for item in parsed.history.item}
+            if items:
+                rows.setdefault(int(items["_step"]), {}).update({k: json.loads(v) for k, v in items.items()})
+    return rows
+
+
+def test_weights_and_biases_can_read_what_was_reported(tokens, tokenizer_folder, tiny, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="needs textmill[wandb]")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    pretrain(tokens, tokenizer_folder, tiny(wandb=True), tmp_path, quiet)
+    [run] = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    logged = history(run)
+    assert list(logged) == [10, 20, 30, 40]
+    for row in timing:
+        for name in ("loss", "validation_loss", "learning_rate"):
+            if name in row:
+                assert logged[row["step"]][name] == pytest.approx(row[name])
+    assert (tmp_path / "wandb" / "run-id").read_text() in run.name
+    assert not [path for path in (tmp_path / "wandb").rglob("*") if path.is_symlink()]
+
+
+def test_weights_and_biases_that_is_not_installed_is_an_error_at_once(tokens, tokenizer_folder, tiny, tmp_path):
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(UserError, match=r"wandb is not installed; pip install textmill\[wandb\]"):
+        pretrain(tokens, tokenizer_folder, tiny(wandb=True), tmp_path, pytest.fail)
+
+
 def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer_folder, tiny, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

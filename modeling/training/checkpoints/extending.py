@@ -140,7 +140,7 @@ def adopt(run: TrainingRun, checkpoints: Checkpoints) -> int:
     Returns:
         its step; 0 if there is none from which the run can go on.
     """
-    from modeling.training import sharded  # a second that a run from the start need not wait
+    from modeling.training.checkpoints import sharded  # a second that a run from the start need not wait
 
     about, config = run.checkpoint_config, run.config
     kept = newest_resumable(run.out)
