@@ -1,10 +1,10 @@
 """Vectors of texts: the mean of a model's last hidden states over the tokens of each text.
 
 The states are those after the last norm, of which the head makes logits. A causal model sees to the left only, so that
-the first tokens of a text know little of it; a masked one, and the encoder of an encoder-decoder, whose states these are
-then, see their whole window. A text that is longer than the window
-is read in several, one after the other, and its vector is the mean over all its tokens. Windows of equal length go
-through together: nothing is padded that could leak into a mean.
+the first tokens of a text know little of it; a masked one sees its whole window, and so does the encoder of an
+encoder-decoder, whose states these are then. A text that is longer than the window is read in several, one after the
+other, and its vector is the mean over all its tokens. Windows of equal length go through together: nothing is padded
+that could leak into a mean.
 
     vectors.parquet    the rows of what was embedded, with `embedding`: fixed-size lists of fp32
     its metadata       the model's digest, and whether the vectors have length 1 (`VectorsInfo`)
