@@ -29,7 +29,7 @@ class Cancelled(BaseException):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.jsonl"}
+    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.name != "timing.jsonl"}
 
 
 @pytest.fixture(scope="module", params=CELLS)
