@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
@@ -73,7 +73,7 @@ class _Read(NamedTuple):
 
     model: TransformerConfig
     weights: dict[str, Tensor]
-    causal: bool = True
+    objective: Literal["causal", "masked", "mixed"] = "causal"
     shift: bool = False
 
 
@@ -113,9 +113,7 @@ def read_checkpoint(folder: Path) -> Imported:
     vocab_size = settings.take("vocab_size")
     read = kinds[kind](settings, _tensors(folder))
     tokenizer, added = _with_special_tokens(_tokenizer(folder, read), vocab_size, folder)
-    about = CheckpointConfig(
-        read.model, tokenizer.vocab_size, "causal" if read.causal else "masked", read.shift, {"from": digest_of(folder)}
-    )
+    about = CheckpointConfig(read.model, tokenizer.vocab_size, read.objective, read.shift, {"from": digest_of(folder)})
     weights = {name: tensor.float() for name, tensor in read.weights.items()}
     new_rows = tokenizer.vocab_size - vocab_size
     weights = {name: _widened(name, tensor, new_rows, vocab_size) for name, tensor in weights.items()}
@@ -286,7 +284,11 @@ def from_textmill(settings: _Settings, tensors: dict[str, Tensor]) -> _Read:
     fields["feed_forward"] = {name: value for name, value in feed_forward.items() if name != "features"}
     model = settings.model(**fields)
     weights = {name.removeprefix("gpt."): tensor for name, tensor in tensors.items()}
-    return _Read(model, _untied(weights, model), settings.take("causal"), settings.take("shift"))
+    fills = "AutoModelForMaskedLM" in settings.take("auto_map")
+    objective: Literal["causal", "masked", "mixed"] = "masked"
+    if settings.take("causal"):
+        objective = "mixed" if fills else "causal"
+    return _Read(model, _untied(weights, model), objective, settings.take("shift"))
 
 
 def _ours(name: str, names: Mapping[str, str]) -> str:
@@ -319,9 +321,9 @@ def _untied(weights: dict[str, Tensor], model: TransformerConfig) -> dict[str, T
 
 
 def _tokenizer(folder: Path, read: _Read) -> Tokenizer:
-    """The tokenizer in a folder; of a masked model that we exported without what was put there for `transformers`."""
+    """The tokenizer in a folder; of one of our exports that fills blanks, without what `transformers` needed there."""
     tokenizer = load_any(str(folder))
-    if read.causal:
+    if read.objective == "causal":
         return tokenizer
     rules = tokenizer.rules
     normalizers = tuple(step for step in rules.normalizers if step != (f" {MASK}", MASK))
