@@ -564,7 +564,7 @@ class PretrainConfig(RunConfig):
         "causal", description="Predict the next token, hidden ones, or both in turn (Charpentier & Samuel 2024)"
     )
     masked_share: float = added(
-        0.125, gt=0, lt=1, description="mixed: share of the windows in which hidden tokens are predicted"
+        1 / 64, gt=0, lt=1, description="mixed: share of the windows in which hidden tokens are predicted"
     )
     masking: MaskingConfig = added(MaskingConfig(), description="masked, mixed: which tokens are hidden")
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")

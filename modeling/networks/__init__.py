@@ -7,6 +7,7 @@ Read in this order:
     functional      norm, activation and attention in the form that trains fastest
     kan             learned functions in place of the feed-forward: splines, Gaussians, rationals
     loss_head       from hidden states to the loss, without all logits at once
+    mixed           a GPT whose batches have windows to continue and windows with blanks
     sentence_pairs  a masked model that also says whether one sentence follows another
     span            a model that points at the answer to a question
 """

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modeling.checkpoint import (
     HIDDEN_PADDING,
     NEXT_SENTENCE,
@@ -25,7 +23,7 @@ from modeling.inference.generate import Blanked, Checkpoint, cropped, fill, load
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
-from modeling.training.pretrain import fingerprint, recipe, sources_of, token_counts
+from modeling.training.pretrain import fingerprint, guessed, recipe, sources_of
 from modeling.training.saving import is_finished, separate_head
 from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
@@ -106,15 +104,13 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             if on_pairs:
                 separate_head(out, NEXT_SENTENCE_PREFIX, NEXT_SENTENCE)
             save_tokenizer(tokenizer, out)
-            guess = most_frequent(train, tokenizer.special_tokens)
             stats = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": config.steps,
                 "tokens_seen": config.steps * run.tokens_per_step,
                 **{name: value for name, value in metrics.items() if name != "step"},
                 **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
-                "most_frequent_token": tokenizer.decode([guess]),
-                "most_frequent_accuracy": (objective.validation_targets == guess).double().mean().item(),
+                **guessed(train, objective.validation_targets, tokenizer),
                 **sample(out, blank),
             }
             trainer.saver.finish(stats)
@@ -153,10 +149,3 @@ def sample(out: Path, text: str) -> dict[str, Any]:
         "sample_filled": filled.text,
         "sample_candidates": [[list(candidate) for candidate in blank] for blank in filled.candidates],
     }
-
-
-def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
-    """Id of the token that occurs most often, special ones aside."""
-    counts = torch.from_numpy(token_counts(tokens))
-    counts[list(special_tokens.values())] = 0
-    return int(counts.argmax())

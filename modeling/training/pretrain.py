@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig, RunConfig, TransformerConfig
@@ -31,7 +32,7 @@ from tokenization.config import END_OF_TEXT
 from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["entropy", "fingerprint", "pretrain", "recipe", "sources_of", "token_counts"]
+__all__ = ["entropy", "fingerprint", "guessed", "pretrain", "recipe", "sources_of", "token_counts"]
 
 COUNT_CHUNK = 1 << 22
 
@@ -105,6 +106,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
                 "steps": config.steps,
                 "tokens_seen": config.steps * run.tokens_per_step,
                 **{name: value for name, value in metrics.items() if name != "step"},
+                **(guessed(train, objective.validation_targets, tokenizer) if isinstance(objective, MaskedLM) else {}),
                 **sources_of(train, objective, config),
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
@@ -137,6 +139,15 @@ def objective_on(
     return objective(train, validation, context, config, tokenizer)
 
 
+def guessed(train: TokenArrays, targets: Tensor, tokenizer: Tokenizer) -> dict[str, Any]:
+    """For `stats.json`, the most frequent training token, and the share of the hidden tokens that are this one."""
+    guess = most_frequent(train, tokenizer.special_tokens)
+    return {
+        "most_frequent_token": tokenizer.decode([guess]),
+        "most_frequent_accuracy": (targets == guess).double().mean().item(),
+    }
+
+
 def sources_of(
     train: TokenArrays, objective: CausalLM | MaskedLM | SpanCorruption, config: RunConfig
 ) -> dict[str, Any]:
@@ -166,6 +177,13 @@ def token_counts(tokens: TokenArrays) -> np.ndarray:
         chunk = tokens.window(start, min(COUNT_CHUNK, len(tokens) - start))
         counts += np.bincount(chunk, minlength=tokens.vocab_size)
     return counts
+
+
+def most_frequent(tokens: TokenArrays, special_tokens: dict[str, int]) -> int:
+    """Id of the token that occurs most often, special ones aside."""
+    counts = torch.from_numpy(token_counts(tokens))
+    counts[list(special_tokens.values())] = 0
+    return int(counts.argmax())
 
 
 def entropy(counts: np.ndarray) -> float:

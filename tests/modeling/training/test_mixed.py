@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from modeling.checkpoint import CheckpointConfig, load_model
 from modeling.config import FinetuneConfig, PretrainConfig
@@ -157,6 +158,17 @@ def test_a_masked_model_is_trained_from_scratch(tokens, tokenizer_folder, tiny, 
     assert "[MASK]" not in fill(checkpoint, "the [MASK]at").text
     with pytest.raises(UserError, match="fills blanks, it does not continue text"):
         generate(checkpoint, ["the"])
+
+
+def test_a_share_of_nothing_is_causal_training_to_the_bit(tokens, tokenizer_folder, tiny, tmp_path):
+    changes = {"steps": 10, "evaluate_every": 10}
+    pretrain(tokens, tokenizer_folder, tiny(**changes), tmp_path / "causal", quiet)
+    share = {"objective": "mixed", "masked_share": 1e-12}
+    pretrain(tokens, tokenizer_folder, tiny(**changes | share), tmp_path / "both", quiet)
+    causal, both = (load_file(tmp_path / name / "model.safetensors") for name in ("causal", "both"))
+    assert causal.keys() == both.keys() and all(torch.equal(both[name], causal[name]) for name in causal)
+    stats = json.loads((tmp_path / "both" / "stats.json").read_text())
+    assert 0 < stats["most_frequent_accuracy"] < 0.5 and "masked_loss" in stats
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tokens, tokenizer_folder, tiny, tmp_path):
