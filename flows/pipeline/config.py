@@ -154,13 +154,6 @@ class PipelineConfig(BaseModel, extra="forbid"):
         return self
 
     @model_validator(mode="after")
-    def _model_can_be_finetuned(self) -> PipelineConfig:
-        if self.finetune is not None and (kind := self.pretrain.model.kind) != "transformer":
-            why = "it fills blanks as it is" if kind == "encoder-decoder" else "it does not see what follows a blank"
-            raise ValueError(f"finetune: of {kind} models no masked ones are made, {why}; set finetune: null")
-        return self
-
-    @model_validator(mode="after")
     def _tokenizer_fits_the_model(self) -> PipelineConfig:
         """The tokenizer gets the sentinels that pretraining needs, unless its section says how many, or names some."""
         wanted, tokenizer = self.pretrain.sentinels(), self.train_tokenizer

@@ -30,11 +30,9 @@ class Finetune(Stage[FinetuneConfig]):
 
     def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
         model = _pretraining(inputs["checkpoint"]).model
-        if model.kind == "recurrent":
-            raise UserError(
-                "finetune: a recurrent network does not see what follows a blank and cannot learn to fill it; leave "
-                "finetune out (finetune: null), or pretrain with model.kind: transformer"
-            )
+        if (kind := model.kind) != "transformer":
+            why = "it fills blanks as it is" if kind == "encoder-decoder" else "it does not see what follows a blank"
+            raise UserError(f"finetune: of {kind} models no masked ones are made, {why}; set finetune: null")
         return foreseen(inputs["tokens"], config, model.context, extra=0)
 
     def label(self, config: FinetuneConfig) -> str:

@@ -4,6 +4,7 @@ Read in this order:
 
     language_model  what every network is to the rest
     transformer     the GPT, from its parts to its loss; a legend of the shapes
+    recurrent       cells that carry a state from token to token, in place of attention
     functional      norm, activation and attention in the form that trains fastest
     kan             learned functions in place of the feed-forward: splines, Gaussians, rationals
     loss_head       from hidden states to the loss, without all logits at once

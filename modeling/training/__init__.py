@@ -4,7 +4,7 @@ Read in this order:
 
     pretrain, finetune  the two tasks, from their inputs to `stats.json`
     objectives          what is predicted, in which windows, and how well: causal and masked language modeling, or both
-    windows             the order of the windows: of all tokens, or of a mixture of sources
+    windows             the order of the windows: of all tokens, of a mixture of sources, or one after the other
     sentence_pairs      the same for pairs of sentences
     trainer             the loop
     state               what a run is, and what changes as it goes on

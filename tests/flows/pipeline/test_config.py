@@ -10,6 +10,7 @@ import pytest
 from flows.engine.assess import fingerprint_of, identify
 from flows.pipeline.config import load_config, parse_overrides
 from flows.pipeline.plan import plan
+from flows.pipeline.selection import Selection
 from flows.stages.ingest import ingest
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.scrape import scrape
@@ -237,6 +238,16 @@ def test_evaluation_texts_decide_a_corpus_by_name_and_contents_wherever_they_lie
     config = load_config(write(f"store: {tmp_path}\n{crawl}prepare: {{decontaminate: {{paths: [nowhere.txt]}}}}\n"))
     with pytest.raises(UserError, match=r"prepare.decontaminate.paths: \S*nowhere.txt holds no .txt, "):
         plan(config)
+
+
+def test_a_recurrent_model_is_planned_but_not_fine_tuned(write, tmp_path):
+    recurrent = f"store: {tmp_path}\nscrape: {{sources: [python-docs]}}\npretrain: {{model: {{kind: recurrent}}}}\n"
+    with pytest.raises(
+        UserError, match=r"finetune: of recurrent models no masked ones are made, .* a blank; set finetune: null"
+    ):
+        plan(load_config(write(recurrent)))
+    assert "pretrain" in [step.stage for step in plan(load_config(write(recurrent + "finetune: null\n")))]
+    assert plan(load_config(write(recurrent)), Selection(until="pretrain"))
 
 
 def test_a_missing_file_is_named():

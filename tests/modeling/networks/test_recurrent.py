@@ -155,3 +155,19 @@ def test_every_cell_learns_a_tiny_text_by_heart(cell, precision):
             optimizer.step()
             optimizer.zero_grad()
     assert loss.item() < 0.2  # nothing in these ids can be known but by heart: log(50) is 3.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_compiled_model_has_the_loss_the_gradients_and_the_state_of_the_eager_one(cell):
+    model, text = build(cell, "feed-forward").train(), ids(3, 17)
+    found = []
+    for run in (model, torch.compile(model, backend="aot_eager")):
+        state = model.initial_state(3)
+        model.zero_grad(set_to_none=True)
+        for _ in range(2):
+            loss = run(text[:, :-1], text[:, 1:], state=state)
+        loss.backward()
+        found.append((loss.detach(), state.tensors, {n: p.grad.clone() for n, p in model.named_parameters()}))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
