@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,19 @@ def test_a_vector_is_the_mean_of_the_last_states_over_the_tokens_of_all_windows(
     with torch.inference_mode():
         states = torch.cat([checkpoint.model.hidden(part[None])[0] for part in ids.split(32)])
     np.testing.assert_allclose(embed(checkpoint, [TEXTS[2]])[0], states[1:].mean(0), atol=1e-5)
+
+
+def test_a_model_tuned_on_pairs_reads_each_part_of_a_text_as_a_first_sentence(finetuned):
+    checkpoint = replace(load(finetuned, "cpu"), pair_length=24)
+    special = checkpoint.tokenizer.special_tokens
+    ids, sums = torch.tensor(checkpoint.tokenizer.encode_ordinary(TEXTS[2])), torch.zeros(32)
+    for part in ids.split(24 - 3):
+        laid_out = [special["[CLS]"], *part.tolist(), special["[SEP]"], special["[SEP]"]]
+        with torch.inference_mode():
+            sums += checkpoint.model.hidden(torch.tensor([laid_out]))[0, 1 : 1 + len(part)].sum(0)
+    vectors = embed(checkpoint, TEXTS)
+    np.testing.assert_allclose(vectors[2], sums / len(ids), atol=1e-5)
+    np.testing.assert_allclose(vectors, np.concatenate([embed(checkpoint, [text]) for text in TEXTS]), atol=1e-5)
 
 
 def test_rows_keep_their_ids_and_texts_and_order(pretrained, tmp_path, monkeypatch):
