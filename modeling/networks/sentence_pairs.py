@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modeling.networks.language_model import ParameterKind
 from modeling.networks.loss_head import cross_entropy
-from modeling.networks.transformer import GPT, at_positions
+from modeling.networks.transformer import GPT
 
 if TYPE_CHECKING:
     from modeling.config import TransformerConfig
@@ -52,9 +52,11 @@ class SentencePairModel(GPT):
             With targets the sum of the two mean losses in nats, a scalar; without them the logits of tokens [B, K, V]
             and of following [B].
         """
-        hidden = self.hidden(ids, documents=documents)
+        if positions is not None:  # the first as well, which the head for pairs reads
+            positions = F.pad(positions, (1, 0))
+        hidden = self.hidden(ids, documents=documents, positions=positions)
         follows = self.next_sentence_logits(hidden)
-        chosen = hidden if positions is None else at_positions(hidden, positions)
+        chosen = hidden if positions is None else hidden[:, 1:]
         if targets is None or is_next is None:
             return self.logits(chosen), follows
         tokens = cross_entropy(chosen.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -170,6 +170,14 @@ def feed_forward(config: AttentionConfig) -> MLP | KANFeedForward | RationalFeed
             return RationalFeedForward(config)
 
 
+class Shared(NamedTuple):
+    """What all blocks of a pass are given, as `Attention.forward` takes it."""
+
+    rotary: tuple[Tensor, Tensor] | None
+    cache: KeyValueCache | None
+    mask: Tensor | BlockMask | Literal["whole"] | None
+
+
 class Block(nn.Module):
     """Attention and feed-forward, each on the normalized stream and added to it (pre-norm, Xiong et al. 2020).
 
@@ -188,11 +196,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None, value: Tensor | None, cache: KeyValueCache | None,
-        mask: Tensor | BlockMask | Literal["whole"] | None = None,
-    ) -> Tensor:  # fmt: skip
-        """[B, T, W] to [B, T, W]; the other arguments are those of `Attention.forward`."""
+        self, x_BTW: Tensor, value: Tensor | None, shared: Shared, positions_BK: Tensor | None = None
+    ) -> Tensor:
+        """[B, T, W] to [B, T, W], or to [B, K, W] where nothing but these positions is wanted; `value` is that of
+        `Attention.forward`."""
+        rotary, cache, mask = shared
         x_BTW = self.joined(x_BTW, self.attention_norm, lambda x: self.attention(x, rotary, value, cache, mask))
+        if positions_BK is not None:
+            x_BTW = at_positions(x_BTW, positions_BK)
         return self.joined(x_BTW, self.feed_forward_norm, self.feed_forward)
 
     def joined(self, x_BTW: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
@@ -302,8 +313,10 @@ class GPT(LanguageModel):
             nn.init.zeros_(self.bigram_embed.weight)
 
     def hidden(
-        self, ids: Tensor, state: State | None = None, documents: Tensor | None = None, whole: bool = False
-    ) -> Tensor:
+        self, ids: Tensor, state: State | None = None, documents: Tensor | None = None, whole: bool = False,
+        positions: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As in `LanguageModel`; with `positions`, int64 [B, K], the hidden states [B, K, W] of these alone."""
         cache = cast("KeyValueCache | None", state)
         start = cache.length if cache else 0
         window = slice(start, start + ids.shape[1])
@@ -326,6 +339,7 @@ class GPT(LanguageModel):
         if documents is not None:
             fused = not (self.training and self.config.dropout)
             mask = document_mask(documents, self.causal and not whole, self.config.heads, x_BTW.dtype, fused)
+        shared = Shared(rotary, cache, mask)
         x0_BTW = x_BTW = self.dropout(x_BTW)
         for layer, block in enumerate(self.blocks):
             if self.config.x0_skip:
@@ -333,9 +347,12 @@ class GPT(LanguageModel):
             if not self.is_active(layer):
                 continue
             value = self.value_embeds[str(layer)](ids).to(x_BTW.dtype) if str(layer) in self.value_embeds else None
-            x_BTW = block(x_BTW, rotary, value, cache, mask)
+            wanted = positions if layer == self.config.layers - 1 else None  # the last feed-forward need not see others
+            x_BTW = block(x_BTW, value, shared, wanted)
         if cache is not None:
             cache.length += ids.shape[1]
+        if positions is not None and not self.is_active(self.config.layers - 1):
+            x_BTW = at_positions(x_BTW, positions)
         return self.norm(x_BTW)
 
     def smeared(self, x_BTW: Tensor, cache: KeyValueCache | None, begins_BT: Tensor | None = None) -> Tensor:
@@ -367,9 +384,7 @@ class GPT(LanguageModel):
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
         state: State | None = None, documents: Tensor | None = None, whole: bool = False,
     ) -> Tensor:  # fmt: skip
-        hidden = self.hidden(ids, state, documents, whole)
-        if positions is not None:
-            hidden = at_positions(hidden, positions)
+        hidden = self.hidden(ids, state, documents, whole, positions)
         if targets is None:
             return self.logits(hidden)
         return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)

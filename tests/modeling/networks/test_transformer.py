@@ -303,5 +303,8 @@ def test_a_model_with_few_active_layers_is_the_new_one_with_some_blocks_left_out
     model = GPT(TransformerConfig(**fields), VOCAB).eval()
     whole = model(ids())
     model.active_layers = active
+    positions = torch.tensor([[0, 5, 5], [15, 1, 2]])
+    assert torch.equal(model(ids(), positions=positions)[0, 2], model(ids(), positions=positions)[0, 1])
+    torch.testing.assert_close(model(ids(), positions=positions)[1], whole[1, positions[1]])
     assert [layer for layer in range(6) if model.is_active(layer)] == used
     assert torch.equal(model(ids()), whole)
