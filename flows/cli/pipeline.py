@@ -51,7 +51,8 @@ def run(
 ) -> None:
     """Run a pipeline: build what is not in the store, reuse the rest.
 
-    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report.
+    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, questions, pretrain, finetune,
+    answering, report.
     A run that was killed continues where it was when it is started again.
     """
     from flows.pipeline.config import parse_overrides

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from flows.engine.assess import changes, identify
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Damaged
+from modeling.answering.config import AnsweringConfig
 from modeling.config import FinetuneConfig, PretrainConfig
 from textmill.files import seal_folder, temporary_path
 
-Run = TypeVar("Run", PretrainConfig, FinetuneConfig)
+Run = TypeVar("Run", PretrainConfig, FinetuneConfig, AnsweringConfig)
 
 FREE = ("steps: ", "schedule.", "progressive")  # how changes begin that the first steps may not notice
 

@@ -22,18 +22,19 @@ from typing import IO, TypeVar
 from flows.engine.devices import reserved
 from flows.engine.extending import bring_earlier_steps
 from flows.engine.stage import Context, Job, Stage
+from modeling.answering.config import AnsweringConfig
 from modeling.config import FinetuneConfig, PretrainConfig, RunConfig
 from modeling.device import training_environment
 from textmill.errors import UserError
 from textmill.processes import die_with_parent
 
 GRACE_SECONDS = 25.0
-Run = TypeVar("Run", PretrainConfig, FinetuneConfig)
+Run = TypeVar("Run", PretrainConfig, FinetuneConfig, AnsweringConfig)
 logger = logging.getLogger(__name__)
 
 
-def train(stage: Stage[Run], job: Job[Run], origin: str) -> None:
-    """Train on the job's `tokens` into `job.out`, from its input `origin` (tokenizer or checkpoint). Steps that a
+def train(stage: Stage[Run], job: Job[Run], origin: str, tokens: str = "tokens") -> None:
+    """Train on the job's input `tokens` into `job.out`, from its input `origin` (tokenizer or checkpoint). Steps that a
     training in the store has done alike are not done again.
 
     Raises:
@@ -42,7 +43,7 @@ def train(stage: Stage[Run], job: Job[Run], origin: str) -> None:
     from modeling.training.process import command  # torch, which no other stage needs
 
     bring_earlier_steps(stage, job)
-    launch_training(command(job.config, job.path("tokens"), job.path(origin), job.out), job.config, job.context)
+    launch_training(command(job.config, job.path(tokens), job.path(origin), job.out), job.config, job.context)
 
 
 def launch_training(command: list[str], config: RunConfig, context: Context) -> None:

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from flows.engine.stage import Config, Stage
 from flows.pipeline.config import PipelineConfig
+from flows.stages.answering import answering
 from flows.stages.finetune import finetune
 from flows.stages.ingest import ingest
 from flows.stages.pairs import pairs
 from flows.stages.prepare import PrepareSettings, prepare
 from flows.stages.pretokenize import pretokenize
 from flows.stages.pretrain import pretrain
+from flows.stages.questions import questions
 from flows.stages.report import report
 from flows.stages.scrape import scrape
 from flows.stages.train_tokenizer import train_tokenizer
 
-STAGES: dict[str, Stage[Any]] = {
-    stage.name: stage
-    for stage in (scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, pretrain, finetune, report)
-}
+_IN_ORDER: tuple[Stage[Any], ...] = (
+    scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, questions, pretrain, finetune, answering, report,
+)  # fmt: skip
+STAGES: dict[str, Stage[Any]] = {stage.name: stage for stage in _IN_ORDER}
 
 if TYPE_CHECKING:
     StageName = str
@@ -53,9 +55,15 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
     tokenizer = visit(train_tokenizer, config.train_tokenizer, corpus=corpus)
     tokens = visit(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
     tuned_on = visit(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
+    asked = config.questions and visit(questions, config.questions, corpus=None if config.questions.path else corpus)
     pretrained = visit(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
     finetuned = visit(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
+    answered = None
+    if config.answering:
+        tuned = finetuned if config.finetune and config.answering.method == "extractive" else pretrained
+        answered = visit(answering, config.answering, checkpoint=tuned, questions=asked)
     visit(
         report, config.report,
         corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,
+        answering=answered,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
+from modeling.answering.config import AnsweringConfig, QuestionsConfig
 from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig, finetuning_optimizer, refuse_unused_rates
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
@@ -96,8 +97,15 @@ class PipelineConfig(BaseModel, extra="forbid"):
     pairs: SentencePairsConfig | None = Field(
         None, description="Fine-tune on pairs of sentences; none: on running text"
     )
+    questions: QuestionsConfig | None = Field(
+        None,
+        description="Questions that a model learns to answer, of a file or made from the corpus; none: no answering",
+    )
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig | None = Field(default_factory=FinetuneConfig, description="none: no fine-tuning")
+    answering: AnsweringConfig | None = Field(
+        None, description="How a model learns to answer the questions; none: they are only made"
+    )
     report: ReportConfig = Field(default_factory=ReportConfig)
 
     def collections(self) -> list[IngestConfig]:
@@ -163,15 +171,25 @@ class PipelineConfig(BaseModel, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _answering_has_questions(self) -> PipelineConfig:
+        if self.questions is None and self.answering is not None:
+            raise ValueError("answering: there are no questions to learn from; give a section `questions: {}` too")
+        if self.questions is not None and "answering" not in self.model_fields_set:
+            self.answering = AnsweringConfig()
+        return self
+
+    @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
-        """Fine-tuning goes on with the optimizer and the dropout that the model was pretrained with, but for what it is
+        """Tuning goes on with the optimizer and the dropout that the model was pretrained with, but for what it is
         given of its own."""
-        if self.finetune is not None:
-            given = self.finetune.optimizer.model_fields_set
-            self.finetune.optimizer = finetuning_optimizer(self.pretrain.optimizer, self.finetune.optimizer)
-            refuse_unused_rates("finetune.optimizer", self.finetune.optimizer.name, given)
-            if self.finetune.dropout is None:
-                self.finetune.dropout = self.pretrain.model.dropout
+        for name, tuning in (("finetune", self.finetune), ("answering", self.answering)):
+            if tuning is None:
+                continue
+            given = tuning.optimizer.model_fields_set
+            tuning.optimizer = finetuning_optimizer(self.pretrain.optimizer, tuning.optimizer)
+            refuse_unused_rates(f"{name}.optimizer", tuning.optimizer.name, given)
+            if tuning.dropout is None:
+                tuning.dropout = self.pretrain.model.dropout
         return self
 
 
@@ -258,6 +276,10 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     job = runner.get("job") if isinstance(runner, Mapping) else None
     if isinstance(runner, Mapping) and isinstance(job, Mapping) and "folder" in job:
         result["runner"] = {**runner, "job": {**job, "folder": placed(job["folder"])}}
+    questions = result.get("questions")
+    if isinstance(questions, Mapping):
+        paths = {key: whole(value) for key, value in questions.items() if key in ("path", "validation")}
+        result["questions"] = {**questions, **paths}
     if "ingest" in result:
         result["ingest"] = items(collection(ingest), collection)
     prepare = result.get("prepare")

@@ -54,7 +54,8 @@ class Selection:
         needs = _needs(config) if selected else {}
         for name in selected:
             if name not in needs:
-                raise UserError(f"the configuration has no {name}: give it a section `{name}`")
+                section = "questions" if name == "answering" else name  # without them it has nothing to learn
+                raise UserError(f"the configuration has no {name}: give it a section `{section}`")
         last = self.only or self.until
         return frozenset(STAGES) - needs[last] if last else frozenset()
 

@@ -29,7 +29,7 @@ MODULE = "flows.service.deployments"  # this one, in entrypoints
 # Slugs of the schedule that a file asks for, by whether it asks for it to be on: a person's switch holds for as long as
 # the files say the same.
 SLUGS = {True: "declared", False: "declared-off"}
-TRAINING = ("pretrain", "finetune")
+TRAINING = ("pretrain", "finetune", "answering")
 
 
 def __getattr__(name: str) -> Flow[..., Any]:

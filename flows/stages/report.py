@@ -68,7 +68,7 @@ class Report(Stage[ReportConfig]):
 
     name = "report"
     version = 5
-    inputs = ("corpus", "tokenizer", "tokens", "pretrained", "finetuned")
+    inputs = ("corpus", "tokenizer", "tokens", "pretrained", "finetuned", "answering")
 
     def build(self, job: Job[ReportConfig]) -> None:
         from flows.stages.html import template

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.networks.transformer import GPT, ParameterKind
+from modeling.networks.language_model import ParameterKind
+from modeling.networks.transformer import GPT
 
 if TYPE_CHECKING:
     from modeling.config import TransformerConfig
@@ -56,5 +57,6 @@ class SpanModel(GPT):
         return (F.cross_entropy(logits[..., 0], starts) + F.cross_entropy(logits[..., 1], ends)) / 2
 
     def parameter_kinds(self) -> dict[str, ParameterKind]:
-        """As in `GPT`; the head for spans is one for its optimizer too."""
-        return super().parameter_kinds() | {f"{SPAN_PREFIX}weight": "head"}
+        """As those of a GPT; the head for spans is new."""
+        kinds = super().parameter_kinds()
+        return kinds | {name: "new" for name in kinds if name.startswith(SPAN_PREFIX)}

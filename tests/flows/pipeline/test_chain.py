@@ -18,7 +18,7 @@ from flows.stages import stage_named
 
 ROOT = Path(__file__).parents[3]
 EVERYTHING = PipelineConfig.model_validate(
-    {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "pairs": {}}
+    {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "pairs": {}, "questions": {}}
 )
 
 
