@@ -176,6 +176,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
             raise ValueError("answering: there are no questions to learn from; give a section `questions: {}` too")
         if self.questions is not None and "answering" not in self.model_fields_set:
             self.answering = AnsweringConfig()
+        kind = self.pretrain.model.kind
+        if self.answering is not None and self.answering.method == "extractive" and kind != "transformer":
+            raise ValueError(f"models of kind {kind} cannot point at an answer; set answering.method: generative")
         return self
 
     @model_validator(mode="after")

@@ -29,12 +29,13 @@ class Answering(Stage[AnsweringConfig]):
         return f"{config.method}, {config.steps:,} steps"
 
     def headline(self, stats: dict[str, Any]) -> str:
-        left_out = stats.get("left_out", 0)
+        left_out, cut = stats.get("left_out", 0), stats["cut"]
         return (
             f"{stats['exact_match']:.1%} of {stats['validation_questions']:,} held-out questions answered exactly, "
             f"F1 {stats['f1']:.1%} ({stats['baseline']}: {stats['baseline_exact_match']:.1%}, "
             f"F1 {stats['baseline_f1']:.1%})"
             + (f", {left_out:,} questions left out whose answer has no place in its context" if left_out else "")
+            + (f", {cut:,} questions or answers cut, for they are too long" if cut else "")
         )
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:

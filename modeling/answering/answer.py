@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from modeling.answering.config import AnsweringConfig
 from modeling.answering.extractive import LONGEST, read
 from modeling.answering.files import read_questions
-from modeling.answering.generative import Prompt, joined, prompts_of
+from modeling.answering.generative import Prompt, joined, longest_answer, prompts_of
 from modeling.answering.metrics import scores
 from modeling.answering.questions import Question, read_split, spread
 from modeling.answering.spans import COLUMNS, Answer, answers_of, best_spans
@@ -22,12 +23,17 @@ from modeling.checkpoint import SPAN, CheckpointConfig, load_model, load_tokeniz
 from modeling.config import TransformerConfig
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
+from modeling.inference.targets import padded, source_of
+from modeling.networks.encoder_decoder import EncoderDecoder, Sources
 from modeling.networks.span import SpanModel
+from modeling.spans import begun
 from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["answer_questions", "answers_questions", "evaluate_answers"]
+
+logger = logging.getLogger(__name__)
 
 TUNED = "longest_answer"  # a setting that no other training has
 BATCH = 16  # windows at once
@@ -121,6 +127,10 @@ def find_answers(
     place = choose(device, "fp32").device
     model.to(place)
     windows = QuestionWindows(questions, tokenizer, Layout(settings.length, settings.stride, tokenizer.special_tokens))
+    if windows.cut:
+        logger.warning(
+            "%d questions are longer than %d tokens and were cut at the end", windows.cut, windows.most_asked
+        )
     found = np.empty((len(windows), COLUMNS))
     for first in range(0, len(windows), BATCH):
         numbers = np.arange(first, min(first + BATCH, len(windows)))
@@ -138,7 +148,7 @@ def write_answers(
     """Answers as continuations: of several parts of a context the most probable answer, none only if there is no
     other."""
     prompts = [prompt for own in prompts_of(questions, loaded.tokenizer, settings) for prompt in own]
-    sampling = Sampling(max_tokens=settings.longest_answer or settings.length // 2, temperature=0)
+    sampling = Sampling(max_tokens=longest_answer(settings), temperature=0)
     best: dict[int, Answer] = {}
     for first in range(0, len(prompts), BATCH):
         batch = prompts[first : first + BATCH]
@@ -156,11 +166,19 @@ def probabilities(loaded: Checkpoint, prompts: Sequence[Prompt], texts: Sequence
     """How probable each text is after its prompt, with its end."""
     tokenizer: Tokenizer = loaded.tokenizer
     eot, context = tokenizer.eot_id, loaded.model.config.context
+    if isinstance(loaded.model, EncoderDecoder):
+        model = loaded.model
+        sources = [source_of(prompt.text, model, tokenizer, continues=False) for prompt in prompts]
+        state = model.read(Sources(*padded(sources, model.device)))
+        targets = [[*tokenizer.encode_ordinary(text), eot][:context] for text in texts]
+        written = padded(targets, model.device)[0]
+        losses = model.token_losses(begun(written, eot), written, state)[0].double()
+        return [losses[row, : len(target)].sum().neg().exp().item() for row, target in enumerate(targets)]
     told = [[*tokenizer.encode_ordinary(joined(p.text, text)), eot] for p, text in zip(prompts, texts, strict=True)]
     asked = [[eot, *tokenizer.encode_ordinary(prompt.text)] for prompt in prompts]
     rows = [(prompt + answer)[-context - 1 :] for prompt, answer in zip(asked, told, strict=True)]
     longest = max(map(len, rows))
-    padded = torch.tensor([row + [eot] * (longest - len(row)) for row in rows], device=loaded.model.device)
-    nll: Tensor = loaded.model.token_losses(padded[:, :-1], padded[:, 1:])[0].double()
+    ids = torch.tensor([row + [eot] * (longest - len(row)) for row in rows], device=loaded.model.device)
+    nll: Tensor = loaded.model.token_losses(ids[:, :-1], ids[:, 1:])[0].double()
     sums = [nll[i, len(row) - 1 - len(told[i]) : len(row) - 1].sum() for i, row in enumerate(rows)]
     return torch.stack(sums).neg().exp().tolist()

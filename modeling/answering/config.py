@@ -46,7 +46,7 @@ class AnsweringConfig(TuningConfig):
         None, gt=0, description="Tokens between the windows of a long context; null: half of what a window holds of it"
     )
     longest_answer: int | None = Field(
-        None, gt=0, description="Most tokens of an answer; null: 30, or of a written one half of the window"
+        None, gt=0, description="Most tokens of an answer; null: 30, or of a written one a quarter of the window"
     )
     no_answer: bool | None = Field(
         None, description="Whether there may be no answer; null: whether a question to train on has none"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modeling.answering.answer import answer_questions
 from modeling.answering.config import AnsweringConfig
 from modeling.answering.extractive import LONGEST, SpanSearch
-from modeling.answering.generative import AnswerWriting, Rows
+from modeling.answering.generative import AnswerWriting, Rows, SourceRows
 from modeling.answering.metrics import scores
 from modeling.answering.questions import SPLITS, Question, read_split, spread
 from modeling.answering.spans import Answer
 from modeling.answering.windows import Layout, QuestionWindows
 from modeling.checkpoint import SPAN, WEIGHTS, CheckpointConfig, load_model, load_tokenizer_of
-from modeling.config import TransformerConfig
+from modeling.config import EncoderDecoderConfig, TransformerConfig
 from modeling.device import choose
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.span import SPAN_PREFIX, SpanModel
@@ -66,13 +66,14 @@ def tune(checkpoint: Path, questions: Path, config: AnsweringConfig, out: Path, 
     checkpoint_config = CheckpointConfig(
         model_config,
         origin.vocab_size,
-        "span" if config.method == "extractive" else "causal",
+        learned(config, origin),
         False,
         recipe(config, inputs),
     )
     if is_finished(out, checkpoint_config, config):
         return
-    objective, told = objective_on(train, validation, config, tokenizer)
+    writes_targets = checkpoint_config.objective == "pairs"
+    objective, told = objective_on(train, validation, config, tokenizer, writes_targets=writes_targets)
     with ranks(compute.device) as group:
         model = network(checkpoint_config)
         model.load_state_dict(model.state_dict() | base.state_dict())
@@ -99,6 +100,13 @@ def tune(checkpoint: Path, questions: Path, config: AnsweringConfig, out: Path, 
         group.barrier()
 
 
+def learned(config: AnsweringConfig, origin: CheckpointConfig) -> Literal["span", "causal", "pairs"]:
+    """The objective of the result: to find an answer, to continue a prompt with one, or to write one of a source."""
+    if config.method == "extractive":
+        return "span"
+    return "pairs" if isinstance(origin.model, EncoderDecoderConfig) else "causal"
+
+
 def network(config: CheckpointConfig) -> LanguageModel:
     """The model that is trained, with a head for spans where that is what it learns."""
     if config.objective == "span" and isinstance(config.model, TransformerConfig):
@@ -114,16 +122,16 @@ def settled(config: AnsweringConfig, origin: CheckpointConfig, train: Sequence[Q
     """
     if config.method == "extractive" and not isinstance(origin.model, TransformerConfig):
         raise UserError(
-            f"a {origin.model.kind} model cannot point at an answer; pretrain one with model.kind: transformer, or set "
-            "method: generative"
+            f"models of kind {origin.model.kind} cannot point at an answer; set answering.method: generative"
         )
-    if config.method == "generative" and not origin.continues:
+    writes = origin.continues or isinstance(origin.model, EncoderDecoderConfig)
+    if config.method == "generative" and not writes:
         raise UserError(
             "an answer is written by a model that continues text, and this checkpoint sees both sides of a blank; give "
             "the one that pretrain wrote, or set method: extractive"
         )
     length = min(config.length, origin.model.context)
-    longest = LONGEST if config.method == "extractive" else length // 2
+    longest = LONGEST if config.method == "extractive" else length // 4
     no_answer = any(not question.answers for question in train)
     return config.model_copy(
         update={
@@ -136,7 +144,12 @@ def settled(config: AnsweringConfig, origin: CheckpointConfig, train: Sequence[Q
 
 
 def objective_on(
-    train: Sequence[Question], validation: Sequence[Question], config: AnsweringConfig, tokenizer: Tokenizer
+    train: Sequence[Question],
+    validation: Sequence[Question],
+    config: AnsweringConfig,
+    tokenizer: Tokenizer,
+    *,
+    writes_targets: bool,
 ) -> tuple[SpanSearch | AnswerWriting, dict[str, Any]]:
     """The objective of a method, and for `stats.json` on how many questions, and what is not as it was given.
 
@@ -144,7 +157,8 @@ def objective_on(
         UserError: no question suits the method.
     """
     if config.method == "generative":
-        rows, held_out = Rows(train, tokenizer, config), Rows(validation, tokenizer, config)
+        kind = SourceRows if writes_targets else Rows
+        rows, held_out = kind(train, tokenizer, config), kind(validation, tokenizer, config)
         told = {"questions": len(train), "rows": len(rows), "cut": rows.cut}
         return AnswerWriting(rows, held_out, config), told | {"validation_questions": len(validation)}
     if any(question.context is None for question in (*train, *validation)):

@@ -80,6 +80,12 @@ def test_answering_without_questions_is_a_mistake(write_config):
         load_config(write_config(answering={"steps": 5}))
 
 
+def test_a_method_that_the_network_cannot_learn_is_a_mistake(write_config):
+    path = write_config(pretrain={"model": {"kind": "recurrent"}}, finetune=None, questions={})
+    with pytest.raises(UserError, match=r"models of kind recurrent cannot point at an answer; set answering\.method"):
+        load_config(path)
+
+
 def test_both_stages_have_deployments_where_a_configuration_has_questions(small_config, tmp_path):
     (tmp_path / "configs").mkdir()
     small_config(tmp_path / "configs", questions={})
@@ -101,7 +107,7 @@ def test_questions_make_nothing_else_another(write_config):
 
 @pytest.mark.slow
 def test_a_pipeline_makes_questions_of_its_corpus_and_learns_to_answer_them(write_config, textmill, tmp_path):
-    model = {"layers": 1, "width": 32, "heads": 2, "context": 64}
+    model = {"layers": 1, "width": 32, "heads": 2, "context": 128}
     tuning = {"steps": 6, "batch": 4, "evaluate_every": 6, "evaluate_tokens": 2048, "checkpoint_every": 3}
     path = write_config(pretrain={"model": model}, questions={"context_characters": 200}, answering=tuning)
     process = textmill("run", path)

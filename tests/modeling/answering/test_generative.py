@@ -14,11 +14,13 @@ from modeling.answering.generative import AnswerWriting, Rows, prompts_of
 from modeling.answering.questions import Question, locate
 from modeling.answering.sets import make_set
 from modeling.answering.tune import tune
-from modeling.checkpoint import load_model
+from modeling.checkpoint import WEIGHTS, CheckpointConfig, load_model, publish_texts, without_tied_head, write_tensors
+from modeling.config import MODEL_CONFIG
 from modeling.inference.generate import Sampling, generate, load
 from modeling.training.distributed import Ranks
 from textmill.errors import UserError
 from textmill.progress import quiet
+from tokenization.formats import save_tokenizer
 
 
 def prompt(text: str, answer: str) -> Question:
@@ -132,6 +134,34 @@ def test_it_learns_to_write_answers(raw, sums, settings, tmp_path):
     assert found.score == pytest.approx(torch.exp(-nll).item(), rel=1e-4)
     with pytest.raises(UserError, match=r"prompts have no context .* set answering.method: generative"):
         tune(raw, sums, settings(), tmp_path / "other", pytest.fail)
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder", "recurrent"])
+def test_other_networks_write_answers_too(kind, sums, tokenizer, settings, tmp_path):
+    model = {"kind": kind, "layers": 1, "width": 32, "context": 64} | (
+        {"heads": 2} if kind == "encoder-decoder" else {}
+    )
+    objective = "denoising" if kind == "encoder-decoder" else "causal"
+    about = CheckpointConfig(MODEL_CONFIG.validate_python(model), tokenizer.vocab_size, objective, False, {})
+    torch.manual_seed(0)
+    origin, out = tmp_path / "origin", tmp_path / "out"
+    for folder in (origin, out):
+        folder.mkdir()
+    network = about.build_model()
+    write_tensors(origin / WEIGHTS, without_tied_head(network.state_dict(), network))
+    publish_texts(origin, about, "")
+    save_tokenizer(tokenizer, origin)
+    config = settings(method="generative", steps=80, length=48, longest_answer=8)
+    tune(origin, sums, config, out, quiet)
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["exact_match"] > stats["baseline_exact_match"] + 0.3
+    asked = [Question("", "", f"7: the color of {thing} is", None, (), ()) for thing in ("coal", "snow")]
+    found = answer_questions(out, asked, "cpu")
+    loaded = load(out, "cpu")
+    written = generate(loaded, [question.question for question in asked], Sampling(10, temperature=0))
+    assert [answer.text for answer in found] == [text.strip() for text in written]
+    assert all(0 < answer.score <= 1 for answer in found)
+    assert loaded.config.objective == ("pairs" if kind == "encoder-decoder" else "causal")
 
 
 def test_a_model_that_finds_answers_cannot_write_them(tuned, sums, settings, tmp_path):
