@@ -179,6 +179,11 @@ class PipelineConfig(BaseModel, extra="forbid"):
         kind = self.pretrain.model.kind
         if self.answering is not None and self.answering.method == "extractive" and kind != "transformer":
             raise ValueError(f"models of kind {kind} cannot point at an answer; set answering.method: generative")
+        if self.answering is not None and self.answering.method == "generative" and self.pretrain.objective == "masked":
+            raise ValueError(
+                "answering.method: generative wants a model that continues text, and pretrain.objective is "
+                "masked; set one of the two otherwise"
+            )
         return self
 
     @model_validator(mode="after")

@@ -84,6 +84,11 @@ def test_a_method_that_the_network_cannot_learn_is_a_mistake(write_config):
     path = write_config(pretrain={"model": {"kind": "recurrent"}}, finetune=None, questions={})
     with pytest.raises(UserError, match=r"models of kind recurrent cannot point at an answer; set answering\.method"):
         load_config(path)
+    path = write_config(
+        pretrain={"objective": "masked"}, finetune=None, questions={}, answering={"method": "generative"}
+    )
+    with pytest.raises(UserError, match=r"answering\.method: generative wants a model that continues text"):
+        load_config(path)
 
 
 def test_both_stages_have_deployments_where_a_configuration_has_questions(small_config, tmp_path):
