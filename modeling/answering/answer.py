@@ -148,6 +148,8 @@ def write_answers(
     """Answers as continuations: of several parts of a context the most probable answer, none only if there is no
     other."""
     prompts = [prompt for own in prompts_of(questions, loaded.tokenizer, settings) for prompt in own]
+    if cut := len({prompt.question for prompt in prompts if prompt.is_cut}):
+        logger.warning("%d questions are too long for the window and were cut at the end", cut)
     sampling = Sampling(max_tokens=longest_answer(settings), temperature=0)
     best: dict[int, Answer] = {}
     for first in range(0, len(prompts), BATCH):

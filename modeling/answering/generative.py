@@ -47,12 +47,14 @@ class Prompt(NamedTuple):
         question: number of its question.
         text: the prompt.
         begin, end: the characters of the context in it.
+        is_cut: whether the question lost its last words, as it would have left no room for the context.
     """
 
     question: int
     text: str
     begin: int
     end: int
+    is_cut: bool = False
 
 
 def prompts_of(questions: Sequence[Question], tokenizer: Tokenizer, config: AnsweringConfig) -> list[list[Prompt]]:
@@ -77,9 +79,13 @@ def prompts_of(questions: Sequence[Question], tokenizer: Tokenizer, config: Answ
         if question.context is None:
             found.append([Prompt(number, question.question, 0, 0)])
             continue
-        asked = config.template.replace("{question}", question.question)
-        room = room_for_prompt - len(tokenizer.encode_ordinary(asked.replace("{context}", ""))) - SLACK
-        if room < SLACK:
+        words, room = question.question.split(" "), 0
+        for kept in range(len(words), 0, -1):
+            asked = config.template.replace("{question}", " ".join(words[:kept]))
+            room = room_for_prompt - len(tokenizer.encode_ordinary(asked.replace("{context}", ""))) - SLACK
+            if room >= SLACK:
+                break
+        else:
             raise UserError(
                 f"the question {question.question[:40]!r}… leaves no room for its context in {config.length} tokens; "
                 "raise length, lower longest_answer, or shorten it"
@@ -88,7 +94,15 @@ def prompts_of(questions: Sequence[Question], tokenizer: Tokenizer, config: Answ
         parts = []
         for first, last in context.parts(room, config.stride):
             begin, end = context.characters(question.context, first, last)
-            parts.append(Prompt(number, asked.replace("{context}", question.context[begin:end].strip()), begin, end))
+            parts.append(
+                Prompt(
+                    number,
+                    asked.replace("{context}", question.context[begin:end].strip()),
+                    begin,
+                    end,
+                    kept < len(words),
+                )
+            )
         found.append(parts)
     return found
 
@@ -104,6 +118,7 @@ class Rows:
         self.tokenizer, self.config, self.cut = tokenizer, config, 0
         self.pad = tokenizer.special_tokens.get("[PAD]", tokenizer.eot_id)
         prompts = prompts_of(questions, tokenizer, config)
+        self.cut += sum(own[0].is_cut for own in prompts)
         self.rows = [row for own in prompts for row in self._rows_of(questions[own[0].question], own)]
 
     def __len__(self) -> int:

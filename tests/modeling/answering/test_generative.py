@@ -103,6 +103,11 @@ def test_what_does_not_fit_is_cut_and_counted_or_refused(tokenizer, config):
     (ids, *_), _ = rows.batch(np.arange(3))
     assert ids.shape == (3, 48) and bytes(ids[0, -4:].tolist()) == b" yes"
     asked = Question("", "", "x" * 60, "a context", ("a",), (0,))
+    long = Question("", "", "who " * 40, "a context", ("a",), (0,))
+    wide = config.model_copy(update={"length": 96})
+    [[cut]] = prompts_of([long], tokenizer, wide)
+    assert cut.is_cut and 5 < cut.text.count("who") < 40 and cut.text.startswith("a context")
+    assert Rows([long], tokenizer, wide).cut == 1
     with pytest.raises(
         UserError, match=r"the question 'x+'… leaves no room for its context in 48 tokens; raise length"
     ):
