@@ -86,7 +86,9 @@ def test_fields_are_typed_and_bounded_as_the_settings_are():
 def test_a_form_has_the_settings_of_every_kind_of_network_and_says_whose_they_are():
     fields = dict(every_field(run_form("pretrain", DEMO)["properties"]))
     assert fields["model.kind"]["enum"][:2] == ["transformer", "recurrent"]
-    assert fields["model.heads"]["description"] == f"transformer: Attention heads; must divide width. {DEMO}: 4"
+    assert fields["model.heads"]["description"] == (
+        f"transformer, encoder-decoder: Attention heads; must divide width. {DEMO}: 4"
+    )
     assert fields["model.cell"]["description"].startswith("recurrent: ")
     assert fields["model.cell"]["enum"] == ["rnn", "gru", "lstm", "mingru"]
     recurrent = {"pretrain": {"model": {"kind": "recurrent", "cell": "gru"}}}
