@@ -20,7 +20,7 @@ from tokenization.patterns import NAMED, check_covers, portable_pattern
 
 __all__ = [
     "ENCODING_SIZES", "END_OF_TEXT", "HIDDEN", "SPECIAL_TOKENS", "PretokenizeConfig", "SentencePairsConfig",
-    "TokenizerConfig", "byte_characters", "bytes_of", "check_special_names", "sentinel_names",
+    "TextPairsConfig", "TokenizerConfig", "byte_characters", "bytes_of", "check_special_names", "sentinel_names",
 ]  # fmt: skip
 
 END_OF_TEXT = "<|endoftext|>"
@@ -230,3 +230,26 @@ class SentencePairsConfig(BaseModel, extra="forbid"):
     )
     negatives: float = Field(0.5, ge=0, le=1, description="Share of pairs that are negative")
     min_characters: int = Field(10, ge=1, description="Shorter sentences are left out")
+
+
+class TextPairsConfig(BaseModel, extra="forbid"):
+    """Files of sources and their targets: translations, questions and answers."""
+
+    paths: list[str] = execution_only(
+        min_length=1, description="Files of pairs, or one: Parquet, JSON lines (.jsonl), CSV or TSV with a header"
+    )
+    validation: list[str] = execution_only([], description="Files that are held out; none: a share of the pairs is")
+    source: str = Field("source", description="Column of the sources")
+    target: str = Field("target", description="Column of the targets")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the pairs that is held out, by source")
+
+    @field_validator("paths", "validation", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> TextPairsConfig:
+        if self.source == self.target:
+            raise ValueError(f"source and target are both column {self.source!r}; name another for one of them")
+        return self
