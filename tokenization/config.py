@@ -242,6 +242,9 @@ class TextPairsConfig(BaseModel, extra="forbid"):
     source: str = Field("source", description="Column of the sources")
     target: str = Field("target", description="Column of the targets")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the pairs that is held out, by source")
+    use: Literal["finetune", "pretrain"] = execution_only(
+        "finetune", description="Which training is on them; pretrain: from scratch, and on no running text"
+    )
 
     @field_validator("paths", "validation", mode="before")
     @classmethod

@@ -251,7 +251,9 @@ class TextPairs:
             raise UserError(f"{path} holds no pairs of sources and targets ({TEXT_PAIRS} is missing)")
         self.arrays = TokenArrays(path, split)
         if self.arrays.documents % 2:
-            raise UserError(f"{path} is damaged (the {split} split has a source without a target); make the pairs again")
+            raise UserError(
+                f"{path} is damaged (the {split} split has a source without a target); make the pairs again"
+            )
 
     def __len__(self) -> int:
         return self.arrays.documents // 2

@@ -21,10 +21,12 @@ from flows.stages.pretrain import pretrain
 from flows.stages.questions import questions
 from flows.stages.report import report
 from flows.stages.scrape import scrape
+from flows.stages.text_pairs import text_pairs
 from flows.stages.train_tokenizer import train_tokenizer
 
 _IN_ORDER: tuple[Stage[Any], ...] = (
-    scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, questions, pretrain, finetune, answering, report,
+    scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, text_pairs, questions, pretrain, finetune, answering,
+    report,
 )  # fmt: skip
 STAGES: dict[str, Stage[Any]] = {stage.name: stage for stage in _IN_ORDER}
 
@@ -55,8 +57,12 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
     tokenizer = visit(train_tokenizer, config.train_tokenizer, corpus=corpus)
     tokens = visit(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
     tuned_on = visit(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
+    learned = tokens
+    if config.text_pairs:
+        made = visit(text_pairs, config.text_pairs, tokenizer=tokenizer)
+        learned, tuned_on = (made, tuned_on) if config.text_pairs.use == "pretrain" else (learned, made)
     asked = config.questions and visit(questions, config.questions, corpus=None if config.questions.path else corpus)
-    pretrained = visit(pretrain, config.pretrain, tokens=tokens, tokenizer=tokenizer)
+    pretrained = visit(pretrain, config.pretrain, tokens=learned, tokenizer=tokenizer)
     finetuned = visit(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
     answered = None
     if config.answering:

@@ -27,7 +27,7 @@ from scraping.extraction.config import RecordsExtractor, load_reader
 from textmill.addresses import not_masked
 from textmill.errors import UserError
 from textmill.settings import merged, read_settings
-from tokenization.config import PretokenizeConfig, SentencePairsConfig, TokenizerConfig, sentinel_names
+from tokenization.config import PretokenizeConfig, SentencePairsConfig, TextPairsConfig, TokenizerConfig, sentinel_names
 
 CONFIGS = "configs"  # the folder of a project's configurations
 _IS_RELATIVE = re.compile(r"(?![\w+.-]+://|[~/$])\S")  # neither a URL nor absolute, nor what a variable holds
@@ -97,6 +97,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
     pairs: SentencePairsConfig | None = Field(
         None, description="Fine-tune on pairs of sentences; none: on running text"
     )
+    text_pairs: TextPairsConfig | None = Field(
+        None, description="Files of sources and targets to train an encoder-decoder on; none: on running text"
+    )
     questions: QuestionsConfig | None = Field(
         None,
         description="Questions that a model learns to answer, of a file or made from the corpus; none: no answering",
@@ -159,6 +162,24 @@ class PipelineConfig(BaseModel, extra="forbid"):
     def _pairs_are_not_mixed(self) -> PipelineConfig:
         if self.pairs is not None and self.finetune is not None and self.finetune.mixture:
             raise ValueError("finetune.mixture: pairs of sentences are not mixed by source; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _text_pairs_are_used(self) -> PipelineConfig:
+        kind, text_pairs = self.pretrain.model.kind, self.text_pairs
+        if self.pairs is not None and kind != "transformer":
+            raise ValueError(f"pairs: {kind} models are not tuned on pairs of sentences; leave the section out")
+        if text_pairs is None:
+            return self
+        for stage, run in {"pretrain": self.pretrain, "finetune": self.finetune}.items():
+            if stage == text_pairs.use and run is not None and run.mixture:
+                raise ValueError(f"{stage}.mixture: sources and targets are not mixed by source; leave it out")
+        if kind != "encoder-decoder":
+            raise ValueError("text_pairs: sources and targets need pretrain.model.kind: encoder-decoder")
+        if text_pairs.use == "pretrain" and self.finetune is not None:
+            raise ValueError("finetune: text_pairs.use gives the pairs to pretrain; set finetune: null")
+        if text_pairs.use == "finetune" and self.finetune is None:
+            raise ValueError("text_pairs: there is no fine-tuning that uses them; set text_pairs.use: pretrain")
         return self
 
     @model_validator(mode="after")
@@ -295,6 +316,11 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     if isinstance(prepare, Mapping) and isinstance(decontaminate, Mapping) and "paths" in decontaminate:
         paths = items(decontaminate["paths"], whole)
         result["prepare"] = {**prepare, "decontaminate": {**decontaminate, "paths": paths}}
+    pairs = result.get("text_pairs")
+    if isinstance(pairs, Mapping):
+        placed_files = {key: items(pairs[key], whole) for key in ("paths", "validation") if key in pairs}
+        one = {key: whole(pairs[key]) for key in placed_files if isinstance(pairs[key], str)}
+        result["text_pairs"] = {**pairs, **placed_files, **one}
     if isinstance(scrape, Mapping) and "sources" in scrape:
         result["scrape"] = {**scrape, "sources": items(scrape["sources"], entry)}
     return result

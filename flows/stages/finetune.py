@@ -1,5 +1,5 @@
 """finetune: a pretrained model -> one that fills blanks, by masked language modeling on the same token arrays, or on
-pairs of sentences."""
+pairs of sentences; an encoder-decoder -> one that writes the targets of sources."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class Finetune(Stage[FinetuneConfig]):
 
     def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
         model = _pretraining(inputs["checkpoint"]).model
+        tokens = inputs["tokens"]
+        if (tokens.manifest.stage if isinstance(tokens, Artifact) else getattr(tokens, "stage", "")) == "text_pairs":
+            return ""
         if (kind := model.kind) != "transformer":
             why = "it fills blanks as it is" if kind == "encoder-decoder" else "it does not see what follows a blank"
             raise UserError(f"finetune: of {kind} models no masked ones are made, {why}; set finetune: null")
@@ -39,6 +42,9 @@ class Finetune(Stage[FinetuneConfig]):
         return f"masked, {config.steps:,} steps"
 
     def headline(self, stats: dict[str, Any]) -> str:
+        if "written" in stats:
+            cut = f", {stats['cut_pairs']:,} of them cut" if stats["cut_pairs"] else ""
+            return f"validation loss {stats['validation_loss']:.3f} nats a target token, {stats['pairs']:,} pairs{cut}"
         next_sentence = stats.get("next_sentence_accuracy")
         return (
             f"{stats['masked_accuracy']:.1%} of masked tokens predicted "
@@ -49,6 +55,8 @@ class Finetune(Stage[FinetuneConfig]):
         )
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
+        if "written" in stats:
+            return f"{stats['validation_loss']:.3f}", "nats a target token, held out"
         return f"{stats['masked_accuracy']:.1%}", "of masked tokens predicted"
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
@@ -59,6 +67,11 @@ class Finetune(Stage[FinetuneConfig]):
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
+        if "written" in stats:
+            for pair in stats["written"]:
+                text = f"{pair['source']}\n{pair['written']}\n(the target is: {pair['target']})"
+                yield Sample("To a source it writes", text)
+            return
         yield from learned_functions(artifact, stats["sample_filled"])
         yield from sources_table(artifact)
         yield Sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")

@@ -2,12 +2,15 @@
 
 On token arrays of a corpus the model sees windows of running text. On those that `tokenization.sentence_pairs` wrote,
 it sees pairs of sentences, and also learns whether the second follows the first (`modeling.training.sentence_pairs`).
+An encoder-decoder is fine-tuned on sources and their targets (`tokenization.text_pairs`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modeling.checkpoint import (
     HIDDEN_PADDING,
@@ -17,13 +20,14 @@ from modeling.checkpoint import (
     load_model,
     load_tokenizer_of,
 )
-from modeling.config import EncoderDecoderConfig, FinetuneConfig, TransformerConfig
+from modeling.config import EncoderDecoderConfig, FinetuneConfig, TransformerConfig, TuningConfig
 from modeling.device import choose
-from modeling.inference.generate import Blanked, Checkpoint, cropped, fill, load
+from modeling.inference.generate import Blanked, Checkpoint, Sampling, cropped, fill, generate, load
+from modeling.networks.language_model import LanguageModel
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import MaskedLM
-from modeling.training.pretrain import fingerprint, guessed, recipe, sources_of
+from modeling.training.pretrain import fingerprint, guessed, pair_writing, recipe, sources_of
 from modeling.training.saving import is_finished, separate_head
 from modeling.training.sentence_pairs import SentencePairLM
 from modeling.training.state import TrainingRun
@@ -33,9 +37,13 @@ from textmill.progress import Progress
 from tokenization.arrays import META, TokenArrays
 from tokenization.formats import save_tokenizer
 from tokenization.sentence_pairs import SentencePairs, holds_pairs
+from tokenization.text_pairs import TextPairs, holds_text_pairs
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["finetune"]
+
+WRITTEN = 4  # targets that the report shows
+MASKED_ONLY = sorted(FinetuneConfig.model_fields.keys() - TuningConfig.model_fields.keys() - {"sample_blank"})
 
 
 def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, progress: Progress) -> None:
@@ -59,7 +67,8 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     base, origin = load_model(checkpoint)
     if not isinstance(origin.model, TransformerConfig):
         if isinstance(origin.model, EncoderDecoderConfig):
-            raise UserError(f"{checkpoint} is an encoder-decoder, which fills blanks as it is; use `textmill fill`")
+            finetune_on_pairs(checkpoint, (base, origin), tokens, config, out, progress)
+            return
         raise UserError(
             f"{checkpoint} is a {origin.model.kind} model, which does not see what follows a blank and cannot learn to "
             "fill it; pretrain one with model.kind: transformer"
@@ -115,6 +124,75 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             }
             trainer.saver.finish(stats)
         group.barrier()
+
+
+def finetune_on_pairs(
+    checkpoint: Path, loaded: tuple[LanguageModel, CheckpointConfig], tokens: Path, config: FinetuneConfig, out: Path,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """`finetune` of an encoder-decoder, which learns to write the targets of sources (`tokenization.text_pairs`).
+
+    `stats.json` holds the held-out loss in nats a target token, and some targets that it writes. `generate` writes the
+    target of any source.
+    """
+    model, origin = loaded
+    if not holds_text_pairs(tokens):
+        raise UserError(
+            f"{checkpoint} is an encoder-decoder, which fills blanks as it is; fine-tune it on pairs of sources and "
+            f"targets, which {tokens} does not hold"
+        )
+    if masked := [name for name in MASKED_ONLY if getattr(config, name) != FinetuneConfig.model_fields[name].default]:
+        raise UserError(f"{masked[0]} is of masked models, and pairs are written by an encoder-decoder; leave it out")
+    compute = choose(config.device, config.precision, local_rank())
+    tokenizer = load_tokenizer_of(checkpoint, origin)
+    if (found := TokenArrays(tokens, "train").vocab_size) != origin.vocab_size:
+        raise UserError(
+            f"the checkpoint has a vocabulary of {origin.vocab_size} but the pairs {found}; make them with the "
+            "checkpoint's tokenizer"
+        )
+    if config.dropout is None:
+        config = config.model_copy(update={"dropout": origin.model.dropout})
+    inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}
+    model_config = origin.model.model_copy(update={"dropout": config.dropout})
+    checkpoint_config = CheckpointConfig(model_config, origin.vocab_size, "pairs", False, recipe(config, inputs))
+    if is_finished(out, checkpoint_config):
+        return
+    objective = pair_writing(tokens, config, origin.model.context, tokenizer)
+    with ranks(compute.device) as group:
+        tuned = checkpoint_config.build_model()
+        tuned.load_state_dict(model.state_dict())
+        run = TrainingRun(tuned, objective, checkpoint_config, config, out)
+        trainer = Trainer(run, compute, group, progress)
+        trainer.run()
+        if group.first:
+            metrics = trainer.saver.publish()
+            save_tokenizer(tokenizer, out)
+            stats = {
+                "parameters": sum(p.numel() for p in tuned.parameters()),
+                "steps": config.steps,
+                "tokens_seen": config.steps * run.tokens_per_step,
+                **{name: value for name, value in metrics.items() if name != "step"},
+                "pairs": len(objective.train),
+                "cut_pairs": objective.cut,
+                "written": written(out, TextPairs(tokens, "validation")),
+            }
+            trainer.saver.finish(stats)
+        group.barrier()
+
+
+def written(out: Path, pairs: TextPairs) -> list[dict[str, str]]:
+    """For the report, what the model writes for some sources that it was not trained on."""
+    checkpoint = load(out, device="cpu")
+    decode, context = checkpoint.tokenizer.decode, checkpoint.model.config.context
+    fitting = np.flatnonzero(pairs.lengths()[:, 0] <= context)
+    chosen = fitting[np.arange(min(len(fitting), WRITTEN)) * len(fitting) // WRITTEN] if len(fitting) else fitting
+    sides = [pairs.pair(number) for number in np.unique(chosen).tolist()]
+    sources, targets = ([decode(pair[side][:-1].tolist()) for pair in sides] for side in (0, 1))
+    texts = generate(checkpoint, sources, Sampling(max_tokens=context, temperature=0))
+    return [
+        {"source": source, "target": target, "written": text}
+        for source, target, text in zip(sources, targets, texts, strict=True)
+    ]
 
 
 def objective_on(tokens: Path, context: int, config: FinetuneConfig, tokenizer: Tokenizer) -> MaskedLM | SentencePairLM:

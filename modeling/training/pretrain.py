@@ -19,7 +19,7 @@ from modeling.networks.mixed import MixedModel
 from modeling.training.distributed import local_rank, ranks
 from modeling.training.objectives import CausalLM, MaskedLM, MixedLM, StreamLM
 from modeling.training.saving import is_finished
-from modeling.training.seq2seq import SpanCorruption, span_corruption
+from modeling.training.seq2seq import PairWriting, SpanCorruption, span_corruption
 from modeling.training.state import TrainingRun
 from modeling.training.trainer import Trainer
 from modeling.training.windows import StreamWindows, sources_seen, training_windows
@@ -30,9 +30,12 @@ from textmill.settings import output_settings
 from tokenization.arrays import META, TokenArrays
 from tokenization.config import END_OF_TEXT
 from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
+from tokenization.text_pairs import TextPairs, holds_text_pairs
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["entropy", "fingerprint", "guessed", "pretrain", "recipe", "sources_of", "token_counts"]
+__all__ = [
+    "entropy", "fingerprint", "guessed", "pair_writing", "pretrain", "recipe", "sources_of", "token_counts",
+]  # fmt: skip
 
 COUNT_CHUNK = 1 << 22
 
@@ -46,7 +49,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     calls it, and rank 0 writes.
 
     Args:
-        tokens: folder of token arrays with splits `train` and `validation`.
+        tokens: folder of token arrays with splits `train` and `validation`; of sources and targets
+            (`tokenization.text_pairs`) for an encoder-decoder that is to learn these alone.
         tokenizer_folder: the tokenizer they were made with.
         config: what to train, and how.
         out: folder to fill.
@@ -74,12 +78,23 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         "tokens": fingerprint(tokens / META),
         "origin": fingerprint(*(tokenizer_folder / name for name in (RANKS, CONFIG))),
     }
+    on_pairs = holds_text_pairs(tokens)
+    if on_pairs and not isinstance(config.model, EncoderDecoderConfig):
+        raise UserError(
+            f"{tokens} holds pairs of sources and targets; set model.kind: encoder-decoder to train on them"
+        )
     shift = config.objective != "causal" and config.masking.shift
-    kind = "denoising" if isinstance(config.model, EncoderDecoderConfig) else config.objective
+    kind: Literal["causal", "masked", "mixed", "denoising", "pairs"] = config.objective
+    if isinstance(config.model, EncoderDecoderConfig):
+        kind = "pairs" if on_pairs else "denoising"
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, shift, recipe(config, inputs))
     if is_finished(out, checkpoint_config, config):
         return
-    objective = objective_on(train, validation, config, tokenizer)
+    objective: CausalLM | MaskedLM | SpanCorruption | PairWriting
+    if on_pairs:
+        objective = pair_writing(tokens, config, config.model.context, tokenizer)
+    else:
+        objective = objective_on(train, validation, config, tokenizer)
     with ranks(compute.device) as group:
         torch.manual_seed(config.seed)
         # of shared out weights there is no copy
@@ -107,7 +122,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
                 "tokens_seen": config.steps * run.tokens_per_step,
                 **{name: value for name, value in metrics.items() if name != "step"},
                 **(guessed(train, objective.validation_targets, tokenizer) if isinstance(objective, MaskedLM) else {}),
-                **sources_of(train, objective, config),
+                **told_of(train, objective, config),
                 "unigram_entropy": entropy(token_counts(train)),
                 "sample_prompt": config.sample_prompt,
                 "sample": sample(load(out, device="cpu"), config),
@@ -146,6 +161,25 @@ def guessed(train: TokenArrays, targets: Tensor, tokenizer: Tokenizer) -> dict[s
         "most_frequent_token": tokenizer.decode([guess]),
         "most_frequent_accuracy": (targets == guess).double().mean().item(),
     }
+
+
+def pair_writing(tokens: Path, config: RunConfig, context: int, tokenizer: Tokenizer) -> PairWriting:
+    """The objective on a folder of sources and targets.
+
+    Raises:
+        UserError: it is damaged, a split has no pairs, or the config asks for a mixture.
+    """
+    if config.mixture:
+        raise UserError("pairs of sources and targets are not mixed by source; leave mixture out")
+    pairs = TextPairs(tokens, "train"), TextPairs(tokens, "validation")
+    return PairWriting(*pairs, config, context, tokenizer.byte_lengths())
+
+
+def told_of(train: TokenArrays, objective: Any, config: RunConfig) -> dict[str, Any]:
+    """For `stats.json`, what the model was shown: of each source, or how many pairs and which of them were cut."""
+    if isinstance(objective, PairWriting):
+        return {"pairs": len(objective.train), "cut_pairs": objective.cut}
+    return sources_of(train, objective, config)
 
 
 def sources_of(

@@ -7,26 +7,26 @@ data has a target to each source. Every target begins with an end of text and en
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.config import EVALUATED_SPANS, PretrainConfig
+from modeling.config import EVALUATED_SPANS, PretrainConfig, RunConfig, SourceTarget
 from modeling.networks.encoder_decoder import Sources
 from modeling.spans import Spans, begun
 from modeling.training.distributed import Ranks
-from modeling.training.objectives import evaluation_rows, generator_at, to_device
+from modeling.training.objectives import epoch_order, evaluation_rows, generator_at, to_device
 from modeling.training.windows import MixedWindows, TrainWindows, training_windows, validation_windows
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 from tokenization.config import sentinel_names
 from tokenization.tokenizer import Tokenizer
 
-__all__ = ["Seq2SeqBatch", "SpanCorruption", "span_corruption", "summed_loss"]
+__all__ = ["PairWriting", "Pairs", "Seq2SeqBatch", "SpanCorruption", "pair_batch", "span_corruption", "summed_loss"]
 
 
 class Seq2SeqBatch(NamedTuple):
@@ -97,6 +97,97 @@ class SpanCorruption:
             "validation_loss": nats / tokens,
             "bits_per_byte": nats / math.log(2) / max(1, self.hidden_bytes),
         }
+
+
+class Pairs(Protocol):
+    """Sources and targets, each with its end of text; `tokenization.text_pairs.TextPairs` are some."""
+
+    def __len__(self) -> int: ...
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def lengths(self) -> np.ndarray: ...
+
+
+class PairWriting:
+    """Write the target of each source.
+
+    Of a source or a target that is longer than the context the end is cut, but for its end of text. The loss is the
+    mean over the tokens of all targets of a step, those of padding aside.
+
+    Attributes:
+        length: of a source and a target, on average.
+        cut: how many pairs of the training split are cut.
+    """
+
+    def __init__(self, train: Pairs, validation: Pairs, config: RunConfig, context: int, token_bytes: np.ndarray):
+        """`token_bytes` [V]: bytes that each id stands for.
+
+        Raises:
+            UserError: a split has no pairs.
+        """
+        if not (len(train) and len(validation)):
+            raise UserError(f"the {'validation' if len(train) else 'train'} split has no pairs; give more of them")
+        self.train, self.config, self.context = train, config, context
+        lengths = train.lengths()
+        self.cut = int((lengths > context).any(axis=1).sum())
+        self.length = SourceTarget(*np.ceil(np.minimum(lengths, context).mean(axis=0)).astype(int).tolist())
+        count = max(1, min(len(validation), config.evaluate_tokens // sum(self.length)))
+        spread = np.arange(count, dtype=np.int64) * len(validation) // count
+        self.validation = pair_batch([validation.pair(number) for number in spread.tolist()], context)
+        counts = self.validation.sources.counts
+        sizes = torch.from_numpy(token_bytes.astype(np.int64))[self.validation.targets]
+        self.target_bytes = int(sizes.sum() if counts is None else sizes[counts > 0].sum())
+
+    def train_batch(self, step: int, batch: int, batch_rows: range) -> Seq2SeqBatch:
+        return self.global_batch(step, batch).rows(slice(batch_rows.start, batch_rows.stop))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - an objective lives as long as its run
+    def global_batch(self, step: int, batch: int) -> Seq2SeqBatch:
+        """The batch of all ranks: rows of each are padded alike, and its targets count as their share of all."""
+        numbers = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+        chosen = epoch_order(numbers, len(self.train), self.config.seed).tolist()
+        whole = pair_batch([self.train.pair(number) for number in chosen], self.context)
+        counts = whole.sources.counts
+        if counts is None:
+            return whole
+        return whole._replace(sources=whole.sources._replace(counts=counts * (counts.numel() / counts.sum())))
+
+    def evaluate(
+        self, model: Callable[..., Tensor], ranks: Ranks, device: torch.device, batch: int
+    ) -> dict[str, float]:
+        nats, tokens = summed_loss(self.validation, model, ranks, device, batch)
+        return {"validation_loss": nats / tokens, "bits_per_byte": nats / math.log(2) / max(1, self.target_bytes)}
+
+
+def pair_batch(pairs: Sequence[tuple[np.ndarray, np.ndarray]], context: int) -> Seq2SeqBatch:
+    """Pairs as a batch, as long as the longest of them and at most as the context; real targets count 1, padding 0.
+
+    Args:
+        pairs: ids of each source and target, with the end of text that ends both.
+        context: most tokens of either.
+    """
+    end = int(pairs[0][0][-1])
+    sources, source_lengths = padded([cut(source, context) for source, _ in pairs], end)
+    targets, target_lengths = padded([cut(target, context) for _, target in pairs], end)
+    counts = None
+    if target_lengths is not None:
+        counts = (torch.arange(targets.shape[1]) < target_lengths[:, None]).float()
+    return Seq2SeqBatch(begun(targets, end), targets, None, None, Sources(sources, source_lengths, counts))
+
+
+def cut(ids: np.ndarray, most: int) -> np.ndarray:
+    """The ids, at most so many: the last stays the last."""
+    return ids if len(ids) <= most else np.append(ids[: most - 1], ids[-1])
+
+
+def padded(rows: Sequence[np.ndarray], end: int) -> tuple[Tensor, Tensor | None]:
+    """Rows of ids as int64 [B, T], filled up with `end`, and their lengths [B]; None where all have the same."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), int(lengths.max())), end)
+    for row, own in zip(ids, rows, strict=True):
+        row[: len(own)] = torch.from_numpy(own.astype(np.int64))
+    return ids, None if lengths.min() == lengths.max() else lengths
 
 
 def hidden_spans(spans: Spans, windows: Tensor, generator: torch.Generator) -> Seq2SeqBatch:

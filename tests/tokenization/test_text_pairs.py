@@ -99,16 +99,14 @@ def test_files_may_be_held_out(folder, tokenizer, tmp_path):
 def test_a_mistake_names_its_place(name, content, message, folder, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        make_text_pairs(
-            TextPairsConfig(paths=str(tmp_path / name), validation_fraction=1e-9), folder, tmp_path / "out"
-        )
+        make_text_pairs(TextPairsConfig(paths=str(tmp_path / name), validation_fraction=1e-9), folder, tmp_path / "out")
 
 
 def test_files_that_are_missing_or_twice_are_refused(folder, tmp_path):
-    with pytest.raises(UserError, match="none.csv: no such file"):
+    with pytest.raises(UserError, match=r"none\.csv: no such file"):
         make_text_pairs(TextPairsConfig(paths="none.csv"), folder, tmp_path / "out")
     path = write(tmp_path / "a.csv", PAIRS)
-    with pytest.raises(UserError, match="two files of pairs are called a.csv"):
+    with pytest.raises(UserError, match=r"two files of pairs are called a\.csv"):
         make_text_pairs(TextPairsConfig(paths=[path, path]), folder, tmp_path / "out")
     with pytest.raises(ValueError, match="source and target are both column 'x'"):
         TextPairsConfig(paths=path, source="x", target="x")

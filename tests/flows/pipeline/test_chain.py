@@ -17,25 +17,46 @@ from flows.pipeline.config import PipelineConfig
 from flows.stages import stage_named
 
 ROOT = Path(__file__).parents[3]
-EVERYTHING = PipelineConfig.model_validate(
-    {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "pairs": {}, "questions": {}}
-)
+SOURCES = {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}}
+WRITING = {"pretrain": {"model": {"kind": "encoder-decoder"}}, "text_pairs": {"paths": "pairs.csv"}}
+EVERYTHING = [PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}, "questions": {}}, WRITING)]
 
 
 def visited() -> list[tuple[Stage, Any, dict[str, Any]]]:
-    """Every visit of a chain that leaves nothing out: stage, configuration, inputs by name."""
-    visits = []
+    """Every visit of chains that together leave nothing out: stage, configuration, inputs by name."""
+    visits = {}
 
     def visit(stage, config, /, **inputs):
-        visits.append((stage, config, inputs))
+        visits[stage.name] = (stage, config, inputs)
         return stage.name
 
-    chain(EVERYTHING, visit)
-    return visits
+    for config in EVERYTHING:
+        chain(config, visit)
+    return [visits[name] for name in STAGES]
 
 
-def test_the_chain_visits_every_stage_in_the_order_of_the_list():
-    assert [stage.name for stage, _, _ in visited()] == list(STAGES)
+@pytest.mark.parametrize("config", EVERYTHING)
+def test_a_chain_visits_its_stages_in_the_order_of_the_list(config):
+    names = []
+    chain(config, lambda stage, *_, **__: names.append(stage.name))
+    assert names == [name for name in STAGES if name in names]
+    assert len(names) == len(STAGES) - 1
+
+
+@pytest.mark.parametrize("use", ["pretrain", "finetune"])
+def test_sources_and_targets_go_to_the_training_that_is_to_use_them(use):
+    section = {"text_pairs": {"paths": "pairs.csv", "use": use}, "finetune": None if use == "pretrain" else {}}
+    given = {}
+
+    def visit(stage, config, /, **inputs):
+        given[stage.name] = inputs.get("tokens")
+        return stage.name
+
+    chain(PipelineConfig.model_validate(SOURCES | WRITING | section), visit)
+    expected = (
+        {"pretrain": "pretokenize", "finetune": "text_pairs"} if use == "finetune" else {"pretrain": "text_pairs"}
+    )
+    assert {stage: given.get(stage) for stage in expected} == expected
 
 
 @pytest.mark.parametrize(("stage", "config", "inputs"), visited(), ids=list(STAGES))

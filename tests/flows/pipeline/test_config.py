@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows.engine.assess import fingerprint_of, identify
-from flows.pipeline.config import load_config, parse_overrides
+from flows.pipeline.config import PipelineConfig, load_config, parse_overrides
 from flows.pipeline.plan import plan
 from flows.pipeline.selection import Selection
 from flows.stages.ingest import ingest
@@ -259,3 +259,38 @@ def test_every_mistake_is_told_at_once(write):
     with pytest.raises(UserError) as caught:
         load_config(write("pretrain:\n  stepps: 3\nfinetune:\n  steps: x\n"))
     assert len(str(caught.value).splitlines()) == 2
+
+
+ENCODER_DECODER = {"pretrain": {"model": {"kind": "encoder-decoder"}}, "finetune": None}
+
+
+def test_the_tokenizer_gets_the_sentinels_that_an_encoder_decoder_needs():
+    config = PipelineConfig.model_validate(ENCODER_DECODER)
+    assert config.train_tokenizer.sentinels == config.pretrain.sentinels() == 14
+    assert "<extra_id_13>" in config.train_tokenizer.special_names()
+    given = PipelineConfig.model_validate(ENCODER_DECODER | {"train_tokenizer": {"sentinels": 3, "vocab_size": 999}})
+    assert (given.train_tokenizer.sentinels, given.train_tokenizer.vocab_size) == (3, 999)
+    named = PipelineConfig.model_validate(ENCODER_DECODER | {"train_tokenizer": {"special_tokens": ["<extra_id_0>"]}})
+    assert named.train_tokenizer.sentinels is None
+    assert PipelineConfig().train_tokenizer.sentinels is None  # and its fingerprint is what it was
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"finetune": {}}, "an encoder-decoder fills blanks as it is; set finetune: null, or give it text_pairs"),
+        ({"pairs": {}}, "encoder-decoder models are not tuned on pairs of sentences"),
+        ({"text_pairs": {"paths": "a.csv"}}, "no fine-tuning that uses them; set text_pairs.use: pretrain"),
+        ({"text_pairs": {"paths": "a.csv", "use": "pretrain"}, "finetune": {}}, "set finetune: null"),
+        (
+            {"text_pairs": {"paths": "a.csv"}, "finetune": {"mixture": {"a": {"weight": 1}}}},
+            "finetune.mixture: sources",
+        ),
+        ({"train_tokenizer": {"vocab_size": 270}}, "vocab_size 270 is too small"),
+    ],
+)
+def test_what_does_not_suit_an_encoder_decoder_is_refused(sections, message):
+    with pytest.raises(ValueError, match=message):
+        PipelineConfig.model_validate(ENCODER_DECODER | sections)
+    with pytest.raises(ValueError, match="sources and targets need pretrain"):
+        PipelineConfig.model_validate({"text_pairs": {"paths": "a.csv"}})

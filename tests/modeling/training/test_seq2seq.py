@@ -12,19 +12,21 @@ from modeling.config import FinetuneConfig, PretrainConfig, SpanCorruptionConfig
 from modeling.device import training_environment
 from modeling.inference.evaluate import evaluate
 from modeling.inference.export import export
-from modeling.inference.generate import Sampling, fill, generate, load
+from modeling.inference.generate import Sampling, fill, generate, load, stream
+from modeling.networks.encoder_decoder import EncoderDecoder
 from modeling.spans import Spans, random_parts
 from modeling.training.distributed import Ranks
 from modeling.training.finetune import finetune
 from modeling.training.objectives import generator_at
 from modeling.training.pretrain import pretrain
 from modeling.training.process import command
-from modeling.training.seq2seq import hidden_spans, span_corruption
+from modeling.training.seq2seq import PairWriting, hidden_spans, pair_batch, span_corruption
 from textmill.errors import UserError
 from textmill.progress import quiet
 from tokenization.arrays import TOKEN_BYTES, TokenArrays, TokenFile, write_meta
-from tokenization.config import SPECIAL_TOKENS, sentinel_names
+from tokenization.config import SPECIAL_TOKENS, TextPairsConfig, sentinel_names
 from tokenization.formats import save_tokenizer
+from tokenization.text_pairs import TextPairs, make_text_pairs
 from tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.training
@@ -257,3 +259,87 @@ def test_two_ranks_train_as_one_does(how, lines, speller_folder, tmp_path):
     curves = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, two)]
     ours, theirs = ([row.get("loss", row.get("validation_loss")) for row in curve] for curve in curves)
     assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------
+
+GREETINGS = {"one red": "two big", "my old": "one red fox", "two big cats": "my", "my fire": "far away from us"}
+
+
+@pytest.fixture(scope="module")
+def greetings(speller_folder, tmp_path_factory):
+    """Sources and targets of other lengths each; the held-out ones are the same."""
+    folder = tmp_path_factory.mktemp("greetings")
+    for name in ("train.jsonl", "held.jsonl"):
+        rows = [{"source": source, "target": target} for source, target in GREETINGS.items()]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = TextPairsConfig(paths=str(folder / "train.jsonl"), validation=str(folder / "held.jsonl"))
+    make_text_pairs(config, speller_folder, folder / "pairs")
+    return folder / "pairs"
+
+
+@pytest.fixture(scope="module")
+def answering(greetings, speller_folder, tmp_path_factory):
+    """A checkpoint that learned the pairs from scratch."""
+    out = tmp_path_factory.mktemp("answering")
+    pretrain(greetings, speller_folder, settings(steps=60, batch=8, evaluate_every=20), out, quiet)
+    return out
+
+
+def test_it_learns_pairs_and_writes_the_targets_of_sources_of_any_length(answering):
+    stats = json.loads((answering / "stats.json").read_text())
+    assert stats["validation_loss"] < 0.1 and stats["pairs"] == 4 and stats["cut_pairs"] == 0
+    checkpoint = load(answering, "cpu")
+    greedy = Sampling(max_tokens=10, temperature=0)
+    assert generate(checkpoint, list(GREETINGS), greedy) == list(GREETINGS.values())
+    assert generate(checkpoint, list(GREETINGS), greedy, use_state=False) == list(GREETINGS.values())
+    assert [*stream(checkpoint, "my old", greedy)] == ["one", " red", " fox"]
+    with pytest.raises(UserError, match="was trained on pairs, it does not fill blanks"):
+        fill(checkpoint, "one [MASK]")
+    with pytest.raises(UserError, match=r"the source has \d+ tokens but the window holds 33; shorten it"):
+        generate(checkpoint, ["one red fox runs " * 20], greedy)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_all_targets_however_it_is_cut(greetings, speller):
+    pairs = TextPairs(greetings, "train")
+    objective = PairWriting(pairs, pairs, settings(), CONTEXT, speller.byte_lengths())
+    torch.manual_seed(0)
+    model = EncoderDecoder(settings().model, speller.vocab_size).eval()
+    whole = objective.train_batch(3, 6, range(6))
+    assert whole.sources.lengths is not None and (whole.sources.counts == 0).any()
+    losses, _ = model.token_losses(whole.ids, whole.targets, model.read(whole.sources))
+    expected = losses[whole.sources.counts > 0].mean().item()
+    parts = [objective.train_batch(3, 6, part) for part in (range(2), range(2, 6))]
+    assert model(*whole).item() == pytest.approx(expected, rel=1e-5)
+    assert sum(model(*part).item() * len(part.ids) / 6 for part in parts) == pytest.approx(expected, rel=1e-5)
+    nats = objective.evaluate(model, Ranks(), CPU, batch=3)["validation_loss"]
+    alone = []
+    for number in range(4):
+        single = pair_batch([pairs.pair(number)], CONTEXT)
+        alone.append(model.token_losses(single.ids, single.targets, model.read(single.sources))[0].flatten())
+    assert nats == pytest.approx(torch.cat(alone).mean().item(), rel=1e-5)
+
+
+def test_what_is_too_long_is_cut_at_its_end_and_counted(greetings, speller):
+    pairs = TextPairs(greetings, "train")
+    objective = PairWriting(pairs, pairs, settings(), 3, speller.byte_lengths())
+    assert objective.cut == 3
+    batch = objective.train_batch(0, 4, range(4))
+    assert batch.targets.shape[1] == batch.sources.ids.shape[1] == 3
+    assert (batch.targets == speller.eot_id).any(dim=1).all() and (batch.sources.ids == speller.eot_id).any(dim=1).all()
+
+
+def test_a_model_of_running_text_is_tuned_on_pairs(learned, greetings, tmp_path):
+    config = FinetuneConfig(steps=40, batch=8, evaluate_every=20, optimizer={"matrix_lr": 0.02, "embedding_lr": 0.3})
+    finetune(learned, greetings, config, tmp_path, quiet)
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert {pair["source"]: pair["target"] for pair in stats["written"]} == GREETINGS
+    assert [pair["written"] == pair["target"] for pair in stats["written"]].count(True) >= 3
+    assert load(tmp_path, "cpu").config.objective == "pairs"
+    with pytest.raises(UserError, match="mask_rate is of masked models"):
+        finetune(learned, greetings, FinetuneConfig(mask_rate=0.5), tmp_path / "other", quiet)
+
+
+def test_pairs_are_for_an_encoder_decoder(greetings, speller_folder, tiny, tmp_path):
+    with pytest.raises(UserError, match="holds pairs of sources and targets; set model"):
+        pretrain(greetings, speller_folder, tiny(), tmp_path, quiet)
