@@ -6,6 +6,7 @@ Read in this order:
     scaling     one dial, the depth, from which a run's other settings follow
     mixture     how much of a run is from each source
     masking     which tokens of a window are hidden from a masked model
+    spans       which spans of a window are hidden from an encoder-decoder
     networks/   the models, in torch alone
     device      where and in which precision to compute
     cost        what a run needs and takes, on paper

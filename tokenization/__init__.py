@@ -21,6 +21,7 @@ Token arrays:
 - `sources.py`: the tokens of one source among them.
 - `pretokenize.py`: a corpus to token arrays.
 - `sentence_pairs.py`: a corpus to token arrays of sentences, in pairs.
-- `shard_writer.py`: what these two share: the files of a shard, and all shards of a corpus.
+- `text_pairs.py`: files of sources and targets to token arrays.
+- `shard_writer.py`: what these share: the files of a shard, and all shards of a corpus.
 - `token_files/`: token files of other trainers, read and written.
 """

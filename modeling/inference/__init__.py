@@ -3,6 +3,7 @@
 Read in this order:
 
     generate       load a checkpoint; continue texts, fill blanks
+    targets        what an encoder-decoder writes: targets of sources, spans of blanks
     next_sentence  whether a sentence follows another
     embed          a vector for each text, to Parquet
     neighbors      which vectors are nearest to others

@@ -6,6 +6,7 @@ Read in this order:
     transformer     the GPT, from its parts to its loss; a legend of the shapes
     recurrent       cells that carry a state from token to token, in place of attention
     functional      norm, activation and attention in the form that trains fastest
+    encoder_decoder an encoder that reads a source, and a decoder that writes a target
     kan             learned functions in place of the feed-forward: splines, Gaussians, rationals
     loss_head       from hidden states to the loss, without all logits at once
     mixed           a GPT whose batches have windows to continue and windows with blanks

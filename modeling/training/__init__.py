@@ -6,6 +6,7 @@ Read in this order:
     objectives          what is predicted, in which windows, and how well: causal and masked language modeling, or both
     windows             the order of the windows: of all tokens, of a mixture of sources, or one after the other
     sentence_pairs      the same for pairs of sentences
+    seq2seq             the same for an encoder-decoder: hidden spans, or sources and targets
     trainer             the loop
     state               what a run is, and what changes as it goes on
     saving              checkpoints on the way, continuing, and the result

@@ -278,7 +278,6 @@ def test_the_tokenizer_gets_the_sentinels_that_an_encoder_decoder_needs():
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"finetune": {}}, "an encoder-decoder fills blanks as it is; set finetune: null, or give it text_pairs"),
         ({"pairs": {}}, "encoder-decoder models are not tuned on pairs of sentences"),
         ({"text_pairs": {"paths": "a.csv"}}, "no fine-tuning that uses them; set text_pairs.use: pretrain"),
         ({"text_pairs": {"paths": "a.csv", "use": "pretrain"}, "finetune": {}}, "set finetune: null"),
