@@ -137,6 +137,8 @@ def learned_functions(artifact: Artifact, text: str) -> Iterator[Picture]:
     from modeling.inference.edges import learned_functions as read_functions
 
     rows = read_functions(artifact.fetch(), text)
+    if not rows:  # of another network than a GPT
+        return
     columns = max(map(len, rows))
     size = (1.9 * columns, 1.6 * len(rows)) if columns > 1 else (4.2, 1.9 * len(rows))
     figure, axes = plt.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)

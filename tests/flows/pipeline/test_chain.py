@@ -17,9 +17,11 @@ from flows.pipeline.config import PipelineConfig
 from flows.stages import stage_named
 
 ROOT = Path(__file__).parents[3]
-SOURCES = {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}}
+SOURCES = {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "questions": {}}
 WRITING = {"pretrain": {"model": {"kind": "encoder-decoder"}}, "text_pairs": {"paths": "pairs.csv"}}
-EVERYTHING = [PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}, "questions": {}}, WRITING)]
+EVERYTHING = [
+    PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}}, WRITING)
+]
 
 
 def visited() -> list[tuple[Stage, Any, dict[str, Any]]]:
