@@ -155,7 +155,7 @@ def finetune_on_pairs(
     inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}
     model_config = origin.model.model_copy(update={"dropout": config.dropout})
     checkpoint_config = CheckpointConfig(model_config, origin.vocab_size, "pairs", False, recipe(config, inputs))
-    if is_finished(out, checkpoint_config):
+    if is_finished(out, checkpoint_config, config):
         return
     objective = pair_writing(tokens, config, origin.model.context, tokenizer)
     with ranks(compute.device) as group:
