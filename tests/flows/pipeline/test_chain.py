@@ -19,9 +19,7 @@ from flows.stages import stage_named
 ROOT = Path(__file__).parents[3]
 SOURCES = {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "questions": {}}
 WRITING = {"pretrain": {"model": {"kind": "encoder-decoder"}}, "text_pairs": {"paths": "pairs.csv"}}
-EVERYTHING = [
-    PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}}, WRITING)
-]
+EVERYTHING = [PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}}, WRITING)]
 
 
 def visited() -> list[tuple[Stage, Any, dict[str, Any]]]:
