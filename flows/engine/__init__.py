@@ -8,6 +8,7 @@
     clusters      Dask workers as jobs of a batch system
     devices       one training a GPU
     training      a training as a child of its stage
+    mixture       what is said of the sources of a training
     extending     trainings that go on from one in the store
     precompile    all kernels compiled, before anything needs them
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from flows.engine.mixture import fallen_short, foreseen, sources_table
 from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Stage
-from flows.stages.mixture import fallen_short, foreseen, sources_table
 from flows.store.local import Artifact
 from modeling.config import EncoderDecoderConfig, PretrainConfig
 

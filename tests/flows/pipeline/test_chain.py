@@ -18,7 +18,11 @@ from flows.stages import stage_named
 
 ROOT = Path(__file__).parents[3]
 SOURCES = {"scrape": {"sources": ["python-docs"]}, "ingest": {"path": "nowhere"}, "questions": {}}
-WRITING = {"pretrain": {"model": {"kind": "encoder-decoder"}}, "text_pairs": {"paths": "pairs.csv"}}
+WRITING = {
+    "pretrain": {"model": {"kind": "encoder-decoder"}},
+    "text_pairs": {"paths": "pairs.csv"},
+    "answering": {"method": "generative"},
+}
 EVERYTHING = [PipelineConfig.model_validate(SOURCES | sections) for sections in ({"pairs": {}}, WRITING)]
 
 

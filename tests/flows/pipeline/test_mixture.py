@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from flows.engine.materialize import materialize
+from flows.engine.mixture import fallen_short, sources_table
 from flows.engine.page import Table
 from flows.engine.stage import Context, Job, Stage
 from flows.pipeline.chain import chain
@@ -16,7 +17,6 @@ from flows.pipeline.config import load_config, parse_overrides
 from flows.pipeline.plan import plan
 from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
-from flows.stages.mixture import fallen_short, sources_table
 from flows.store.open import open_store
 from modeling.config import PretrainConfig
 from modeling.mixture import seen_of
