@@ -79,7 +79,7 @@ def waiting(train: TokenArrays, quick: bool) -> Row:
         batch = objective.train_batch(step, config.batch, range(config.batch)).to(compute.device)
         waits.append(time.perf_counter() - start)
         with compute.autocast():
-            loss = model(*batch)
+            loss = model(**batch._asdict())
         loss.backward()
         for optimizer in chosen:
             optimizer.step()

@@ -178,7 +178,7 @@ class Contestant:
     def step(self, data: Batch) -> Tensor:
         """Forward, backward and optimizer; the loss."""
         with self.compute.autocast():
-            loss = self.model(*data.to(self.compute.device))
+            loss = self.model(**data.to(self.compute.device)._asdict())
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -54,7 +54,7 @@ def test_the_loss_is_on_answers_alone_and_padding_changes_nothing(tokenizer, con
     text = torch.tensor([[eot, *b"2 + 2 = 4", eot]])
     logits = model(text[:, :-1])
     expected = F.cross_entropy(logits[0, -3:], text[0, -3:])
-    assert model(*batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model(**batch._asdict()).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_ranks_share_a_batch(tokenizer, config):
