@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from textmill.progress import Progress
-from textmill.settings import merged
+from textmill.settings import layered, merged
 
 __all__ = [
     "AXES", "Axis", "Better", "Contrast", "Experiment", "Figure", "Measure", "Measured", "Published", "Quick", "Same",
@@ -197,7 +197,7 @@ class Experiment(Section):
         layers = (self.settings, nested(seeds), self.variants[variant], nested(point))
         result: dict[str, Any] = {}
         for layer in layers:
-            result = merged(result, layer)
+            result = layered(result, layer)
         return result
 
     def quickly(self) -> Experiment:
@@ -210,7 +210,7 @@ class Experiment(Section):
             "seeds": 1,
             "sweep": middle(self.sweep),
             "sweep_of": {variant: middle(sweep) for variant, sweep in self.sweep_of.items()},
-            "settings": merged(self.settings, self.quick.settings),
+            "settings": layered(self.settings, self.quick.settings),
             "variants": {
                 name: settings
                 for name, settings in self.variants.items()

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from textmill.errors import UserError
 
 __all__ = [
-    "added", "affects_output", "execution_only", "kind_names", "merged", "models_in", "output_settings",
+    "added", "affects_output", "execution_only", "kind_names", "layered", "merged", "models_in", "output_settings",
     "read_settings", "read_yaml",
 ]  # fmt: skip
 
@@ -102,6 +102,37 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
         else:
             result[key] = value
     return result
+
+
+def layered(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that do what `earlier` and then `later` do.
+
+    Raises:
+        UserError: `later` sets keys below a value, like {} or null, that `earlier` puts in place of what is there: one
+            mapping cannot say both. Or as `merged` does.
+
+    Example:
+        >>> layered({"a": {"b": {}}}, {"a": {"c": 1}})
+        {'a': {'b': {}, 'c': 1}}
+    """
+    _refuse_keys_below_values(earlier, later, ())
+    return merged(earlier, later)
+
+
+def _refuse_keys_below_values(earlier: Mapping[str, Any], later: Mapping[str, Any], place: tuple[str, ...]) -> None:
+    for key, value in later.items():
+        if key not in earlier or not (isinstance(value, Mapping) and value):
+            continue
+        given, here = earlier[key], (*place, str(key))
+        if isinstance(given, Mapping) and given:
+            _refuse_keys_below_values(given, value, here)
+        elif not (isinstance(given, list) and given):
+            name, below = ".".join(here), ".".join((*here, str(next(iter(value)))))
+            shown = "null" if given is None else given
+            raise UserError(
+                f"{below}: another setting makes {name} {shown}, and the two cannot be given together; leave out one, "
+                f"or write {name} into the file"
+            )
 
 
 def _merged_items(name: str, items: list[Any], overrides: Mapping[str, Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source
 from scraping.extraction.config import RecordsExtractor, load_reader
 from textmill.addresses import not_masked
 from textmill.errors import UserError
-from textmill.settings import merged, read_settings
+from textmill.settings import layered, read_settings
 from tokenization.config import PretokenizeConfig, SentencePairsConfig, TextPairsConfig, TokenizerConfig, sentinel_names
 
 CONFIGS = "configs"  # the folder of a project's configurations
@@ -330,7 +330,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     """Overrides from the command line: `section.key=value` with a YAML value, as a nested mapping.
 
     Raises:
-        UserError: a text that is not of this form.
+        UserError: a text that is not of this form, or one of two that contradict each other.
     """
     overrides: dict[str, Any] = {}
     for text in texts:
@@ -344,5 +344,5 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set {text}: the value is not valid YAML") from error
         for part in reversed(keys):
             parsed = {part: parsed}
-        overrides = merged(overrides, parsed)
+        overrides = layered(overrides, parsed)
     return overrides

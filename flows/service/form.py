@@ -28,7 +28,7 @@ from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig, load_config
 from textmill.errors import UserError
 from textmill.secrets import holds_secret, mask_addresses
-from textmill.settings import affects_output, kind_names, merged, models_in
+from textmill.settings import affects_output, kind_names, layered, models_in
 
 Form = dict[str, dict[str, Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -183,7 +183,7 @@ def takes(form: Form, required: Iterable[str] = ()) -> Callable[[Function], Func
 
 def overrides_of(stage: str, settings: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a stage's form comes to as overrides of the configuration: its fields win over the other settings."""
-    return merged(checked(overrides), {stage: checked(settings)} if settings else {})
+    return layered(checked(overrides), {stage: checked(settings)} if settings else {})
 
 
 def parameters_of(stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

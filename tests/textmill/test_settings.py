@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from textmill.errors import UserError
-from textmill.settings import added, execution_only, merged, output_settings, read_settings
+from textmill.settings import added, execution_only, layered, merged, output_settings, read_settings
 
 
 class Inner(BaseModel, extra="forbid"):
@@ -67,6 +67,21 @@ def test_an_override_without_keys_clears_what_is_there():
     document = {"a": {"b": {"c": 1}, "d": [{"e": 1}]}}
     assert merged(document, {"a": {"b": {}, "d": {}}}) == {"a": {"b": {}, "d": {}}}
     assert merged(document, {}) == document
+
+
+@pytest.mark.parametrize("nothing", [{}, [], None, 3])
+def test_layers_of_overrides_do_what_they_do_one_after_the_other_or_are_refused(nothing):
+    document = {"a": {"b": {"c": 1, "d": 2}}, "e": [{"f": 1}]}
+    for layers in (
+        ({"a": {"b": {"c": 3}}}, {"a": {"b": {"d": 4}}}),
+        ({"a": {"b": {"c": 3}}}, {"a": nothing}),
+        ({"a": {"b": nothing}}, {"a": {"g": 5}}),
+        ({"a": {"b": nothing}}, {"a": {"b": {}}}),
+        ({"e": [{"f": nothing}, {"f": 2}]}, {"e": {"0": {"f": {"h": 6}}}}),
+    ):
+        assert merged(document, layered(*layers)) == merged(merged(document, layers[0]), layers[1])
+    with pytest.raises(UserError, match=r"^a.b.c: another setting makes a.b (\{\}|\[\]|null|3), and .* into the file$"):
+        layered({"a": {"b": nothing}}, {"a": {"b": {"c": 3}}})
 
 
 def test_an_override_reaches_an_item_of_a_list_by_its_number():

@@ -13,7 +13,7 @@ from experiments.sweep import Point, at_edge, best_point, points
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from textmill.errors import UserError
-from textmill.settings import merged
+from textmill.settings import layered, merged
 
 __all__ = ["Campaign", "Trial", "campaign"]
 
@@ -110,7 +110,7 @@ class Campaign:
         if self.experiment.measure is not None:
             return Trial(variant, point, seed, None, merged(settings, self.overrides))
         until = Selection(until=self.experiment.figure.stage)
-        request = RunRequest.load(self.pipeline.path, merged(self.overrides, settings), until)
+        request = RunRequest.load(self.pipeline.path, layered(self.overrides, settings), until)
         return Trial(variant, point, seed, request, settings)
 
     def check_that_runs_differ(self) -> None:

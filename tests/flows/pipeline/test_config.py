@@ -120,6 +120,16 @@ def test_the_report_s_presets_can_be_chosen(write):
         ("pretrain:\n  steps: many\n", [], r"my.yaml:2: pretrain.steps: .*integer.*\(got 'many'\)"),
         ("", ["pretrain.steps=-3"], r"setting pretrain.steps: .*greater than 0 \(got -3\)"),
         ("", ["pretrain.setps=3"], r"setting pretrain.setps: unknown key.*did you mean pretrain.steps\?"),
+        (
+            "",
+            ["pretrain.mixture={}", "pretrain.mixture.a.weight=1"],
+            r"pretrain.mixture.a: another setting makes pretrain.mixture \{\}, .* write pretrain.mixture into the file",
+        ),
+        (
+            "",
+            ["finetune=null", "finetune.steps=3"],
+            r"finetune.steps: another setting makes finetune null, and the",
+        ),
         ("", ["pretrain"], r"--set pretrain: write section.key=value"),
         ("", ["scrape.sources=[python-doc]"], r"no source python-doc.*did you mean python-docs\?"),
         ("name: [\n", [], r"my.yaml:\d+: not valid YAML"),

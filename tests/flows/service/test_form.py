@@ -127,3 +127,5 @@ def test_a_mistake_in_a_form_is_one_line_with_its_place():
         load_config(DEMO, overrides_of("pretrain", {}, {"pretrain": {"model": {"layer": 3}}}))
     with pytest.raises(UserError, match=r'^settings: \["x"\] is not an object'):
         overrides_of("pretrain", {}, ["x"])
+    with pytest.raises(UserError, match=r"^finetune.steps: another setting makes finetune null"):
+        overrides_of("finetune", {"steps": 3}, {"finetune": None})
