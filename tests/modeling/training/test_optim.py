@@ -7,6 +7,7 @@ import torch
 
 from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig, finetuning_optimizer
 from modeling.networks.sentence_pairs import SentencePairModel
+from modeling.networks.span import SpanModel
 from modeling.networks.transformer import GPT
 from modeling.training.optim import Muon, lr_scale, optimizers, orthogonalized, set_learning_rates
 from modeling.training.pretrain import pretrain
@@ -81,15 +82,16 @@ def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
         assert group["weight_decay"] == decay
 
 
+@pytest.mark.parametrize(("kind", "head"), [(SentencePairModel, "next_sentence"), (SpanModel, "span")])
 @pytest.mark.parametrize("name", ["muon", "adamw"])
-def test_a_head_that_the_checkpoint_does_not_have_learns_at_a_rate_of_its_own(name):
-    model = SentencePairModel(TransformerConfig(**FULL), 40)
+def test_a_head_that_the_checkpoint_does_not_have_learns_at_a_rate_of_its_own(kind, head, name):
+    model = kind(TransformerConfig(**FULL), 40)
     config = finetuning_optimizer(OptimizerConfig(name=name), OptimizerConfig())
     chosen = optimizers(model, config, torch.float32)
     rates = {p: group["lr"] for optimizer in chosen for group in optimizer.param_groups for p in group["params"]}
     assert rates.keys() == set(model.parameters())
     new = {name for name, parameter in model.named_parameters() if rates[parameter] == config.new_lr}
-    assert new == {"next_sentence.weight", "next_sentence.bias"}
+    assert new == {f"{head}.weight", f"{head}.bias"}
     assert config.new_lr == OptimizerConfig().new_lr > 10 * max(rates[p] for p in model.blocks.parameters())
 
 
