@@ -38,6 +38,7 @@ class QuestionsConfig(BaseModel, extra="forbid"):
 class AnsweringConfig(TuningConfig):
     """How a checkpoint learns to answer questions."""
 
+    steps: int = Field(200, gt=0, description="Optimizer steps")
     method: Literal["extractive", "generative"] = Field(
         "extractive", description="extractive: the answer is a part of the context; generative: it is written"
     )
