@@ -135,6 +135,9 @@ class AttentionConfig(NetworkConfig):
     def _kind_may_stand_alone(cls, given: Any) -> Any:
         if isinstance(given, dict) and "kind" not in given:
             raise ValueError(f"say which kind: {FEED_FORWARD_KINDS}")
+        kind = given.get("kind") if isinstance(given, dict) else given
+        if isinstance(kind, str) and kind not in FEED_FORWARD_KINDS.split(", "):
+            raise ValueError(f"there is no such kind of feed-forward; choose from {FEED_FORWARD_KINDS}")
         return {"kind": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")

@@ -225,12 +225,16 @@ def place_of(mistake: ErrorDetails, document: Mapping[str, Any]) -> tuple[str | 
     """The keys that lead to a mistake as the file spells them: pydantic also names the variant of a union."""
     place: list[str | int] = []
     found: Any = document
-    for part in mistake["loc"][:-1]:
+    *above, last = mistake["loc"] or (None,)
+    for part in above:
         is_key = isinstance(found, Mapping) and part in found
         if is_key or (isinstance(found, Sequence) and isinstance(part, int)):
             place.append(part)
             found = found[part]
-    return (*place, *mistake["loc"][-1:])
+    is_variant = (
+        isinstance(found, Mapping) and last not in found and mistake["type"] not in ("missing", "extra_forbidden")
+    )
+    return (*place,) if last is None or is_variant else (*place, last)
 
 
 def line_of(tree: yaml.Node | None, place: Sequence[str | int]) -> int:

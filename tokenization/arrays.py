@@ -17,14 +17,18 @@ import mmap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
+from tokenization.config import END_OF_TEXT
 from tokenization.kernels.gather import gather, permute
+
+if TYPE_CHECKING:
+    from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "META", "SOURCES_DTYPE", "TOKEN_BYTES", "MappedFile", "TokenArrays", "TokenFile", "shuffled", "token_dtype",
@@ -387,6 +391,26 @@ class TokenArrays:
                 raise self._damaged(number, "src", f"{found.max()} is not the number of a source")
             numbers.append(known[found])
         return names, np.concatenate(numbers)
+
+    def differs_from(self, tokenizer: Tokenizer) -> str:
+        """How a tokenizer is not the one that the tokens were made with, in words; empty if nothing shows it.
+
+        Compared are the size of the vocabulary, the end of text, and of each id how many bytes it stands for: another
+        tokenizer of the same size hardly has the same.
+        """
+        if self.vocab_size != tokenizer.vocab_size:
+            return f"the tokens have a vocabulary of {self.vocab_size} but the tokenizer {tokenizer.vocab_size}"
+        if self.eot_id != tokenizer.eot_id:
+            return (
+                f"documents of the tokens end with token {self.eot_id} but {END_OF_TEXT} of the tokenizer is "
+                f"{tokenizer.eot_id}"
+            )
+        lengths = tokenizer.byte_lengths()
+        [others] = np.nonzero(self.token_bytes != lengths)
+        if not len(others):
+            return ""
+        there, here = self.token_bytes[others[0]], lengths[others[0]]
+        return f"the tokens are of another tokenizer: token {others[0]} stands for {there} bytes there, for {here} here"
 
     @property
     def token_bytes(self) -> np.ndarray:

@@ -56,11 +56,12 @@ def generate(
         for prompt, continuation in zip(prompts, continue_texts(loaded, prompts, sampling), strict=True):
             typer.echo(prompt + ("\n" if answers else "") + continuation + "\n")
         return
-    if not answers:
-        typer.echo(prompts[0], nl=False)
-    for piece in stream(loaded, prompts[0], sampling):
-        typer.echo(piece, nl=False)
+    pieces = stream(loaded, prompts[0], sampling)
+    first = next(pieces, "")  # before anything is written, so that a refusal is all there is
+    typer.echo(("" if answers else prompts[0]) + first, nl=False)
+    for piece in pieces:
         sys.stdout.flush()
+        typer.echo(piece, nl=False)
     typer.echo()
 
 

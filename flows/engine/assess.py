@@ -114,7 +114,7 @@ def _difference(
     if not others:
         return NOT_BUILT
     shown = min(reversed(others), key=len)  # reversed: the newest of equally near ones
-    return ", ".join(dict.fromkeys(shown[:4])) + (f" and {len(shown) - 4} more changes" if len(shown) > 4 else "")
+    return ", ".join(dict.fromkeys(shown[:4])) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], leave_out: str | None = None) -> list[str]:

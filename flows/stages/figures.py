@@ -130,8 +130,9 @@ def learned_functions(artifact: Artifact, text: str) -> Iterator[Picture]:
     """The functions that the first and the last feed-forward of a KAN have learned, a row for each of their layers;
     nothing of a model that is not a KAN. `text` gives the inputs whose spread is shown."""
     with artifact.open("config.json") as file:
-        if json.load(file)["model"].get("feed_forward", {}).get("kind", "mlp") == "mlp":
-            return
+        feed_forward = json.load(file)["model"].get("feed_forward")
+    if not isinstance(feed_forward, dict) or feed_forward["kind"] == "mlp":  # of a recurrent network it is a size
+        return
     import matplotlib.pyplot as plt
 
     from modeling.inference.edges import learned_functions as read_functions

@@ -34,8 +34,12 @@ class Finetune(Stage[FinetuneConfig]):
         if (tokens.manifest.stage if isinstance(tokens, Artifact) else getattr(tokens, "stage", "")) == "text_pairs":
             return ""
         if (kind := model.kind) != "transformer":
-            why = "it fills blanks as it is" if kind == "encoder-decoder" else "it does not see what follows a blank"
-            raise UserError(f"finetune: of {kind} models no masked ones are made, {why}; set finetune: null")
+            why = (
+                "an encoder-decoder fills blanks without fine-tuning"
+                if kind == "encoder-decoder"
+                else f"a {kind} network does not see what follows a blank, so that it cannot be tuned to fill one"
+            )
+            raise UserError(f"finetune: {why}; set finetune: null")
         return foreseen(inputs["tokens"], config, model.context, extra=0)
 
     def label(self, config: FinetuneConfig) -> str:

@@ -193,11 +193,8 @@ def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch
     """Ids, int64 [N], of token arrays or of a text file, which starts as a document does."""
     if (data / META).is_file():
         arrays = TokenArrays(data, split)
-        if arrays.vocab_size != loaded.config.vocab_size:
-            raise UserError(
-                f"the checkpoint has a vocabulary of {loaded.config.vocab_size}, the tokens {arrays.vocab_size}; "
-                "pretokenize with the checkpoint's tokenizer"
-            )
+        if difference := arrays.differs_from(loaded.tokenizer):
+            raise UserError(f"{difference}; pretokenize with the checkpoint's tokenizer")
         return torch.from_numpy(arrays.window(0, min(limit or len(arrays), len(arrays))).astype(np.int64))
     if not data.is_file():
         raise UserError(f"{data} is neither a folder of token arrays nor a text file")

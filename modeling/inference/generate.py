@@ -304,7 +304,9 @@ def fill(checkpoint: Checkpoint, text: str, candidates: int = 5) -> Filled:
     if checkpoint.config.objective == "span":
         raise UserError("this checkpoint answers questions, it does not fill blanks; use one that finetune wrote")
     if not checkpoint.config.fills:
-        raise UserError("this checkpoint continues text, it does not fill blanks; use one that finetune wrote")
+        kind = checkpoint.config.model.kind
+        how = "use one that finetune wrote" if kind == "transformer" else "use a transformer that finetune tuned"
+        raise UserError(f"this checkpoint continues text, it does not fill blanks; {how}")
     read = Blanked(text, checkpoint)
     if not read.blanks:
         raise UserError(f"the text has no blank; write {MASK} where one token is to be filled in")

@@ -73,13 +73,9 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             f"{checkpoint} is a {origin.model.kind} model, which does not see what follows a blank and cannot learn to "
             "fill it; pretrain one with model.kind: transformer"
         )
-    train = TokenArrays(tokens, "train")
-    if origin.vocab_size != train.vocab_size:
-        raise UserError(
-            f"the checkpoint has a vocabulary of {origin.vocab_size} but the tokens {train.vocab_size}; "
-            "pretokenize with the checkpoint's tokenizer"
-        )
-    tokenizer = load_tokenizer_of(checkpoint, origin)
+    train, tokenizer = TokenArrays(tokens, "train"), load_tokenizer_of(checkpoint, origin)
+    if difference := train.differs_from(tokenizer):
+        raise UserError(f"{difference}; pretokenize with the checkpoint's tokenizer")
     if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     if config.dropout is None:
@@ -145,11 +141,8 @@ def finetune_on_pairs(
         raise UserError(f"{masked[0]} is of masked models, and pairs are written by an encoder-decoder; leave it out")
     compute = choose(config.device, config.precision, local_rank())
     tokenizer = load_tokenizer_of(checkpoint, origin)
-    if (found := TokenArrays(tokens, "train").vocab_size) != origin.vocab_size:
-        raise UserError(
-            f"the checkpoint has a vocabulary of {origin.vocab_size} but the pairs {found}; make them with the "
-            "checkpoint's tokenizer"
-        )
+    if difference := TokenArrays(tokens, "train").differs_from(tokenizer):
+        raise UserError(f"{difference}; make the pairs with the checkpoint's tokenizer")
     if config.dropout is None:
         config = config.model_copy(update={"dropout": origin.model.dropout})
     inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}

@@ -28,7 +28,6 @@ from textmill.files import sha256
 from textmill.progress import Progress
 from textmill.settings import output_settings
 from tokenization.arrays import META, TokenArrays
-from tokenization.config import END_OF_TEXT
 from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
 from tokenization.text_pairs import TextPairs, holds_text_pairs
 from tokenization.tokenizer import Tokenizer
@@ -64,16 +63,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     compute = choose(config.device, config.precision, local_rank())
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     tokenizer = load_tokenizer(tokenizer_folder)
-    if tokenizer.vocab_size != train.vocab_size:
-        raise UserError(
-            f"the tokens have a vocabulary of {train.vocab_size} but the tokenizer {tokenizer.vocab_size}; "
-            "pretokenize with this tokenizer"
-        )
-    if tokenizer.eot_id != train.eot_id:
-        raise UserError(
-            f"documents of the tokens end with token {train.eot_id} but {END_OF_TEXT} of the tokenizer is "
-            f"{tokenizer.eot_id}; pretokenize with this tokenizer"
-        )
+    if difference := train.differs_from(tokenizer):
+        raise UserError(f"{difference}; pretokenize with this tokenizer")
     inputs = {
         "tokens": fingerprint(tokens / META),
         "origin": fingerprint(*(tokenizer_folder / name for name in (RANKS, CONFIG))),

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from textmill.errors import UserError
 from tokenization import arrays
-from tokenization.arrays import TokenArrays, TokenFile, shuffled, token_dtype, write_meta
+from tokenization.arrays import TOKEN_BYTES, TokenArrays, TokenFile, shuffled, token_dtype, write_meta
+from tokenization.config import TokenizerConfig
+from tokenization.text import batches
+from tokenization.train import train_from_documents
 
 EOT = 9
 
@@ -163,3 +166,16 @@ def test_numbers_that_do_not_add_up(tmp_path, place, value, message):
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(UserError, match=message):
         TokenArrays(tmp_path)
+
+
+def test_arrays_know_another_tokenizer_of_the_same_size(tmp_path):
+    config = TokenizerConfig(vocab_size=266)
+    ours, theirs = (train_from_documents(batches([text * 50]), config)[0] for text in ("to be or not ", "a rose is a "))
+    assert (ours.vocab_size, ours.eot_id) == (theirs.vocab_size, theirs.eot_id)
+    write_meta(tmp_path, {"train": [], "validation": []}, vocab_size=ours.vocab_size, eot_id=ours.eot_id)
+    np.save(tmp_path / TOKEN_BYTES, ours.byte_lengths())
+    arrays = TokenArrays(tmp_path)
+    assert arrays.differs_from(ours) == ""
+    assert "the tokens are of another tokenizer: token 260 stands for 2 bytes there, for 3 here" in arrays.differs_from(
+        theirs
+    )
