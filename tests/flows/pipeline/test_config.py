@@ -253,7 +253,7 @@ def test_evaluation_texts_decide_a_corpus_by_name_and_contents_wherever_they_lie
 def test_a_recurrent_model_is_planned_but_not_fine_tuned(write, tmp_path):
     recurrent = f"store: {tmp_path}\nscrape: {{sources: [python-docs]}}\npretrain: {{model: {{kind: recurrent}}}}\n"
     with pytest.raises(
-        UserError, match="finetune: a recurrent network does not see what follows a blank, .*; set finetune: null"
+        UserError, match=r"finetune: a recurrent network does not see what follows a blank, .*; set finetune: null"
     ):
         plan(load_config(write(recurrent)))
     assert "pretrain" in [step.stage for step in plan(load_config(write(recurrent + "finetune: null\n")))]
