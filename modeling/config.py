@@ -7,14 +7,17 @@ or the dial decides is filled in when the configuration is read, so that a valid
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
 from modeling.scaling import derive, rounded
+from textmill.errors import UserError
 from textmill.settings import added, execution_only, merged
 
 MAX_SEED = 2**63 - 1
+IMPORTED_SUFFIXES = (".json", ".safetensors", ".yaml", ".tiktoken")
 
 
 def _hide_defaults(schema: dict[str, Any]) -> None:
@@ -679,6 +682,25 @@ class PretrainConfig(RunConfig):
         if name not in PRESETS:
             raise ValueError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
         return name
+
+
+class ImportConfig(Section):
+    """Weights of others, to start from in place of a pretraining."""
+
+    path: str = execution_only(
+        min_length=1, description="Folder of a transformers checkpoint of a supported class, with its tokenizer"
+    )
+
+    def files(self) -> list[Path]:
+        """What is read of the folder: settings, weights and tokenizer, in the order of their names.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        folder = Path(self.path)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; give one that transformers' save_pretrained wrote")
+        return sorted(path for path in folder.iterdir() if path.suffix in IMPORTED_SUFFIXES and path.is_file())
 
 
 class TuningConfig(RunConfig):

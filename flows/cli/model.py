@@ -387,6 +387,8 @@ def cost(
     from tokenization.config import ENCODING_SIZES
 
     loaded = load_config(config, parse_overrides(overrides))
+    if loaded.import_checkpoint:
+        raise UserError(f"{config} has no pretraining: it starts from {loaded.import_checkpoint.path}")
     run, model = loaded.pretrain, loaded.pretrain.model
     vocab_size = loaded.train_tokenizer.planned_size()
     if vocab_size is None:

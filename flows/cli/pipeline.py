@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Run a pipeline: build what is not in the store, reuse the rest.
 
-    Stages: scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, text_pairs, questions, pretrain,
-    finetune, answering, report.
+    Stages: scrape, ingest, prepare, import_checkpoint, train_tokenizer, pretokenize, pairs, text_pairs, questions,
+    pretrain, finetune, answering, report.
     A run that was killed continues where it was when it is started again.
     """
     from flows.pipeline.config import parse_overrides

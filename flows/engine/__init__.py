@@ -4,6 +4,7 @@
     assess        reuse or build, and why, without doing any work
     materialize   the artifact of a stage: reused, or built in a work folder that survives crashes, and sealed
     page          what a stage shows of its result, whatever draws it
+    figures       plots as SVG
     executors     where shards are worked on: here, in processes, on Dask or Ray
     clusters      Dask workers as jobs of a batch system
     devices       one training a GPU

@@ -13,6 +13,7 @@ from flows.engine.stage import Config, Stage
 from flows.pipeline.config import PipelineConfig
 from flows.stages.answering import answering
 from flows.stages.finetune import finetune
+from flows.stages.import_checkpoint import import_checkpoint
 from flows.stages.ingest import ingest
 from flows.stages.pairs import pairs
 from flows.stages.prepare import PrepareSettings, prepare
@@ -25,8 +26,8 @@ from flows.stages.text_pairs import text_pairs
 from flows.stages.train_tokenizer import train_tokenizer
 
 _IN_ORDER: tuple[Stage[Any], ...] = (
-    scrape, ingest, prepare, train_tokenizer, pretokenize, pairs, text_pairs, questions, pretrain, finetune, answering,
-    report,
+    scrape, ingest, prepare, import_checkpoint, train_tokenizer, pretokenize, pairs, text_pairs, questions, pretrain,
+    finetune, answering, report,
 )  # fmt: skip
 STAGES: dict[str, Stage[Any]] = {stage.name: stage for stage in _IN_ORDER}
 
@@ -54,7 +55,10 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
     documents = [made for made in collections if made is not None]
     reading = PrepareSettings(corpus=config.prepare, extractors={source.name: source.extractor for source in sources})
     corpus = visit(prepare, reading, pages=pages, documents=documents)
-    tokenizer = visit(train_tokenizer, config.train_tokenizer, corpus=corpus)
+    if config.import_checkpoint:
+        imported = tokenizer = visit(import_checkpoint, config.import_checkpoint)
+    else:
+        imported, tokenizer = None, visit(train_tokenizer, config.train_tokenizer, corpus=corpus)
     tokens = visit(pretokenize, config.pretokenize, corpus=corpus, tokenizer=tokenizer)
     tuned_on = visit(pairs, config.pairs, corpus=corpus, tokenizer=tokenizer) if config.pairs else tokens
     learned = tokens
@@ -62,7 +66,10 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
         made = visit(text_pairs, config.text_pairs, tokenizer=tokenizer)
         learned, tuned_on = (made, tuned_on) if config.text_pairs.use == "pretrain" else (learned, made)
     asked = config.questions and visit(questions, config.questions, corpus=None if config.questions.path else corpus)
-    pretrained = visit(pretrain, config.pretrain, tokens=learned, tokenizer=tokenizer)
+    if config.import_checkpoint:
+        pretrained = imported
+    else:
+        pretrained = visit(pretrain, config.pretrain, tokens=learned, tokenizer=tokenizer)
     finetuned = visit(finetune, config.finetune, checkpoint=pretrained, tokens=tuned_on) if config.finetune else None
     answered = None
     if config.answering:
@@ -70,6 +77,6 @@ def chain(config: PipelineConfig, visit: Interpreter[Any]) -> None:
         answered = visit(answering, config.answering, checkpoint=tuned, questions=asked)
     visit(
         report, config.report,
-        corpus=corpus, tokenizer=tokenizer, tokens=tokens, pretrained=pretrained, finetuned=finetuned,
-        answering=answered,
+        corpus=corpus, tokenizer=None if config.import_checkpoint else tokenizer, tokens=tokens, pretrained=pretrained,
+        finetuned=finetuned, answering=answered,
     )  # fmt: skip

@@ -19,7 +19,14 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
 from modeling.answering.config import AnsweringConfig, QuestionsConfig
-from modeling.config import FinetuneConfig, PretrainConfig, SourceConfig, finetuning_optimizer, refuse_unused_rates
+from modeling.config import (
+    FinetuneConfig,
+    ImportConfig,
+    PretrainConfig,
+    SourceConfig,
+    finetuning_optimizer,
+    refuse_unused_rates,
+)
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source
@@ -29,6 +36,7 @@ from textmill.errors import UserError
 from textmill.settings import layered, read_settings
 from tokenization.config import PretokenizeConfig, SentencePairsConfig, TextPairsConfig, TokenizerConfig, sentinel_names
 
+REPLACED = ("train_tokenizer", "pretrain")  # stages in whose place a checkpoint is imported
 CONFIGS = "configs"  # the folder of a project's configurations
 _IS_RELATIVE = re.compile(r"(?![\w+.-]+://|[~/$])\S")  # neither a URL nor absolute, nor what a variable holds
 _EXPONENT = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # YAML 1.1 reads 3e-4 as text
@@ -92,6 +100,9 @@ class PipelineConfig(BaseModel, extra="forbid"):
         [], description="OpenWebText and its relatives, one or a list; none: only scraped pages"
     )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
+    import_checkpoint: ImportConfig | None = Field(
+        None, description="Weights of others to start from; finetune.from is short for its path; none: pretraining"
+    )
     train_tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     pretokenize: PretokenizeConfig = Field(default_factory=PretokenizeConfig)
     pairs: SentencePairsConfig | None = Field(
@@ -114,6 +125,12 @@ class PipelineConfig(BaseModel, extra="forbid"):
     def collections(self) -> list[IngestConfig]:
         """The collections in the order of their names, so that the order in the file changes nothing."""
         return sorted(self.ingest, key=lambda collection: collection.name)
+
+    def has(self, stage: str) -> bool:
+        """Whether the stage takes part."""
+        if stage in REPLACED and self.import_checkpoint:
+            return False
+        return getattr(self, stage) not in (None, [])
 
     def check_sources(self, left_out: Set[str] = frozenset()) -> None:
         """Check the names of sites and collections: a document's `source` is one of them, and a mixture names them.
@@ -151,6 +168,30 @@ class PipelineConfig(BaseModel, extra="forbid"):
         folder: Path = info.context["folder"]
         written = _with_paths(document, lambda place: str(_within(folder, place)))
         return {"store": str(_within(project_folder(folder), "store")), **written}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_from_weights_of_others(cls, document: Any) -> Any:
+        """`finetune.from` is short for the path of the section `import_checkpoint`, which leaves others without use."""
+        if not isinstance(document, Mapping):
+            return document
+        document = dict(document)
+        if isinstance(finetune := document.get("finetune"), Mapping) and "from" in finetune:
+            document["finetune"] = {key: value for key, value in finetune.items() if key != "from"}
+            if (path := finetune["from"]) is not None:
+                if not (isinstance(path, str) and path):
+                    raise ValueError("finetune.from: give the path of a folder that transformers wrote")
+                if document.get("import_checkpoint") is not None:
+                    raise ValueError("finetune.from is short for import_checkpoint.path; give one of the two")
+                document["import_checkpoint"] = {"path": path}
+        if document.get("import_checkpoint") is not None:
+            for section in REPLACED:
+                if document.pop(section, None) is not None:
+                    raise ValueError(
+                        f"{section}: a checkpoint is imported with its tokenizer (finetune.from, import_checkpoint), "
+                        f"which leaves this section without use; leave it out, or set {section}=null"
+                    )
+        return document
 
     @field_validator("ingest", mode="before")
     @classmethod
@@ -309,6 +350,9 @@ def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dic
     if isinstance(questions, Mapping):
         paths = {key: whole(value) for key, value in questions.items() if key in ("path", "validation")}
         result["questions"] = {**questions, **paths}
+    for section, key in (("import_checkpoint", "path"), ("finetune", "from")):
+        if isinstance(given := result.get(section), Mapping) and key in given:
+            result[section] = {**given, key: whole(given[key])}
     if "ingest" in result:
         result["ingest"] = items(collection(ingest), collection)
     prepare = result.get("prepare")

@@ -65,7 +65,7 @@ class Project:
 
     def config_with(self, stage: str) -> str | None:
         """Path of the first configuration in which the stage takes part."""
-        return next((path for path, config in self.pipelines.items() if getattr(config, stage) not in (None, [])), None)
+        return next((path for path, config in self.pipelines.items() if config.has(stage)), None)
 
     def crawls(self) -> list[Crawl]:
         """Every source that the project can crawl, by name: those of its configurations, those in its folder `sources`,

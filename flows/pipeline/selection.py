@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from flows.engine.stage import Options, Stage, each_of
 from flows.pipeline.chain import STAGES, chain
-from flows.pipeline.config import PipelineConfig
+from flows.pipeline.config import REPLACED, PipelineConfig
 from textmill.errors import UserError
 
 
@@ -54,6 +54,8 @@ class Selection:
         needs = _needs(config) if selected else {}
         for name in selected:
             if name not in needs:
+                if name in REPLACED and config.import_checkpoint:
+                    raise UserError(f"the configuration has no {name}: import_checkpoint stands in its place")
                 section = "questions" if name == "answering" else name  # without them it has nothing to learn
                 raise UserError(f"the configuration has no {name}: give it a section `{section}`")
         last = self.only or self.until

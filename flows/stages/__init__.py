@@ -1,8 +1,7 @@
 """The stages, one file each: its configuration, its code, and what its page in the Prefect UI and in the report shows.
 
 `flows.pipeline.chain` puts them in order; `measurement` and `comparison` are those of experiments. The stage NAME is
-the attribute NAME of the module NAME. Beside them are `figures` (plots as SVG),
-`html` and `templates/` (pages that need nothing else).
+the attribute NAME of the module NAME. Beside them are `html` and `templates/` (pages that need nothing else).
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Answering(Stage[AnsweringConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.stages.figures import loss_curves
+        from flows.engine.figures import loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))

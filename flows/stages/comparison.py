@@ -116,7 +116,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
 
 def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
     """The curves of an experiment, and the pictures that its runs gave."""
-    from flows.stages.figures import banded_curves
+    from flows.engine.figures import banded_curves
 
     curves = banded_curves(stats)
     own = [Picture(title, svg) for title, svg in stats["pictures"].items()]

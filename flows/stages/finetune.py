@@ -9,6 +9,7 @@ from typing import Any
 from flows.engine.mixture import fallen_short, foreseen, sources_table
 from flows.engine.page import Bars, Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Pending, Stage
+from flows.stages.import_checkpoint import import_checkpoint
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig, PretrainConfig
 from textmill.errors import UserError
@@ -29,8 +30,12 @@ class Finetune(Stage[FinetuneConfig]):
         train(self, job, origin="checkpoint")
 
     def foresee(self, config: FinetuneConfig, inputs: Expected) -> str:
-        model = _pretraining(inputs["checkpoint"]).model
-        tokens = inputs["tokens"]
+        checkpoint, tokens = inputs["checkpoint"], inputs["tokens"]
+        if isinstance(checkpoint, Pending) and checkpoint.stage == import_checkpoint.name:
+            return ""
+        if isinstance(checkpoint, Artifact) and checkpoint.manifest.stage == import_checkpoint.name:
+            return foreseen(tokens, config, checkpoint.stats["context"], extra=0)
+        model = _pretraining(checkpoint).model
         if (tokens.manifest.stage if isinstance(tokens, Artifact) else getattr(tokens, "stage", "")) == "text_pairs":
             return ""
         if (kind := model.kind) != "transformer":
@@ -67,7 +72,7 @@ class Finetune(Stage[FinetuneConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.stages.figures import learned_functions, loss_curves
+        from flows.engine.figures import learned_functions, loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))

@@ -53,7 +53,7 @@ class Pretrain(Stage[PretrainConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.stages.figures import learned_functions, loss_curves
+        from flows.engine.figures import learned_functions, loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))

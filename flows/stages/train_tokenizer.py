@@ -45,7 +45,7 @@ class TrainTokenizer(Stage[TokenizerConfig]):
         return stats.get("corpus_bytes", 0), "bytes"  # none where an encoding was taken as it is
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.stages.figures import vocabulary_curve
+        from flows.engine.figures import vocabulary_curve
         from tokenization.formats import load_tokenizer
 
         tokenizer = load_tokenizer(artifact.fetch())

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modeling.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, all_finite, without_tied_head, write_tensors
-from modeling.config import TransformerConfig
+from modeling.config import ImportConfig, TransformerConfig
 from modeling.inference.export import GPT2_NAMES, NANOCHAT_NAMES
 from modeling.networks.functional import NORM_EPS
 from textmill.disk import folder_to_fill
@@ -134,9 +134,8 @@ def read_checkpoint(folder: Path) -> Imported:
 
 def digest_of(folder: Path) -> str:
     """The beginning of a digest of what is read of a folder: settings, weights and tokenizer."""
-    read = (".json", ".safetensors", ".yaml", ".tiktoken")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in read)
-    return hashlib.sha256("\n".join(f"{name} {sha256(folder / name)}" for name in names).encode()).hexdigest()[:16]
+    files = ImportConfig(path=str(folder)).files()
+    return hashlib.sha256("\n".join(f"{file.name} {sha256(file)}" for file in files).encode()).hexdigest()[:16]
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

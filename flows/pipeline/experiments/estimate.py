@@ -59,7 +59,7 @@ class Pace:
 
     def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
         """How long a stage of a pipeline will take; None if nothing like it was built here."""
-        if stage in TRAININGS and config is not None and self._flops:
+        if stage in TRAININGS and config is not None and not config.import_checkpoint and self._flops:
             run: RunConfig = getattr(config, stage)
             vocab_size = config.train_tokenizer.planned_size() or 0
             model = config.pretrain.model

@@ -21,7 +21,7 @@ WITH_ALL = PipelineConfig.model_validate(SOURCES | {"pairs": {}, "questions": {}
         ("pretrain", {"pretrain", "finetune", "answering", "report"}),
         ("finetune", {"finetune", "answering", "report"}),
         ("train_tokenizer", {"train_tokenizer", "pretokenize", "pairs", "pretrain", "finetune", "answering", "report"}),
-        ("scrape", set(STAGES) - {"ingest", "text_pairs"}),
+        ("scrape", set(STAGES) - {"ingest", "text_pairs", "import_checkpoint"}),
     ],
 )
 def test_from_a_stage_onward_builds_what_is_made_from_it_and_nothing_else(start, again):
@@ -34,10 +34,10 @@ def test_a_forced_stage_is_built_again_alone():
 
 def test_until_a_stage_runs_what_it_is_made_from():
     assert Selection(until="pretrain").leaves_out(WITH_ALL) == {
-        "ingest", "pairs", "text_pairs", "questions", "finetune", "answering", "report",
+        "ingest", "import_checkpoint", "pairs", "text_pairs", "questions", "finetune", "answering", "report",
     }  # fmt: skip
     assert Selection(until="finetune").leaves_out(WITH_ALL) == {
-        "ingest", "text_pairs", "questions", "answering", "report",
+        "ingest", "import_checkpoint", "text_pairs", "questions", "answering", "report",
     }  # fmt: skip
     assert Selection().leaves_out(WITH_ALL) == frozenset()
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from selectolax.lexbor import LexborHTMLParser
 
+from flows.engine.figures import learned_functions, loss_curves, vocabulary_curve
 from flows.engine.materialize import materialize
 from flows.engine.page import Bars, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Context, Stage
 from flows.stages.comparison import ComparisonConfig, comparison
-from flows.stages.figures import learned_functions, loss_curves, vocabulary_curve
 from flows.stages.html import flat_metrics, number
 from flows.stages.prepare import prepare
 from flows.stages.report import ReportConfig, report
