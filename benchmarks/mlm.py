@@ -208,7 +208,7 @@ def our_trainer(asked: dict[str, Any], out: Path, attend: str) -> Trainer:
         optimizer=OptimizerConfig().model_dump(), schedule={"warmup": 0},
     )  # fmt: skip
     model_config = TransformerConfig(**{name: asked[name] for name in SPEED})
-    checkpoint_config = CheckpointConfig(model_config, made.masking.vocab_size, "masked", made.config.shift, {})
+    checkpoint_config = CheckpointConfig(model_config, made.masking.vocab_size, "masked", made.config.masking.shift, {})
     torch.manual_seed(0)
     run = TrainingRun(checkpoint_config.build_model(), made, checkpoint_config, made.config, out)
     return Trainer(run, choose(), Ranks(), quiet)

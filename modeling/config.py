@@ -247,6 +247,8 @@ class RecurrentConfig(NetworkConfig):
 
     @property
     def lacks_of_identity(self) -> str | None:
+        if not self.residual:
+            return "residual"
         return "norm_place: pre" if self.norm_place == "post" else super().lacks_of_identity
 
     @property
@@ -546,6 +548,12 @@ class MaskingConfig(Section):
             raise ValueError("mask_random + mask_keep exceed 1")
         return self
 
+    @model_validator(mode="after")
+    def _spans_have_a_length(self) -> MaskingConfig:
+        if self.mask_unit != "span" and self.span_length != MaskingConfig.model_fields["span_length"].default:
+            raise ValueError(f"span_length is of mask_unit: span, not {self.mask_unit}; leave it out")
+        return self
+
 
 class PretrainConfig(RunConfig):
     """Pretraining from scratch: `preset` or `depth` fills in the settings that are not given."""
@@ -570,7 +578,10 @@ class PretrainConfig(RunConfig):
         "causal", description="Predict the next token, hidden ones, or both in turn (Charpentier & Samuel 2024)"
     )
     masked_share: float = added(
-        1 / 64, gt=0, lt=1, description="mixed: share of the windows in which hidden tokens are predicted"
+        1 / 64,
+        ge=0,
+        lt=1,
+        description="mixed: share of the windows in which hidden tokens are predicted; 0: only in evaluations",
     )
     masking: MaskingConfig = added(MaskingConfig(), description="masked, mixed: which tokens are hidden")
     sample_prompt: str = Field("The", description="Prompt of the sample text in the report")
@@ -619,6 +630,25 @@ class PretrainConfig(RunConfig):
         if self.objective == "mixed" and not self.masking.shift:
             raise ValueError("mixed predicts blanks from the position before them, as next tokens; set masking.shift")
         return self
+
+    @model_validator(mode="after")
+    def _mixed_fits_the_run(self) -> PretrainConfig:
+        if self.objective != "mixed":
+            return self
+        windows = self.steps * self.batch
+        if 0 < windows * self.masked_share < 1:
+            raise ValueError(
+                f"masked_share {self.masked_share:g} of {windows:,} windows is less than one; raise it, or set "
+                "masked_share: 0, which predicts hidden tokens only in evaluations"
+            )
+        if self.parallel == "fsdp":  # each pass gathers the shards, and ranks may have windows of one kind or of both
+            raise ValueError("objective: mixed does not train with shared out weights; set parallel: ddp")
+        return self
+
+    @property
+    def learned(self) -> Literal["causal", "masked", "mixed"]:
+        """The objective that windows are trained on."""
+        return "causal" if self.objective == "mixed" and not self.masked_share else self.objective
 
     @model_validator(mode="after")
     def _encoder_decoder_fits(self) -> PretrainConfig:
@@ -733,8 +763,14 @@ class TuningConfig(RunConfig):
 
 
 class FinetuneConfig(TuningConfig, MaskingConfig):
-    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024)."""
+    """Masked language modelling (Devlin et al. 2019) from a causal checkpoint's weights (BehnamGhader et al. 2024).
 
+    A pipeline takes `shift` from the pretraining too.
+    """
+
+    shift: bool | None = Field(  # type: ignore[assignment]
+        None, description="Predict token i from position i-1, as causal weights learned to; null: as in pretraining"
+    )
     attend: Literal["window", "document"] | None = added(
         None, description="What a position sees: the window, or only its own document; null: as in pretraining"
     )
@@ -752,5 +788,6 @@ class FinetuneConfig(TuningConfig, MaskingConfig):
 
     @property
     def masking(self) -> MaskingConfig:
-        """What decides about masking, which is among the settings here."""
-        return self
+        """What decides about masking, which is among the settings here; predictions are shifted, unless said."""
+        values = {name: getattr(self, name) for name in MaskingConfig.model_fields}
+        return MaskingConfig.model_construct(**values | {"shift": self.shift is not False})

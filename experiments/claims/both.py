@@ -1,7 +1,7 @@
 """One model for both uses: most windows are continued, and in a few hidden tokens are predicted, from the position
 before them. What is compared has read the same number of tokens, and is judged on the same windows and hidden tokens.
 
-A share of nothing is causal training, to the bit, whose model is asked for hidden tokens too.
+A share of 0 is causal training, to the bit, whose model is asked for hidden tokens too.
 """
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick, Same
@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
     chapter="Causal and masked language modeling are two objectives of the same transformer.",
     variants={
         "both": {"pretrain": {"objective": "mixed", "masked_share": 1 / 64}},
-        "causal": {"pretrain": {"objective": "mixed", "masked_share": 1e-12}},
+        "causal": {"pretrain": {"objective": "mixed", "masked_share": 0}},
         "masked": {"pretrain": {"objective": "masked"}},
     },
     figure=Figure(name="masked_accuracy", better="higher", baseline="most_frequent_accuracy"),

@@ -203,6 +203,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
     def _pairs_are_not_mixed(self) -> PipelineConfig:
         if self.pairs is not None and self.finetune is not None and self.finetune.mixture:
             raise ValueError("finetune.mixture: pairs of sentences are not mixed by source; leave it out")
+        if self.pairs is not None and self.finetune is not None and self.finetune.attend == "document":
+            raise ValueError("finetune.attend: a pair of sentences is seen whole; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -250,8 +252,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _optimizer_fits_the_model(self) -> PipelineConfig:
-        """Tuning goes on with the optimizer and the dropout that the model was pretrained with, but for what it is
-        given of its own."""
+        """Tuning goes on with the optimizer, the dropout and the shift that the model was pretrained with, but for what
+        it is given of its own."""
         for name, tuning in (("finetune", self.finetune), ("answering", self.answering)):
             if tuning is None:
                 continue
@@ -260,6 +262,8 @@ class PipelineConfig(BaseModel, extra="forbid"):
             refuse_unused_rates(f"{name}.optimizer", tuning.optimizer.name, given)
             if tuning.dropout is None:
                 tuning.dropout = self.pretrain.model.dropout
+        if self.finetune is not None and self.finetune.shift is None:
+            self.finetune.shift = self.pretrain.masking.shift
         return self
 
 

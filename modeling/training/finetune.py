@@ -43,6 +43,7 @@ from tokenization.tokenizer import Tokenizer
 __all__ = ["finetune"]
 
 WRITTEN = 4  # targets that the report shows
+UNMASKED = FinetuneConfig(shift=True)
 MASKED_ONLY = sorted(FinetuneConfig.model_fields.keys() - TuningConfig.model_fields.keys() - {"sample_blank"})
 
 
@@ -80,22 +81,22 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
     if config.dropout is None:
         config = config.model_copy(update={"dropout": origin.model.dropout})
-    if config.attend is None and origin.attends_documents:
+    if config.shift is None:
+        config = config.model_copy(update={"shift": origin.shift or not origin.fills})
+    on_pairs = holds_pairs(tokens)
+    if on_pairs:
+        refuse_settings_of_running_text(config)
+    elif config.attend is None and origin.attends_documents:
         config = config.model_copy(update={"attend": "document"})
     inputs = {"tokens": fingerprint(tokens / META), "origin": fingerprint(checkpoint / WEIGHTS)}
     model_config = origin.model.model_copy(update={"dropout": config.dropout})
-    padding = {"padding": HIDDEN_PADDING} if holds_pairs(tokens) else {}
+    padding = {"padding": HIDDEN_PADDING} if on_pairs else {}
     checkpoint_config = CheckpointConfig(
-        model_config, origin.vocab_size, "masked", config.shift, recipe(config, inputs) | padding
+        model_config, origin.vocab_size, "masked", config.masking.shift, recipe(config, inputs) | padding
     )
     if is_finished(out, checkpoint_config, config):
         return
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
-    on_pairs = isinstance(objective, SentencePairLM)
-    if on_pairs and config.mixture:
-        raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
-    if on_pairs and config.window_start == "document":
-        raise UserError("each pair of sentences is a window of its own; leave finetune.window_start out")
     pair_length = min(config.pair_length, origin.model.context) if on_pairs else None
     blank = sample_text(config, Checkpoint(base, tokenizer, checkpoint_config, pair_length))
     with ranks(compute.device) as group:
@@ -122,6 +123,19 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
         group.barrier()
 
 
+def refuse_settings_of_running_text(config: FinetuneConfig) -> None:
+    """
+    Raises:
+        UserError: pairs of sentences are given a setting that says how windows of running text are made or seen.
+    """
+    if config.mixture:
+        raise UserError("pairs of sentences are not mixed by source; leave finetune.mixture out")
+    if config.window_start == "document":
+        raise UserError("each pair of sentences is a window of its own; leave finetune.window_start out")
+    if config.attend == "document":
+        raise UserError("a pair of sentences is seen whole; leave finetune.attend out")
+
+
 def finetune_on_pairs(
     checkpoint: Path, loaded: tuple[LanguageModel, CheckpointConfig], tokens: Path, config: FinetuneConfig, out: Path,
     progress: Progress,
@@ -137,7 +151,8 @@ def finetune_on_pairs(
             f"{checkpoint} is an encoder-decoder, which fills blanks as it is; fine-tune it on pairs of sources and "
             f"targets, which {tokens} does not hold"
         )
-    if masked := [name for name in MASKED_ONLY if getattr(config, name) != FinetuneConfig.model_fields[name].default]:
+    config = config.model_copy(update={"shift": config.masking.shift})
+    if masked := [name for name in MASKED_ONLY if getattr(config, name) != getattr(UNMASKED, name)]:
         raise UserError(f"{masked[0]} is of masked models, and pairs are written by an encoder-decoder; leave it out")
     compute = choose(config.device, config.precision, local_rank())
     tokenizer = load_tokenizer_of(checkpoint, origin)

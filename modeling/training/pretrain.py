@@ -74,8 +74,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         raise UserError(
             f"{tokens} holds pairs of sources and targets; set model.kind: encoder-decoder to train on them"
         )
-    shift = config.objective != "causal" and config.masking.shift
-    kind: Literal["causal", "masked", "mixed", "denoising", "pairs"] = config.objective
+    shift = config.learned != "causal" and config.masking.shift
+    kind: Literal["causal", "masked", "mixed", "denoising", "pairs"] = config.learned
     if isinstance(config.model, EncoderDecoderConfig):
         kind = "pairs" if on_pairs else "denoising"
     checkpoint_config = CheckpointConfig(config.model, train.vocab_size, kind, shift, recipe(config, inputs))

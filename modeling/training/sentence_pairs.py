@@ -82,7 +82,7 @@ class SentencePairLM:
         for pairs in (train, validation):
             if not len(pairs):
                 raise UserError(f"the {pairs.sentences.split} split has no pairs of sentences; give more text")
-        self.masking = Masking(tokenizer, config.shift)
+        self.masking = Masking(tokenizer, config.masking.shift)
         count = max(1, min(len(validation), config.evaluate_tokens // self.length))
         spread = np.arange(count, dtype=np.int64) * len(validation) // count
         rates, fixed = MaskRates(config.evaluate_mask_rate), torch.Generator().manual_seed(0)

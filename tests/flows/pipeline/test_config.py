@@ -82,6 +82,12 @@ def test_where_dropout_is_drawn_the_windows_of_a_pass_belong_to_the_fingerprint(
     assert not own.draws_dropout
 
 
+def test_where_a_blank_is_predicted_is_as_in_pretraining_unless_said(write):
+    in_place = "pretrain: {objective: masked, masking: {shift: false}}\n"
+    for text, expected in (("", True), (in_place, False), (in_place + "finetune: {shift: true}\n", True)):
+        assert load_config(write(text)).finetune.shift is expected  # and so in the fingerprint
+
+
 def test_the_report_s_presets_can_be_chosen(write):
     test = load_config(write(""), {"pretrain": {"preset": "test"}}).pretrain
     assert (test.model.width, test.model.context, test.model.heads, test.model.layers) == (8, 4, 4, 3)

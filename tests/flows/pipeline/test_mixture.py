@@ -64,6 +64,7 @@ def test_sites_and_collections_are_mixed_by_their_names(write):
          r"mine.yaml:\d+: pretrain.mixture.stories.wieght: unknown key"),
         ({"finetune": {"mixture": {"stories": {"repeat": 1}}}, "pairs": {}},
          "finetune.mixture: pairs of sentences are not mixed by source; leave it out"),
+        ({"finetune": {"attend": "document"}, "pairs": {}}, "finetune.attend: a pair of sentences is seen whole"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_mixture_is_one_line(write, sections, message):

@@ -250,7 +250,9 @@ def test_blocks_that_pass_nothing_on_are_refused():
         TransformerConfig(residual=False, zero_init=False, norm_place="none")
     for fields, cause in (
         ({"norm_place": "post"}, "norm_place: pre"),
-        ({"residual": False, "zero_init": False}, "res"),
+        ({"residual": False, "zero_init": False}, "residual"),
+        ({"kind": "recurrent", "norm_place": "post"}, "norm_place: pre"),
+        ({"kind": "recurrent", "residual": False, "zero_init": False}, "residual"),
     ):
         with pytest.raises(ValidationError, match=f"only if they start as the identity; set model.{cause}"):
             PretrainConfig(model=fields, progressive={"until": 0.5})

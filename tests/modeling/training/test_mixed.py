@@ -149,6 +149,33 @@ def test_it_is_fine_tuned_as_a_causal_one_is(mixed, tokens, tmp_path):
     assert json.loads((tmp_path / "stats.json").read_text())["masked_accuracy"] > before - 0.1
 
 
+def test_where_a_blank_is_predicted_is_as_in_pretraining_unless_said(
+    mixed, pretrained, tokens, tokenizer_folder, tiny, tmp_path
+):
+    in_place = tmp_path / "in place"
+    config = tiny(objective="masked", masking={"shift": False}, steps=2, evaluate_every=2)
+    pretrain(tokens, tokenizer_folder, config, in_place, quiet)
+    few = {"steps": 2, "batch": 8, "evaluate_every": 2, "evaluate_tokens": 256, "sample_blank": "the [MASK]at"}
+    for number, (origin, given, expected) in enumerate(
+        [
+            (in_place, {}, False),
+            (in_place, {"shift": True}, True),
+            (pretrained, {}, True),
+            (pretrained, {"shift": False}, False),
+            (mixed, {}, True),
+        ]
+    ):
+        out = tmp_path / str(number)
+        finetune(origin, tokens, FinetuneConfig(**few, **given), out, quiet)
+        about = load_model(out)[1]
+        assert about.shift == about.run["shift"] == expected
+
+
+def test_the_last_window_of_the_smallest_share_is_masked(tokens, tokenizer):
+    objective = objective_on(tokens, tokenizer, masked_share=1 / 200)  # of 20 steps of 10 windows
+    assert [step for step in range(20) if objective.global_parts(step, 10)[1].any()] == [19]
+
+
 def test_a_masked_model_is_trained_from_scratch(tokens, tokenizer_folder, tiny, tmp_path):
     config = tiny(objective="masked", steps=40, evaluate_every=40)
     pretrain(tokens, tokenizer_folder, config, tmp_path, quiet)
@@ -163,12 +190,14 @@ def test_a_masked_model_is_trained_from_scratch(tokens, tokenizer_folder, tiny, 
 def test_a_share_of_nothing_is_causal_training_to_the_bit(tokens, tokenizer_folder, tiny, tmp_path):
     changes = {"steps": 10, "evaluate_every": 10}
     pretrain(tokens, tokenizer_folder, tiny(**changes), tmp_path / "causal", quiet)
-    share = {"objective": "mixed", "masked_share": 1e-12}
+    share = {"objective": "mixed", "masked_share": 0}
     pretrain(tokens, tokenizer_folder, tiny(**changes | share), tmp_path / "both", quiet)
     causal, both = (load_file(tmp_path / name / "model.safetensors") for name in ("causal", "both"))
     assert causal.keys() == both.keys() and all(torch.equal(both[name], causal[name]) for name in causal)
     stats = json.loads((tmp_path / "both" / "stats.json").read_text())
     assert 0 < stats["most_frequent_accuracy"] < 0.5 and "masked_loss" in stats
+    about = load_model(tmp_path / "both")[1]
+    assert (about.objective, about.shift, about.fills) == ("causal", False, False)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tokens, tokenizer_folder, tiny, tmp_path):
@@ -211,6 +240,12 @@ def test_what_was_pretrained_before_keeps_its_recipe():
             "is of model.kind: transformer, not recurrent",
         ),
         ({"objective": "mixed", "masked_share": 1.0}, "less than 1"),
+        (
+            {"objective": "mixed", "masked_share": 0.009, "steps": 10, "batch": 11, "schedule": {"warmup": 0}},
+            "masked_share 0.009 of 110 windows is less than one; raise it, or set masked_share: 0",
+        ),
+        ({"objective": "mixed", "parallel": "fsdp"}, "shared out weights; set parallel: ddp"),
+        ({"objective": "masked", "masking": {"span_length": 3}}, "span_length is of mask_unit: span, not token"),
     ],
 )
 def test_objectives_that_cannot_be_are_refused(wrong, message):

@@ -95,17 +95,19 @@ def test_two_ranks_carry_a_state_as_one_does_and_either_goes_on_from_the_other(
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("share", [0.125, 0.6])  # with 0.125, one rank of two has the masked window
-def test_two_ranks_train_both_objectives_as_one_does(share, how, tokens, tokenizer_folder, tiny, tmp_path):
+@pytest.mark.parametrize(("micro_batch", "progressive"), [(None, None), (3, None), (None, {"layers": 1, "until": 0.5})])
+@pytest.mark.parametrize("share", [0.125, 0.6])  # with 0.125 one rank has both kinds of windows, the other one of them
+def test_two_ranks_train_both_objectives_as_one_does(
+    share, micro_batch, progressive, tokens, tokenizer_folder, tiny, tmp_path
+):
     settings = {
         "precision": "fp32", "steps": 6, "evaluate_every": 3, "objective": "mixed", "masked_share": share,
-        "optimizer": {"clip": 1.0},
+        "optimizer": {"clip": 1.0}, "progressive": progressive,
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
-    launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, two)
+    launch(tiny(**settings, micro_batch=micro_batch, processes=2), tokens, tokenizer_folder, two)
     assert curve(two) == pytest.approx(curve(one), abs=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling.checkpoint import NEXT_SENTENCE, WEIGHTS, load_model
+from modeling.checkpoint import CONFIG, NEXT_SENTENCE, WEIGHTS, load_model
 from modeling.config import FinetuneConfig
 from modeling.device import training_environment
 from modeling.inference.generate import fill, load
@@ -156,6 +157,18 @@ def test_what_cannot_be_says_so(finetuned, paired, pretrained, tokenizer, tmp_pa
     with pytest.raises(UserError, match=r"train-00000\.pairs is missing"):
         finetune(pretrained, paired, settings(), tmp_path, pytest.fail)
     (tmp_path / "elsewhere").rename(paired / "train-00000.pairs")
+
+
+def test_a_pair_is_seen_whole_whatever_pretraining_saw(paired, pretrained, tmp_path):
+    with pytest.raises(UserError, match=r"a pair of sentences is seen whole; leave finetune\.attend out"):
+        finetune(pretrained, paired, settings(attend="document"), tmp_path / "out", pytest.fail)
+    origin = shutil.copytree(pretrained, tmp_path / "origin")
+    fields = json.loads((origin / CONFIG).read_text())
+    fields["run"]["attend"] = "document"
+    (origin / CONFIG).write_text(json.dumps(fields))
+    finetune(origin, paired, settings(), tmp_path / "out", quiet)
+    about = load_model(tmp_path / "out")[1]
+    assert not about.attends_documents and about.shift
 
 
 @pytest.fixture(scope="module")
