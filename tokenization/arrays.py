@@ -405,6 +405,8 @@ class TokenArrays:
                 f"documents of the tokens end with token {self.eot_id} but {END_OF_TEXT} of the tokenizer is "
                 f"{tokenizer.eot_id}"
             )
+        if not (self.path / TOKEN_BYTES).exists():  # sentences for pairs are written without
+            return ""
         lengths = tokenizer.byte_lengths()
         [others] = np.nonzero(self.token_bytes != lengths)
         if not len(others):

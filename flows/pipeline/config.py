@@ -262,7 +262,7 @@ class PipelineConfig(BaseModel, extra="forbid"):
             refuse_unused_rates(f"{name}.optimizer", tuning.optimizer.name, given)
             if tuning.dropout is None:
                 tuning.dropout = self.pretrain.model.dropout
-        if self.finetune is not None and self.finetune.shift is None:
+        if self.finetune is not None and self.finetune.shift is None and self.has("pretrain"):
             self.finetune.shift = self.pretrain.masking.shift
         return self
 

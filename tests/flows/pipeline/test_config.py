@@ -86,6 +86,7 @@ def test_where_a_blank_is_predicted_is_as_in_pretraining_unless_said(write):
     in_place = "pretrain: {objective: masked, masking: {shift: false}}\n"
     for text, expected in (("", True), (in_place, False), (in_place + "finetune: {shift: true}\n", True)):
         assert load_config(write(text)).finetune.shift is expected  # and so in the fingerprint
+    assert load_config(write("finetune: {from: weights}\n")).finetune.shift is None  # the checkpoint says it
 
 
 def test_the_report_s_presets_can_be_chosen(write):
