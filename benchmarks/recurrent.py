@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from benchmarks.support.report import Row, compare
 from modeling.config import MODEL_CONFIG, ModelConfig, OptimizerConfig, RecurrentConfig, ScheduleConfig
 from modeling.cost import network_cost
 from modeling.device import Compute, choose, training_environment
-from modeling.networks.language_model import LanguageModel, State
+from modeling.networks.language_model import LanguageModel
 from modeling.networks.recurrent import CELLS, RecurrentModel
 from modeling.networks.transformer import GPT
 from modeling.training.optim import lr_scale, optimizers, set_learning_rates
@@ -102,7 +103,7 @@ def measure(asked: str) -> None:
         ids = torch.from_numpy(windows.read(step * BATCH, range(BATCH)))
         for name, contestant in contestants.items():
             started, cpu_started = time.perf_counter(), time.process_time()
-            contestant.step(ids, lr_scale(ScheduleConfig(), step, wanted["steps"]), windows.begin_at(step))
+            contestant.step(ids, lr_scale(ScheduleConfig(), step, wanted["steps"]), windows.begins(step, range(BATCH)))
             taken[name].append((time.perf_counter() - started, time.process_time() - cpu_started))
     measured = {}
     for name, contestant in contestants.items():
@@ -136,12 +137,12 @@ class Contestant:
         )
         self.model = model.to(self.compute.device)
         self.optimizers = optimizers(self.model, OptimizerConfig(), self.compute.dtype)
-        self.state: State | None = None  # of a recurrent network
+        self.state = self.model.initial_state(BATCH) if isinstance(model, RecurrentModel) else None
 
-    def step(self, windows: Tensor, scale: float, begins: bool) -> None:
+    def step(self, windows: Tensor, scale: float, begins: np.ndarray) -> None:
         """Forward, backward and optimizers on windows [B, T + 1], which follow those of the step before or begin."""
-        if begins and isinstance(self.model, RecurrentModel):
-            self.state = self.model.initial_state(len(windows))
+        if self.state is not None:
+            self.state.forget(torch.from_numpy(begins))
         set_learning_rates(self.optimizers, scale)
         windows = windows.to(self.compute.device)
         with self.compute.autocast():

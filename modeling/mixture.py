@@ -20,7 +20,7 @@ from typing import NamedTuple
 from modeling.config import SourceConfig
 from textmill.errors import UserError
 
-__all__ = ["SourceSeen", "WindowPlan", "allocate", "epoch_windows", "seen_of"]
+__all__ = ["SourceSeen", "WindowPlan", "allocate", "epoch_windows", "seen_of", "stream_steps"]
 
 
 class WindowPlan(NamedTuple):
@@ -60,6 +60,21 @@ def epoch_windows(tokens: int, plan: WindowPlan) -> int:
     if tokens < plan.length + plan.extra:
         return 0
     return max(1, (tokens - plan.extra - (plan.length - 1)) // plan.length)
+
+
+def stream_steps(tokens: int, plan: WindowPlan, rows: int) -> int:
+    """How many windows each row of a batch reads one after another in an epoch of so many tokens.
+
+    Raises:
+        UserError: fewer than two, so that no row could carry a state from a window to the next.
+    """
+    windows = epoch_windows(tokens, plan)
+    if windows < 2 * rows:
+        raise UserError(
+            f"a recurrent network carries its state from window to window: {rows} rows need {2 * rows} windows of "
+            f"{plan.length} tokens but the train split has {windows}; lower batch or model.context, or give more text"
+        )
+    return windows // rows
 
 
 def allocate(sizes: Mapping[str, int], mixture: Mapping[str, SourceConfig], plan: WindowPlan) -> dict[str, int]:

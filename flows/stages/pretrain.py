@@ -10,7 +10,8 @@ from flows.engine.mixture import fallen_short, foreseen, sources_table
 from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Stage
 from flows.store.local import Artifact
-from modeling.config import EncoderDecoderConfig, PretrainConfig
+from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig
+from modeling.mixture import WindowPlan, stream_steps
 
 SAMPLES = "samples.jsonl"
 
@@ -20,7 +21,7 @@ class Pretrain(Stage[PretrainConfig]):
 
     name = "pretrain"
     noun = "pretraining"
-    version = 3
+    version = 4
     inputs = ("tokens", "tokenizer")
     records = (SAMPLES, "timing.jsonl", "tensorboard/*", "wandb/*", "resumable/*")
 
@@ -32,7 +33,10 @@ class Pretrain(Stage[PretrainConfig]):
     def foresee(self, config: PretrainConfig, inputs: Expected) -> str:
         if isinstance(config.model, EncoderDecoderConfig):
             return foreseen(inputs["tokens"], config, config.spans.window(config.model.context), extra=0)
-        return foreseen(inputs["tokens"], config, config.model.context, extra=1)
+        tokens = inputs["tokens"]
+        if isinstance(config.model, RecurrentConfig) and isinstance(tokens, Artifact):
+            stream_steps(tokens.stats["train"]["tokens"], WindowPlan(config.model.context, 1, 0), config.batch)
+        return foreseen(tokens, config, config.model.context, extra=1)
 
     def label(self, config: PretrainConfig) -> str:
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"

@@ -6,6 +6,7 @@ Tasks of lm-evaluation-harness: `modeling/inference/harness.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from modeling.config import EVALUATED_SPANS, MaskingConfig
 from modeling.device import Compute, choose
@@ -28,7 +30,7 @@ from tokenization.arrays import META, TokenArrays
 
 __all__ = ["Windows", "evaluate"]
 
-LONG_WINDOW, LEAD = 16, 4  # contexts that a recurrent model reads at once, and those before them that prepare its state
+PIECE = 4096  # tokens that a recurrent model reads at once
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Windows:
     Attributes:
         split: of the token arrays.
         stride: tokens from one window to the next, None for the context. A smaller stride gives each token more to go
-            by, and costs more.
+            by, and costs more. A recurrent model has none: it carries its state through the whole text.
         limit: most tokens that are read.
-        batch: windows at once.
+        batch: windows at once; a recurrent model reads its one text in order.
     """
 
     split: str = "validation"
@@ -52,14 +54,15 @@ class Windows:
 def evaluate(
     checkpoint: Path, data: Path, windows: Windows = Windows(), device: str = "auto", progress: Progress = quiet
 ) -> dict[str, float]:
-    """Metrics of a causal checkpoint; each token is counted once, in the first window that holds it.
+    """Metrics of a causal checkpoint; each token is counted once, in the first window that holds it. A recurrent model
+    reads the whole text in order from one state.
 
     Args:
         checkpoint: folder of a causal model.
         data: a folder of token arrays, or a UTF-8 text file.
         windows: what is read of it, and how.
         device: where to compute.
-        progress: is told windows and loss.
+        progress: is told tokens and loss.
 
     Returns:
         tokens, bytes, loss (nats a token), perplexity, and bits_per_byte: of an encoder-decoder of the hidden spans; of
@@ -73,29 +76,22 @@ def evaluate(
         return evaluate_spans(loaded, loaded.model, data, windows, device)
     if not loaded.model.causal:
         raise UserError("this checkpoint fills blanks, perplexity needs one that continues text; give a pretrained one")
-    context, stride = reach(loaded.model, windows.stride)
+    stride = checked_stride(loaded.model, windows.stride)
     ids = read(loaded, data, windows.split, windows.limit)
     if len(ids) < 2:
         raise UserError(f"{data} holds {len(ids)} tokens; at least two are needed")
     sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
     compute = choose(device, "auto")
     nats, tokens, size = 0.0, 0, 0
-    starts = list(range(0, len(ids) - 1, stride))
-    starts = starts[: next((n + 1 for n, s in enumerate(starts) if s + context >= len(ids) - 1), len(starts))]
-    for first in range(0, len(starts), windows.batch):
-        texts = [ids[start : start + context + 1] for start in starts[first : first + windows.batch]]
-        longest = max(map(len, texts))
-        padded = torch.stack([F.pad(text, (0, longest - len(text))) for text in texts]).to(compute.device)
-        with torch.inference_mode(), compute.autocast():
-            inputs = padded[:, :-1]
-            documents = documents_in(inputs, loaded.tokenizer.eot_id) if loaded.config.attends_documents else None
-            nll = loaded.model.token_losses(inputs, padded[:, 1:], documents=documents)[0].cpu()
-        for row, text in enumerate(texts):
-            seen = context - stride if first + row else 0  # counted in the window before
-            nats += nll[row, seen : len(text) - 1].double().sum().item()
-            tokens += max(0, len(text) - 1 - seen)
-            size += int(sizes[text[1 + seen :]].sum())
-        progress(min(first + windows.batch, len(starts)), len(starts), unit="windows", loss=nats / tokens)
+    if loaded.model.memory_length is None:
+        losses = carried_losses(loaded, ids, compute)
+    else:
+        losses = window_losses(loaded, ids, stride, windows.batch, compute)
+    for nll, targets in losses:
+        nats += nll.double().sum().item()
+        tokens += len(targets)
+        size += int(sizes[targets].sum())
+        progress(tokens, len(ids) - 1, unit="tokens", loss=nats / tokens)
     return {
         "tokens": tokens,
         "bytes": size,
@@ -138,22 +134,63 @@ def evaluate_spans(
     }
 
 
-def reach(model: LanguageModel, stride: int | None) -> tuple[int, int]:
-    """Tokens of a window, and from one window to the next. A recurrent model, whose state has no bound, reads windows
-    that are much longer than those of its training, each after tokens that the window before counted.
+def checked_stride(model: LanguageModel, stride: int | None) -> int:
+    """Tokens from one window to the next.
 
     Raises:
         UserError: the stride does not suit the model.
     """
     context = model.config.context
+    if stride is None:
+        return context
     if model.memory_length is None:
-        if stride is not None:
-            raise UserError("a recurrent model reads on from window to window; leave the stride out")
-        return (LONG_WINDOW + LEAD) * context, LONG_WINDOW * context
-    stride = context if stride is None else stride
+        raise UserError("a recurrent model reads on from window to window; leave the stride out")
     if not 0 < stride <= context:
         raise UserError(f"stride must lie between 1 and the context {context}, not {stride}")
-    return context, stride
+    return stride
+
+
+@torch.inference_mode()
+def carried_losses(loaded: Checkpoint, ids: Tensor, compute: Compute) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each token of the text but the first costs a recurrent model, which carries its state through all of it.
+
+    Args:
+        loaded: the checkpoint.
+        ids: int64 [N].
+        compute: where, and in which precision.
+
+    Yields:
+        Negative log-likelihoods in nats, fp32 [K], and the tokens, int64 [K], both on the CPU: together N - 1.
+    """
+    state = loaded.model.initial_state(1)
+    for inputs, targets in zip(ids[:-1].split(PIECE), ids[1:].split(PIECE), strict=True):
+        with compute.autocast():
+            shown, wanted = (part[None].to(compute.device) for part in (inputs, targets))
+            nll = loaded.model.token_losses(shown, wanted, state=state)[0]
+        yield nll[0].cpu(), targets
+
+
+@torch.inference_mode()
+def window_losses(
+    loaded: Checkpoint, ids: Tensor, stride: int, batch: int, compute: Compute
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same of a model that reads `batch` windows of its context at once, each so many tokens after the one before;
+    a token is counted in the first window that holds it."""
+    context = loaded.model.config.context
+    starts = list(range(0, len(ids) - 1, stride))
+    starts = starts[: next((n + 1 for n, s in enumerate(starts) if s + context >= len(ids) - 1), len(starts))]
+    for first in range(0, len(starts), batch):
+        texts = [ids[start : start + context + 1] for start in starts[first : first + batch]]
+        padded = pad_sequence(texts, batch_first=True).to(compute.device)
+        inputs = padded[:, :-1]
+        with compute.autocast():
+            documents = documents_in(inputs, loaded.tokenizer.eot_id) if loaded.config.attends_documents else None
+            nll = loaded.model.token_losses(inputs, padded[:, 1:], documents=documents)[0].cpu()
+        seen = [context - stride if first + row else 0 for row in range(len(texts))]  # counted in the window before
+        yield (
+            torch.cat([losses[known : len(text) - 1] for losses, text, known in zip(nll, texts, seen, strict=True)]),
+            torch.cat([text[1 + known :] for text, known in zip(texts, seen, strict=True)]),
+        )
 
 
 @torch.inference_mode()

@@ -54,14 +54,15 @@ class RecurrentState(State):
         for name, tensor in self.tensors.items():
             tensor[rows.start : rows.stop] = state.tensors[name]
 
-    def forget(self) -> None:
-        """Nothing was read yet, in place."""
-        for tensor in self.tensors.values():
-            tensor.zero_()
+    def forget(self, rows: Tensor) -> None:
+        """Of these texts, bool [B] on the CPU, nothing was read yet, in place."""
+        if rows.any():
+            for tensor in self.tensors.values():
+                tensor[rows.to(tensor.device)] = 0
 
-    def of_layer(self, layer: int, dtype: torch.dtype) -> list[Tensor]:
-        """The layer's states [B, S] in the dtype that its cell computes in."""
-        return [state.to(dtype) for name, state in self.tensors.items() if name.startswith(f"{layer}.")]
+    def of_layer(self, layer: int) -> list[Tensor]:
+        """The layer's states, fp32 [B, S]."""
+        return [state for name, state in self.tensors.items() if name.startswith(f"{layer}.")]
 
     def keep(self, layer: int, states: tuple[Tensor, ...]) -> None:
         """Put others in the place of the layer's states; the backward pass goes no further back than to them."""
@@ -135,13 +136,14 @@ class Cell(nn.Module):
             initialize_gate(read, gate, self.kind)
 
     def forward(self, x_BTI: Tensor, states: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Outputs [B, T, S], and the states [B, S] after them."""
+        """Outputs [B, T, S], and the states [B, S] after them, in the dtype of what is read: torch's cells compute
+        them in it at every position, so that nothing is lost between windows."""
         weights = [
             torch.cat([cast("Tensor", getattr(layers[gate], part)) for gate in self.gates]).to(x_BTI.dtype)
             for part in ("weight", "bias")
             for layers in (self.inputs, self.recurrent)
         ]
-        return torch_cell(self.kind, x_BTI, [state.unsqueeze(0) for state in states], weights)
+        return torch_cell(self.kind, x_BTI, [state.to(x_BTI.dtype).unsqueeze(0) for state in states], weights)
 
 
 @torch.compiler.disable  # which would write out every position of the window
@@ -180,7 +182,7 @@ class MinGRU(nn.Module):
         """Outputs [B, T, S], and the state [B, S] after them."""
         update_BTS, new_BTS = self.inputs["update_gate"](x_BTI).float(), self.inputs["candidate"](x_BTI).float()
         add_BTS = torch.sigmoid(update_BTS) * torch.where(new_BTS >= 0, new_BTS + 0.5, torch.sigmoid(new_BTS))
-        h_BTS = linear_scan(torch.sigmoid(-update_BTS), add_BTS, states[0].float())
+        h_BTS = linear_scan(torch.sigmoid(-update_BTS), add_BTS, states[0])
         return h_BTS.to(x_BTI.dtype), (h_BTS[:, -1],)
 
 
@@ -282,7 +284,7 @@ class RecurrentModel(LanguageModel):
         x_BTW = self.dropout(self.embed_norm(to_product_dtype(self.embed(ids))))
         for layer, block in enumerate(self.blocks):
             if self.is_active(layer):
-                x_BTW, states = block(x_BTW, carried.of_layer(layer, x_BTW.dtype))
+                x_BTW, states = block(x_BTW, carried.of_layer(layer))
                 carried.keep(layer, states)
         return self.norm(x_BTW)
 

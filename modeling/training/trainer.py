@@ -240,8 +240,7 @@ class Trainer:
         if carried is None or not isinstance(objective, StreamLM):
             return {}
         state = carried.rows(rows)
-        if objective.train.begin_at(self.state.step):
-            state.forget()
+        state.forget(torch.from_numpy(objective.train.begins(self.state.step, rows)))
         return {"state": state}
 
     def clip_gradients(self, *, is_logged: bool) -> Tensor | None:

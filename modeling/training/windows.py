@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import RunConfig
-from modeling.mixture import SourceSeen, WindowPlan, allocate, epoch_windows, seen_of
+from modeling.mixture import SourceSeen, WindowPlan, allocate, epoch_windows, seen_of, stream_steps
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays, shuffled
 from tokenization.sources import Sources, SourceTokens
@@ -112,37 +112,50 @@ class TrainWindows:
 
 class StreamWindows(TrainWindows):
     """Windows of a row follow each other: the corpus is cut into as many contiguous parts as a batch has rows, and each
-    row reads one from its beginning. An epoch ends when every row has read its part, and the next begins elsewhere.
+    row reads one from its beginning. An epoch ends when every row has read its part, and the next begins elsewhere. One
+    of the parts may hold the end of the corpus and, after it, the beginning.
 
     Args:
         rows: of a batch.
         tokens, length, extra, seed: as for `TrainWindows`.
+
+    Raises:
+        UserError: as `stream_steps` does.
     """
 
     def __init__(self, rows: int, tokens: TokenArrays, length: int, extra: int, seed: int):
         super().__init__(tokens, length, extra, seed)
         self.rows = rows
-        self.steps = max(1, self.count // rows)  # of an epoch
+        self.steps = stream_steps(len(tokens), WindowPlan(length, extra, 0), rows)  # of an epoch
 
     def starts(self, numbers: np.ndarray) -> np.ndarray:
         """Where the windows of these numbers begin, int64 like them: a pure function of number and seed."""
-        steps, rows = np.divmod(numbers, self.rows)
-        epochs, places = np.divmod(steps, self.steps)
-        starts = np.empty_like(numbers)
+        starts = self._places(numbers) * self.length
+        epochs = numbers // (self.rows * self.steps)
         for epoch in np.unique(epochs).tolist():
-            chosen = epochs == epoch
-            first = int(np.random.SeedSequence([self.seed, epoch]).generate_state(2)[1]) % self.count
-            windows = (first + rows[chosen] * self.count // self.rows + places[chosen]) % self.count
-            starts[chosen] = windows * self.length + self._offset(epoch)
+            starts[epochs == epoch] += self._offset(epoch)
         return starts
+
+    def _places(self, numbers: np.ndarray) -> np.ndarray:
+        """Which windows of the corpus, from 0 in its order, the windows of these numbers are, int64 like them."""
+        steps, rows = np.divmod(numbers, self.rows)
+        epochs, read = np.divmod(steps, self.steps)
+        places = rows * self.count // self.rows + read
+        for epoch in np.unique(epochs).tolist():
+            places[epochs == epoch] += int(np.random.SeedSequence([self.seed, epoch]).generate_state(2)[1]) % self.count
+        return places % self.count
 
     def spans(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         begun = self.starts(np.arange(count, dtype=np.int64)) + self.extra
         return begun, begun + self.length
 
-    def begin_at(self, step: int) -> bool:
-        """Whether the windows of this step do not follow those of the step before."""
-        return step % self.steps == 0
+    def begins(self, step: int, batch_rows: range) -> np.ndarray:
+        """Whether the window of this step does not follow that of the step before, bool [len(batch_rows)]: at the
+        beginning of an epoch, and of the corpus."""
+        if step % self.steps == 0:
+            return np.ones(len(batch_rows), bool)
+        first = step * self.rows
+        return self._places(np.arange(first + batch_rows.start, first + batch_rows.stop, dtype=np.int64)) == 0
 
 
 class MixedWindows:

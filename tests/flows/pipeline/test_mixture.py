@@ -96,7 +96,8 @@ def test_a_plan_says_what_each_source_gives_and_refuses_what_cannot_be_had(write
     sources = {name: {"documents": 1, "tokens": tokens} for name, tokens in sizes.items()}
 
     def build(self: Stage, job: Job) -> None:
-        stats = {"train": {"sources": sources, "tokens": 1, "bytes_per_token": 1}, "validation": {"tokens": 1}}
+        train = {"sources": sources, "tokens": sum(sizes.values()), "bytes_per_token": 1}
+        stats = {"train": train, "validation": {"tokens": 1}}
         (job.out / "stats.json").write_text(json.dumps(stats))
 
     def visit(stage, settings, /, **inputs):
@@ -118,6 +119,9 @@ def test_a_plan_says_what_each_source_gives_and_refuses_what_cannot_be_had(write
         "not built yet; letters 3,000 tokens (50.0%, 0.10 epochs), python-docs 1,000 tokens (16.7%, 0.02 epochs), "
         "stories 2,000 tokens (33.3%, 0.20 epochs)"
     )
+    recurrent = parse_overrides(["pretrain.mixture={}", "pretrain.model.kind=recurrent", "pretrain.batch=6000"])
+    with pytest.raises(UserError, match=r"6000 rows need 12000 windows of 10 tokens but the train split has 9999; low"):
+        plan(load_config(path, recurrent), Selection(until="pretrain"))
     limited = [f"pretrain.mixture.{name}.repeat=0.05" for name in ALL]
     with pytest.raises(UserError, match=r"the run asks for 6,000 tokens but the mixture has 4,\d{3}: lower steps or"):
         plan(load_config(path, parse_overrides(limited)), Selection(until="pretrain"))

@@ -45,6 +45,43 @@ def test_reading_in_pieces_with_a_state_is_reading_at_once(cell, variant):
     torch.testing.assert_close(nll.mean(), model(tokens, tokens.roll(1)).detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_cells_of_torch_compute_a_state_in_bf16_that_fp32_holds(cell):
+    model = build(cell)
+    state = model.initial_state(3)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model.hidden(ids(), state)
+    for tensor in state.tensors.values():
+        assert tensor.dtype == torch.float32 and tensor.any()
+        assert torch.equal(tensor, tensor.bfloat16().float())
+
+
+def test_the_state_of_a_mingru_is_not_rounded_between_windows_in_bf16():
+    model = build("mingru")
+    for block in model.blocks:  # gates that keep the state as it is
+        nn.init.zeros_(block.cell.inputs["update_gate"].weight)
+        nn.init.constant_(block.cell.inputs["update_gate"].bias, -30.0)
+    state = model.initial_state(3)
+    before = {name: torch.rand(tensor.shape) for name, tensor in state.tensors.items()}
+    state.tensors = dict(before)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for part in ids().split(4, dim=1):
+            model.hidden(part, state)
+    for name, tensor in state.tensors.items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-6)
+
+
+def test_a_state_forgets_some_of_its_texts():
+    model = build("lstm")
+    state = model.initial_state(3)
+    model.hidden(ids(), state)
+    before = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    state.forget(torch.tensor([False, True, False]))
+    for name, tensor in state.tensors.items():
+        assert torch.equal(tensor[[0, 2]], before[name][[0, 2]])
+        assert not tensor[1].any()
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_position_sees_all_before_it_and_nothing_after(cell):
     model, tokens = build(cell), ids(1)

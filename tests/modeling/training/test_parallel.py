@@ -75,7 +75,7 @@ def test_two_ranks_carry_a_state_as_one_does_and_either_goes_on_from_the_other(
     model = {"kind": "recurrent", "cell": cell, "layers": 2, "width": 32, "context": 32}
     settings = {
         "precision": "fp32", "steps": 12, "evaluate_every": 4, "checkpoint_every": 5, "model": model,
-        "optimizer": {"clip": 1.0},
+        "optimizer": {"clip": 1.0}, "seed": 16,  # the last row comes to the end of the corpus at step 7
     }  # fmt: skip
     one, more = tmp_path / "one", tmp_path / "more"
     for out in (one, more):
