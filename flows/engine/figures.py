@@ -51,9 +51,9 @@ def loss_curves(artifact: Artifact) -> str:
     losses.plot(
         *series(metrics, "validation_loss"), color=VALIDATION, marker="o", markersize=3, label="validation loss"
     )
-    if "unigram_entropy" in stats:
+    if "unigram_entropy" in stats and "cut_pairs" not in stats:  # which is of the sources too, and the loss is not
         losses.axhline(stats["unigram_entropy"], color=TEXT, linestyle="--", linewidth=1, label="unigram entropy")
-    losses.set(ylabel="nats a token")
+    losses.set(ylabel="nats a target token" if "cut_pairs" in stats else "nats a token")
     losses.legend(frameon=False)
     if stats.get("steps"):
         _count_tokens(losses, stats["tokens_seen"] / stats["steps"])

@@ -10,6 +10,7 @@ from flows.engine.mixture import fallen_short, foreseen, sources_table
 from flows.engine.page import Bars, Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Pending, Stage
 from flows.stages.import_checkpoint import import_checkpoint
+from flows.stages.pretrain import pairs_headline
 from flows.store.local import Artifact
 from modeling.config import FinetuneConfig, PretrainConfig
 from textmill.errors import UserError
@@ -38,22 +39,24 @@ class Finetune(Stage[FinetuneConfig]):
         model = _pretraining(checkpoint).model
         if (tokens.manifest.stage if isinstance(tokens, Artifact) else getattr(tokens, "stage", "")) == "text_pairs":
             return ""
-        if (kind := model.kind) != "transformer":
-            why = (
-                "an encoder-decoder fills blanks without fine-tuning"
-                if kind == "encoder-decoder"
-                else f"a {kind} network does not see what follows a blank, so that it cannot be tuned to fill one"
+        if model.kind == "encoder-decoder":
+            raise UserError(
+                "finetune: an encoder-decoder fills blanks without fine-tuning; set finetune: null, or give text_pairs to "
+                "tune it on"
             )
-            raise UserError(f"finetune: {why}; set finetune: null")
-        return foreseen(inputs["tokens"], config, model.context, extra=0)
+        if model.kind != "transformer":
+            raise UserError(
+                f"finetune: a {model.kind} network does not see what follows a blank, so that it cannot be tuned to fill "
+                "one; set finetune: null"
+            )
+        return foreseen(tokens, config, model.context, extra=0)
 
     def label(self, config: FinetuneConfig) -> str:
-        return f"masked, {config.steps:,} steps"
+        return f"{config.steps:,} steps"
 
     def headline(self, stats: dict[str, Any]) -> str:
         if "written" in stats:
-            cut = f", {stats['cut_pairs']:,} of them cut" if stats["cut_pairs"] else ""
-            return f"validation loss {stats['validation_loss']:.3f} nats a target token, {stats['pairs']:,} pairs{cut}"
+            return pairs_headline(stats)
         next_sentence = stats.get("next_sentence_accuracy")
         return (
             f"{stats['masked_accuracy']:.1%} of masked tokens predicted "

@@ -42,6 +42,8 @@ class Pretrain(Stage[PretrainConfig]):
         return f"{config.model.layers} x {config.model.width}, {config.steps:,} steps"
 
     def headline(self, stats: dict[str, Any]) -> str:
+        if "cut_pairs" in stats:
+            return f"{pairs_headline(stats)}, {stats['parameters']:,} parameters"
         loss = f"validation loss {stats['validation_loss']:.3f} nats a token"
         if "bits_per_byte" in stats:
             loss += f", {stats['bits_per_byte']:.3f} bits a byte"
@@ -51,7 +53,7 @@ class Pretrain(Stage[PretrainConfig]):
         return f"{loss}, {stats['parameters']:,} parameters" + fallen_short(stats)
 
     def highlight(self, stats: dict[str, Any]) -> tuple[str, str]:
-        return f"{stats['validation_loss']:.3f}", "nats a token, held out"
+        return f"{stats['validation_loss']:.3f}", f"nats a {'target ' if 'cut_pairs' in stats else ''}token, held out"
 
     def work(self, stats: dict[str, Any]) -> tuple[int, str]:
         return stats["tokens_seen"], "tokens"
@@ -63,10 +65,19 @@ class Pretrain(Stage[PretrainConfig]):
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
         yield from learned_functions(artifact, stats["sample_prompt"] + stats["sample"])
         yield from sources_table(artifact)
+        writes, before = "it writes", stats["sample_prompt"]
+        if "cut_pairs" in stats:  # the prompt is a source, and what is written is not its continuation
+            writes, before = f"to the source {before!r} it writes", ""
         for step, text in _samples(artifact).items():
-            yield Sample(f"After {step:,} of {stats['steps']:,} steps it writes", stats["sample_prompt"] + text)
-        if "bits_per_byte" in stats:  # it continues text
-            yield Sample("It writes", stats["sample_prompt"] + stats["sample"])
+            yield Sample(f"After {step:,} of {stats['steps']:,} steps {writes}", before + text)
+        if "bits_per_byte" in stats:  # it is one that writes
+            yield Sample(writes[0].upper() + writes[1:], before + stats["sample"])
+
+
+def pairs_headline(stats: dict[str, Any]) -> str:
+    """What came of a training on sources and targets."""
+    cut = f", {stats['cut_pairs']:,} of them cut" if stats["cut_pairs"] else ""
+    return f"validation loss {stats['validation_loss']:.3f} nats a target token, {stats['pairs']:,} pairs{cut}"
 
 
 def _samples(artifact: Artifact) -> dict[int, str]:

@@ -107,7 +107,10 @@ def evaluate_spans(
 ) -> dict[str, float]:
     """`evaluate` of an encoder-decoder that writes hidden spans: how well it predicts those, always the same ones."""
     if loaded.config.objective != "denoising":
-        raise UserError("this checkpoint was trained on pairs; perplexity needs one that was trained on running text")
+        raise UserError(
+            "this checkpoint was trained on pairs, and perplexity needs one that was trained on running text; the "
+            "checkpoint's stats.json has its loss on held-out pairs, and `textmill generate` writes targets of sources"
+        )
     if windows.stride is not None:
         raise UserError("of an encoder-decoder all tokens of hidden spans are predicted at once; leave stride out")
     spans = Spans(EVALUATED_SPANS, model.config.context, loaded.tokenizer.sentinels, loaded.tokenizer.eot_id)

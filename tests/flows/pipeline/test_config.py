@@ -267,6 +267,13 @@ def test_a_recurrent_model_is_planned_but_not_fine_tuned(write, tmp_path):
     assert plan(load_config(write(recurrent)), Selection(until="pretrain"))
 
 
+def test_what_to_do_is_told_where_an_encoder_decoder_would_be_made_a_masked_model(write, tmp_path):
+    writing = f"store: {tmp_path}\nscrape: {{sources: [python-docs]}}\npretrain: {{model: {{kind: encoder-decoder}}}}\n"
+    told = r"finetune: an encoder-decoder fills blanks without fine-tuning; set finetune: null, or give text_pairs to "
+    with pytest.raises(UserError, match=told):
+        plan(load_config(write(writing)))
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(UserError, match=r"nowhere.yaml: No such file.*give the path of a YAML file"):
         load_config(Path("nowhere.yaml"))

@@ -50,7 +50,8 @@ from scraping.crawling.source import Source, load_source
 from textmill.errors import Unavailable, UserError
 from textmill.kernels import compiling
 
-BUILT = [name for name in STAGES if name not in ("ingest", "pairs")]
+ASKED_FOR = ("ingest", "pairs", "text_pairs", "questions", "answering")  # and the small pipeline has none of them
+BUILT = [name for name in STAGES if name not in ASKED_FOR]
 
 
 @pytest.fixture(scope="module")
@@ -472,6 +473,31 @@ def test_fine_tuning_on_pairs_of_sentences_where_the_configuration_asks_for_it(s
     assert told in html.unescape((report.path / "index.html").read_text())
     judged, _ = textmill("next-sentence", tuned.path, "Lists change.", "They grow.", "Snakes shed skin.").communicate()
     assert [line.split("%  ")[1] for line in judged.splitlines()] == ["They grow.", "Snakes shed skin."]
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_learns_hidden_spans_and_pairs_up_to_the_report(store, write_config, tmp_path):
+    rows = [{"source": f"list {number}", "target": f"lists {number}"} for number in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = {"kind": "encoder-decoder", "layers": 1, "width": 32, "heads": 2, "context": 32}
+    pairs = {"paths": [str(tmp_path / "pairs.jsonl")]}
+
+    def page_of(**sections) -> tuple[list[str], str]:
+        outcomes = run(write_config(pretrain={"model": model}, **sections))
+        newest = max(store.artifacts("report"), key=lambda artifact: artifact.manifest.finished)
+        return rebuilt(outcomes), html.unescape((newest.path / "index.html").read_text())
+
+    built, page = page_of(finetune=None)
+    assert built == ["train_tokenizer", "pretokenize", "pretrain", "report"]
+    assert "It writes" in page and "unigram entropy" in page and "target token" not in page
+    built, page = page_of(finetune=None, text_pairs={**pairs, "use": "pretrain"})
+    assert built == ["text_pairs", "pretrain", "report"]
+    assert "To the source 'The' it writes" in page and "It writes" not in page
+    assert "nats a target token, 38 pairs" in page and "(unigram entropy" not in page
+    built, page = page_of(text_pairs={**pairs, "use": "finetune"})
+    assert built == ["finetune", "report"]
+    assert "finetune 6 steps" in page and "finetune masked" not in page
+    assert "It writes" in page and "To a source it writes" in page and "(the target is: lists " in page
 
 
 def test_data_sets_at_different_addresses_are_different_inputs(config, tmp_path):

@@ -286,7 +286,7 @@ def answering(greetings, speller_folder, tmp_path_factory):
     return out
 
 
-def test_it_learns_pairs_and_writes_the_targets_of_sources_of_any_length(answering):
+def test_it_learns_pairs_and_writes_the_targets_of_sources_of_any_length(answering, greetings):
     stats = json.loads((answering / "stats.json").read_text())
     assert stats["validation_loss"] < 0.1 and stats["pairs"] == 4 and stats["cut_pairs"] == 0
     checkpoint = load(answering, "cpu")
@@ -298,6 +298,8 @@ def test_it_learns_pairs_and_writes_the_targets_of_sources_of_any_length(answeri
         fill(checkpoint, "one [MASK]")
     with pytest.raises(UserError, match=r"the source has \d+ tokens but the window holds 33; shorten it"):
         generate(checkpoint, ["one red fox runs " * 20], greedy)
+    with pytest.raises(UserError, match=r"trained on pairs, and .*stats.json has its loss on held-out pairs, and `"):
+        evaluate(answering, greetings, device="cpu")
 
 
 def test_the_loss_of_a_step_is_the_mean_over_all_targets_however_it_is_cut(greetings, speller):
