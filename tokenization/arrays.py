@@ -17,7 +17,7 @@ import mmap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -26,9 +26,6 @@ from textmill.errors import UserError
 from textmill.files import atomic_write
 from tokenization.config import END_OF_TEXT
 from tokenization.kernels.gather import gather, permute
-
-if TYPE_CHECKING:
-    from tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "META", "SOURCES_DTYPE", "TOKEN_BYTES", "MappedFile", "TokenArrays", "TokenFile", "shuffled", "token_dtype",
@@ -392,26 +389,28 @@ class TokenArrays:
             numbers.append(known[found])
         return names, np.concatenate(numbers)
 
-    def differs_from(self, tokenizer: Tokenizer) -> str:
+    def differs_from(self, eot_id: int, token_bytes: np.ndarray) -> str:
         """How a tokenizer is not the one that the tokens were made with, in words; empty if nothing shows it.
 
         Compared are the size of the vocabulary, the end of text, and of each id how many bytes it stands for: another
         tokenizer of the same size hardly has the same.
+
+        Args:
+            eot_id: the tokenizer's end of text.
+            token_bytes: what `Tokenizer.byte_lengths` gives, [vocab_size].
         """
-        if self.vocab_size != tokenizer.vocab_size:
-            return f"the tokens have a vocabulary of {self.vocab_size} but the tokenizer {tokenizer.vocab_size}"
-        if self.eot_id != tokenizer.eot_id:
+        if self.vocab_size != len(token_bytes):
+            return f"the tokens have a vocabulary of {self.vocab_size} but the tokenizer {len(token_bytes)}"
+        if self.eot_id != eot_id:
             return (
-                f"documents of the tokens end with token {self.eot_id} but {END_OF_TEXT} of the tokenizer is "
-                f"{tokenizer.eot_id}"
+                f"documents of the tokens end with token {self.eot_id} but {END_OF_TEXT} of the tokenizer is {eot_id}"
             )
         if not (self.path / TOKEN_BYTES).exists():  # sentences for pairs are written without
             return ""
-        lengths = tokenizer.byte_lengths()
-        [others] = np.nonzero(self.token_bytes != lengths)
+        [others] = np.nonzero(self.token_bytes != token_bytes)
         if not len(others):
             return ""
-        there, here = self.token_bytes[others[0]], lengths[others[0]]
+        there, here = self.token_bytes[others[0]], token_bytes[others[0]]
         return f"the tokens are of another tokenizer: token {others[0]} stands for {there} bytes there, for {here} here"
 
     @property

@@ -41,13 +41,13 @@ class Finetune(Stage[FinetuneConfig]):
             return ""
         if model.kind == "encoder-decoder":
             raise UserError(
-                "finetune: an encoder-decoder fills blanks without fine-tuning; set finetune: null, or give text_pairs to "
-                "tune it on"
+                "finetune: an encoder-decoder fills blanks without fine-tuning; set finetune: null, or give text_pairs "
+                "to tune it on"
             )
         if model.kind != "transformer":
             raise UserError(
-                f"finetune: a {model.kind} network does not see what follows a blank, so that it cannot be tuned to fill "
-                "one; set finetune: null"
+                f"finetune: a {model.kind} network does not see what follows a blank, so that it cannot be tuned to "
+                "fill one; set finetune: null"
             )
         return foreseen(tokens, config, model.context, extra=0)
 

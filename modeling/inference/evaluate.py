@@ -233,7 +233,7 @@ def read(loaded: Checkpoint, data: Path, split: str, limit: int | None) -> torch
     """Ids, int64 [N], of token arrays or of a text file, which starts as a document does."""
     if (data / META).is_file():
         arrays = TokenArrays(data, split)
-        if difference := arrays.differs_from(loaded.tokenizer):
+        if difference := arrays.differs_from(loaded.tokenizer.eot_id, loaded.tokenizer.byte_lengths()):
             raise UserError(f"{difference}; pretokenize with the checkpoint's tokenizer")
         return torch.from_numpy(arrays.window(0, min(limit or len(arrays), len(arrays))).astype(np.int64))
     if not data.is_file():

@@ -75,7 +75,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
             "fill it; pretrain one with model.kind: transformer"
         )
     train, tokenizer = TokenArrays(tokens, "train"), load_tokenizer_of(checkpoint, origin)
-    if difference := train.differs_from(tokenizer):
+    if difference := train.differs_from(tokenizer.eot_id, tokenizer.byte_lengths()):
         raise UserError(f"{difference}; pretokenize with the checkpoint's tokenizer")
     if "[MASK]" not in tokenizer.special_tokens:
         raise UserError("the tokenizer has no [MASK]; add it to its special_tokens and train again")
@@ -156,7 +156,7 @@ def finetune_on_pairs(
         raise UserError(f"{masked[0]} is of masked models, and pairs are written by an encoder-decoder; leave it out")
     compute = choose(config.device, config.precision, local_rank())
     tokenizer = load_tokenizer_of(checkpoint, origin)
-    if difference := TokenArrays(tokens, "train").differs_from(tokenizer):
+    if difference := TokenArrays(tokens, "train").differs_from(tokenizer.eot_id, tokenizer.byte_lengths()):
         raise UserError(f"{difference}; make the pairs with the checkpoint's tokenizer")
     if config.dropout is None:
         config = config.model_copy(update={"dropout": origin.model.dropout})

@@ -63,7 +63,7 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
     compute = choose(config.device, config.precision, local_rank())
     train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
     tokenizer = load_tokenizer(tokenizer_folder)
-    if difference := train.differs_from(tokenizer):
+    if difference := train.differs_from(tokenizer.eot_id, tokenizer.byte_lengths()):
         raise UserError(f"{difference}; pretokenize with this tokenizer")
     inputs = {
         "tokens": fingerprint(tokens / META),
