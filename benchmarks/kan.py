@@ -28,19 +28,20 @@ from torch import Tensor, nn
 from benchmarks.support import corpora, training_data
 from benchmarks.support.peers import EFFICIENT_KAN_FILE, FAST_KAN_FILE, add_checkout
 from benchmarks.support.report import Row, compare
-from modeling.config import ScheduleConfig, TransformerConfig
+from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig
 from modeling.device import Compute, choose, training_environment
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import Batch, CausalLM
-from modeling.training.optim import lr_scale
+from modeling.training.optim import lr_scale, optimizers, set_learning_rates
 from modeling.training.windows import TrainWindows
 from tokenization.arrays import TokenArrays
 
 KINDS = ("kan-spline", "kan-rbf", "kan-rational", "mlp")
 SPEED = {"layers": 4, "width": 256, "heads": 4, "context": 256, "activation": "silu"}
 LEARNING = {"layers": 2, "width": 128, "heads": 2, "context": 64, "activation": "silu"}
-BATCH, RATE, SPEED_STEPS, STEPS = 8, 2e-3, 12, 150
+ADAMW = OptimizerConfig(name="adamw", lr=2e-3, beta1=0.9, beta2=0.95, weight_decay=0.01)
+BATCH, SPEED_STEPS, STEPS = 8, 12, 150
 VOCABULARY, EVALUATION_TOKENS = 2048, 16_384
 PEERS = {"kan-spline": "efficient-kan", "kan-rbf": "FastKAN"}
 
@@ -172,8 +173,17 @@ class Contestant:
     def new(cls, name: str, peers: list[Peer], shape: dict[str, Any], vocab_size: int) -> Contestant:
         compute = choose()
         model = build(name, peers, shape, vocab_size).to(compute.device)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # FastKAN's grid is not
-        return cls(model, torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.95), fused=True), compute)
+        if name in KINDS:
+            [optimizer] = optimizers(model, ADAMW, compute.dtype)
+        else:
+            trained = [
+                parameter for parameter in model.parameters() if parameter.requires_grad
+            ]  # FastKAN's grid is not
+            optimizer = torch.optim.AdamW(
+                [{"params": trained, "base_lr": ADAMW.lr}],
+                lr=ADAMW.lr, betas=(ADAMW.beta1, ADAMW.beta2), weight_decay=ADAMW.weight_decay, fused=True,
+            )  # fmt: skip
+        return cls(model, optimizer, compute)
 
     def step(self, data: Batch) -> Tensor:
         """Forward, backward and optimizer; the loss."""
@@ -230,8 +240,7 @@ def trained_loss(name: str, peers: list[Peer], arrays: tuple[TokenArrays, TokenA
     contestant = Contestant.new(name, peers, LEARNING, arrays[0].vocab_size)
     schedule = ScheduleConfig(warmup=steps // 20)
     for number in range(steps):
-        for group in contestant.optimizer.param_groups:
-            group["lr"] = RATE * lr_scale(schedule, number, steps)
+        set_learning_rates([contestant.optimizer], lr_scale(schedule, number, steps))
         contestant.step(windows.train_batch(number, BATCH, range(BATCH)))
     model, compute = contestant.model.eval(), contestant.compute
     with torch.no_grad(), compute.autocast():

@@ -49,6 +49,7 @@ class SplineConfig(Section):
     kind: Literal["kan-spline"]
     grid: int = Field(5, ge=1, le=256, description="Intervals between the knots, within [-2, 2]")
     order: int = Field(3, ge=1, le=5, description="Degree of the splines")
+    edges_rate: float = Field(0.1, gt=0, description="AdamW's rate of the edges' coefficients, as a share")
 
     @property
     def features(self) -> int:
@@ -61,6 +62,7 @@ class RBFConfig(Section):
 
     kind: Literal["kan-rbf"]
     grid: int = Field(8, ge=2, le=256, description="Gaussians, their centers within [-2, 2]")
+    edges_rate: float = Field(0.1, gt=0, description="AdamW's rate of the edges' coefficients, as a share")
 
     @property
     def features(self) -> int:
@@ -97,6 +99,11 @@ class NetworkConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
     zero_init: bool = Field(True, description="Start every block as the identity: output projections are zero")
     softcap: float | None = Field(None, gt=0, description="Bound logits to +-softcap by tanh; null for none")
+
+    @property
+    def edges_rate(self) -> float:
+        """AdamW's rate of the coefficients of a KAN's edges, as a share of the rate of the matrices."""
+        return 1.0
 
     @property
     def lacks_of_identity(self) -> str | None:
@@ -142,6 +149,10 @@ class AttentionConfig(NetworkConfig):
         if isinstance(kind, str) and kind not in FEED_FORWARD_KINDS.split(", "):
             raise ValueError(f"there is no such kind of feed-forward; choose from {FEED_FORWARD_KINDS}")
         return {"kind": given} if isinstance(given, str) else given
+
+    @property
+    def edges_rate(self) -> float:
+        return self.feed_forward.edges_rate if isinstance(self.feed_forward, SplineConfig | RBFConfig) else 1.0
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> AttentionConfig:

@@ -24,7 +24,16 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from modeling.config import FEED_FORWARD_KINDS, MAX_SEED, FeedForwardConfig, MLPConfig, RationalConfig, Section
+from modeling.config import (
+    FEED_FORWARD_KINDS,
+    MAX_SEED,
+    FeedForwardConfig,
+    MLPConfig,
+    RationalConfig,
+    RBFConfig,
+    Section,
+    SplineConfig,
+)
 from modeling.networks.functional import activate
 from modeling.networks.kan import RATIONALS, KANLayer, Rationals, Stretch
 
@@ -286,14 +295,14 @@ def regress(config: RegressionConfig) -> Regression:
             tolerance_grad=0.0, tolerance_change=0.0,
         )  # fmt: skip
     else:
-        optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=0.0)
+        optimizer = adamw(model, config)
     measure = partial(rmse, model)
     curve, seconds = [Point(0, 0, 0.0, measure(*train), measure(*test))], 0.0
     for step in range(1, config.steps + 1):
         started = time.process_time()
         if config.optimizer == "adamw":
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
+                group["lr"] = group["base_lr"] * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.steps))
         optimizer.step(closure)
         seconds += time.process_time() - started
         if step % config.evaluate_every == 0 or step == config.steps:
@@ -302,6 +311,16 @@ def regress(config: RegressionConfig) -> Regression:
                 break
             curve.append(point)
     return Regression(config, parameters(config), flops(config), curve, model)
+
+
+def adamw(model: nn.Sequential, config: RegressionConfig) -> torch.optim.AdamW:
+    """AdamW without decay, the edges of a KAN at their own rate; each group keeps its rate in `base_lr`."""
+    edges = [layer.edges.weight for layer in model if isinstance(layer, KANLayer)]
+    known = {id(parameter) for parameter in edges}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in known], "base_lr": config.lr}]
+    if isinstance(config.feed_forward, SplineConfig | RBFConfig):
+        groups.append({"params": edges, "base_lr": config.lr * config.feed_forward.edges_rate})
+    return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
 @torch.no_grad()

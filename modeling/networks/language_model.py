@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LanguageModel", "ParameterKind", "State"]
 
-# "new": of a head that the checkpoint which is tuned does not have
-ParameterKind = Literal["matrix", "embedding", "head", "gate", "scalar", "new"]
+# "edges": coefficients of a KAN's basis functions; "new": of a head that the checkpoint which is tuned does not have
+ParameterKind = Literal["matrix", "edges", "embedding", "head", "gate", "scalar", "new"]
 
 
 class State:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.networks.functional import activate, attention, document_mask, rms_norm, to_product_dtype
-from modeling.networks.kan import KANFeedForward, RationalFeedForward, Rationals
+from modeling.networks.kan import KANFeedForward, KANLayer, RationalFeedForward, Rationals
 from modeling.networks.language_model import LanguageModel, ParameterKind, State
 from modeling.networks.loss_head import cross_entropy, token_losses
 
@@ -420,6 +420,7 @@ def parameter_kinds(model: LanguageModel) -> dict[str, ParameterKind]:
         TypeError: a module has parameters of its own and is not listed here.
     """
     modules = dict(model.named_modules())
+    edges = {module.edges for module in modules.values() if isinstance(module, KANLayer)}
     kinds: dict[str, ParameterKind] = {}
     for name, parameter in model.named_parameters():
         owner, _, own_name = name.rpartition(".")
@@ -430,7 +431,9 @@ def parameter_kinds(model: LanguageModel) -> dict[str, ParameterKind]:
                 kinds[name] = "embedding"
             case Gate():
                 kinds[name] = "gate"
-            case nn.Linear():  # the edges of a KAN too: a layer is linear in the values of its basis
+            case nn.Linear() as module if module in edges:
+                kinds[name] = "edges"
+            case nn.Linear():
                 kinds[name] = "matrix" if own_name == "weight" else "scalar"
             case Norm() | Rationals() | LanguageModel():
                 kinds[name] = "scalar"

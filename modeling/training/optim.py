@@ -120,8 +120,14 @@ def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype
     }
     new = {"params": split["new"], "lr": config.new_lr}
     if config.name == "adamw":
-        decayed = [p for name, p in parameters.items() if kinds[name] not in ("scalar", "new")]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": split["scalar"]}, new]
+        decayed = [p for name, p in parameters.items() if kinds[name] not in ("scalar", "new", "edges")]
+        edges_lr = config.lr * model.config.edges_rate
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": split["edges"], "weight_decay": config.weight_decay, "lr": edges_lr},
+            {"params": split["scalar"]},
+            new,
+        ]
         groups = [group for group in groups if group["params"]]
         chosen = [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=0.0, fused=fused)]
     else:
@@ -132,9 +138,11 @@ def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype
             new,
         ]
         groups = [group for group in groups if group["params"]]
+        # edges are a matrix too: a KAN's layer is linear in the values of its basis
+        matrices = [p for name, p in parameters.items() if kinds[name] in ("matrix", "edges")]
         chosen = [
             torch.optim.AdamW(groups, betas=betas, eps=1e-10, weight_decay=0.0, fused=fused),
-            Muon(split["matrix"], config.matrix_lr, config.momentum, config.weight_decay, dtype),
+            Muon(matrices, config.matrix_lr, config.momentum, config.weight_decay, dtype),
         ]
     for optimizer in chosen:
         for group in optimizer.param_groups:

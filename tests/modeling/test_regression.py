@@ -6,12 +6,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modeling.regression import FORMULAS, RegressionConfig, network, regress, with_mlp
+from modeling.regression import FORMULAS, RegressionConfig, adamw, network, regress, with_mlp
 
 KINDS = ["mlp", "kan-spline", "kan-rbf", "kan-rational"]
 
 
-def config(kind: str, **changes) -> RegressionConfig:
+def config(kind: str | dict, **changes) -> RegressionConfig:
     base = {"formula": "product", "feed_forward": kind, "hidden": [8], "steps": 8, "train_samples": 300}
     return RegressionConfig.model_validate(base | changes)
 
@@ -78,6 +78,17 @@ def test_inputs_come_onto_the_grid_by_their_range_and_not_by_a_norm():
     proportional = torch.tensor([[0.2, 0.6], [0.4, 1.2]])  # which a norm over the inputs could not tell apart
     first, second = model[1].edges(model[1].basis_values(model[1].onto_grid(model[0](proportional))).flatten(1))
     assert (first - second).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["kan-spline", "kan-rbf"])
+def test_adamw_moves_the_coefficients_of_edges_at_a_share_of_its_rate(kind):
+    asked = config({"kind": kind, "edges_rate": 0.25}, optimizer="adamw", lr=0.04)
+    model = network(asked)
+    rates = {p: group["base_lr"] for group in adamw(model, asked).param_groups for p in group["params"]}
+    assert rates.keys() == set(model.parameters())
+    edges = {name for name, parameter in model.named_parameters() if rates[parameter] == 0.01}
+    assert edges == {"1.edges.weight", "2.edges.weight"}
+    assert {rates[p] for name, p in model.named_parameters() if name not in edges} == {0.04}
 
 
 def test_the_mlp_to_compare_with_has_about_as_many_parameters():

@@ -82,6 +82,18 @@ def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
         assert group["weight_decay"] == decay
 
 
+@pytest.mark.parametrize("kind", ["kan-spline", "kan-rbf"])
+def test_adamw_moves_the_coefficients_of_edges_at_a_share_of_its_rate(kind):
+    for given, share in (({}, 0.1), ({"edges_rate": 0.5}, 0.5)):
+        model = GPT(TransformerConfig.model_validate(FULL | {"feed_forward": {"kind": kind} | given}), 40)
+        chosen = optimizers(model, OptimizerConfig(name="adamw", lr=2e-3), torch.float32)
+        set_learning_rates(chosen, 0.25)
+        rates = {p: group["lr"] for group in chosen[0].param_groups for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            rate = 2e-3 * 0.25 * (share if name.endswith(".edges.weight") else 1.0)
+            assert rates[parameter] == pytest.approx(rate)
+
+
 @pytest.mark.parametrize(("kind", "head"), [(SentencePairModel, "next_sentence"), (SpanModel, "span")])
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_a_head_that_the_checkpoint_does_not_have_learns_at_a_rate_of_its_own(kind, head, name):
