@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.declaration import Experiment, Figure, Published, Quick, Slope
-from modeling.config import PretrainConfig
+from modeling.config import MUON, PretrainConfig
 from modeling.cost import flops_per_token
 
 WIDTHS = (16, 24, 32, 48, 64)  # at most four epochs of the demo's corpus
@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     claim="Held-out loss falls as a power of the compute, with an exponent between -0.15 and -0.02, and the law of "
     "four smaller models foretells the fifth.",
     chapter="More compute, better models.",
-    settings={"train_tokenizer": {"vocab_size": VOCAB_SIZE, "encoding": None}},
+    settings={"train_tokenizer": {"vocab_size": VOCAB_SIZE, "encoding": None}, "pretrain": {"optimizer": MUON}},
     variants={f"width {width}": settings(width) for width in WIDTHS},
     sweep={"pretrain.optimizer.matrix_lr": [0.01, 0.02, 0.04]},
     figure=Figure(name="validation_loss"),

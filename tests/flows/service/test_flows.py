@@ -50,7 +50,8 @@ from scraping.crawling.source import Source, load_source
 from textmill.errors import Unavailable, UserError
 from textmill.kernels import compiling
 
-ASKED_FOR = ("ingest", "pairs", "text_pairs", "questions", "answering")  # and the small pipeline has none of them
+# and the small pipeline has none of them
+ASKED_FOR = ("ingest", "import_checkpoint", "pairs", "text_pairs", "questions", "answering")
 BUILT = [name for name in STAGES if name not in ASKED_FOR]
 
 
