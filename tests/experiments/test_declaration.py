@@ -8,6 +8,7 @@ import yaml
 from experiments.catalog import NAMES, load, name_of
 from experiments.declaration import Better, Experiment, nested
 from textmill.errors import UserError
+from textmill.progress import quiet
 
 OWN = {
     "claim": "Wider is better.",
@@ -114,3 +115,11 @@ def test_what_quick_leaves_out_is_not_run():
 
 def test_dotted_names_are_nested():
     assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_what_a_merge_costs_is_measured_of_all_three_algorithms():
+    from experiments.claims.bpe_work import MERGES, measure
+
+    figures = measure({"bytes": 20_000}, 0, quiet).figures
+    assert figures.keys() == {"distinct_words", *(f"{name}_us_per_merge" for name in MERGES)}
+    assert all(value > 0 for value in figures.values())
