@@ -183,7 +183,23 @@ def takes(form: Form, required: Iterable[str] = ()) -> Callable[[Function], Func
 
 def overrides_of(stage: str, settings: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a stage's form comes to as overrides of the configuration: its fields win over the other settings."""
-    return layered(checked(overrides), {stage: checked(settings)} if settings else {})
+    filled = _filled_in([section_of(stage)], checked(settings))
+    return layered(checked(overrides), {stage: filled} if filled else {})
+
+
+def _filled_in(kinds: list[type[BaseModel]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was filled in of the form of these models: the page sends a box that was left empty as an empty mapping,
+    which would clear what the configuration says of that part."""
+    filled = {}
+    for name, value in given.items():
+        fields = (kind.model_fields[name] for kind in kinds if name in kind.model_fields)
+        parts = [part for field in fields for part in _part(field.annotation)]
+        if parts and isinstance(value, Mapping):
+            value = _filled_in(parts, value)
+            if not value:
+                continue
+        filled[name] = value
+    return filled
 
 
 def parameters_of(stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

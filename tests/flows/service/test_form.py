@@ -116,6 +116,12 @@ def test_a_form_comes_to_the_overrides_that_it_was_made_from(overrides):
     assert overrides_of("pretrain", parameters, others) == overrides
 
 
+def test_a_box_that_was_left_empty_clears_nothing():
+    assert overrides_of("pretrain", {"model": {}, "optimizer": {}}, None) == {}
+    untouched = {"steps": 7, "model": {}, "schedule": {"warmup": 3}}
+    assert overrides_of("pretrain", untouched, None) == {"pretrain": {"steps": 7, "schedule": {"warmup": 3}}}
+
+
 def test_fields_win_over_other_settings():
     assert overrides_of("pretrain", {"steps": 7}, {"pretrain": {"steps": 8, "batch": 2}, "name": "x"}) == {
         "pretrain": {"steps": 7, "batch": 2}, "name": "x"
