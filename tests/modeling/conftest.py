@@ -95,6 +95,25 @@ def tiny():
     return settings
 
 
+class Killed(BaseException):
+    """Ends a training where it is."""
+
+
+@pytest.fixture(scope="session")
+def interrupted_at():
+    """Pretrain until its progress comes to a step, and leave everything as it is then."""
+
+    def begin(step: int, tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: Path) -> None:
+        def stop(done, total=None, **metrics):
+            if done == step:
+                raise Killed
+
+        with pytest.raises(Killed):
+            pretrain(tokens, tokenizer_folder, config, out, stop)
+
+    return begin
+
+
 @pytest.fixture(scope="session")
 def pretrained(tokens, tokenizer_folder, tiny, tmp_path_factory) -> Path:
     """A checkpoint that has learned the small language."""

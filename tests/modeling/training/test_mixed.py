@@ -200,20 +200,11 @@ def test_a_share_of_nothing_is_causal_training_to_the_bit(tokens, tokenizer_fold
     assert (about.objective, about.shift, about.fills) == ("causal", False, False)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(interrupted_at, tokens, tokenizer_folder, tiny, tmp_path):
     config = tiny(objective="mixed", masked_share=0.3, steps=12, evaluate_every=6, checkpoint_every=5, ema=0.9)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     pretrain(tokens, tokenizer_folder, config, whole, quiet)
-
-    class Stop(BaseException):
-        pass
-
-    def stop_at_7(done, total=None, **metrics):
-        if done == 7:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain(tokens, tokenizer_folder, config.model_copy(update={"log_every": 1}), stopped, stop_at_7)
+    interrupted_at(7, tokens, tokenizer_folder, config.model_copy(update={"log_every": 1}), stopped)
     pretrain(tokens, tokenizer_folder, config, stopped, quiet)
     for name in ("model.safetensors", "metrics.jsonl", "config.json", "samples.jsonl", "stats.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name

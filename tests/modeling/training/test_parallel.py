@@ -70,7 +70,7 @@ def test_two_ranks_train_a_kan_as_one_does(kind, how, tokens, tokenizer_folder, 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
 def test_two_ranks_carry_a_state_as_one_does_and_either_goes_on_from_the_other(
-    cell, how, tokens, tokenizer_folder, tiny, tmp_path
+    interrupted_at, cell, how, tokens, tokenizer_folder, tiny, tmp_path
 ):
     model = {"kind": "recurrent", "cell": cell, "layers": 2, "width": 32, "context": 32}
     settings = {
@@ -81,16 +81,7 @@ def test_two_ranks_carry_a_state_as_one_does_and_either_goes_on_from_the_other(
     for out in (one, more):
         out.mkdir()
     pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
-
-    class Stop(BaseException):
-        pass
-
-    def stop_at_7(done, total=None, **metrics):
-        if done == 7:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain(tokens, tokenizer_folder, tiny(**settings, log_every=1), more, stop_at_7)
+    interrupted_at(7, tokens, tokenizer_folder, tiny(**settings, log_every=1), more)
     launch(tiny(**settings, parallel=how, micro_batch=3, processes=2), tokens, tokenizer_folder, more)
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
 
@@ -144,22 +135,13 @@ def wait_for_checkpoint(child: subprocess.Popen, out: Path, step: int) -> None:
         time.sleep(0.005)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_run_goes_on_with_another_number_of_ranks(interrupted_at, tokens, tokenizer_folder, tiny, tmp_path):
     settings = {"precision": "fp32", "steps": 12, "evaluate_every": 4, "checkpoint_every": 5}
     one, more = tmp_path / "one", tmp_path / "more"
     one.mkdir()
     more.mkdir()
     pretrain(tokens, tokenizer_folder, tiny(**settings), one, quiet)
-
-    class Stop(BaseException):
-        pass
-
-    def stop_at_7(done, total=None, **metrics):
-        if done == 7:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain(tokens, tokenizer_folder, tiny(**settings, log_every=1), more, stop_at_7)
+    interrupted_at(7, tokens, tokenizer_folder, tiny(**settings, log_every=1), more)
     launch(tiny(**settings, processes=2), tokens, tokenizer_folder, more)
     assert curve(more) == pytest.approx(curve(one), abs=1e-4)
 

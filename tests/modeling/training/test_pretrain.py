@@ -112,7 +112,9 @@ GROWING = {"model": {"layers": 4, "width": 32, "heads": 2, "context": 32}, "prog
 
 
 @pytest.mark.parametrize("more", [{}, {"preset": "nano-fast", "ema": 0.9}])
-def test_layers_join_a_run_and_it_continues_exactly_before_and_after(more, tokens, tokenizer_folder, tiny, tmp_path):
+def test_layers_join_a_run_and_it_continues_exactly_before_and_after(
+    interrupted_at, more, tokens, tokenizer_folder, tiny, tmp_path
+):
     settings = GROWING | more
     whole, part = tmp_path / "whole", tmp_path / "part"
     for out in (whole, part):
@@ -136,7 +138,9 @@ KANS = {
 
 
 @pytest.mark.parametrize("kind", KANS)
-def test_a_kan_learns_as_the_mlp_does_and_continues_exactly(kind, pretrained, tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_kan_learns_as_the_mlp_does_and_continues_exactly(
+    interrupted_at, kind, pretrained, tokens, tokenizer_folder, tiny, tmp_path
+):
     model = MLP | KANS[kind]
     settings = {"model": model, "steps": 120, "ema": 0.9, "precision": "bf16"}
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -182,13 +186,13 @@ def test_a_run_that_grows_learns_as_much(tokens, tokenizer_folder, tiny, tmp_pat
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-def test_a_run_with_other_settings_is_not_continued(tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_run_with_other_settings_is_not_continued(interrupted_at, tokens, tokenizer_folder, tiny, tmp_path):
     interrupted_at(11, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
     with pytest.raises(UserError, match=r"other settings \(run.optimizer.matrix_lr: 0.01 here, 0.02 there\); continue"):
         pretrain(tokens, tokenizer_folder, tiny(optimizer={"matrix_lr": 0.01}), tmp_path, pytest.fail)
 
 
-def test_a_checkpoint_is_due_after_minutes_too(tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_checkpoint_is_due_after_minutes_too(interrupted_at, tokens, tokenizer_folder, tiny, tmp_path):
     rarely = {"checkpoint_every": 1000, "evaluate_every": 40, "log_every": 1, "keep_checkpoints": 9}
     interrupted_at(6, tokens, tokenizer_folder, tiny(**rarely, checkpoint_minutes=1e-9), tmp_path)
     assert Checkpoints(tmp_path / "checkpoints", keep=9).steps() == [1, 2, 3, 4, 5]
@@ -288,18 +292,9 @@ def test_a_step_is_left_off_between_two_passes(tokens, tokenizer_folder, tiny, t
     assert files(part) == files(whole)
 
 
-def interrupted_at(step: int, tokens, tokenizer_folder, config, out) -> None:
-    def stop(done, total=None, **metrics):
-        if done == step:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        pretrain(tokens, tokenizer_folder, config, out, stop)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "metrics.jsonl", "config.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    name, uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
+    interrupted_at, name, uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
 ):
     interrupted_at(31, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
     damaged = tmp_path / "checkpoints" / "step-00000030" / name
@@ -362,7 +357,7 @@ def are_finite(checkpoint: Path) -> bool:
     ("rate", "more"), [(1e30, {}), (1e38, {"precision": "bf16"}), (1e30, {"ema": 0.9, "keep_checkpoints": 1})]
 )
 def test_after_a_run_diverged_one_with_lower_rates_takes_its_place(
-    rate, more, tokens, tokenizer_folder, tiny, tmp_path
+    interrupted_at, rate, more, tokens, tokenizer_folder, tiny, tmp_path
 ):
     settings = {"checkpoint_every": 1, "evaluate_every": 40, "precision": "fp32", "steps": 40, **more}
     wild, tame = ({"name": "adamw", "lr": lr} for lr in (rate, 1e-3))
@@ -399,7 +394,7 @@ def without(name: str, checkpoint: Path) -> None:
 
 
 def test_a_checkpoint_of_a_version_that_kept_less_is_continued_or_refused(
-    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
+    interrupted_at, uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
 ):
     losses = [json.loads(line) for line in uninterrupted["metrics.jsonl"].splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
@@ -418,7 +413,9 @@ def test_a_checkpoint_of_a_version_that_kept_less_is_continued_or_refused(
     assert (tmp_path / WEIGHTS).read_bytes() == uninterrupted[WEIGHTS]
 
 
-def test_a_checkpoint_that_lacks_what_continuing_needs_is_one_line(tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_checkpoint_that_lacks_what_continuing_needs_is_one_line(
+    interrupted_at, tokens, tokenizer_folder, tiny, tmp_path
+):
     interrupted_at(11, tokens, tokenizer_folder, tiny(log_every=1), tmp_path)
     without("step", tmp_path / "checkpoints" / "step-00000010")
     with pytest.raises(UserError, match="step-00000010 lacks step, which this version keeps; continue the run with"):
@@ -426,7 +423,7 @@ def test_a_checkpoint_that_lacks_what_continuing_needs_is_one_line(tokens, token
 
 
 def test_a_checkpoint_of_weights_that_are_not_finite_is_gone_back_past(
-    uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
+    interrupted_at, uninterrupted, tokens, tokenizer_folder, tiny, tmp_path, caplog
 ):
     interrupted_at(31, tokens, tokenizer_folder, tiny(log_every=1, keep_checkpoints=3), tmp_path)
     spoilt = tmp_path / "checkpoints" / "step-00000030"
@@ -447,7 +444,7 @@ def test_a_finished_folder_refuses_other_settings(pretrained, tokens, tokenizer_
         pretrain(tokens, tokenizer_folder, tiny(), pretrained, pytest.fail)
 
 
-def test_a_folder_refuses_other_inputs(pretrained, tokens, tokenizer_folder, tokenizer, tiny, tmp_path):
+def test_a_folder_refuses_other_inputs(interrupted_at, pretrained, tokens, tokenizer_folder, tokenizer, tiny, tmp_path):
     fewer = shutil.copytree(tokens, tmp_path / "tokens")
     meta = json.loads((fewer / META).read_text())
     (fewer / META).write_text(json.dumps(meta | {"splits": meta["splits"] | {"train": meta["splits"]["validation"]}}))
@@ -480,7 +477,7 @@ def test_a_line_of_the_log_tells_the_mean_loss_since_the_last_and_the_gradients_
 
 
 def test_points_of_a_long_curve_are_means_of_the_steps_between_them_after_an_interruption_too(
-    tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
+    interrupted_at, tokens, tokenizer_folder, tiny, tmp_path, monkeypatch
 ):
     curves = {}
     for points in (1000, 8):
@@ -610,7 +607,9 @@ def test_weights_and_biases_that_is_not_installed_is_an_error_at_once(tokens, to
         pretrain(tokens, tokenizer_folder, tiny(wandb=True), tmp_path, pytest.fail)
 
 
-def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(tokens, tokenizer_folder, tiny, tmp_path):
+def test_an_average_of_the_weights_is_the_result_and_survives_an_interruption(
+    interrupted_at, tokens, tokenizer_folder, tiny, tmp_path
+):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     pretrain(tokens, tokenizer_folder, tiny(ema=0.9), tmp_path / "a", quiet)

@@ -26,10 +26,6 @@ MODEL = {"kind": "recurrent", "layers": 2, "width": 32, "context": 32}
 WRAPPING_SEED = 16  # the last of 8 rows comes to the end of the corpus at step 7
 
 
-class Cancelled(BaseException):
-    pass
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.name != "timing.jsonl"}
 
@@ -127,17 +123,10 @@ def test_what_needs_the_other_direction_or_a_class_of_transformers_is_refused(re
     assert not (tmp_path / "export").exists()
 
 
-def interrupted_at(step: int, tokens, tokenizer_folder, config, out) -> None:
-    def stop(done, total=None, **metrics):
-        if done == step:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        pretrain(tokens, tokenizer_folder, config, out, stop)
-
-
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_run_continues_exactly_with_the_state_that_it_had(cell, tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_run_continues_exactly_with_the_state_that_it_had(
+    interrupted_at, cell, tokens, tokenizer_folder, tiny, tmp_path
+):
     settings = {"model": MODEL | {"cell": cell, "feed_forward": 64, "dropout": 0.1}, "ema": 0.9, "precision": "bf16"}
     settings["seed"] = WRAPPING_SEED
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -151,7 +140,9 @@ def test_a_run_continues_exactly_with_the_state_that_it_had(cell, tokens, tokeni
 
 
 @pytest.mark.parametrize("cell", ["lstm", "mingru"])
-def test_a_checkpoint_holds_what_was_carried_from_the_rows_windows(cell, tokens, tokenizer_folder, tiny, tmp_path):
+def test_a_checkpoint_holds_what_was_carried_from_the_rows_windows(
+    interrupted_at, cell, tokens, tokenizer_folder, tiny, tmp_path
+):
     still = {"name": "adamw", "lr": 1e-30}
     settings = {"optimizer": still, "precision": "fp32", "log_every": 1, "seed": WRAPPING_SEED}
     config = tiny(model=MODEL | {"cell": cell, "zero_init": False}, **settings)

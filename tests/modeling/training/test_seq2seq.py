@@ -222,22 +222,13 @@ def files(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "timing.jsonl"}
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(lines, speller_folder, tmp_path):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(interrupted_at, lines, speller_folder, tmp_path):
     config = settings(ema=0.9, keep="best", optimizer={"clip": 1.0}, micro_batch=5)
     whole, part = tmp_path / "whole", tmp_path / "part"
     for out in (whole, part):
         out.mkdir()
     pretrain(lines, speller_folder, config, whole, quiet)
-
-    class Stop(BaseException):
-        pass
-
-    def stop_at_13(done, total=None, **metrics):
-        if done == 13:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain(lines, speller_folder, config.model_copy(update={"log_every": 1}), part, stop_at_13)
+    interrupted_at(13, lines, speller_folder, config.model_copy(update={"log_every": 1}), part)
     assert (part / "checkpoints" / "step-00000010").is_dir() and not (part / "stats.json").exists()
     pretrain(lines, speller_folder, config, part, quiet)
     assert files(part) == files(whole)
