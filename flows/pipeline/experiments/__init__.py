@@ -4,7 +4,6 @@ Read in this order:
 
     trials    which runs: every variant, every value that is swept, the best of them with every seed
     estimate  how long they will take, by what the store's artifacts took
-    results   figures, curve and cost of each run; what they say together
     keeping   results as files that are kept: with machine, commit and date
     chapter   all kept results as one page, and as RESULTS.md
 """

@@ -86,14 +86,13 @@ def planned(campaign: Campaign) -> list[PlannedRun]:
         swept = len(campaign.experiment.swept(trial.variant)) > 0 and trial.seed > 0
         before = [one for one in known if one.variant == trial.variant and one.seed == 0]
         assumed = swept and any(known[one] is None for one in before)
-        named = _names(trial, steps)
+        measured = known[trial] if not steps else None
+        named = [] if measured else _names(trial, steps)
         new = [stage for stage, name in named if name not in to_build]
         to_build |= {name for _, name in named}
         seconds = [pace.seconds(stage, trial.request.config if trial.request else None) for stage in new]
-        if not steps and known[trial] is not None:
-            new, seconds = [], []
         total = None if None in seconds else sum(each for each in seconds if each is not None)
-        reused = sum(step.action == "reuse" for step in steps) + (not steps and known[trial] is not None)
+        reused = sum(step.action == "reuse" for step in steps) + (measured is not None)
         runs.append(PlannedRun(trial, steps, reused, len(new), total, assumed))
     return runs
 
