@@ -87,10 +87,7 @@ def tune(checkpoint: Path, questions: Path, config: AnsweringConfig, out: Path, 
             save_tokenizer(tokenizer, out)
             answers = answer_questions(out, validation, device=str(compute.device))
             stats = {
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "steps": config.steps,
-                "tokens_seen": config.steps * run.tokens_per_step,
-                **{name: value for name, value in metrics.items() if name != "step"},
+                **run.stats(metrics),
                 **told,
                 **scores([answer.text for answer in answers], validation),
                 **baseline(train, validation, may_be_none=bool(config.no_answer)),

@@ -92,14 +92,8 @@ def evaluate(
         tokens += len(targets)
         size += int(sizes[targets].sum())
         progress(tokens, len(ids) - 1, unit="tokens", loss=nats / tokens)
-    return {
-        "tokens": tokens,
-        "bytes": size,
-        "loss": nats / tokens,
-        "perplexity": math.exp(nats / tokens),
-        "bits_per_byte": nats / math.log(2) / size if size else math.nan,
-        **(masked_metrics(loaded, ids, windows.batch, compute) if loaded.config.fills else {}),
-    }
+    masked = masked_metrics(loaded, ids, windows.batch, compute) if loaded.config.fills else {}
+    return perplexity_metrics(nats, tokens, size) | masked
 
 
 def evaluate_spans(
@@ -128,6 +122,11 @@ def evaluate_spans(
     tokens = targets.numel()
     sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
     size = int(sizes[targets].sum())
+    return perplexity_metrics(nats, tokens, size)
+
+
+def perplexity_metrics(nats: float, tokens: int, size: int) -> dict[str, float]:
+    """How well `tokens` that stand for `size` bytes were predicted, by the sum of their losses."""
     return {
         "tokens": tokens,
         "bytes": size,

@@ -252,7 +252,7 @@ def remote_code() -> str:
     Each of these imports is on one line of its source.
     """
     folder = Path(modeling.__file__).parent
-    networks = [f"networks/{name}.py" for name in ("language_model", "loss_head", "functional", "kan", "transformer")]
+    networks = [f"networks/{name}.py" for name in ("loss_head", "language_model", "functional", "kan", "transformer")]
     parts = [(folder / name).read_text() for name in (*networks, "inference/remote_code.py")]
     text = "\n\n".join(part.replace("from __future__ import annotations\n", "") for part in parts)
     text = re.sub(r"^if TYPE_CHECKING:\n(    .*\n|\n(?=    ))+", "", text, flags=re.MULTILINE)

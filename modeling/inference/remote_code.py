@@ -1,8 +1,8 @@
 """The model as `transformers` loads it with `trust_remote_code=True`.
 
-An export whose architecture no class of `transformers` has takes this file along, with `language_model.py`,
-`loss_head.py`, `functional.py`, `kan.py` and `transformer.py` of `modeling/networks` put before it: one file that needs
-nothing but torch and transformers. (Read from the package, it is a module like any other.)
+An export whose architecture no class of `transformers` has takes this file along, with `loss_head.py`,
+`language_model.py`, `functional.py`, `kan.py` and `transformer.py` of `modeling/networks` put before it: one file that
+needs nothing but torch and transformers. (Read from the package, it is a module like any other.)
 """
 
 from __future__ import annotations

@@ -299,10 +299,5 @@ class EncoderDecoder(LanguageModel):
     def fsdp_blocks(self) -> list[nn.Module]:
         return [*self.encoder, *self.blocks]
 
-    def block_parameters(self) -> int:
-        return sum(
-            m.weight.numel() for block in self.fsdp_blocks() for m in block.modules() if isinstance(m, nn.Linear)
-        )
-
     def parameter_kinds(self) -> dict[str, ParameterKind]:
         return parameter_kinds(self)

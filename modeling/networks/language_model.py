@@ -1,7 +1,7 @@
 """What every network is to the rest of the project: trainer, checkpoints, generation and evaluation touch this alone.
 
-Nothing here is optional, so that nothing is guessed: a network says itself what its parameters are, which of its parts
-are sharded, and what it remembers of the tokens it has read.
+Nothing that differs between networks is optional, so that nothing is guessed: a network says itself what its parameters
+are, which of its parts are sharded, and what it remembers of the tokens it has read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+
+from modeling.networks.loss_head import token_losses
 
 if TYPE_CHECKING:
     from modeling.config import NetworkConfig
@@ -74,7 +76,6 @@ class LanguageModel(nn.Module, ABC):
             Logits [B, T, V] or [B, K, V]; with targets their mean loss in nats instead, a scalar.
         """
 
-    @abstractmethod
     def token_losses(
         self, ids: Tensor, targets: Tensor, documents: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -84,6 +85,9 @@ class LanguageModel(nn.Module, ABC):
             nll: negative log-likelihoods in nats, fp32 [B, T].
             is_argmax: whether the target is the most probable token, bool [B, T].
         """
+        hidden_NW = self.hidden(ids, state, documents).flatten(0, 1)
+        nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
+        return nll.view(targets.shape), is_argmax.view(targets.shape)
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -107,9 +111,10 @@ class LanguageModel(nn.Module, ABC):
     def fsdp_blocks(self) -> Sequence[nn.Module]:
         """The parts that are gathered one at a time where each rank holds a part of every parameter."""
 
-    @abstractmethod
     def block_parameters(self) -> int:
         """Weights in the matrices of the blocks, the number by which models are compared."""
+        parts = (part for block in self.fsdp_blocks() for part in block.modules())
+        return sum(part.weight.numel() for part in parts if isinstance(part, nn.Linear))
 
     def is_active(self, layer: int) -> bool:
         """Whether a block is in use: `active_layers` of them are, evenly spaced, the last block among them.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modeling.networks.functional import squared_relu, to_product_dtype
 from modeling.networks.language_model import LanguageModel, ParameterKind, State
-from modeling.networks.loss_head import cross_entropy, token_losses
+from modeling.networks.loss_head import cross_entropy
 from modeling.networks.transformer import Norm, at_positions, parameter_kinds
 
 if TYPE_CHECKING:
@@ -299,13 +299,6 @@ class RecurrentModel(LanguageModel):
             return self.logits(hidden)
         return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
-    def token_losses(
-        self, ids: Tensor, targets: Tensor, documents: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, Tensor]:
-        hidden_NW = self.hidden(ids, state, documents).flatten(0, 1)
-        nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
-        return nll.view(targets.shape), is_argmax.view(targets.shape)
-
     def initial_state(self, batch: int) -> RecurrentState:
         names = state_names(2 if self.config.cell == "lstm" else 1)
         return RecurrentState(
@@ -322,9 +315,6 @@ class RecurrentModel(LanguageModel):
 
     def fsdp_blocks(self) -> list[nn.Module]:
         return list(self.blocks)
-
-    def block_parameters(self) -> int:
-        return sum(module.weight.numel() for module in self.blocks.modules() if isinstance(module, nn.Linear))
 
     def parameter_kinds(self) -> dict[str, ParameterKind]:
         return parameter_kinds(self)  # of each gate, the matrices that it has of its own

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modeling.networks.functional import activate, attention, document_mask, rms_norm, to_product_dtype
 from modeling.networks.kan import KANFeedForward, KANLayer, RationalFeedForward, Rationals
 from modeling.networks.language_model import LanguageModel, ParameterKind, State
-from modeling.networks.loss_head import cross_entropy, token_losses
+from modeling.networks.loss_head import cross_entropy
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -389,13 +389,6 @@ class GPT(LanguageModel):
             return self.logits(hidden)
         return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
 
-    def token_losses(
-        self, ids: Tensor, targets: Tensor, documents: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, Tensor]:
-        hidden_NW = self.hidden(ids, state, documents).flatten(0, 1)
-        nll, is_argmax = token_losses(hidden_NW, self.head.weight, targets.flatten(), self.config.softcap)
-        return nll.view(targets.shape), is_argmax.view(targets.shape)
-
     def initial_state(self, batch: int) -> KeyValueCache:
         return KeyValueCache(self, batch)
 
@@ -405,9 +398,6 @@ class GPT(LanguageModel):
 
     def fsdp_blocks(self) -> list[nn.Module]:
         return list(self.blocks)
-
-    def block_parameters(self) -> int:
-        return sum(module.weight.numel() for module in self.blocks.modules() if isinstance(module, nn.Linear))
 
     def parameter_kinds(self) -> dict[str, ParameterKind]:
         return parameter_kinds(self)

@@ -111,10 +111,7 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
                 separate_head(out, NEXT_SENTENCE_PREFIX, NEXT_SENTENCE)
             save_tokenizer(tokenizer, out)
             stats = {
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "steps": config.steps,
-                "tokens_seen": config.steps * run.tokens_per_step,
-                **{name: value for name, value in metrics.items() if name != "step"},
+                **run.stats(metrics),
                 **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
                 **guessed(train, objective.validation_targets, tokenizer),
                 **sample(out, blank),
@@ -176,10 +173,7 @@ def finetune_on_pairs(
             metrics = trainer.saver.publish()
             save_tokenizer(tokenizer, out)
             stats = {
-                "parameters": sum(p.numel() for p in tuned.parameters()),
-                "steps": config.steps,
-                "tokens_seen": config.steps * run.tokens_per_step,
-                **{name: value for name, value in metrics.items() if name != "step"},
+                **run.stats(metrics),
                 "pairs": len(objective.train),
                 "cut_pairs": objective.cut,
                 "written": written(out, TextPairs(tokens, "validation")),

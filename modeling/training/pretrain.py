@@ -106,12 +106,9 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
             metrics = trainer.saver.publish()
             save_tokenizer(tokenizer, out)
             stats = {
-                "parameters": sum(p.numel() for p in run.model.parameters()),
+                **run.stats(metrics),
                 "block_parameters": run.model.block_parameters(),
                 "vocab_size": train.vocab_size,
-                "steps": config.steps,
-                "tokens_seen": config.steps * run.tokens_per_step,
-                **{name: value for name, value in metrics.items() if name != "step"},
                 **(guessed(train, objective.validation_targets, tokenizer) if isinstance(objective, MaskedLM) else {}),
                 **told_of(train, objective, config),
                 "unigram_entropy": entropy(token_counts(train)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ class TrainingRun:
     config: RunConfig
     out: Path
     sample: Callable[[LanguageModel], str] | None = None
+
+    def stats(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """What every result says in `stats.json`, with the metrics of the weights that were chosen."""
+        return {
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "steps": self.config.steps,
+            "tokens_seen": self.config.steps * self.tokens_per_step,
+            **{name: value for name, value in metrics.items() if name != "step"},
+        }
 
     @property
     def tokens_per_step(self) -> int:
