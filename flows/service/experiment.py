@@ -10,6 +10,7 @@ from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from experiments.catalog import load
 from flows.engine.stage import Outcome
 from flows.pipeline.experiments.keeping import keep
 from flows.pipeline.experiments.trials import Campaign, Trial, campaign
@@ -99,7 +100,7 @@ def comparison_of(asked: Campaign, trials: list[Trial]) -> ComparisonConfig:
     """What the comparison of these runs is told."""
     return ComparisonConfig(
         experiment=asked.name,
-        declared=asked.experiment.model_dump(exclude={"measure"}),
+        declared=load(asked.which).model_dump(exclude={"measure"}),  # whole, whatever --quick leaves out
         quick=asked.quick,
         runs=[(trial.variant, trial.point, trial.seed) for trial in trials],
     )

@@ -13,7 +13,7 @@ from experiments.sweep import Point, at_edge, best_point, points
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
 from textmill.errors import UserError
-from textmill.settings import layered, merged
+from textmill.settings import layered
 
 __all__ = ["Campaign", "Trial", "campaign"]
 
@@ -51,7 +51,7 @@ class Campaign:
     Attributes:
         which: name or path of the experiment.
         experiment: what it declares.
-        pipeline: the configuration that its variants change, without any of their settings; its store is where all is.
+        pipeline: the configuration, with `overrides`, that its variants change; its store is where all is.
         overrides: for all variants, below what makes them.
         quick: whether it is only tried.
         extend: whether a sweep goes on where the best value is its last.
@@ -108,7 +108,7 @@ class Campaign:
         """
         settings = self.experiment.settled(variant, dict(point), seed)
         if self.experiment.measure is not None:
-            return Trial(variant, point, seed, None, merged(settings, self.overrides))
+            return Trial(variant, point, seed, None, settings)
         until = Selection(until=self.experiment.figure.stage)
         request = RunRequest.load(self.pipeline.path, layered(self.overrides, settings), until)
         return Trial(variant, point, seed, request, settings)
@@ -160,7 +160,7 @@ def campaign(
     if seeds is not None:
         declared = declared.model_copy(update={"seeds": seeds})
     path = _beside(which, declared.config) if declared.config else config
-    made = Campaign(which, declared, RunRequest.load(path), overrides, quick, extend)
+    made = Campaign(which, declared, RunRequest.load(path, overrides), overrides, quick, extend)
     made.check_that_runs_differ()
     return made
 
