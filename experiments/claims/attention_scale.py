@@ -6,7 +6,7 @@ from modeling.config import CLASSIC, MUON
 EXPERIMENT = Experiment(
     claim="Dividing attention logits by the root of the head size learns more than dividing by that of the width.",
     chapter="Attention is scaled by the root of d_k; the report's code divides by that of the embedding size.",
-    settings={"pretrain": {"model": {**CLASSIC, "heads": 8, "width": 256}, "optimizer": MUON}},
+    settings={"pretrain": {"model": {**CLASSIC, "heads": 8, "width": 128}, "optimizer": MUON}},
     variants={name: {"pretrain": {"model": {"attention_scale": name}}} for name in ("head", "width")},
     sweep={"pretrain.optimizer.matrix_lr": [0.005, 0.01, 0.02, 0.04]},
     contrasts=[Better(better="head", than="width")],

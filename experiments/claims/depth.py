@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
     "before each part better than without norms; without residual connections sixteen layers are worse than four.",
     chapter="Residual connections and layer norm make depth trainable.",
     settings={
-        "pretrain": {"model": {**CLASSIC, "width": 128, "heads": 4}, "optimizer": {"name": "adamw", "clip": 1.0}}
+        "pretrain": {"model": {**CLASSIC, "width": 64, "heads": 4}, "optimizer": {"name": "adamw", "clip": 1.0}}
     },
     variants={
         f"{name}, {layers} layers": {"pretrain": {"model": {**block, "layers": layers}}}

@@ -5,9 +5,9 @@ from experiments.declaration import Better, Experiment, Published, Quick
 EXPERIMENT = Experiment(
     claim="Four heads learn more from the same tokens than one, and than as many as leave two channels to each.",
     chapter="Several heads let attention look for several things at once.",
-    variants={str(heads): {"pretrain": {"model": {"heads": heads}}} for heads in (1, 2, 4, 8, 128)},
-    settings={"pretrain": {"model": {"width": 256}}},
-    contrasts=[Better(better="4", than="1"), Better(better="4", than="128")],
+    variants={str(heads): {"pretrain": {"model": {"heads": heads}}} for heads in (1, 2, 4, 8, 64)},
+    settings={"pretrain": {"model": {"width": 128}}},
+    contrasts=[Better(better="4", than="1"), Better(better="4", than="64")],
     equal=["steps", "tokens", "parameters", "flops"],
     published=[
         Published(

@@ -74,7 +74,7 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
                 trial.request.check()
         with Watch() as watch, watch.showing(live):
             outcome = mending(compare)
-        path = keep(outcome.artifact.stats, outcome.artifact.manifest.code)
+        path = keep(outcome.artifact.stats, asked.pipeline.config.name, outcome.artifact.manifest.code)
         logger.info("%s: %s, kept in %s", asked.name, outcome.headline, path)
     return Completed(message=outcome.headline, data=outcome)
 

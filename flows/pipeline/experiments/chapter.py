@@ -46,7 +46,7 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from _table(variants_table(result))
         for other in result["published"]:
             yield f"\nPublished: {other['says']} ({other['source']})"
-        yield f"\n{result['date']}, commit {result['commit']}, {result['machine']}."
+        yield f"\n{result['date']}, on {result['pipeline']}, commit {result['commit']}, {result['machine']}."
     yield ""
 
 

@@ -23,18 +23,21 @@ RESULTS = Path("experiments") / "results"  # in the folder of a project
 QUICK = "quick"
 
 
-def keep(stats: Mapping[str, Any], commit: str, folder: Path = RESULTS) -> Path:
+def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RESULTS) -> Path:
     """Write what an experiment came to, whole or not at all; an older result is replaced.
 
     Args:
         stats: what `comparison` gave.
+        pipeline: name of the configuration that its variants change.
         commit: the version of the code that built it.
         folder: of the results.
     """
     place = folder / QUICK if stats["quick"] else folder
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{stats['experiment']}.json"
-    about = {"date": datetime.now(UTC).date().isoformat(), "commit": commit, "machine": machine()}
+    about = {
+        "date": datetime.now(UTC).date().isoformat(), "commit": commit, "machine": machine(), "pipeline": pipeline,
+    }  # fmt: skip
     atomic_write(path, json.dumps({**about, **stats}, indent=1) + "\n")
     return path
 
