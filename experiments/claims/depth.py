@@ -16,9 +16,7 @@ EXPERIMENT = Experiment(
     claim="At sixteen layers a classic block trains better with residual connections than without, and with a norm "
     "before each part better than without norms; without residual connections sixteen layers are worse than four.",
     chapter="Residual connections and layer norm make depth trainable.",
-    settings={
-        "pretrain": {"model": {**CLASSIC, "width": 64, "heads": 4}, "optimizer": {"name": "adamw", "clip": 1.0}}
-    },
+    settings={"pretrain": {"model": {**CLASSIC, "width": 64, "heads": 4}, "optimizer": {"name": "adamw", "clip": 1.0}}},
     variants={
         f"{name}, {layers} layers": {"pretrain": {"model": {**block, "layers": layers}}}
         for layers in (4, 16)

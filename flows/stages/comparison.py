@@ -16,10 +16,10 @@ from flows.engine.stage import Job, Stage
 from flows.stages.html import flat_metrics
 from flows.store.lineage import lineage
 from flows.store.local import Artifact
-from modeling.config import PretrainConfig
+from modeling.config import MODEL_CONFIG, PretrainConfig
 from modeling.cost import flops_per_token
 
-TRAININGS = ("pretrain", "finetune")
+TRAININGS = ("pretrain", "finetune", "answering")
 CURVES = "The best of each variant: every seed, and their mean"
 
 
@@ -152,21 +152,23 @@ def _spent(trainings: Sequence[Artifact]) -> Spent:
         "steps": sum(each["steps"] for each in stats),
         "tokens": sum(each["tokens_seen"] for each in stats),
         "parameters": stats[-1]["parameters"],
-        "flops": sum(_flops(made, made.stats["steps"], trainings[0]) for made in trainings),
+        "flops": sum(flops_of(made, made.stats["steps"]) for made in trainings),
         "seconds": round(sum(made.manifest.seconds for made in trainings), 1),
     }
 
 
-def _flops(made: Artifact, steps: float, pretrained: Artifact) -> float:
+def flops_of(training: Artifact, steps: float) -> float:
     """What the first steps of a training took; layers that join late cost nothing before."""
-    config = PretrainConfig.model_validate(pretrained.manifest.settings)
-    vocab_size = pretrained.stats["vocab_size"]
-    tokens_per_step = made.stats["tokens_seen"] / made.stats["steps"]
-    early = min(steps, config.progressive_steps if made is pretrained else 0)
-    passes = (steps - early) * flops_per_token(config.model, vocab_size)
-    if early:
-        passes += early * flops_per_token(config.model, vocab_size, layers=config.active_layers(0))
-    return tokens_per_step * passes
+    with training.open("config.json") as file:
+        checkpoint = json.load(file)
+    model, vocab_size = MODEL_CONFIG.validate_python(checkpoint["model"]), checkpoint["vocab_size"]
+    passes = steps * flops_per_token(model, vocab_size)
+    if training.manifest.stage == "pretrain":
+        config = PretrainConfig.model_validate(training.manifest.settings)
+        if early := min(steps, config.progressive_steps):
+            passes -= early * flops_per_token(model, vocab_size)
+            passes += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
+    return passes * training.stats["tokens_seen"] / training.stats["steps"]
 
 
 def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) -> list[dict[str, float]]:
@@ -184,7 +186,7 @@ def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) ->
         at = {
             "steps": row["step"] + before.get("steps", 0),
             "tokens": row["step"] * tokens_per_step + before.get("tokens", 0),
-            "flops": _flops(last, row["step"], trainings[0]) + before.get("flops", 0),
+            "flops": flops_of(last, row["step"]) + before.get("flops", 0),
         }
         if row["step"] in seconds:
             at["seconds"] = seconds[row["step"]] + before.get("seconds", 0)

@@ -8,15 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig
 from flows.pipeline.experiments.trials import Campaign, Trial
 from flows.pipeline.plan import Step
+from flows.stages.comparison import flops_of
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact, Store
-from modeling.config import PretrainConfig, RunConfig
+from modeling.config import RunConfig
 from modeling.cost import flops_per_token
 
 __all__ = ["Pace", "PlannedRun", "planned"]
@@ -55,7 +55,7 @@ class Pace:
             manifest = artifact.manifest
             self._seconds[manifest.stage].append(manifest.seconds)
             if manifest.stage == "pretrain" and manifest.seconds:
-                self._flops.append(_trained_flops(artifact) / manifest.seconds)
+                self._flops.append(flops_of(artifact, artifact.stats["steps"]) / manifest.seconds)
 
     def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
         """How long a stage of a pipeline will take; None if nothing like it was built here."""
@@ -117,9 +117,3 @@ def _measured(campaign: Campaign, trial: Trial) -> Artifact | None:
 
     config = measurement_config(campaign.which, trial.variant, trial.settings, trial.seed)
     return assess(measurement, config, {}, Context(campaign.pipeline.store)).artifact
-
-
-def _trained_flops(artifact: Artifact) -> float:
-    config = PretrainConfig.model_validate(artifact.manifest.settings)
-    stats: dict[str, Any] = artifact.stats
-    return float(stats["tokens_seen"] * flops_per_token(config.model, stats["vocab_size"]))

@@ -15,6 +15,7 @@ from flows.pipeline.config import load_config
 from flows.pipeline.project import Project
 from flows.pipeline.selection import Selection
 from flows.service.deployments import declared
+from flows.stages.comparison import result_of
 from flows.stages.questions import questions
 from flows.stages.report import ReportConfig, report
 from flows.store.local import Store
@@ -122,6 +123,8 @@ def test_a_pipeline_makes_questions_of_its_corpus_and_learns_to_answer_them(writ
     found = {artifact.manifest.stage: artifact for artifact in Store(tmp_path / "store").artifacts()}
     tuned, finetuned = found["answering"], found["finetune"]
     assert [entry.fingerprint for entry in tuned.manifest.inputs["checkpoint"]] == [finetuned.manifest.fingerprint]
+    steps = [found[stage].stats["steps"] for stage in ("pretrain", "finetune", "answering")]
+    assert result_of("tuned", (), 0, tuned).spent["steps"] == sum(steps)
     page = (found["report"].path / "index.html").read_text()
     assert "held-out question" in page and tuned.stats["samples"][0]["question"].split()[0] in page
     answer = textmill("answer", tuned.path, "-q", "what is it?", "-c", TEXT, "--json")

@@ -18,9 +18,12 @@ from flows.pipeline.project import Project
 from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
 from flows.service.deployments import declared
+from flows.stages.comparison import result_of
 from flows.stages.import_checkpoint import import_checkpoint
 from flows.store.local import Store
+from modeling.checkpoint import CheckpointConfig
 from modeling.config import ImportConfig
+from modeling.cost import flops_per_token
 from textmill.errors import UserError
 from tokenization.formats import save_tokenizer
 from tokenization.tokenizer import Tokenizer
@@ -119,6 +122,8 @@ def test_a_run_fine_tunes_weights_of_others(write_config, textmill, tmp_path):
     assert origins == {"prepare", "import_checkpoint"}
     assert [entry.fingerprint for entry in tuned.manifest.inputs["checkpoint"]] == [imported.manifest.fingerprint]
     assert imported.stats["vocab_size"] == 261
+    cost = flops_per_token(CheckpointConfig.read(tuned.path).model, 261)
+    assert result_of("tuned", (), 0, tuned).spent["flops"] == cost * tuned.stats["tokens_seen"]
     page = (found["report"].path / "index.html").read_text()
     assert "special token that was added" in page
     assert {step.action for step in plan(load_config(path))} == {"reuse"}
