@@ -6,6 +6,7 @@ library, pydantic and yaml beside it.
     addresses   URLs in settings that name a variable of the environment in place of a secret
     progress    the callback that long-running functions call
     files       files and folders that exist whole or not at all
+    rows        JSON lines and tables, each row with where it is, for messages
     contents    the SHA-256 of files, each read once a process
     disk        a full or a forbidden disk, in one line, and no half a folder
     mapping     where a function is called for many shards, and the in-order map behind it

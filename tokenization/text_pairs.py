@@ -12,12 +12,10 @@ Example:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from textmill.errors import UserError, first_line
+from textmill.errors import UserError
 from textmill.kept import Made, check_apart, kept_work
 from textmill.mapping import HERE, Executor
 from textmill.progress import Progress, quiet
+from textmill.rows import ROW_FILES, read_rows
 from tokenization.arrays import META, TokenArrays, TokenFile, write_meta
 from tokenization.config import TextPairsConfig
 from tokenization.shard_writer import SHARDS, EncodedBatch, SharedTokenizer, made_with, write_tokens
@@ -107,8 +106,8 @@ def pair_files(config: TextPairsConfig) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: no such file; give files of pairs")
-        if file.suffix.lower() not in (PARQUET, *READERS):
-            raise UserError(f"{file}: pairs are read from {', '.join((PARQUET, *READERS))}")
+        if file.suffix.lower() not in (PARQUET, *ROW_FILES):
+            raise UserError(f"{file}: pairs are read from {', '.join((PARQUET, *ROW_FILES))}")
     name, count = Counter(file.name for file in files).most_common(1)[0]
     if count > 1:
         raise UserError(f"two files of pairs are called {name}; give each a name of its own, and list it once")
@@ -171,7 +170,7 @@ def _pairs(file: Path, config: TextPairsConfig) -> Iterator[Pair]:
         for sources, targets in zip(*(read_shard(file, column) for column in columns), strict=True):
             yield from zip(sources.strings(), targets.strings(), strict=True)
         return
-    for place, row in READERS[file.suffix.lower()](file):
+    for place, row in read_rows(file, "a source and a target"):
         source, target = (_text_of(row, column, place) for column in columns)
         yield source, target
 
@@ -185,53 +184,6 @@ def _text_of(row: dict[str, Any], column: str, place: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{place}: {column} is {json.dumps(value, default=str)[:40]}, not a text")
     return value
-
-
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with _opened(file) as lines:
-        for number, line in enumerate(_lines(file, lines), start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"{file}:{number}: not valid JSON ({first_line(error)})") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{file}:{number}: a JSON object is wanted, with a source and a target")
-                yield f"{file}:{number}", row
-
-
-def _table(file: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    with _opened(file) as lines:
-        rows = csv.DictReader(_lines(file, lines), delimiter=delimiter, restkey="", strict=True)
-        try:
-            for row in rows:
-                if "" in row or None in row.values():
-                    raise UserError(f"{file}:{rows.line_num}: this line has another number of columns than the first")
-                yield f"{file}:{rows.line_num}", row
-        except csv.Error as error:
-            raise UserError(f"{file}:{rows.reader.line_num}: not valid CSV ({error})") from error
-
-
-def _opened(file: Path) -> io.TextIOWrapper:
-    try:
-        return file.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-
-
-def _lines(file: Path, lines: io.TextIOWrapper) -> Iterator[str]:
-    try:
-        yield from lines
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-
-
-READERS: dict[str, Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".csv": partial(_table, delimiter=","),
-    ".tsv": partial(_table, delimiter="\t"),
-}
 
 
 def holds_text_pairs(path: Path) -> bool:

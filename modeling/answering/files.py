@@ -1,9 +1,9 @@
 """Files of questions, contexts and answers, in the layouts that there are.
 
-- **JSON lines** (`.jsonl`, `.ndjson`), **Parquet**, **CSV** with a header: `question`, `context` and `answer`, or
-  `prompt` and `answer`; if there, also `id`, `title` (the document) and `answer_start` (in characters). Several right
-  answers are a list `answers`, of texts, or as Hugging Face's SQuAD has them (`{"text": […], "answer_start": […]}`). An
-  answer that is empty or null says that the context does not answer the question.
+- **JSON lines** (`.jsonl`, `.ndjson`), **Parquet**, **CSV** and **TSV** with a header: `question`, `context` and
+  `answer`, or `prompt` and `answer`; if there, also `id`, `title` (the document) and `answer_start` (in characters).
+  Several right answers are a list `answers`, of texts, or as Hugging Face's SQuAD has them (`{"text": […],
+  "answer_start": […]}`). An answer that is empty or null says that the context does not answer the question.
 - **SQuAD's JSON** (`.json`), v1.1 (Rajpurkar et al. 2016) and v2 with `is_impossible` (Rajpurkar et al. 2018).
 
 A mistake is an error that names the file and the line, the row, or the place in SQuAD's JSON.
@@ -11,10 +11,9 @@ A mistake is an error that names the file and the line, the row, or the place in
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ import pyarrow.parquet as pq
 
 from modeling.answering.questions import SPLITS, Question, locate
 from textmill.errors import UserError, first_line
+from textmill.rows import ROW_FILES, Rows, json_object, parse_json_lines, read_rows
 
 __all__ = ["is_questions", "parse_questions", "read_questions"]
 
 COLUMNS = "question, context and answer, or prompt and answer"
-READ = ".jsonl, .ndjson, .json (SQuAD), .parquet or .csv"
-Rows = Iterator[tuple[str, dict[str, Any]]]  # where each is, and its values by name
+READ = f"{', '.join(ROW_FILES)}, .json (SQuAD) or .parquet"
 
 
 def is_questions(path: Path) -> bool:
@@ -60,7 +59,7 @@ def parse_questions(text: str, name: str) -> list[Question]:
     Raises:
         UserError: they are something else; it names the line.
     """
-    return _questions(name, _lines(text, name), wants_answers=False)
+    return _questions(name, parse_json_lines(text.split("\n"), name, COLUMNS), wants_answers=False)
 
 
 def _questions(name: str, rows: Rows, wants_answers: bool) -> list[Question]:
@@ -82,38 +81,6 @@ def _questions(name: str, rows: Rows, wants_answers: bool) -> list[Question]:
 # -- the layouts -------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> Rows:
-    return _lines(_text(path), str(path))
-
-
-def _lines(text: str, name: str) -> Rows:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{name}:{number}", _object(line, f"{name}:{number}")
-
-
-def _object(text: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON ({first_line(error)})") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: a JSON object is wanted, with {COLUMNS}")
-    return row
-
-
-def _csv(path: Path) -> Rows:
-    lines = csv.DictReader(io.StringIO(_text(path), newline=""), restkey="", strict=True)
-    try:
-        for row in lines:
-            place = f"{path}:{lines.line_num}"
-            if "" in row or None in row.values():
-                raise UserError(f"{place}: this line has another number of columns than the first")
-            yield place, row
-    except csv.Error as error:
-        raise UserError(f"{path}:{lines.reader.line_num}: not valid CSV ({error})") from error
-
-
 def _parquet(path: Path) -> Rows:
     try:
         with pq.ParquetFile(path) as file:
@@ -128,7 +95,7 @@ def _parquet(path: Path) -> Rows:
 
 def _squad(path: Path) -> Rows:
     """SQuAD nests questions in paragraphs in articles."""
-    content = _object(_text(path), str(path))
+    content = json_object(_text(path), str(path), "a list `data`")
     for i, article in enumerate(_list(content, "data", str(path))):
         place = f"{path}: data[{i}]"
         for j, paragraph in enumerate(_list(article, "paragraphs", place)):
@@ -150,7 +117,11 @@ def _list(holder: Any, name: str, place: str) -> list[Any]:
     return value
 
 
-READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _squad, ".parquet": _parquet, ".csv": _csv}
+READERS: dict[str, Callable[[Path], Rows]] = {
+    **dict.fromkeys(ROW_FILES, partial(read_rows, wanted=COLUMNS)),
+    ".json": _squad,
+    ".parquet": _parquet,
+}
 
 
 def _text(path: Path) -> str:
