@@ -22,6 +22,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
+from prefect.states import Cancelling
 
 from flows.service.embedded import COMMAND, ENVIRONMENT
 from flows.store.local import Store
@@ -220,6 +221,13 @@ class RunningService:
             assert time.monotonic() < deadline, (state.name, state.message)
             time.sleep(0.3)
         return state
+
+    def cancel(self, flow_run: UUID) -> None:
+        """Cancel as the UI does, and wait as long as Prefect gives a run to end; one that has ended stays as it is."""
+        if not self.state(flow_run).is_final():
+            with self.client() as client:
+                client.set_flow_run_state(flow_run, Cancelling())
+            self.wait(flow_run, "Cancelled", seconds=120)
 
     def logs(self, flow_run: UUID) -> str:
         with self.client() as client:

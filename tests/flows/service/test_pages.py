@@ -263,26 +263,29 @@ def test_a_run_says_on_its_page_what_it_reused_with_links_to_it(page, service):
 def test_progress_moves_while_a_training_runs_and_cancelling_ends_it(page, service):
     endless = {"steps": 1_000_000, "evaluate_every": 1_000_000, "checkpoint_every": 500_000}
     run = run_from_form(page, "pretrain", endless)
-    wanted = re.compile(r"([\d,]+)/1,000,000 steps")
-    expect_text(page, "Watch: ")  # the log's first line of ours
-    address = re.search(r"Watch: (http\S+)", page.locator("body").inner_text())[1]
+    try:
+        wanted = re.compile(r"([\d,]+)/1,000,000 steps")
+        expect_text(page, "Watch: ")  # the log's first line of ours
+        address = re.search(r"Watch: (http\S+)", page.locator("body").inner_text())[1]
 
-    def steps_done() -> int:
-        page.goto(address)
-        reload_until(page, page.get_by_role("link", name="pretrain 1 x 32, 1,000,000 steps"))
-        follow(page, "pretrain 1 x 32, 1,000,000 steps")
-        reload_until(page, page.get_by_text(re.compile(r"^[\d,]+.1,000,000 steps$")))
-        return int(wanted.search(page.locator("body").inner_text())[1].replace(",", ""))
+        def steps_done() -> int:
+            page.goto(address)
+            reload_until(page, page.get_by_role("link", name="pretrain 1 x 32, 1,000,000 steps"))
+            follow(page, "pretrain 1 x 32, 1,000,000 steps")
+            reload_until(page, page.get_by_text(re.compile(r"^[\d,]+.1,000,000 steps$")))
+            return int(wanted.search(page.locator("body").inner_text())[1].replace(",", ""))
 
-    first = steps_done()
-    keep(page, "progress")
-    page.wait_for_timeout(6 * SECONDS)
-    assert steps_done() > first
-    page.goto(f"/runs/flow-run/{run}")
-    page.get_by_role("button", name="Cancel").first.click()
-    page.get_by_role("button", name="Confirm").click()
-    service.wait(run, "Cancelled", seconds=120)
-    assert not service.trainings()
+        first = steps_done()
+        keep(page, "progress")
+        page.wait_for_timeout(6 * SECONDS)
+        assert steps_done() > first
+        page.goto(f"/runs/flow-run/{run}")
+        page.get_by_role("button", name="Cancel").first.click()
+        page.get_by_role("button", name="Confirm").click()
+        service.wait(run, "Cancelled", seconds=120)
+        assert not service.trainings()
+    finally:  # or it would take a core from the tests that follow
+        service.cancel(run)
 
 
 HOSTILE = [

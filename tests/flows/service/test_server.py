@@ -18,7 +18,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.states import AwaitingRetry
 
 from flows.engine.devices import LIMIT
 from flows.pipeline.project import Project
@@ -66,15 +66,7 @@ def endless(service, corpus):
 
     yield start
     for run in started:
-        if not service.state(run).is_final():
-            cancel(service, run)
-
-
-def cancel(service, run) -> None:
-    """Cancel as the UI does, and wait as long as Prefect gives a run to end."""
-    with service.client() as client:
-        client.set_flow_run_state(run, Cancelling())
-    service.wait(run, "Cancelled", seconds=120)
+        service.cancel(run)
 
 
 def retry(service, run) -> None:
@@ -213,7 +205,7 @@ def test_a_cancelled_training_saves_a_checkpoint_and_a_retry_continues_there(ser
     run = endless(seed=2)
     (work,) = wait_for(lambda: set(folder.glob(".work-*")) - before)
     wait_for(lambda: (work / "metrics.jsonl").exists())
-    cancel(service, run)
+    service.cancel(run)
     assert not service.trainings()
     (checkpoint,) = (work / "checkpoints").glob("*[0-9]")  # none was due before
     step = int(checkpoint.name.rpartition("-")[2])
