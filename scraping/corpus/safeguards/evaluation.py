@@ -121,14 +121,16 @@ def _strings(value: Any, strict: bool) -> Iterator[str]:
     Raises:
         ValueError: bytes are not UTF-8; if not `strict`, they are taken for an image, a sound or the like.
     """
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, bytes):
-        try:
-            yield value.decode()
-        except UnicodeDecodeError:
-            if strict:
-                raise
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item, strict)
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, bytes):
+            try:
+                yield value.decode()
+            except UnicodeDecodeError:
+                if strict:
+                    raise
+        elif isinstance(value, dict | list | tuple):
+            left += reversed(value.values() if isinstance(value, dict) else value)

@@ -11,7 +11,7 @@ import pytest
 
 from scraping.corpus.config import DecontaminationConfig
 from scraping.corpus.safeguards.decontaminate import EvaluationIndex, write_index
-from scraping.corpus.safeguards.evaluation import evaluation_files
+from scraping.corpus.safeguards.evaluation import evaluation_files, read_evaluation
 from textmill.errors import UserError
 
 QUESTION = "Which of the seven rivers of the old kingdom flows north through the marble gorge before it meets the sea?"
@@ -139,13 +139,19 @@ def test_a_folder_with_a_file_that_is_not_read_is_refused(tmp_path, name):
     assert [file.name for file in evaluation_files([f"{tmp_path}/**/*.jsonl"])] == ["a.jsonl"]
 
 
+def test_texts_are_found_in_order_however_deep_they_lie(tmp_path):
+    deep = "[" * 300 + '"c", "d"' + "]" * 300
+    (tmp_path / "a.jsonl").write_text('{"question": ["a", {"x": "b", "y": ' + deep + '}, "e"], "other": "f"}')
+    [record] = read_evaluation([tmp_path / "a.jsonl"], ["question"])
+    assert record.texts == ["a", "b", "c", "d", "e"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jsonl", "{}\n[1]\n", r"a.jsonl cannot be read \(line 2 is not a record but a list\)"),
         ("a.jsonl", "{", "a.jsonl cannot be read"),
         ("a.jsonl", "[" * 100_000, "a.jsonl cannot be read"),
-        ("a.jsonl", '{"question": ' + "[" * 990 + "]" * 990 + "}", "a.jsonl cannot be read"),
         ("a.txt", b"\xff\xfe\x00", "a.txt cannot be read"),
         ("a.parquet", "no", "a.parquet cannot be read"),
         ("a.jsonl", '{"other": 1}', "a.jsonl has no record with question"),
