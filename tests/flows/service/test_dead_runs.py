@@ -23,7 +23,7 @@ from flows.service.deploying import SHIPPED_AUTOMATIONS
 
 pytestmark = pytest.mark.slow
 ENDLESS = {"steps": 1_000_000, "checkpoint_every": 500_000, "evaluate_every": 1_000_000, "log_every": 200}
-SHORT = {"textmill-dead-runs": BEAT_SECONDS + 10, "textmill-never-started": 20.0}  # seconds, in place of the shipped
+SHORT = {"textmill-dead-runs": BEAT_SECONDS + 10, "textmill-never-started": 60.0}  # seconds, in place of the shipped
 
 
 @dataclass
