@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row, compare
 from modeling.config import MODEL_CONFIG, ModelConfig, OptimizerConfig, RecurrentConfig, ScheduleConfig
-from modeling.cost import network_cost
+from modeling.cost import recurrent_like
 from modeling.device import Compute, choose, training_environment
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.recurrent import CELLS, RecurrentModel
@@ -118,12 +118,8 @@ def measure(asked: str) -> None:
 
 def configs() -> dict[str, ModelConfig]:
     """The GPT, and each cell with states of the size at which its blocks have about as many weights."""
-    found: dict[str, ModelConfig] = {"gpt": MODEL_CONFIG.validate_python(SHAPE | {"heads": HEADS})}
-    weights = network_cost(found["gpt"], VOCABULARY).block_parameters
-    for cell in CELLS:
-        sizes = [RecurrentConfig(kind="recurrent", cell=cell, hidden=8 * n, **SHAPE) for n in range(8, 257)]
-        found[cell] = min(sizes, key=lambda c: abs(network_cost(c, VOCABULARY).block_parameters - weights))
-    return found
+    gpt = MODEL_CONFIG.validate_python(SHAPE | {"heads": HEADS})
+    return {"gpt": gpt, **{cell: recurrent_like(gpt, cell) for cell in CELLS}}
 
 
 class Contestant:

@@ -31,7 +31,7 @@ from modeling.networks.recurrent import CELLS
 from modeling.networks.transformer import GATE_INPUTS
 from textmill.errors import UserError
 
-__all__ = ["Cost", "NetworkCost", "flops_per_token", "network_cost", "training_cost"]
+__all__ = ["Cost", "NetworkCost", "flops_per_token", "network_cost", "recurrent_like", "training_cost"]
 
 USUAL_MFU = 0.40  # nanochat reaches 0.40-0.46 on H100, nanoGPT about 0.3 on A100
 
@@ -217,6 +217,23 @@ def layer_activations(model: AttentionConfig) -> int:
         values += model.width + kv_width
     masks = 2 * model.width if model.dropout else 0
     return 2 * values + masks
+
+
+def recurrent_like(model: ModelConfig, cell: str) -> RecurrentConfig:
+    """The recurrent network with layers, width and context of another, and with states of the size, a multiple of 4, at
+    which its blocks have about as many weights."""
+    shape = {name: getattr(model, name) for name in ("layers", "width", "context")}
+    sizes = [
+        RecurrentConfig.model_validate({"kind": "recurrent", "cell": cell, "hidden": hidden} | shape)
+        for hidden in range(4, 8 * model.width, 4)
+    ]
+    weights = block_parameters(model)
+    return min(sizes, key=lambda config: abs(block_parameters(config) - weights))
+
+
+def block_parameters(model: ModelConfig) -> int:
+    """Weights in the matrices of the blocks."""
+    return network_cost(model, vocab_size=1).block_parameters
 
 
 def recurrent_cost(model: RecurrentConfig, vocab_size: int) -> NetworkCost:
