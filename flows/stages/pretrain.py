@@ -21,7 +21,7 @@ class Pretrain(Stage[PretrainConfig]):
 
     name = "pretrain"
     noun = "pretraining"
-    version = 3
+    version = 4
     inputs = ("tokens", "tokenizer")
     records = (SAMPLES, "timing.jsonl", "tensorboard/*", "wandb/*", "resumable/*")
 

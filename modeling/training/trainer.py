@@ -23,7 +23,7 @@ from modeling.device import Compute
 from modeling.networks.recurrent import RecurrentModel, RecurrentState
 from modeling.training.distributed import Ranks
 from modeling.training.interruption import Interruption
-from modeling.training.objectives import StreamLM
+from modeling.training.objectives import CausalLM, StreamLM
 from modeling.training.optim import is_dtensor, lr_scale, main_learning_rate, optimizers, set_learning_rates
 from modeling.training.parallel import parallelized, set_weights, synchronize_gradients
 from modeling.training.saving import Saver
@@ -310,7 +310,10 @@ class Trainer:
         self.module.eval()
         # compiled, it would be another graph, of another call and without gradients: seconds for what takes less
         with torch.compiler.set_stance("force_eager"), self.compute.autocast():
-            metrics = self.objective.evaluate(self.module, self.ranks, self.compute.device, self.micro_batch)
+            how = self.ranks, self.compute.device, self.micro_batch
+            metrics = self.objective.evaluate(self.module, *how)
+            if isinstance(self.objective, CausalLM) and (state.step == self.config.steps or self.config.keep == "best"):
+                metrics |= self.objective.evaluate_positions(self.module, *how)  # of weights that may be the result
         if trained is not None:
             set_weights(state.model, trained)
         if not all(map(math.isfinite, metrics.values())):

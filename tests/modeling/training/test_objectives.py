@@ -93,6 +93,27 @@ def test_bits_per_byte_of_a_uniform_guess(tokens, tokenizer):
     assert metrics["bits_per_byte"] == pytest.approx(math.log2(tokenizer.vocab_size) * targets.numel() / len(text))
 
 
+@pytest.mark.parametrize("attend", ["window", "document"])
+def test_losses_early_and_late_in_a_window_are_of_the_tokens_that_are_there(attend, tokens):
+    arrays = TokenArrays(tokens, "validation")
+    objective = CausalLM(TrainWindows(arrays, 32, 1, 0), arrays, 32, 32 * 7, attend)
+    told = []
+
+    def cheaper_by_position(ids, targets, positions, documents):
+        rows = objective.validation[len(told) // 2 * 3 :][: len(ids)]
+        told.append(positions[0].tolist())
+        assert torch.equal(ids, rows[:, : ids.shape[1]])
+        assert torch.equal(targets, rows.gather(1, positions + 1))
+        assert (documents is None) == (attend == "window")
+        return (100.0 - positions).mean()
+
+    metrics = objective.evaluate_positions(cheaper_by_position, Ranks(), CPU, batch=3)
+    assert told == 3 * [[4, 5, 6, 7], [24, 25, 26, 27, 28, 29, 30, 31]]
+    assert metrics == pytest.approx({"early_loss": 94.5, "late_loss": 72.5, "late_minus_early": -22.0})
+    short = CausalLM(TrainWindows(arrays, 7, 1, 0), arrays, 7, 64)
+    assert short.evaluate_positions(cheaper_by_position, Ranks(), CPU, batch=3) == {}
+
+
 @pytest.fixture
 def masked(tokens, tokenizer) -> MaskedLM:
     config = FinetuneConfig(mask_rate=0.25, mask_random=0.2, mask_keep=0.1)

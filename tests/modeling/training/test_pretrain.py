@@ -320,8 +320,11 @@ def test_old_checkpoints_go_but_the_best_stays(tokens, tokenizer_folder, tiny, t
     for step in range(10, 51, 10):
         best = min((at for at in losses if at <= step), key=losses.get)
         assert kept[step] == sorted({best, step})
-    losses = list(losses.values())
-    assert json.loads((tmp_path / "stats.json").read_text())["validation_loss"] == min(losses)
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["validation_loss"] == min(losses.values())
+    [best] = [row for row in rows if row.get("validation_loss") == stats["validation_loss"]]
+    assert stats["late_minus_early"] == best["late_minus_early"]
+    assert [row["step"] for row in rows if "late_loss" in row] == list(range(10, 61, 10))  # any may be the best
 
 
 def test_micro_batches_change_nothing_but_rounding(tokens, tokenizer_folder, tiny, tmp_path):

@@ -17,7 +17,7 @@ from modeling.networks.recurrent import CELLS
 from modeling.training.finetune import finetune
 from modeling.training.objectives import StreamLM
 from modeling.training.pretrain import pretrain
-from modeling.training.windows import StreamWindows
+from modeling.training.windows import StreamWindows, validation_windows
 from textmill.errors import UserError
 from textmill.progress import quiet
 from tokenization.arrays import TokenArrays
@@ -111,6 +111,19 @@ def test_evaluation_carries_the_state_through_the_whole_text(recurrent, tokens, 
     assert whole["loss"] < apart.mean().item()
     with pytest.raises(UserError, match="a recurrent model reads on from window to window; leave the stride out"):
         evaluate(recurrent, tokens, Windows(stride=8), device="cpu")
+
+
+def test_losses_by_position_are_of_windows_of_which_nothing_before_is_known(recurrent, tokens):
+    windows = validation_windows(TokenArrays(tokens, "validation"), 32, 1, 1024)
+    model, _ = load_model(recurrent)
+    nll = model.token_losses(windows[:, :-1], windows[:, 1:])[0].double()
+    early, late = nll[:, 4:8].mean().item(), nll[:, 24:].mean().item()
+    stats = json.loads((recurrent / "stats.json").read_text())
+    assert (stats["early_loss"], stats["late_loss"]) == pytest.approx((early, late), rel=0.01)  # perhaps in bf16
+    assert stats["late_minus_early"] == pytest.approx(stats["late_loss"] - stats["early_loss"])
+    assert stats["late_minus_early"] < 0
+    rows = [json.loads(line) for line in (recurrent / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "late_loss" in row] == [120]  # once, of the weights that are the result
 
 
 def test_what_needs_the_other_direction_or_a_class_of_transformers_is_refused(recurrent, tokens, tiny, tmp_path):
