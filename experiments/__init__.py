@@ -8,6 +8,7 @@ Read in this order:
     outcome      what a run gave, and what all of them say together
     statistics   what a few seeds can say
     verdict      from figures to agree, disagree, or cannot tell
+    training     small networks, for claims that measure these by themselves
     claims/      the experiments themselves, one module each
     results/     what came out of full runs, one file each; RESULTS.md is written from them
 
