@@ -87,7 +87,7 @@ EXPERIMENT = Experiment(
     claim="A decoder that was trained with its own sources writes hidden bytes better, by more than 0.1 nats each, "
     "than one that was trained with others'; with others' sources it writes them worse than that one.",
     chapter="Cross-attention lets the decoder look at what the encoder has read.",
-    settings={"steps": 300},
+    settings={"steps": 200},
     variants={"own source": {"source": "own"}, "another's source": {"source": "other"}},
     sweep={"matrix_lr": [0.01, 0.02, 0.04]},
     measure=measure,
