@@ -8,6 +8,7 @@ be guessed from anything else: the tokens of a string are drawn independently.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import mean
 from typing import Any
 
 import torch
@@ -62,10 +63,11 @@ def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measu
         progress(step, steps, unit="steps", loss=loss)
         if step == steps or step % max(1, steps // EVALUATIONS) == 0:
             accuracies = {f"accuracy_at_{n}": accuracy(model, test, compute) for n, test in tests.items()}
+            accuracies["mean_accuracy"] = mean(accuracies.values())
             curve.append({"step": float(step), **accuracies})
     figures = {
         **accuracies,
-        "constant_accuracy": constant_accuracy(tests[FARTHEST].targets),
+        "constant_accuracy": mean(constant_accuracy(test.targets) for test in tests.values()),
         "block_parameters": float(model.block_parameters()),
     }
     return Measured(figures=figures, curve=curve)
@@ -84,15 +86,15 @@ def constant_accuracy(targets: Tensor) -> float:
 
 
 EXPERIMENT = Experiment(
-    claim=f"A GPT learns to copy what it read {FARTHEST} tokens before; an LSTM, a GRU and a minGRU of as many weights "
-    "copy less than half as much of it.",
+    claim=f"A GPT copies what it read {FARTHEST} tokens before with an accuracy more than 0.5 above that of an LSTM, a "
+    "GRU or a minGRU of as many weights.",
     chapter="Recurrent networks suffer from short context.",
     settings={"steps": 420},
     variants={name: {"network": name} for name in NETWORKS},
-    sweep={"matrix_lr": [0.01, 0.02, 0.04]},
+    sweep={"matrix_lr": [0.005, 0.01, 0.02, 0.04, 0.08]},
     measure=measure,
-    figure=Figure(name=f"accuracy_at_{FARTHEST}", better="higher", baseline="constant_accuracy"),
-    contrasts=[Better(better="gpt", than=cell, by=0.5) for cell in CELLS],
+    figure=Figure(name="mean_accuracy", better="higher", baseline="constant_accuracy"),  # over the distances
+    contrasts=[Better(better="gpt", than=cell, by=0.5, figure=f"accuracy_at_{FARTHEST}") for cell in CELLS],
     published=[
         Published(
             source="Jelassi et al. 2024, 'Repeat After Me: Transformers are Better than State Space Models at "

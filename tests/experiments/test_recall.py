@@ -51,9 +51,11 @@ def test_a_run_measures_every_distance_on_its_way():
     measured, again = (measure(settings, 0, quiet) for _ in range(2))
     assert measured == again
     accuracies = {f"accuracy_at_{distance}" for distance in DISTANCES}
-    assert measured.figures.keys() == accuracies | {"constant_accuracy", "block_parameters"}
+    assert measured.figures.keys() == accuracies | {"mean_accuracy", "constant_accuracy", "block_parameters"}
+    mean = sum(measured.figures[name] for name in accuracies) / len(DISTANCES)
+    assert measured.figures["mean_accuracy"] == pytest.approx(mean)
     assert all(0 <= measured.figures[name] <= 1 for name in accuracies)
-    assert 1 / LETTERS < measured.figures["constant_accuracy"] < 2 / LETTERS
+    assert 1 / LETTERS < measured.figures["constant_accuracy"] < 3 / LETTERS
     assert [row["step"] for row in measured.curve] == [1, 2]
-    assert measured.curve[-1].keys() == accuracies | {"step"}
-    assert declared.figure.name in accuracies
+    assert measured.curve[-1].keys() == accuracies | {"step", "mean_accuracy"}
+    assert {contrast.figure for contrast in declared.contrasts} == {"accuracy_at_128"}
