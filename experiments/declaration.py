@@ -186,6 +186,12 @@ class Experiment(Section):
             raise ValueError("`seeded` names no setting: every seed would be the same run")
         return self
 
+    @property
+    def figures(self) -> list[str]:
+        """Names of all figures that it is judged by."""
+        names = [self.figure.name, self.figure.baseline, *(contrast.figure for contrast in self.contrasts)]
+        return [name for name in dict.fromkeys(names) if name]
+
     def swept(self, variant: str) -> dict[str, list[float]]:
         """The settings that are swept for a variant, with their values from the lowest to the highest."""
         swept = self.sweep_of.get(variant, self.sweep)

@@ -19,10 +19,11 @@ from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
 from flows.service.watching.live import LivePage, Watch
 from flows.service.watching.pages import RunPage, chapters, key_of
-from flows.stages.comparison import ComparisonConfig, comparison
+from flows.stages.comparison import ComparisonConfig, comparison, figures_of
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact
 from flows.store.manifest import Name
+from textmill.errors import UserError
 from textmill.secrets import masked_errors
 
 
@@ -63,6 +64,7 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
             logger.info("Run %d: %s", number, trial.title)
             page = pages.setdefault(trial.title, RunPage(trial.request.steps if trial.request else []))
             made[trial] = _run(asked, trial, page, watch, suspects)
+            _check_figures(asked, made[trial])
         with Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects) as builder:
             builder(comparison, comparison_of(asked, list(made)), results=list(made.values()))
         [outcome] = builder.outcomes
@@ -92,8 +94,20 @@ def _run(asked: Campaign, trial: Trial, page: RunPage, watch: Watch, suspects: C
 
 
 def _figure(asked: Campaign, artifact: Artifact) -> float:
-    figure: float = artifact.stats[asked.experiment.figure.name]
-    return figure
+    return figures_of(artifact)[asked.experiment.figure.name]
+
+
+def _check_figures(asked: Campaign, artifact: Artifact) -> None:
+    """
+    Raises:
+        UserError: the experiment is judged by something that a run does not give.
+    """
+    given = figures_of(artifact)
+    for name in asked.experiment.figures:
+        if name not in given:
+            raise UserError(
+                f"{asked.name}: {artifact.manifest.stage} gives no figure {name!r}; it gives {', '.join(given)}"
+            )
 
 
 def comparison_of(asked: Campaign, trials: list[Trial]) -> ComparisonConfig:

@@ -128,7 +128,7 @@ def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
 
 def result_of(variant: str, point: Point, seed: int, artifact: Artifact) -> Result:
     """What the artifact of a run's last stage holds."""
-    figures = {name: value for name, value in flat_metrics(artifact.stats).items() if isinstance(value, int | float)}
+    figures = figures_of(artifact)
     files = artifact.manifest.files
     curve = _rows(artifact, "metrics.jsonl") if "metrics.jsonl" in files else []
     trainings = [made for made in lineage([artifact], artifact.store) if made.manifest.stage in TRAININGS]
@@ -141,6 +141,11 @@ def result_of(variant: str, point: Point, seed: int, artifact: Artifact) -> Resu
             with artifact.open(name) as svg:
                 pictures[name.removesuffix(".svg")] = svg.read().decode()
     return Result(variant, point, seed, figures, curve, spent, "/".join(artifact.name), pictures)
+
+
+def figures_of(artifact: Artifact) -> dict[str, float]:
+    """The numbers that a stage gave, nested ones by dotted names."""
+    return {name: value for name, value in flat_metrics(artifact.stats).items() if isinstance(value, int | float)}
 
 
 def _spent(trainings: Sequence[Artifact]) -> Spent:

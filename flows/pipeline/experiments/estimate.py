@@ -13,7 +13,7 @@ from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig
 from flows.pipeline.experiments.trials import Campaign, Trial
 from flows.pipeline.plan import Step
-from flows.stages.comparison import flops_of
+from flows.stages.comparison import figures_of, flops_of
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact, Store
 from modeling.config import RunConfig
@@ -77,7 +77,7 @@ def planned(campaign: Campaign) -> list[PlannedRun]:
 
     def figure_of(trial: Trial) -> float | None:
         artifact = known[trial]
-        return None if artifact is None else artifact.stats.get(campaign.experiment.figure.name)
+        return None if artifact is None else figures_of(artifact).get(campaign.experiment.figure.name)
 
     runs: list[PlannedRun] = []
     for trial in campaign.trials(figure_of):

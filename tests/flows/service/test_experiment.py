@@ -255,6 +255,14 @@ def test_variants_that_come_to_the_same_are_refused(config, own):
         campaign(str(own), config)
 
 
+def test_a_figure_that_no_run_gives_is_told_after_the_first_one(prefect_server, config, own, tmp_path):
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING.replace("between=", "figure='cuont', between="))
+    with pytest.raises(UserError, match="counting: measurement gives no figure 'cuont'; it gives count"):
+        run(path, config)
+    assert built(Store(tmp_path / "store")) == ["measurement"]
+
+
 def test_mistakes_are_told_before_anything_runs(config):
     with pytest.raises(UserError, match="the experiments are architecture, "):
         campaign("architectur", config)
