@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,47 @@ def learned_functions(artifact: Artifact, text: str) -> Iterator[Picture]:
         "inputs, and nine tenths.",
         svg_of(figure),
     )
+
+
+def attention_maps(artifact: Artifact, text: str) -> Iterator[Picture]:
+    """Where a few heads of a GPT look while it reads the beginning of a text; nothing of another network."""
+    with artifact.open("config.json") as file:
+        if json.load(file)["model"].get("kind", "transformer") != "transformer":
+            return
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    from modeling.inference.attention_maps import attention_maps as read_maps
+
+    maps = read_maps(artifact.fetch(), text)
+    if not maps:
+        return
+    strength = LinearSegmentedColormap.from_list("strength", [to_rgba(VALIDATION, 0), to_rgba(VALIDATION, 1)])
+    figure, panels = plt.subplots(
+        1, len(maps), figsize=(0.9 + 1.9 * len(maps), 2.3), layout="constrained", sharey=True, squeeze=False
+    )
+    places = range(len(maps[0].tokens))
+    names = [_visible(token) for token in maps[0].tokens]
+    for panel, shown in zip(panels[0], maps, strict=True):
+        panel.imshow(shown.weights, cmap=strength, vmin=0, vmax=1, interpolation="none")
+        panel.set_title(shown.title, fontsize=7)
+        panel.set_xticks([])
+        panel.set_yticks(places, names, fontsize=5, parse_math=False)
+        panel.tick_params(length=0)
+        panel.grid(visible=False)
+    with warnings.catch_warnings(action="ignore"):  # the page has glyphs that the font for measuring lacks
+        picture = svg_of(figure)
+    yield Picture(
+        "Where the heads of the middle block look: each row is a token that reads, each column a token that it reads "
+        "from, in the same order; the stronger the color, the greater its share.",
+        picture,
+    )
+
+
+def _visible(token: str) -> str:
+    """A token as a label: spaces and line ends can be seen, and what has no form cannot break the picture."""
+    shown = token.replace(" ", "·").replace("\n", "↵").replace("\t", "→")
+    return "".join(character if character.isprintable() else "?" for character in shown)
 
 
 def read_metrics(artifact: Artifact) -> Metrics:

@@ -20,6 +20,8 @@ from modeling.config import MODEL_CONFIG, PretrainConfig
 from modeling.cost import flops_per_token
 
 TRAININGS = ("pretrain", "finetune", "answering")
+ATTENTION = {"heads", "kv_heads", "attention_scale", "qk_norm", "positions", "rope_base"}  # settings of a model
+FUNCTIONS = {"feed_forward"}
 CURVES = "The best of each variant: every seed, and their mean"
 
 
@@ -37,7 +39,7 @@ class Comparison(Stage[ComparisonConfig]):
 
     name = "comparison"
     label_is_subject = True
-    version = 4
+    version = 5
     inputs = ("results",)
 
     def build(self, job: Job[ComparisonConfig]) -> None:
@@ -47,7 +49,10 @@ class Comparison(Stage[ComparisonConfig]):
         runs = zip(config.runs, job.given("results"), strict=True)
         results = [result_of(variant, point, seed, made) for (variant, point, seed), made in runs]
         stats = {"experiment": config.experiment, "quick": config.quick}
-        stats |= document(Experiment.model_validate(config.declared), results)
+        experiment = Experiment.model_validate(config.declared)
+        stats |= document(experiment, results)
+        made_by_location = dict(zip((result.location for result in results), job.given("results"), strict=True))
+        stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, made_by_location)}
         page = template("comparison.html").render(
             title=config.experiment, stats=stats, table=variants_table(stats), pictures=pictures_of(stats)
         )
@@ -121,6 +126,37 @@ def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
     curves = banded_curves(stats)
     own = [Picture(title, svg) for title, svg in stats["pictures"].items()]
     return [Picture(CURVES, curves), *own] if curves else own
+
+
+def model_pictures(
+    experiment: Experiment, stats: Mapping[str, Any], made: Mapping[str, Artifact]
+) -> Iterator[Picture]:
+    """The insides of each variant's best model, of the first seed, where it is these that the variants differ in: maps
+    of attention, or the functions of a KAN. All models read the same text, which the first of them wrote.
+
+    Args:
+        experiment: which.
+        stats: what it came to.
+        made: artifacts of its runs by location.
+    """
+    from flows.engine.figures import attention_maps, learned_functions
+
+    varied = {key for variant in experiment.variants.values() for key in variant.get("pretrain", {}).get("model", {})}
+    draws = [draw for keys, draw in ((ATTENTION, attention_maps), (FUNCTIONS, learned_functions)) if keys & varied]
+    best = {
+        run["variant"]: made[run["artifact"]]
+        for run in stats["runs"]
+        if run["seed"] == 0 and run["point"] == stats["variants"][run["variant"]]["point"]
+    }
+    models = {variant: artifact for variant, artifact in best.items() if "config.json" in artifact.manifest.files}
+    told = next(iter(models.values())).stats if models else {}
+    text = told.get("sample_filled") or told.get("sample_prompt", "") + told.get("sample", "")
+    if not text:  # of models that answer, or write the targets of sources
+        return
+    for draw in draws:
+        for variant, artifact in models.items():
+            for picture in draw(artifact, text):
+                yield Picture(f"{variant}: {picture.title}", picture.svg)
 
 
 # -- what a run gave ---------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Finetune(Stage[FinetuneConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.engine.figures import learned_functions, loss_curves
+        from flows.engine.figures import attention_maps, learned_functions, loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
@@ -85,6 +85,7 @@ class Finetune(Stage[FinetuneConfig]):
                 yield Sample("To a source it writes", text)
             return
         yield from learned_functions(artifact, stats["sample_filled"])
+        yield from attention_maps(artifact, stats["sample_filled"])
         yield from sources_table(artifact)
         yield Sample("It fills", f"{stats['sample_blank']}\n{stats['sample_filled']}")
         for number, candidates in enumerate(stats["sample_candidates"], start=1):

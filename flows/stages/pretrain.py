@@ -59,11 +59,12 @@ class Pretrain(Stage[PretrainConfig]):
         return stats["tokens_seen"], "tokens"
 
     def page(self, artifact: Artifact) -> Iterator[Block]:
-        from flows.engine.figures import learned_functions, loss_curves
+        from flows.engine.figures import attention_maps, learned_functions, loss_curves
 
         stats = artifact.stats
         yield Picture("Loss over the steps, and the learning rate", loss_curves(artifact))
         yield from learned_functions(artifact, stats["sample_prompt"] + stats["sample"])
+        yield from attention_maps(artifact, stats["sample_prompt"] + stats["sample"])
         yield from sources_table(artifact)
         writes, before = "it writes", stats["sample_prompt"]
         if "cut_pairs" in stats:  # the prompt is a source, and what is written is not its continuation

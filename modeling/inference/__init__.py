@@ -10,6 +10,7 @@ Read in this order:
     evaluate       perplexity and bits per byte of a text
     harness        tasks of lm-evaluation-harness
     edges          the functions that a KAN has learned, to be drawn
+    attention_maps where the heads of a transformer look, to be drawn
     export         a folder for `transformers`
     importing      a folder of `transformers` as a checkpoint
     remote_code    the model's wrapper that an export takes along

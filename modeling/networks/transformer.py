@@ -110,20 +110,12 @@ class Attention(nn.Module):
         """[B, T, W] to [B, T, W]; `rotary`: cosines and sines [T, D / 2]; `value`: value embeddings [B, T, G * D];
         `mask`: what `document_mask` gives, "whole" where a position sees the whole window, None: as `causal` says."""
         B, T, W = x_BTW.shape
-        D = self.config.head_size
-        q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
-        k_BGTD = self.k(x_BTW).view(B, T, -1, D).transpose(1, 2)
-        v_BTGD = self.v(x_BTW).view(B, T, -1, D)
+        q_BHTD, k_BGTD = self.queries_and_keys(x_BTW, rotary)
+        v_BTGD = self.v(x_BTW).view(B, T, -1, self.config.head_size)
         if self.value_gate is not None and value is not None:  # gate in (0, 2), one a head: 1 at the start
             gate_BTG = 2 * torch.sigmoid(self.value_gate(x_BTW[..., :GATE_INPUTS]))
             v_BTGD = v_BTGD + gate_BTG.unsqueeze(-1) * value.view_as(v_BTGD)
         v_BGTD = v_BTGD.transpose(1, 2)
-        if rotary is not None:
-            q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
-        if self.config.qk_norm:
-            q_BHTD, k_BGTD = rms_norm(q_BHTD), rms_norm(k_BGTD)
-        if self.config.attention_scale == "width":  # what follows divides by the root of D
-            q_BHTD = q_BHTD * math.sqrt(D / W)
         k_BGSD, v_BGSD = (k_BGTD, v_BGTD) if cache is None else cache.extend(self.layer, k_BGTD, v_BGTD)
         seen: Tensor | BlockMask | Literal["causal"] | None = None if isinstance(mask, str) else mask
         if mask is None:
@@ -131,6 +123,20 @@ class Attention(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         y_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, seen, dropout)
         return self.out(y_BHTD.transpose(1, 2).reshape(B, T, W))
+
+    def queries_and_keys(self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Queries [B, H, T, D] and keys [B, G, T, D], whose products over the root of D are the logits."""
+        B, T, W = x_BTW.shape
+        D = self.config.head_size
+        q_BHTD = self.q(x_BTW).view(B, T, -1, D).transpose(1, 2)
+        k_BGTD = self.k(x_BTW).view(B, T, -1, D).transpose(1, 2)
+        if rotary is not None:
+            q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
+        if self.config.qk_norm:
+            q_BHTD, k_BGTD = rms_norm(q_BHTD), rms_norm(k_BGTD)
+        if self.config.attention_scale == "width":  # what follows divides by the root of D
+            q_BHTD = q_BHTD * math.sqrt(D / W)
+        return q_BHTD, k_BGTD
 
     def mask(self, T: int, S: int, device: torch.device) -> Tensor | Literal["causal"] | None:
         """What the last T of S tokens see, as `functional.attention` takes it."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 from selectolax.lexbor import LexborHTMLParser
 
-from flows.engine.figures import learned_functions, loss_curves, vocabulary_curve
+from flows.engine.figures import attention_maps, learned_functions, loss_curves, vocabulary_curve
 from flows.engine.materialize import materialize
 from flows.engine.page import Bars, Picture, Sample, Table, Text, Tokens
 from flows.engine.stage import Context, Stage
@@ -258,7 +258,9 @@ class Kan(Stage[ReportConfig]):
         torch.manual_seed(0)
         write_tensors(job.out / WEIGHTS, config.build_model().state_dict())
         (job.out / "config.json").write_text(config.to_json())
-        (job.out / "stats.json").write_text("{}")
+        (job.out / "stats.json").write_text(
+            json.dumps({"sample_prompt": "A", "sample": " text\nof 字 & <$1$>.", "bits_per_byte": 1.0})
+        )
 
     def headline(self, stats):
         return "built"
@@ -280,3 +282,32 @@ def test_the_functions_of_a_kan_are_drawn_the_same_each_time(context, kind, titl
     for picture in pictures:
         assert {title: picture.svg.count(f">{title}") for title in titles} == titles
         assert "block 2" not in picture.svg and picture.svg.startswith("<svg")
+
+
+def test_maps_of_attention_are_drawn_the_same_each_time_with_every_token_readable(context, recwarn):
+    artifact = materialize(Kan(), ReportConfig(title="mlp"), {}, context).artifact
+    [picture] = attention_maps(artifact, "A text\nof 字 & <$1$>.")
+    assert [picture] == list(attention_maps(artifact, "A text\nof 字 & <$1$>."))
+    labels = [node.text() for node in LexborHTMLParser(picture.svg).css("text")]
+    assert labels[:8] == ["A", "·", "t", "e", "x", "t", "↵", "o"]
+    assert labels[-2:] == ["block 2, head 1", "block 2, head 2"] or "block 2, head 2" in labels
+    assert picture.svg.count("<image") == 2
+    assert len(picture.svg) < 20_000
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [({"heads": 2}, ["the middle block"]), ({"feed_forward": "kan-rbf"}, ["Learned functions"]), ({"width": 32}, [])],
+)
+def test_a_comparison_shows_the_insides_of_models_that_differ_in_them(context, model, shown):
+    declared = {
+        "claim": "It is so.", "variants": {"a": {}, "b": {"pretrain": {"model": model}}},
+        "contrasts": [{"better": "a", "than": "b"}],
+    }  # fmt: skip
+    made = materialize(Kan(), ReportConfig(title="kan-rbf"), {}, context).artifact
+    runs = [("a", (), 0), ("b", (), 0)]
+    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs)
+    stats = materialize(comparison, config, {"results": [made, made]}, context).artifact.stats
+    assert [title.partition(":")[0] for title in stats["pictures"]] == ["a", "b"][: 2 * len(shown)]
+    assert all(part in title for part in shown for title in stats["pictures"])
