@@ -3,15 +3,12 @@ merge changes words, and Textmill's kernel. The text is the source code of the i
 
 from __future__ import annotations
 
-import sysconfig
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.declaration import Experiment, Figure, Measured, Quick, Slope
+from experiments.library import library_text
 from textmill.progress import Progress
 from tokenization.counting import count_words
 from tokenization.kernels.merges import learn_merges
@@ -21,20 +18,6 @@ from tokenization.text import batches
 
 SIZES = {f"{size} MB": size * 1e6 for size in (0.25, 0.5, 1, 2, 4)}  # bytes of text
 MERGES = {"naive": 6, "incremental": 200, "ours": 4000}
-
-
-def library_text(size: int, seed: int) -> list[str]:
-    """So many bytes of Python source, which every interpreter carries; another seed takes other files first."""
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    texts: list[str] = []
-    left = size
-    for number in np.random.default_rng(seed).permutation(len(files)):
-        text = files[number].read_text("utf-8", errors="replace")[:left]
-        texts.append(text)
-        left -= len(text)
-        if left <= 0:
-            break
-    return texts
 
 
 def seconds_of(learned: Callable[[int], int], merges: int) -> float:
