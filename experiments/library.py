@@ -13,7 +13,7 @@ import numpy as np
 
 __all__ = ["library_files", "library_text"]
 
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3"}  # not all installations have them
+LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3"}  # not everybody has them
 
 
 @cache

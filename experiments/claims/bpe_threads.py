@@ -1,4 +1,4 @@
-"""Whether byte pair encoding can be trained by several threads, and whose training is fast: ours, that of Hugging Face's
+"""Whether several threads can train byte pair encoding, and whose training is fast: ours, that of Hugging Face's
 tokenizers, and the one that tiktoken carries. The text is the source code of the interpreter's own library.
 
 Threads and shards share the counting of words; each merge depends on the one before it, so that merging is the work of

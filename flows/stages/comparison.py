@@ -128,9 +128,7 @@ def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
     return [Picture(CURVES, curves), *own] if curves else own
 
 
-def model_pictures(
-    experiment: Experiment, stats: Mapping[str, Any], made: Mapping[str, Artifact]
-) -> Iterator[Picture]:
+def model_pictures(experiment: Experiment, stats: Mapping[str, Any], made: Mapping[str, Artifact]) -> Iterator[Picture]:
     """The insides of each variant's best model, of the first seed, where it is these that the variants differ in: maps
     of attention, or the functions of a KAN. All models read the same text, which the first of them wrote.
 

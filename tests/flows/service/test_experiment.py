@@ -238,6 +238,17 @@ def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(s
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("shipped", ["demo", "chimera"])
+def test_masked_training_alone_takes_as_much_as_pretraining_and_tuning_together(shipped):
+    spent, rates = {}, {}
+    for trial in campaign("transfer_compute", CONFIGS / f"{shipped}.yaml", seeds=1).trials(lambda trial: None):
+        config = trial.request.config
+        spent[trial.variant] = sum(run.steps * run.batch for run in (config.pretrain, config.finetune))
+        rates[trial.variant] = config.finetune.optimizer.name, config.finetune.optimizer.embedding_lr
+    assert spent == {"pretrained, then masked": 500 * 16, "masked alone": 500 * 16}
+    assert rates == {"pretrained, then masked": ("muon", 0.03), "masked alone": ("muon", 0.3)}
+
+
 def test_a_sweep_goes_on_beyond_its_edge_if_it_is_to(config, own):
     def losses(trial):
         return dict(trial.point)["pretrain.optimizer.matrix_lr"]  # the lower the better, without end

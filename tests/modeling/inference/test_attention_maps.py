@@ -44,7 +44,7 @@ def test_the_weights_are_those_that_the_block_mixes_values_with(shape, causal):
 
 
 def test_the_first_heads_of_the_middle_block_are_shown_over_the_beginning_of_a_text(pretrained, finetuned):
-    model, config = load_model(pretrained)
+    _, config = load_model(pretrained)
     maps = attention_maps(pretrained, TEXT)
     assert maps == attention_maps(pretrained, TEXT)
     middle = config.model.layers // 2 + 1
