@@ -22,6 +22,7 @@ from modeling.cost import flops_per_token
 TRAININGS = ("pretrain", "finetune", "answering")
 ATTENTION = {"heads", "kv_heads", "attention_scale", "qk_norm", "positions", "rope_base"}  # settings of a model
 FUNCTIONS = {"feed_forward"}
+READ = "The function returns a list of strings, and an empty list if there are none of that name."
 CURVES = "The best of each variant: every seed, and their mean"
 
 
@@ -48,7 +49,7 @@ class Comparison(Stage[ComparisonConfig]):
         config = job.config
         runs = zip(config.runs, job.given("results"), strict=True)
         results = [result_of(variant, point, seed, made) for (variant, point, seed), made in runs]
-        stats = {"experiment": config.experiment, "quick": config.quick}
+        stats: dict[str, Any] = {"experiment": config.experiment, "quick": config.quick}
         experiment = Experiment.model_validate(config.declared)
         stats |= document(experiment, results)
         made_by_location = dict(zip((result.location for result in results), job.given("results"), strict=True))
@@ -130,7 +131,7 @@ def pictures_of(stats: Mapping[str, Any]) -> list[Picture]:
 
 def model_pictures(experiment: Experiment, stats: Mapping[str, Any], made: Mapping[str, Artifact]) -> Iterator[Picture]:
     """The insides of each variant's best model, of the first seed, where it is these that the variants differ in: maps
-    of attention, or the functions of a KAN. All models read the same text, which the first of them wrote.
+    of attention, or the functions of a KAN. All models read the same text.
 
     Args:
         experiment: which.
@@ -147,13 +148,9 @@ def model_pictures(experiment: Experiment, stats: Mapping[str, Any], made: Mappi
         if run["seed"] == 0 and run["point"] == stats["variants"][run["variant"]]["point"]
     }
     models = {variant: artifact for variant, artifact in best.items() if "config.json" in artifact.manifest.files}
-    told = next(iter(models.values())).stats if models else {}
-    text = told.get("sample_filled") or told.get("sample_prompt", "") + told.get("sample", "")
-    if not text:  # of models that answer, or write the targets of sources
-        return
     for draw in draws:
         for variant, artifact in models.items():
-            for picture in draw(artifact, text):
+            for picture in draw(artifact, READ):
                 yield Picture(f"{variant}: {picture.title}", picture.svg)
 
 
