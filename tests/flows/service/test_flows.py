@@ -117,7 +117,7 @@ def test_every_stage_leaves_what_the_next_ones_and_a_reader_need(store):
     blank = stats["finetune"]["sample_filled"]
     for wanted in ("python-docs", "unigram entropy", "bytes per token", "validation loss", blank):
         assert wanted in page, wanted
-    assert page.count("<svg") == 3  # the losses of two trainings, and the curve of the vocabulary
+    assert page.count("<svg") == 5  # losses and attention of two models, and the curve of the vocabulary
 
 
 def test_manifests_tell_where_everything_came_from(store):
