@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.claims.bpe_work import library_text
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
+from experiments.library import library_text
 from experiments.training import Recipe, train
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import EVALUATED_SPANS, EncoderDecoderConfig, OptimizerConfig
