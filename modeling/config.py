@@ -301,6 +301,7 @@ class OptimizerConfig(Section):
         0.05, gt=0, description="AdamW's learning rate for what a checkpoint does not have: heads of fine-tuning"
     )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay on matrices")
+    embedding_decay: float = added(0.0, ge=0, description="muon: decoupled weight decay on embeddings and the head")
     beta1: float = Field(0.8, ge=0, lt=1, description="AdamW's first moment")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum")
@@ -401,6 +402,25 @@ class SpanCorruptionConfig(Section):
 EVALUATED_SPANS = SpanCorruptionConfig()  # whatever training hides, so that runs compare
 
 
+class MultiTokenConfig(Section):
+    """Multi-token prediction: what a position says of the next token also has to give account of those after it.
+
+    Gloeckle et al. 2024 give each of them a head. Here the same logits serve all, and the model stays what it is.
+    """
+
+    weights: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, max_length=8,
+        description="What the losses of the token after the next, of the one after that, and so on weigh at first; "
+        "that of the next weighs 1",
+    )  # fmt: skip
+    until: float = Field(0.5, gt=0, le=1, description="Share of the steps over which these weights fall to 0")
+
+    def at(self, step: int, steps: int) -> list[float]:
+        """The weights of a step (0-based) of a run; none from where they are 0."""
+        left = 1 - step / (self.until * steps)
+        return [left * weight for weight in self.weights] if left > 0 else []
+
+
 class ProgressiveConfig(Section):
     """Progressive training (Bu et al. 2025, Deep Progressive Training): layers that join late, as the identity."""
 
@@ -433,6 +453,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nano-fast": {
         "model": MODERN_TINY | {"value_embeddings": True, "x0_skip": True, "smear": True, "bigrams": 2**17},
         "batch": 16, "steps": 300,
+    },
+    # a few megabytes of text, read several times: without tables, which learn by heart (modeling/LOG.md)
+    "small-data": {
+        "model": MODERN_TINY | {"x0_skip": True, "smear": True, "dropout": 0.1},
+        "optimizer": {"weight_decay": 0.5}, "batch": 16, "steps": 1300,
     },
     # Radford et al. 2019 as trained by nanoGPT: 491,520 tokens a step
     "gpt2-124m": {
@@ -518,6 +543,10 @@ class RunConfig(Section):
         """How many layers this step (0-based) trains; None for all of them."""
         return None
 
+    def weights_ahead(self, step: int) -> list[float]:
+        """What the losses of the tokens after the next one weigh in this step (0-based); none: they are not trained."""
+        return []
+
     @model_validator(mode="after")
     def _weights_all_or_none(self) -> RunConfig:
         weights = {name: source.weight for name, source in self.mixture.items()}
@@ -581,6 +610,12 @@ class PretrainConfig(RunConfig):
     )
     attend: Literal["window", "document"] = added(
         "window", description="What a position sees: the window, or only its own document"
+    )
+    multi_token: MultiTokenConfig | None = added(
+        None, description="Also predict the tokens after the next, at first; null: the next alone"
+    )
+    train_share: float = added(
+        1.0, gt=0, le=1, description="Share of the tokens to train on, in whole documents, the same for every seed"
     )
     spans: SpanCorruptionConfig = added(
         SpanCorruptionConfig(), description="What is hidden from an encoder-decoder on running text"
@@ -656,6 +691,18 @@ class PretrainConfig(RunConfig):
             raise ValueError("objective: mixed does not train with shared out weights; set parallel: ddp")
         return self
 
+    @model_validator(mode="after")
+    def _multi_token_fits(self) -> PretrainConfig:
+        if self.multi_token and (self.objective != "causal" or not isinstance(self.model, TransformerConfig)):
+            raise ValueError("multi_token is of objective: causal and model.kind: transformer; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _train_share_fits(self) -> PretrainConfig:
+        if self.train_share < 1 and self.mixture:
+            raise ValueError("train_share is of all sources alike; leave it out, or the mixture")
+        return self
+
     @property
     def learned(self) -> Literal["causal", "masked", "mixed"]:
         """The objective that windows are trained on."""
@@ -716,6 +763,9 @@ class PretrainConfig(RunConfig):
 
     def active_layers(self, step: int) -> int | None:
         return self.progressive.layers if self.progressive and step < self.progressive_steps else None
+
+    def weights_ahead(self, step: int) -> list[float]:
+        return self.multi_token.at(step, self.steps) if self.multi_token else []
 
     @field_validator("preset")
     @classmethod

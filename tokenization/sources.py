@@ -1,16 +1,20 @@
-"""The tokens of one source, as if they were token arrays of their own.
+"""The tokens of one source, or of a share of the documents, as if they were token arrays of their own.
 
 Documents of all sources lie among each other in token arrays. Neighbors of one source are a run; a source is its runs,
-one after the other, and a window may go from one to the next.
+one after the other, and a window may go from one to the next. A share of the documents is runs in the same way.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from tokenization.arrays import TokenArrays
+from textmill.errors import UserError
+from tokenization.arrays import TokenArrays, shuffled
 
-__all__ = ["SourceTokens", "Sources"]
+__all__ = ["SampledTokens", "SourceTokens", "Sources"]
 
 
 class SourceTokens:
@@ -109,3 +113,64 @@ class Sources:
             ]
             counts[name] = int((up_to[1] - up_to[0]).sum())
         return counts
+
+
+class SampledTokens(TokenArrays):
+    """A share of the tokens of a split, in whole documents, as token arrays.
+
+    Documents are taken in an order that is always the same, until the next would be too much: a smaller share is of the
+    first documents of a larger one.
+
+    Args:
+        path: the folder.
+        split: "train" or "validation".
+        share: of the tokens, in (0, 1].
+
+    Raises:
+        UserError: as `TokenArrays` does, or the share is of no document.
+    """
+
+    def __init__(self, path: Path, split: str, share: float) -> None:
+        super().__init__(path, split)
+        self.share, self._whole = share, TokenArrays(path, split)
+        ends = self._whole.document_ends()
+        sizes = np.diff(ends, prepend=0)
+        order = np.argsort(shuffled(np.arange(len(ends)), len(ends), seed=0)) if len(ends) else ends
+        taken = np.cumsum(sizes[order]) <= share * len(self._whole)
+        self._chosen = np.sort(order[taken])
+        if not len(self._chosen):
+            raise UserError(f"{share:g} of the {split} split of {path} is not a whole document; take a larger share")
+        self.documents = len(self._chosen)
+        del self.bytes  # of the split: those of a share are not known
+        self._sizes = sizes[self._chosen]
+        chosen_ends = ends[self._chosen]
+        self._runs = SourceTokens(self._whole, chosen_ends - self._sizes, chosen_ends)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampledTokens, (self.path, self.split, self.share)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def window(self, start: int, length: int) -> np.ndarray:
+        return self._runs.windows(np.array([start]), length)[0].astype(self.dtype)
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        return self._runs.windows(starts, length)
+
+    def document(self, index: int) -> np.ndarray:
+        if not 0 <= index < self.documents:
+            raise IndexError(f"document {index} lies outside the {self.documents} documents of this share")
+        return self._whole.document(int(self._chosen[index]))
+
+    def document_ends(self) -> np.ndarray:
+        return np.cumsum(self._sizes)
+
+    def document_sources(self) -> tuple[list[str], np.ndarray]:
+        names, numbers = self._whole.document_sources()
+        return names, numbers[self._chosen]
+
+    def source_tokens(self) -> dict[str, int]:
+        names, numbers = self.document_sources()
+        counts = np.bincount(numbers, self._sizes, minlength=len(names)).astype(np.int64)
+        return dict(zip(names, counts.tolist(), strict=True))

@@ -4,7 +4,7 @@ Logits of a whole batch in fp32 would be the largest tensor of the run by far. H
 the gradients with respect to hidden states and weight are made in the same pass (the idea of Liger's fused linear
 cross-entropy, Hsu et al. 2024), so that nothing of the vocabulary's size is kept for the backward pass.
 
-Shape suffixes: N positions (of all windows), S positions of one slice, W width, V vocabulary.
+Shape suffixes: N positions (of all windows), S positions of one slice, W width, V vocabulary, K targets of a position.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def slice_rows(hidden_NW: Tensor, weight_VW: Tensor) -> int:
 class _SlicedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, counts_N: Tensor | None,
+        ctx: Any, hidden_NW: Tensor, weight_VW: Tensor, targets_NK: Tensor, counts_NK: Tensor | None,
         softcap: float | None, wants_grad: bool,
     ) -> Tensor:  # fmt: skip
         rows = slice_rows(hidden_NW, weight_VW)
@@ -39,25 +39,30 @@ class _SlicedCrossEntropy(torch.autograd.Function):
             grad_hidden_NW = torch.empty_like(hidden_NW)
             grad_weight_VW = torch.zeros_like(weight_VW, dtype=torch.float32)
         for start in range(0, hidden_NW.shape[0], rows):
-            part_SW, target_S1 = hidden_NW[start : start + rows], targets_N[start : start + rows, None]
+            part_SW, target_SK = hidden_NW[start : start + rows], targets_NK[start : start + rows]
             logits_SV = (part_SW @ matrix_VW.T).float()
             if softcap is not None:
                 capped_SV = logits_SV.div_(softcap).tanh_()
                 logits_SV = capped_SV * softcap
             log_probs_SV = torch.log_softmax(logits_SV, dim=-1)
-            target_log_probs_S1 = log_probs_SV.gather(1, target_S1)
-            count_S1 = None if counts_N is None else counts_N[start : start + rows, None]
-            loss -= (target_log_probs_S1 if count_S1 is None else target_log_probs_S1 * count_S1).sum()
+            target_log_probs_SK = log_probs_SV.gather(1, target_SK)
+            count_SK = None if counts_NK is None else counts_NK[start : start + rows]
+            loss -= (target_log_probs_SK if count_SK is None else target_log_probs_SK * count_SK).sum()
             if wants_grad:
-                grad_SV, grad_target_S1 = log_probs_SV.exp_(), target_log_probs_S1.exp() - 1
-                if softcap is not None:
-                    slope_SV = capped_SV.square_().neg_().add_(1)
-                    grad_target_S1 *= slope_SV.gather(1, target_S1)
-                    grad_SV *= slope_SV
-                if count_S1 is not None:
-                    grad_SV, grad_target_S1 = grad_SV.mul_(count_S1), grad_target_S1 * count_S1
-                # set in the dtype of the products: compiled, what precedes is then one pass over the logits
-                grad_SV = grad_SV.to(hidden_NW.dtype).scatter_(1, target_S1, grad_target_S1.to(hidden_NW.dtype))
+                slope_SV = None if softcap is None else capped_SV.square_().neg_().add_(1)
+                if count_SK is not None and target_SK.shape[1] > 1:  # two of them may be the same token
+                    grad_SV = log_probs_SV.exp_().mul_(count_SK.sum(1, keepdim=True))
+                    grad_SV = grad_SV.scatter_add_(1, target_SK, -count_SK)
+                    grad_SV = (grad_SV if slope_SV is None else grad_SV.mul_(slope_SV)).to(hidden_NW.dtype)
+                else:
+                    grad_SV, grad_target_SK = log_probs_SV.exp_(), target_log_probs_SK.exp() - 1
+                    if slope_SV is not None:
+                        grad_target_SK *= slope_SV.gather(1, target_SK)
+                        grad_SV *= slope_SV
+                    if count_SK is not None:
+                        grad_SV, grad_target_SK = grad_SV.mul_(count_SK), grad_target_SK * count_SK
+                    # set in the dtype of the products: compiled, what precedes is then one pass over the logits
+                    grad_SV = grad_SV.to(hidden_NW.dtype).scatter_(1, target_SK, grad_target_SK.to(hidden_NW.dtype))
                 grad_hidden_NW[start : start + rows] = grad_SV @ matrix_VW
                 grad_weight_VW += grad_SV.T @ part_SW
         if wants_grad:
@@ -79,14 +84,16 @@ def cross_entropy(
     Args:
         hidden: [N, W] of any float dtype, in which the products are computed.
         weight: [V, W].
-        targets: int64 [N].
+        targets: int64 [N], or [N, K] for several of each position, beside `counts`.
         softcap: bounds the logits to +-softcap by tanh (Gemma Team 2024, Gemma 2); None for no bound.
-        counts: fp32 [N], what the loss of each target is multiplied by before the mean over N; None: 1.
+        counts: fp32 of the shape of targets, what the loss of each is multiplied by before the mean over N; None: 1.
 
     Returns:
         A scalar in nats, fp32.
     """
     wants_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    if targets.ndim == 1:
+        targets, counts = targets[:, None], None if counts is None else counts[:, None]
     return _SlicedCrossEntropy.apply(hidden, weight, targets, counts, softcap, wants_grad)
 
 

@@ -389,11 +389,15 @@ class GPT(LanguageModel):
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, positions: Tensor | None = None,
         state: State | None = None, documents: Tensor | None = None, whole: bool = False,
+        weights: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
+        """As in `LanguageModel`; with `weights`, fp32 of the shape of targets, what the loss of each is multiplied by.
+        Targets may then be several of each position, [B, T, A]."""
         hidden = self.hidden(ids, state, documents, whole, positions)
         if targets is None:
             return self.logits(hidden)
-        return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap)
+        counts = None if weights is None else weights.flatten(0, 1)
+        return cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(0, 1), self.config.softcap, counts)
 
     def initial_state(self, batch: int) -> KeyValueCache:
         return KeyValueCache(self, batch)

@@ -4,6 +4,7 @@ Read in this order:
 
     pretrain, finetune  the two tasks, from their inputs to `stats.json`
     objectives          what is predicted, in which windows, and how well: causal and masked language modeling, or both
+    multi_token         the same with tokens after the next
     windows             the order of the windows: of all tokens, of a mixture of sources, or one after the other
     sentence_pairs      the same for pairs of sentences
     seq2seq             the same for an encoder-decoder: hidden spans, or sources and targets

@@ -132,8 +132,8 @@ def optimizers(model: LanguageModel, config: OptimizerConfig, dtype: torch.dtype
         chosen = [torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=0.0, fused=fused)]
     else:
         groups = [
-            {"params": split["embedding"], "lr": config.embedding_lr},
-            {"params": split["head"], "lr": config.head_lr},
+            {"params": split["embedding"], "lr": config.embedding_lr, "weight_decay": config.embedding_decay},
+            {"params": split["head"], "lr": config.head_lr, "weight_decay": config.embedding_decay},
             {"params": split["scalar"] + split["gate"], "lr": config.scalar_lr},
             new,
         ]

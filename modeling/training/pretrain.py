@@ -17,6 +17,7 @@ from modeling.inference.generate import MASK, Checkpoint, Sampling, generate, lo
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.mixed import MixedModel
 from modeling.training.distributed import local_rank, ranks
+from modeling.training.multi_token import MultiTokenLM
 from modeling.training.objectives import CausalLM, MaskedLM, MixedLM, StreamLM
 from modeling.training.saving import is_finished
 from modeling.training.seq2seq import PairWriting, SpanCorruption, span_corruption
@@ -29,6 +30,7 @@ from textmill.progress import Progress
 from textmill.settings import output_settings
 from tokenization.arrays import META, TokenArrays
 from tokenization.formats import CONFIG, RANKS, load_tokenizer, save_tokenizer
+from tokenization.sources import SampledTokens
 from tokenization.text_pairs import TextPairs, holds_text_pairs
 from tokenization.tokenizer import Tokenizer
 
@@ -56,12 +58,12 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         progress: is told steps and metrics.
 
     Raises:
-        UserError: the data is shorter than a window, the mixture allows fewer tokens than the run asks for, the
-            vocabularies differ, the batch does not divide over the ranks, a loss or the weights are not finite, a step
-            does not fit into memory, or `out` holds a run with other settings.
+        UserError: the data is shorter than a window, `train_share` is of no document, the mixture allows fewer tokens
+            than the run asks for, the vocabularies differ, the batch does not divide over the ranks, a loss or the
+            weights are not finite, a step does not fit into memory, or `out` holds a run with other settings.
     """
     compute = choose(config.device, config.precision, local_rank())
-    train, validation = TokenArrays(tokens, "train"), TokenArrays(tokens, "validation")
+    train, validation = training_split(tokens, config.train_share), TokenArrays(tokens, "validation")
     tokenizer = load_tokenizer(tokenizer_folder)
     if difference := train.differs_from(tokenizer.eot_id, tokenizer.byte_lengths()):
         raise UserError(f"{difference}; pretokenize with this tokenizer")
@@ -74,6 +76,8 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         raise UserError(
             f"{tokens} holds pairs of sources and targets; set model.kind: encoder-decoder to train on them"
         )
+    if on_pairs and config.train_share < 1:
+        raise UserError("train_share is of running text, not of pairs of sources and targets; leave it out")
     shift = config.learned != "causal" and config.masking.shift
     kind: Literal["causal", "masked", "mixed", "denoising", "pairs"] = config.learned
     if isinstance(config.model, EncoderDecoderConfig):
@@ -119,6 +123,15 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         group.barrier()
 
 
+def training_split(tokens: Path, share: float) -> TokenArrays:
+    """The tokens to train on: so much of the training split.
+
+    Raises:
+        UserError: the folder holds no token arrays, or the share is of no document.
+    """
+    return TokenArrays(tokens, "train") if share == 1 else SampledTokens(tokens, "train", share)
+
+
 def objective_on(
     train: TokenArrays, validation: TokenArrays, config: PretrainConfig, tokenizer: Tokenizer
 ) -> CausalLM | MaskedLM | SpanCorruption:
@@ -133,6 +146,8 @@ def objective_on(
     if isinstance(config.model, RecurrentConfig):
         streams = StreamWindows(config.batch, train, context, 1, config.seed)
         return StreamLM(streams, validation, context, config.evaluate_tokens)
+    if config.multi_token:
+        return MultiTokenLM(train, validation, config)
     if config.objective == "causal":
         windows = training_windows(train, config, context, 1)
         return CausalLM(windows, validation, context, config.evaluate_tokens, config.attend)

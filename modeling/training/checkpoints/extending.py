@@ -62,7 +62,7 @@ def kept_step(config: RunConfig, parameters: int) -> int | None:
 def stable_steps(config: RunConfig) -> int:
     """How many steps, from the first, a run of more steps has in common with this one."""
     schedule, steps = config.schedule, config.steps
-    if config.mixture or schedule.shape == "cosine":
+    if config.mixture or schedule.shape == "cosine" or config.weights_ahead(0):
         return 0
     if schedule.shape == "constant":
         return steps
@@ -75,6 +75,8 @@ def reason_against(config: RunConfig, earlier: RunConfig, step: int) -> str | No
         return "a mixture is shared out over the run's steps, so that their order is another"
     if config.schedule.shape == "cosine":
         return "a cosine schedule spreads over all steps, so that a longer run has other learning rates from the start"
+    if config.weights_ahead(0):
+        return "multi_token spreads over the steps, so that a longer run has other weights from the start"
     if step > config.steps:
         return f"it goes on from step {step}, but this run has {config.steps}"
     if config.keep == "best" and step > config.evaluate_every:

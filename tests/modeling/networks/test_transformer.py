@@ -289,6 +289,28 @@ def test_the_sliced_head_equals_the_plain_one(rows, vocab, softcap, slice_elemen
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
+@given(st.integers(1, 40), st.integers(2, 30), st.sampled_from([None, 5.0]), st.integers(1, 200), st.integers(0, 9))
+@settings(max_examples=40)
+def test_several_targets_of_a_position_are_a_weighted_sum(rows, vocab, softcap, slice_elements, seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 6, generator=generator, requires_grad=True)
+    weight = torch.randn(vocab, 6, generator=generator, requires_grad=True)
+    targets = torch.randint(vocab, (rows, 3), generator=generator)
+    counts = torch.rand(rows, 3, generator=generator)
+    logits = hidden @ weight.T
+    capped = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    each = [F.cross_entropy(capped, targets[:, number], reduction="none") for number in range(3)]
+    expected = (torch.stack(each, dim=1) * counts).sum() / rows
+    kept, SLICE_ELEMENTS["cpu"] = SLICE_ELEMENTS["cpu"], slice_elements
+    try:
+        loss = cross_entropy(hidden, weight, targets, softcap, counts)
+        torch.testing.assert_close(loss, expected)
+        ours, theirs = (torch.autograd.grad(3 * value, (hidden, weight)) for value in (loss, expected))
+    finally:
+        SLICE_ELEMENTS["cpu"] = kept
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
 def test_parameters_of_the_presets():
     gpt2 = PretrainConfig(preset="gpt2-124m").model
     with torch.device("meta"):

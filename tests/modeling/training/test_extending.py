@@ -134,6 +134,7 @@ def test_a_run_that_cannot_go_on_is_refused_in_one_line(changes, reason, trained
     ("common", "reason"),
     [
         ({"schedule": {"shape": "cosine"}}, "a cosine schedule spreads over all steps"),
+        ({"multi_token": {"weights": [0.5]}}, "multi_token spreads over the steps"),
         ({"keep": "best", "evaluate_every": 10}, "with keep: best, the best weights may be those of a step before"),
         ({"schedule": {"decay": 1}}, "its learning rate falls from the first step"),
         ({"extendable": False}, "it kept no checkpoint to go on from, as `extendable: true` would"),

@@ -82,6 +82,17 @@ def test_coefficients_of_rationals_do_not_decay_and_those_of_edges_do():
         assert group["weight_decay"] == decay
 
 
+def test_embeddings_and_the_head_decay_with_muon_where_that_is_said():
+    model = GPT(TransformerConfig.model_validate(FULL), 40)
+    for said, decay in (({}, 0.0), ({"embedding_decay": 0.3}, 0.3)):
+        adamw, _ = optimizers(model, OptimizerConfig(weight_decay=0.1, **said), torch.float32)
+        for name, parameter in model.named_parameters():
+            [group] = [group for group in adamw.param_groups if any(p is parameter for p in group["params"])] or [None]
+            if group is not None:
+                is_table = "embed" in name or name == "head.weight"
+                assert group["weight_decay"] == (decay if is_table else 0.0)
+
+
 @pytest.mark.parametrize("kind", ["kan-spline", "kan-rbf"])
 def test_adamw_moves_the_coefficients_of_edges_at_a_share_of_its_rate(kind):
     for given, share in (({}, 0.1), ({"edges_rate": 0.5}, 0.5)):

@@ -23,7 +23,7 @@ from tokenization.arrays import TokenArrays
 from tokenization.config import PretokenizeConfig
 from tokenization.pretokenize import pretokenize
 from tokenization.shard_writer import EncodingInputs
-from tokenization.sources import Sources
+from tokenization.sources import SampledTokens, Sources
 
 LENGTH = 32
 LETTERS = {"few": "fF", "many": "mM", "some": "sS"}
@@ -232,3 +232,55 @@ def test_a_source_that_is_not_there_gives_nothing_and_one_without_sources_is_ref
     with pytest.raises(UserError, match="does not say which source a document is from; run pretokenize again"):
         training_windows(unknown, config(WEIGHTS), LENGTH, 1)
     assert sources_seen(unknown, training_windows(unknown, config({}), LENGTH, 1), config({})) == {}
+
+
+# -- a share of the text -----------------------------------------------------------------------------------------------
+
+
+def documents_of(arrays):
+    return [tuple(arrays.document(number)) for number in range(arrays.documents)]
+
+
+def test_a_share_is_whole_documents_in_their_order_and_a_smaller_one_lies_within_a_larger(mixed, arrays):
+    every, before = documents_of(arrays), set()
+    for share in (0.1, 1 / 3, 0.9, 1.0):
+        sampled = SampledTokens(mixed, "train", share)
+        documents = documents_of(sampled)
+        assert share - 0.05 < len(sampled) / len(arrays) <= share
+        assert before <= set(documents)
+        assert documents == [document for document in every if document in set(documents)]
+        assert np.array_equal(sampled.window(0, len(sampled)), np.concatenate(documents))
+        assert sampled.document_ends().tolist() == np.cumsum(list(map(len, documents))).tolist()
+        before = set(documents)
+    assert documents == every
+
+
+def test_windows_of_a_share_are_read_through_its_documents(mixed):
+    sampled = SampledTokens(mixed, "train", 0.4)
+    flat = np.concatenate(documents_of(sampled))
+    starts = np.arange(0, len(sampled) - LENGTH, 7)
+    assert np.array_equal(sampled.windows(starts, LENGTH), np.stack([flat[s : s + LENGTH] for s in starts]))
+    with pytest.raises(IndexError):
+        sampled.windows(np.array([len(sampled) - LENGTH + 1]), LENGTH)
+
+
+def test_a_share_knows_its_sources(mixed):
+    sampled = SampledTokens(mixed, "train", 0.5)
+    sources = Sources(sampled)
+    sizes = {name: len(sources.tokens(name)) for name in sources.names}
+    assert sampled.source_tokens() == sizes
+    assert sum(sizes.values()) == len(sampled)
+
+
+def test_a_training_on_a_share_sees_nothing_else_and_says_so(mixed, tokenizer_folder, tiny, tmp_path):
+    pretrain(mixed, tokenizer_folder, tiny(train_share=0.25, steps=10), tmp_path, quiet)
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert sum(source["tokens"] for source in stats["sources"].values()) == len(SampledTokens(mixed, "train", 0.25))
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["train_share"] == 0.25
+
+
+def test_less_than_a_document_and_a_share_of_a_mixture_are_refused(mixed, tiny):
+    with pytest.raises(UserError, match="is not a whole document; take a larger share"):
+        SampledTokens(mixed, "train", 1e-9)
+    with pytest.raises(ValueError, match="train_share is of all sources alike"):
+        tiny(train_share=0.5, mixture={"few": {"weight": 1}})
