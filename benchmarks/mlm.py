@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,11 @@ from tokenization.formats import load_tokenizer
 
 PEERS = ("ModernBERT", "BERT")
 OURS, PACKED, SHIPPED = "ours", "ours, documents apart", ", as shipped"
-SPEED = {"layers": 6, "width": 384, "heads": 6, "context": 256}
-QUICK = {"layers": 2, "width": 128, "heads": 2, "context": 128}
+SPEED = {"layers": 6, "width": 384, "heads": 6, "context": 256, "batch": 8}  # six at a time in 24 GB of memory
+QUICK = {"layers": 2, "width": 128, "heads": 2, "context": 128, "batch": 16}
 LEARNING = QUICK
 VOCABULARY, LEARNING_VOCABULARY = 32_768, 2048  # that of our tokenizer by default (BERT's: 30,522), and a small one
-BATCH, WARM_STEPS, SPEED_STEPS = 16, 2, 12
+WARM_STEPS, SPEED_STEPS = 2, 12
 PEER_STEPS, OUR_STEPS, PEER_RATES = 240, 120, (1e-3, 2e-3)
 EVALUATION_TOKENS = 32_768
 
@@ -128,7 +129,8 @@ class Contestant:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
     def answer(self) -> dict[str, Any]:
@@ -137,13 +139,14 @@ class Contestant:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise SystemExit(f"{self.name} ended without an answer: see above")
+        raise SystemExit(f"{self.name} {how_it_ended(self.process)}")
 
     def step(self, *, counts: bool) -> None:
         """Have it take a step."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, as its answer tells
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         taken = self.answer()
         if counts:
             self.seconds.append(taken["seconds"])
@@ -152,7 +155,7 @@ class Contestant:
     def rate(self, unit: str) -> float:
         """Tokens a second of the clock, or of the CPU: the median."""
         taken = self.seconds if unit == "tok/s" else self.cpu_seconds
-        return BATCH * self.asked["context"] / statistics.median(taken)
+        return self.asked["batch"] * self.asked["context"] / statistics.median(taken)
 
 
 def start(name: str, asked: dict[str, Any]) -> subprocess.Popen[str]:
@@ -162,12 +165,18 @@ def start(name: str, asked: dict[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
+def how_it_ended(process: subprocess.Popen[str]) -> str:
+    """Why a process gave no answer, as far as its exit tells."""
+    code = process.wait()
+    return "was killed: is there memory for all contestants?" if code == -signal.SIGKILL else "failed: see above"
+
+
 def trained(name: str, asked: dict[str, Any]) -> list[tuple[int, float]]:
     """Steps and validation losses of a contestant that trains to its end."""
     process = start(name, asked)
     output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{name} failed: see above")
+        raise SystemExit(f"{name} {how_it_ended(process)}")
     curve = json.loads(output.splitlines()[-1])["curve"]
     print(f"{name}, {asked.get('rate', '')}: {curve[-1][1]:.4f} after {curve[-1][0]}", file=sys.stderr)
     return curve
@@ -195,7 +204,7 @@ class Stopwatch:
 
 def objective(asked: dict[str, Any], **changes: Any) -> MaskedLM:
     """The windows and their hidden tokens."""
-    config = FinetuneConfig(batch=BATCH, evaluate_tokens=EVALUATION_TOKENS, **changes)
+    config = FinetuneConfig(batch=asked["batch"], evaluate_tokens=EVALUATION_TOKENS, **changes)
     arrays = [TokenArrays(Path(asked["tokens"]), split) for split in ("train", "validation")]
     return MaskedLM(*arrays, asked["context"], config, load_tokenizer(Path(asked["tokenizer"])))
 
@@ -207,7 +216,7 @@ def our_trainer(asked: dict[str, Any], out: Path, attend: str) -> Trainer:
         asked, attend=attend, steps=steps, evaluate_every=max(1, steps // 12), log_every=steps,
         optimizer=OptimizerConfig().model_dump(), schedule={"warmup": 0},
     )  # fmt: skip
-    model_config = TransformerConfig(**{name: asked[name] for name in SPEED})
+    model_config = TransformerConfig(**{name: asked[name] for name in SPEED if name != "batch"})
     checkpoint_config = CheckpointConfig(model_config, made.masking.vocab_size, "masked", made.config.masking.shift, {})
     torch.manual_seed(0)
     run = TrainingRun(checkpoint_config.build_model(), made, checkpoint_config, made.config, out)
@@ -268,24 +277,24 @@ def peer_steps(name: str, asked: dict[str, Any]) -> None:
     """A peer in our dtype, in turn with the others or to its end."""
     made, watch = objective(asked, shift=False), Stopwatch()
     model = peer_model(name, asked, made.masking.vocab_size).train()
-    rate, steps = asked.get("rate", 5e-4), asked.get("steps")
+    rate, steps, batch = asked.get("rate", 5e-4), asked.get("steps"), asked["batch"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     if steps:
         for step in range(steps):
             for group in optimizer.param_groups:  # a tenth of warm-up, then linear, as BERT is trained
                 group["lr"] = rate * min(10 * (step + 1) / steps, 1, (steps - step) / (0.9 * steps))
-            peer_step(model, optimizer, made.train_batch(step, BATCH, range(BATCH)))
-        print(json.dumps({"curve": [(steps, peer_loss(model, made))]}))
+            peer_step(model, optimizer, made.train_batch(step, batch, range(batch)))
+        print(json.dumps({"curve": [(steps, peer_loss(model, made, batch))]}))
         return
     print(json.dumps({"parameters": sum(p.numel() for p in model.parameters())}), flush=True)
     for step, _ in enumerate(turns()):
         watch.start()
-        peer_step(model, optimizer, made.train_batch(step, BATCH, range(BATCH)))
+        peer_step(model, optimizer, made.train_batch(step, batch, range(batch)))
         watch.stop()
 
 
 @torch.no_grad()
-def peer_loss(model: nn.Module, made: MaskedLM) -> float:
+def peer_loss(model: nn.Module, made: MaskedLM, batch: int) -> float:
     """Nats of the hidden validation tokens."""
     model.eval()
 
@@ -294,7 +303,7 @@ def peer_loss(model: nn.Module, made: MaskedLM) -> float:
         return logits.gather(1, positions.unsqueeze(2).expand(-1, -1, logits.shape[2]))
 
     with choose().autocast():
-        return made.evaluate(at_positions, Ranks(), torch.device("cpu"), BATCH)["validation_loss"]
+        return made.evaluate(at_positions, Ranks(), torch.device("cpu"), batch)["validation_loss"]
 
 
 def shipped_steps(name: str, asked: dict[str, Any]) -> None:
@@ -307,7 +316,7 @@ def shipped_steps(name: str, asked: dict[str, Any]) -> None:
         tokenizer_file=str(files), mask_token="[MASK]", pad_token="[PAD]"
     )  # fmt: skip
     model = peer_model(name, asked, made.masking.vocab_size)
-    windows = made.train.read(0, range(64 * BATCH))
+    windows = made.train.read(0, range(64 * asked["batch"]))
 
     class Turns(transformers.TrainerCallback):
         def on_step_begin(self, *_: object, **__: object) -> None:
@@ -320,8 +329,8 @@ def shipped_steps(name: str, asked: dict[str, Any]) -> None:
 
     with tempfile.TemporaryDirectory() as out:
         arguments = transformers.TrainingArguments(
-            output_dir=out, per_device_train_batch_size=BATCH, disable_tqdm=True, report_to=[], save_strategy="no",
-            use_cpu=not torch.cuda.is_available(),
+            output_dir=out, per_device_train_batch_size=asked["batch"], disable_tqdm=True, report_to=[],
+            save_strategy="no", use_cpu=not torch.cuda.is_available(),
         )  # fmt: skip
         trainer = transformers.Trainer(
             model=model, args=arguments, train_dataset=[{"input_ids": window} for window in windows],
