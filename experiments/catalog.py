@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from pydantic import ValidationError
 
@@ -16,7 +16,12 @@ from textmill.settings import read_settings
 
 __all__ = ["NAMES", "load", "name_of"]
 
-NAMES = tuple(sorted(module.name for module in iter_modules(claims.__path__)))
+_CLAIMS = {
+    module.name.rpartition(".")[2]: module.name
+    for module in walk_packages(claims.__path__, f"{claims.__name__}.")
+    if not module.ispkg
+}
+NAMES = tuple(sorted(_CLAIMS))
 
 
 def name_of(which: str) -> str:
@@ -31,7 +36,7 @@ def load(which: str) -> Experiment:
         UserError: there is none of that name, the file cannot be read, or has a mistake.
     """
     if which in NAMES:
-        declared: Experiment = import_module(f"{claims.__name__}.{which}").EXPERIMENT
+        declared: Experiment = import_module(_CLAIMS[which]).EXPERIMENT
         return declared
     path = Path(which)
     match path.suffix:

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.catalog import load
-from experiments.claims.bpe_threads import hugging_faces, measure, ours, tiktokens
+from experiments.claims.tokenizers.bpe_threads import hugging_faces, measure, ours, tiktokens
 from textmill.errors import Unavailable
 from textmill.progress import quiet
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from experiments.catalog import load
-from experiments.claims.cross_attention import BYTES, END, HIDING, measure, texts, windows, with_others
+from experiments.claims.networks.cross_attention import BYTES, END, HIDING, measure, texts, windows, with_others
 from modeling.training.objectives import generator_at
 from textmill.progress import quiet
 

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from experiments.claims import embeddings
-from experiments.claims.embeddings import DRAWN, NEAR, measure, neighborhoods, ranks, relations, text, trained, vectors
+from experiments.claims.objectives import embeddings
+from experiments.claims.objectives.embeddings import (
+    DRAWN,
+    NEAR,
+    measure,
+    neighborhoods,
+    ranks,
+    relations,
+    text,
+    trained,
+    vectors,
+)
 from experiments.library import library_files
 from textmill.progress import quiet
 

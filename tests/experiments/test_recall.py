@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from experiments.catalog import load
-from experiments.claims.recall import DISTANCES, LETTERS, MARK, NETWORKS, constant_accuracy, measure, strings_twice
+from experiments.claims.networks.recall import (
+    DISTANCES,
+    LETTERS,
+    MARK,
+    NETWORKS,
+    constant_accuracy,
+    measure,
+    strings_twice,
+)
 from modeling.cost import network_cost
 from modeling.training.objectives import generator_at
 from textmill.progress import quiet

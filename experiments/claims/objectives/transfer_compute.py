@@ -3,7 +3,7 @@ of `transfer` at equal total compute. What both have in common, either builds fo
 
 from typing import Any
 
-from experiments.claims import transfer
+from experiments.claims.objectives import transfer
 from experiments.declaration import Better, Experiment, Quick
 from textmill.settings import layered
 

@@ -1,0 +1,1 @@
+"""Claims about networks and their parts."""

@@ -1,0 +1,1 @@
+"""Claims about what a network is trained to predict."""

@@ -1,0 +1,1 @@
+"""Claims about byte pair encoding."""
