@@ -3,6 +3,7 @@
 Read in this order:
 
     declaration  what an experiment is: a claim, variants, the figure that decides, what must be equal
+    data         which choices about data a pipeline has, as variants of it
     catalog      which there are: the claims of the report, and files of anybody's own
     sweep        values to choose from: the best one, and whether a better one may lie beyond
     outcome      what a run gave, and what all of them say together

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -10,6 +11,7 @@ from pkgutil import walk_packages
 from pydantic import ValidationError
 
 from experiments import claims
+from experiments.data import Data
 from experiments.declaration import Experiment
 from textmill.errors import UserError
 from textmill.settings import read_settings
@@ -29,14 +31,19 @@ def name_of(which: str) -> str:
     return Path(which).stem
 
 
-def load(which: str) -> Experiment:
+def load(which: str, data: Callable[[], Data] = Data) -> Experiment:
     """The experiment of a name, or that a file declares.
+
+    Args:
+        which: name or path.
+        data: gives what the configuration says about its text, to an experiment that is about it.
 
     Raises:
         UserError: there is none of that name, the file cannot be read, or has a mistake.
     """
     if which in NAMES:
-        declared: Experiment = import_module(_CLAIMS[which]).EXPERIMENT
+        module = import_module(_CLAIMS[which])
+        declared: Experiment = module.experiment(data()) if hasattr(module, "experiment") else module.EXPERIMENT
         return declared
     path = Path(which)
     match path.suffix:

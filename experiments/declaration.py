@@ -6,7 +6,7 @@ module may instead give a function, `measure`, for what is no pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import product
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ from textmill.progress import Progress
 from textmill.settings import layered, merged
 
 __all__ = [
-    "AXES", "Axis", "Better", "Contrast", "Experiment", "Figure", "Measure", "Measured", "Published", "Quick", "Same",
-    "Slope", "nested",
+    "AXES", "Agrees", "Axis", "Better", "Contrast", "Experiment", "Figure", "Measure", "Measured", "Published", "Quick",
+    "Same", "Slope", "nested",
 ]  # fmt: skip
 
 Axis = Literal["steps", "tokens", "parameters", "flops", "seconds"]
@@ -57,6 +57,18 @@ class Figure(Section):
     at_equal: Literal["flops", "seconds"] | None = Field(
         None, description="Read it off the curve where the run that spent least of these ended; null: at the end"
     )
+
+    held_out: str | None = Field(
+        None,
+        description="Where variants have other text: judge all by the text that the corpus of this variant sets aside "
+        "and no variant trains on, by bits per byte, `sources.NAME.bits_per_byte` of each source; null: by its own",
+    )
+
+    @model_validator(mode="after")
+    def _held_out_text_is_continued(self) -> Figure:
+        if self.held_out is not None and (self.stage != "pretrain" or self.at_equal is not None):
+            raise ValueError("held_out text is read by models at the end of `pretrain`; leave `stage`, `at_equal` out")
+        return self
 
     @model_validator(mode="after")
     def _an_accuracy_has_a_baseline(self) -> Figure:
@@ -110,7 +122,36 @@ class Slope(Section):
         return over
 
 
-Contrast = Better | Same | Slope
+class Agrees(Section):
+    """Small runs rank variants as large ones do: of the pairs of variants, `least` have the same winner.
+
+    The share is counted over the variants at hand, so it is decided as it is; the interval, over variants that are
+    drawn again from these, says how far it speaks of others. Source: DataDecide (Magnusson et al. 2025).
+    """
+
+    small: list[str] = Field(min_length=2, description="The variants at the small size; the first is compared with all")
+    large: list[str] = Field(description="The same at the large size, in the same order")
+    least: float = Field(0.8, ge=0, le=1, description="Share of the pairs that must have the same winner")
+    figure: str | None = Field(None, description="Another figure than the experiment's")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return (*self.small, *self.large)
+
+    def among(self, variants: Collection[str]) -> Agrees | None:
+        """The same of those of the variants that were run at both sizes; None if they are fewer than two."""
+        pairs = [pair for pair in zip(self.small, self.large, strict=True) if {*pair} <= {*variants}]
+        small, large = ([pair[size] for pair in pairs] for size in (0, 1))
+        return self.model_copy(update={"small": small, "large": large}) if len(pairs) > 1 else None
+
+    @model_validator(mode="after")
+    def _sizes_are_paired(self) -> Agrees:
+        if len(self.small) != len(self.large):
+            raise ValueError("small and large must name as many variants, in the same order")
+        return self
+
+
+Contrast = Better | Same | Slope | Agrees
 
 
 class Published(Section):
@@ -149,7 +190,9 @@ class Experiment(Section):
         {}, description="In place of `sweep`, by variant: where families have other settings"
     )
     figure: Figure = Field(Figure(), description="What decides")
-    contrasts: list[Contrast] = Field(min_length=1, description="What must hold: better/than, same/within, or a slope")
+    contrasts: list[Contrast] = Field(
+        min_length=1, description="What must hold: better/than, same/within, a slope, or small/large"
+    )
     equal: list[Axis] = Field([], description="What the variants must have in common, which is checked")
     seeds: int = Field(3, ge=1, description="How often each variant is run")
     seeded: list[str] = Field(["pretrain.seed"], description="Settings that the number of the seed goes to")
@@ -179,9 +222,12 @@ class Experiment(Section):
             for name in contrast.variants:
                 if name not in self.variants:
                     raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")
-        for name in (*self.sweep_of, *self.quick.variants):
+        held_out = [self.figure.held_out] if self.figure.held_out else []
+        for name in (*self.sweep_of, *self.quick.variants, *held_out):
             if name not in self.variants:
                 raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")
+        if self.quick.variants and not {*held_out} <= {*self.quick.variants}:
+            raise ValueError(f"quick.variants must have {self.figure.held_out!r} too, whose text all are judged by")
         if self.measure is None and not self.seeded:
             raise ValueError("`seeded` names no setting: every seed would be the same run")
         return self

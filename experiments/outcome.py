@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from experiments.declaration import AXES, Axis, Experiment
+from experiments.declaration import AXES, Agrees, Axis, Contrast, Experiment
 from experiments.sweep import Point, at_edge, best_point
 from experiments.verdict import Judgement, judge, overall, unequal
 
@@ -78,8 +78,8 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
     ]
     judgements: list[Judgement] = [
         judge(experiment, contrast, figures)
-        for contrast in experiment.contrasts
-        if all(name in winners for name in contrast.variants)
+        for declared in experiment.contrasts
+        if (contrast := _of_those_run(declared, winners)) is not None
     ]
     name = experiment.figure.name
     return {
@@ -106,6 +106,13 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
             f"{variant}: {title}": svg for variant, runs in winners.items() for title, svg in runs[0].pictures.items()
         },
     }
+
+
+def _of_those_run(contrast: Contrast, winners: Mapping[str, object]) -> Contrast | None:
+    """A contrast all of whose variants were run; None where that leaves nothing to judge."""
+    if isinstance(contrast, Agrees):
+        return contrast.among(winners.keys())
+    return contrast if all(name in winners for name in contrast.variants) else None
 
 
 def _winners(experiment: Experiment, tried: Sequence[Result]) -> list[Result]:

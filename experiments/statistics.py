@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["CONFIDENCE", "Difference", "PowerLaw", "paired_difference", "power_law"]
+__all__ = ["CONFIDENCE", "Difference", "PowerLaw", "RankAgreement", "paired_difference", "power_law", "rank_agreement"]
 
 CONFIDENCE = 0.95
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,53 @@ def power_law(sizes: Sequence[float], figures: Sequence[float]) -> PowerLaw:
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sizes) - 2) * fit.stderr)
     slope = float(fit.slope)
     return PowerLaw(slope, float(math.exp(fit.intercept)), (slope - reach, slope + reach), float(fit.rvalue**2))
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """In how many pairs of variants two sizes have the same winner, by the means over seeds.
+
+    Attributes:
+        agreeing, pairs: how many; pairs that are equal at a size, because they are the same run, have no winner.
+        share: of the pairs; NaN without any.
+        interval: CONFIDENCE interval of the share over variants that are drawn again from these (bootstrap).
+        told_agreeing, told: the same of the pairs whose difference at the large size has an interval without 0.
+    """
+
+    agreeing: int
+    pairs: int
+    share: float
+    interval: tuple[float, float]
+    told_agreeing: int
+    told: int
+
+
+def rank_agreement(small: Sequence[Sequence[float]], large: Sequence[Sequence[float]]) -> RankAgreement:
+    """Of figures of each variant, seed by seed, at two sizes, in the same order."""
+    count = len(small)
+    at_small, at_large = (
+        np.sign(np.subtract.outer(means, means))
+        for means in (np.array([np.mean(values) for values in size]) for size in (small, large))
+    )
+    is_pair = (at_small != 0) & (at_large != 0)
+    is_same = is_pair & (at_small == at_large)
+    is_told = is_pair & np.array([[_differ(large[a], large[b]) for b in range(count)] for a in range(count)])
+    pairs, agreeing, told, told_agreeing = (
+        int(each.sum()) // 2 for each in (is_pair, is_same, is_told, is_told & is_same)
+    )
+    generator, shares = np.random.default_rng(0), []
+    for _ in range(RESAMPLES if pairs else 0):
+        drawn = generator.integers(count, size=count)
+        chosen = np.ix_(drawn, drawn)
+        if of_drawn := is_pair[chosen].sum():
+            shares.append(is_same[chosen].sum() / of_drawn)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(shares, (tail, 100 - tail)) if shares else (math.nan, math.nan)
+    share = agreeing / pairs if pairs else math.nan
+    return RankAgreement(agreeing, pairs, share, (float(low), float(high)), told_agreeing, told)
+
+
+def _differ(left: Sequence[float], right: Sequence[float]) -> bool:
+    """Whether the interval of the paired differences has no 0."""
+    low, high = paired_difference(left, right).interval
+    return low > 0 or high < 0

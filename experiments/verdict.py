@@ -1,7 +1,7 @@
 """From the figures of the runs to a verdict: agree, disagree, or cannot tell, with the reason in words.
 
 Nothing is decided by means alone: a contrast holds where the whole interval lies on its side, and is contradicted where
-the whole interval lies on the other.
+the whole interval lies on the other. Only a share of pairs (`Agrees`) is counted, and decided as it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from experiments.declaration import Axis, Better, Contrast, Experiment, Same, Slope
-from experiments.statistics import CONFIDENCE, paired_difference, power_law
+from experiments.declaration import Agrees, Axis, Better, Contrast, Experiment, Same, Slope
+from experiments.statistics import CONFIDENCE, paired_difference, power_law, rank_agreement
 
 __all__ = ["EQUAL_WITHIN", "Judgement", "Verdict", "judge", "overall", "unequal"]
 
@@ -52,6 +52,8 @@ def judge(experiment: Experiment, contrast: Contrast, figures: Figures) -> Judge
             return _same(contrast, values, name)
         case Slope():
             return _slope(contrast, values, name)
+        case Agrees():
+            return _agrees(contrast, figures, name, experiment.figure.better)
 
 
 def overall(judgements: Sequence[Judgement], faults: Sequence[str] = ()) -> Verdict:
@@ -127,6 +129,56 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
         because += f"; of {largest} it foretells {foretold:.4g}, and {found:.4g} was found"
         numbers |= {"foretold": foretold, "found": found}
     return Judgement(says, verdict, because, numbers)
+
+
+def _agrees(contrast: Agrees, figures: Figures, name: str, better: str) -> Judgement:
+    small, large = (
+        [[seed[name] for seed in figures[variant]] for variant in size] for size in (contrast.small, contrast.large)
+    )
+    found = rank_agreement(small, large)
+    says = f"small runs rank variants as large ones do in {contrast.least:.0%} of the pairs or more, by {_words(name)}"
+    numbers = {**asdict(found), "ranking": _ranking(contrast, figures, name, better)}
+    if not found.pairs:
+        return Judgement(says, "cannot tell", "no two variants differ", numbers)
+    low, high = found.interval
+    because = f"{found.agreeing} of {found.pairs} pairs, {found.share:.0%} "
+    because += f"({CONFIDENCE:.0%} interval over variants {low:.0%} to {high:.0%})"
+    if found.told:
+        because += f"; of those that the seeds tell apart at the large size {found.told_agreeing} of {found.told}"
+    return Judgement(says, "agree" if found.share >= contrast.least else "disagree", because, numbers)
+
+
+def _ranking(contrast: Agrees, figures: Figures, name: str, better: str) -> list[dict[str, Any]]:
+    """The variants as the large runs rank them: the best first, each with what it gains over the first one named."""
+    sign = 1 if better == "lower" else -1
+    base = [seed[name] for seed in figures[contrast.large[0]]]
+    rows: list[dict[str, Any]] = []
+    for small, large in zip(contrast.small, contrast.large, strict=True):
+        values = [seed[name] for seed in figures[large]]
+        gain = paired_difference(base, values) if better == "lower" else paired_difference(values, base)
+        low, high = gain.interval
+        parts = {
+            other: sum(seed[other] for seed in figures[large]) / len(values)
+            for other in figures[large][0]
+            if other.startswith("sources.") and other.endswith(f".{name}")
+        }
+        rows.append(
+            {
+                "small": small,
+                "large": large,
+                "at_small": sum(seed[name] for seed in figures[small]) / len(figures[small]),
+                "at_large": sum(values) / len(values),
+                "gain": gain.mean,
+                "interval": [low, high] if math.isfinite(low) else None,
+                "is_first": large == contrast.large[0],
+                "same_run": values == base,
+                "by_source": {other.removeprefix("sources.").removesuffix(f".{name}"): v for other, v in parts.items()},
+            }
+        )
+    by_small = sorted(rows, key=lambda row: sign * row["at_small"])
+    for row in rows:
+        row["rank_at_small"] = 1 + by_small.index(row)
+    return sorted(rows, key=lambda row: sign * row["at_large"])
 
 
 def _gained(mean: float, interval: tuple[float, float], effect: float, seeds: int) -> str:

@@ -189,16 +189,22 @@ def _print_plan(name: str, runs: Sequence[PlannedRun]) -> None:
 
 
 def _print_result(stats: Mapping[str, Any]) -> None:
-    from flows.stages.comparison import variants_table, verdict_in_words
+    from flows.engine.page import Text
+    from flows.stages.comparison import findings_of, verdict_in_words
     from flows.stages.html import number
 
     lines = [stats["claim"], f"{verdict_in_words(stats)}."]
     lines += [f"- {each['says']}: {each['verdict']}. {each['because']}" for each in stats["judgements"]]
     lines += [f"- Not fair: {fault}" for fault in stats["faults"]]
-    shown = variants_table(stats)
-    table = Table(title=escape("\n".join(lines)), title_justify="left")
-    for column in shown.head:
-        table.add_column(column, justify="left" if column == "variant" else "right")
-    for row in shown.rows:
-        table.add_row(*(escape(number(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    console.print(escape("\n".join(lines)))
+    for finding in findings_of(stats):
+        if isinstance(finding, Text):
+            console.print(escape(finding.text))
+            continue
+        table = Table()
+        for column in finding.head:
+            table.add_column(column, justify="left" if column == "variant" else "right")
+        for row in finding.rows:
+            table.add_row(*(escape(number(cell)) for cell in row))
+        console.print(table)

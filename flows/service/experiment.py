@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
+from pydantic import BaseModel
 
-from experiments.catalog import load
-from flows.engine.stage import Outcome
+from flows.engine.stage import Outcome, Stage
 from flows.pipeline.experiments.keeping import keep
 from flows.pipeline.experiments.trials import Campaign, Trial, campaign
 from flows.service.beats import beating
@@ -20,6 +21,8 @@ from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_for
 from flows.service.watching.live import LivePage, Watch
 from flows.service.watching.pages import RunPage, chapters, key_of
 from flows.stages.comparison import ComparisonConfig, comparison, figures_of
+from flows.stages.judging.evaluation import EvaluationConfig, evaluation
+from flows.stages.judging.held_out import HeldOutConfig, held_out
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact
 from flows.store.manifest import Name
@@ -59,14 +62,20 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
     live.refresh()
 
     def compare(suspects: Collection[Name]) -> Outcome:
-        made: dict[Trial, Artifact] = {}
-        for number, trial in enumerate(asked.trials(lambda trial: _figure(asked, made[trial])), 1):
+        made: dict[Trial, list[Artifact]] = {}
+        for number, trial in enumerate(asked.trials(lambda trial: _figure(asked, made[trial][-1])), 1):
             logger.info("Run %d: %s", number, trial.title)
             page = pages.setdefault(trial.title, RunPage(trial.request.steps if trial.request else []))
             made[trial] = _run(asked, trial, page, watch, suspects)
-            _check_figures(asked, made[trial])
+            if asked.experiment.figure.held_out is None:
+                _check_figures(asked, made[trial][-1])
+        if asked.experiment.figure.held_out is not None:
+            made = Judging(asked, pages, watch, suspects)(made)
+            _check_figures(asked, next(iter(made.values()))[-1])
+        stages = list({artifact.name: artifact for run in made.values() for artifact in run}.values())
         with Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects) as builder:
-            builder(comparison, comparison_of(asked, list(made)), results=list(made.values()))
+            results = [run[-1] for run in made.values()]
+            builder(comparison, comparison_of(asked, made, stages), results=results, stages=stages)
         [outcome] = builder.outcomes
         return outcome
 
@@ -81,16 +90,52 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
     return Completed(message=outcome.headline, data=outcome)
 
 
-def _run(asked: Campaign, trial: Trial, page: RunPage, watch: Watch, suspects: Collection[Name]) -> Artifact:
-    """One run; the artifact that holds its figure."""
+def _run(asked: Campaign, trial: Trial, page: RunPage, watch: Watch, suspects: Collection[Name]) -> list[Artifact]:
+    """One run: the artifacts of its stages, the last of which holds its figure."""
     if trial.request is not None:
-        outcomes = build_chain(trial.request, watch, page, suspects)
-        stage = asked.experiment.figure.stage
-        return next(made.artifact for made in outcomes if made.artifact.manifest.stage == stage)
+        artifacts = [outcome.artifact for outcome in build_chain(trial.request, watch, page, suspects)]
+        return sorted(artifacts, key=lambda artifact: artifact.manifest.stage == asked.experiment.figure.stage)
     with Builder(asked.pipeline, watch, page, suspects) as builder:
         builder(measurement, measurement_config(asked.which, trial.variant, trial.settings, trial.seed))
     [outcome] = builder.outcomes
-    return outcome.artifact
+    return [outcome.artifact]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Asks the models of all runs about the same text, which the corpus of one variant holds out."""
+
+    asked: Campaign
+    pages: dict[str, RunPage]
+    watch: Watch
+    suspects: Collection[Name]
+
+    def __call__(self, made: Mapping[Trial, list[Artifact]]) -> dict[Trial, list[Artifact]]:
+        """The artifacts of each run, and what its model makes of the text."""
+        corpora = {trial: next(one for one in run if one.manifest.stage == "prepare") for trial, run in made.items()}
+        named = self.asked.experiment.figure.held_out
+        reference = next(corpus for trial, corpus in corpora.items() if trial.variant == named)
+        different = {corpus.digest: corpus for corpus in corpora.values()}
+        text = self._built(
+            "held-out text", held_out, HeldOutConfig(experiment=self.asked.name), reference=reference,
+            corpora=[different[digest] for digest in sorted(different)],
+        )  # fmt: skip
+        return {
+            trial: [
+                *run,
+                self._built(
+                    trial.title, evaluation, EvaluationConfig(run=trial.title), checkpoint=run[-1], held_out=text
+                ),
+            ]
+            for trial, run in made.items()
+        }
+
+    def _built(self, title: str, stage: Stage[Any], config: BaseModel, **inputs: Any) -> Artifact:
+        page = self.pages.setdefault(title, RunPage([]))
+        with Builder(self.asked.pipeline, self.watch, page, self.suspects) as builder:
+            builder(stage, config, **inputs)
+        [outcome] = builder.outcomes
+        return outcome.artifact
 
 
 def _figure(asked: Campaign, artifact: Artifact) -> float:
@@ -110,11 +155,15 @@ def _check_figures(asked: Campaign, artifact: Artifact) -> None:
             )
 
 
-def comparison_of(asked: Campaign, trials: list[Trial]) -> ComparisonConfig:
-    """What the comparison of these runs is told."""
+def comparison_of(
+    asked: Campaign, made: Mapping[Trial, Sequence[Artifact]], stages: Sequence[Artifact]
+) -> ComparisonConfig:
+    """What the comparison of these runs is told, each of which went through some of the stages."""
+    places = {artifact.name: place for place, artifact in enumerate(stages)}
     return ComparisonConfig(
         experiment=asked.name,
-        declared=load(asked.which).model_dump(exclude={"measure"}),  # whole, whatever --quick leaves out
+        declared=asked.declared.model_dump(exclude={"measure"}),
         quick=asked.quick,
-        runs=[(trial.variant, trial.point, trial.seed) for trial in trials],
+        runs=[(trial.variant, trial.point, trial.seed) for trial in made],
+        stages=[sorted({places[artifact.name] for artifact in run}) for run in made.values()],
     )

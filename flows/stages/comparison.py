@@ -33,6 +33,7 @@ class ComparisonConfig(BaseModel, extra="forbid"):
     declared: dict[str, Any] = Field(description="What it declares")
     quick: bool = Field(description="Whether it was only tried")
     runs: list[tuple[str, Point, int]] = Field(description="Variant, point of the sweep, and seed of each result")
+    stages: list[list[int]] = Field(description="Which of the stages each run went through, by number")
 
 
 class Comparison(Stage[ComparisonConfig]):
@@ -41,7 +42,7 @@ class Comparison(Stage[ComparisonConfig]):
     name = "comparison"
     label_is_subject = True
     version = 5
-    inputs = ("results",)
+    inputs = ("results", "stages")
 
     def build(self, job: Job[ComparisonConfig]) -> None:
         from flows.stages.html import template
@@ -54,8 +55,9 @@ class Comparison(Stage[ComparisonConfig]):
         stats |= document(experiment, results)
         made_by_location = dict(zip((result.location for result in results), job.given("results"), strict=True))
         stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, made_by_location)}
+        stats["work"] = _work(config, [made.manifest.seconds for made in job.given("stages")])
         page = template("comparison.html").render(
-            title=config.experiment, stats=stats, table=variants_table(stats), pictures=pictures_of(stats)
+            title=config.experiment, stats=stats, findings=findings_of(stats), pictures=pictures_of(stats)
         )
         (job.out / "index.html").write_text(page, encoding="utf-8")
         (job.out / "stats.json").write_text(json.dumps(stats, indent=1))
@@ -75,7 +77,7 @@ class Comparison(Stage[ComparisonConfig]):
         for said in (*stats["judgements"], *({"says": fault, "because": ""} for fault in stats["faults"])):
             yield Text(f"{said['says']}: {said['because']}" if said["because"] else said["says"])
         yield from pictures_of(stats)
-        yield variants_table(stats)
+        yield from findings_of(stats)
 
 
 def verdict_in_words(stats: Mapping[str, Any]) -> str:
@@ -89,6 +91,49 @@ def verdict_in_words(stats: Mapping[str, Any]) -> str:
     return f"The figures cannot tell{tried}"
 
 
+def findings_of(stats: Mapping[str, Any]) -> list[Table | Text]:
+    """The rankings of an experiment's variants, if it ranks them, the table of its variants, and what reuse saved."""
+    numbers = [judgement["numbers"] for judgement in stats["judgements"]]
+    findings: list[Table | Text] = [_ranking_table(each["ranking"]) for each in numbers if "ranking" in each]
+    findings.append(variants_table(stats))
+    if work := stats.get("work"):  # of results that were kept before, it is not known
+        saved = work["alone"] - work["built"]
+        findings.append(
+            Text(
+                f"The stages of all runs took {work['built']:,.0f} s, each built once. Built anew for every run they "
+                f"would have taken {work['alone']:,.0f} s, so the cache saved {saved:,.0f} s."
+            )
+        )
+    return findings
+
+
+def _ranking_table(ranking: Sequence[Mapping[str, Any]]) -> Table:
+    """The variants as the large size ranks them, the best first, beside their rank at the small one."""
+    sources = list(ranking[0]["by_source"])
+    rows = [
+        (
+            rank, row["large"], row["at_large"], row["rank_at_small"], row["at_small"], _gain_in_words(row),
+            *(row["by_source"][source] for source in sources),
+        )
+        for rank, row in enumerate(ranking, 1)
+    ]  # fmt: skip
+    first = next((row["large"] for row in ranking if row["is_first"]), "")
+    head = ("rank", "variant", "at the large size", "rank at the small size", "at the small size")
+    return Table((*head, f"against {first}", *(f"on {source}" for source in sources)), rows)
+
+
+def _gain_in_words(row: Mapping[str, Any]) -> str:
+    if row["is_first"]:
+        return ""
+    if row["same_run"]:
+        return "the same text, so the same run"
+    if row["interval"] is None:
+        return f"{row['gain']:+.4f}, of one seed"
+    low, high = row["interval"]
+    said = "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+    return f"{said}: {row['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
 def variants_table(stats: Mapping[str, Any]) -> Table:
     """The variants of an experiment with their figure, seed by seed, and what they cost."""
     name = stats["figure"]["name"].replace("_", " ")
@@ -97,6 +142,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
         for axis in ("parameters", "tokens", "flops", "seconds")
         if any(axis in v["spent"] for v in stats["variants"].values())
     ]
+    work = stats.get("work", {}).get("variants", {})
     has_baseline = any("baseline" in variant for variant in stats["variants"].values())
     rows = [
         (
@@ -106,6 +152,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
             " · ".join(f"{value:.4g}" for value in values["seeds"]),
             *([values.get("baseline", "")] if has_baseline else []),
             *(values["spent"].get(axis, "") for axis in costs),
+            *((work[variant]["built"], work[variant]["alone"]) if work else ()),
         )
         for variant, values in stats["variants"].items()
     ]
@@ -116,6 +163,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
         "seed by seed",
         *(["constant answer"] if has_baseline else []),
         *costs,
+        *(("seconds of stages that it added", "without reuse") if work else ()),
     )
     return Table(head, rows)
 
@@ -177,6 +225,21 @@ def result_of(variant: str, point: Point, seed: int, artifact: Artifact) -> Resu
 def figures_of(artifact: Artifact) -> dict[str, float]:
     """The numbers that a stage gave, nested ones by dotted names."""
     return {name: value for name, value in flat_metrics(artifact.stats).items() if isinstance(value, int | float)}
+
+
+def _work(config: ComparisonConfig, seconds: Sequence[float]) -> dict[str, Any]:
+    """What the stages of all runs took, each counted where it was first needed, and what they would have taken had each
+    run built all of its own; in seconds, of all and by variant."""
+    work: dict[str, dict[str, float]] = {}
+    seen: set[int] = set()
+    for (variant, _, _), stages in zip(config.runs, config.stages, strict=True):
+        of_variant = work.setdefault(variant, {"built": 0.0, "alone": 0.0})
+        of_variant["alone"] += sum(seconds[stage] for stage in stages)
+        of_variant["built"] += sum(seconds[stage] for stage in stages if stage not in seen)
+        seen |= {*stages}
+    rounded = {variant: {name: round(value, 1) for name, value in each.items()} for variant, each in work.items()}
+    totals = {name: round(sum(each[name] for each in work.values()), 1) for name in ("built", "alone")}
+    return {**totals, "variants": rounded}
 
 
 def _spent(trainings: Sequence[Artifact]) -> Spent:

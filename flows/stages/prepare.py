@@ -48,7 +48,7 @@ class Prepare(Stage[PrepareSettings]):
     def identity(self, settings: PrepareSettings, store: Store) -> Any:
         """The settings, the code of the record readers that they name, the model that chooses a page's text, and the
         evaluation texts by name and contents, wherever they lie."""
-        extractors = settings.extractors.items()
+        extractors = settings.corpus.reading(settings.extractors).items()
         readers = {name: reader_digest(chosen) for name, chosen in extractors if isinstance(chosen, RecordsExtractor)}
         model = model_digest() if any(isinstance(chosen, AutoExtractor) for _, chosen in extractors) else None
         besides: dict[str, Any] = {"readers": readers} if readers else {}

@@ -6,9 +6,10 @@ Tasks of lm-evaluation-harness: `modeling/inference/harness.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from textmill.errors import UserError
 from textmill.progress import Progress, quiet
 from tokenization.arrays import META, TokenArrays
 
-__all__ = ["Windows", "evaluate"]
+__all__ = ["Windows", "evaluate", "evaluate_texts"]
 
 PIECE = 4096  # tokens that a recurrent model reads at once
 
@@ -80,20 +81,62 @@ def evaluate(
     ids = read(loaded, data, windows.split, windows.limit)
     if len(ids) < 2:
         raise UserError(f"{data} holds {len(ids)} tokens; at least two are needed")
-    sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
     compute = choose(device, "auto")
+    metrics = perplexity_metrics(*predicted(loaded, ids, replace(windows, stride=stride), compute, progress))
+    masked = masked_metrics(loaded, ids, windows.batch, compute) if loaded.config.fills else {}
+    return metrics | masked
+
+
+def evaluate_texts(
+    checkpoint: Path, texts: Mapping[str, Sequence[str]], device: str = "auto", progress: Progress = quiet
+) -> dict[str, Any]:
+    """Metrics of a causal checkpoint on documents, each of which begins and ends with the end-of-text token.
+
+    Args:
+        checkpoint: folder of a causal model.
+        texts: documents by their source.
+        device: where to compute.
+        progress: is told tokens and loss, source by source.
+
+    Returns:
+        tokens, bytes, loss, perplexity and bits_per_byte of all together, and under `sources` of each.
+
+    Raises:
+        UserError: the checkpoint does not continue text.
+    """
+    loaded = load(checkpoint, device)
+    if isinstance(loaded.model, EncoderDecoder) or not loaded.model.causal:
+        raise UserError("bits per byte of held-out text need a model that continues text; give one that does")
+    compute = choose(device, "auto")
+    windows = Windows(stride=checked_stride(loaded.model, None))
+    found: dict[str, tuple[float, int, int]] = {}
+    for source, documents in sorted(texts.items()):
+        ids = [loaded.tokenizer.eot_id]
+        for text in documents:
+            ids += [*loaded.tokenizer.encode_ordinary(text), loaded.tokenizer.eot_id]
+        found[source] = predicted(loaded, torch.tensor(ids), windows, compute, progress)
+    nats, tokens, size = (sum(part) for part in zip(*found.values(), strict=True))
+    sources = {source: perplexity_metrics(*each) for source, each in found.items()}
+    return perplexity_metrics(nats, int(tokens), int(size)) | {"sources": sources}
+
+
+def predicted(
+    loaded: Checkpoint, ids: Tensor, windows: Windows, compute: Compute, progress: Progress
+) -> tuple[float, int, int]:
+    """The sum of the losses in nats of all tokens of a text, int64 [N], but the first; how many they are, and for how
+    many bytes they stand."""
+    sizes = torch.from_numpy(loaded.tokenizer.byte_lengths().astype(np.int64))
     nats, tokens, size = 0.0, 0, 0
     if loaded.model.memory_length is None:
         losses = carried_losses(loaded, ids, compute)
     else:
-        losses = window_losses(loaded, ids, stride, windows.batch, compute)
+        losses = window_losses(loaded, ids, windows.stride or loaded.model.config.context, windows.batch, compute)
     for nll, targets in losses:
         nats += nll.double().sum().item()
         tokens += len(targets)
         size += int(sizes[targets].sum())
         progress(tokens, len(ids) - 1, unit="tokens", loss=nats / tokens)
-    masked = masked_metrics(loaded, ids, windows.batch, compute) if loaded.config.fills else {}
-    return perplexity_metrics(nats, tokens, size) | masked
+    return nats, tokens, size
 
 
 def evaluate_spans(

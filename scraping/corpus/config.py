@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from textmill.settings import execution_only
+from scraping.extraction.config import AnyPageExtractor, Extractor, RecordsExtractor
+from textmill.settings import added, execution_only
 
 
 class ExtractionLimits(BaseModel, extra="forbid"):
@@ -134,6 +136,9 @@ class DecontaminationConfig(BaseModel, extra="forbid"):
 class PrepareConfig(BaseModel, extra="forbid"):
     """How pages and documents become a corpus."""
 
+    extractor: AnyPageExtractor | None = added(
+        None, description="Read the pages of all sites so, but for those that hold records; null: as each source says"
+    )
     limits: ExtractionLimits = ExtractionLimits()
     template: TemplateConfig = TemplateConfig()
     filters: FilterConfig = FilterConfig()
@@ -146,3 +151,14 @@ class PrepareConfig(BaseModel, extra="forbid"):
     workers: int = execution_only(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Child processes that extract and filter"
     )
+
+    def reading(self, own: Mapping[str, Extractor]) -> dict[str, Extractor]:
+        """How the pages of each site are read.
+
+        Args:
+            own: what each source says, by its name.
+        """
+        chosen = self.extractor
+        return {
+            name: said if chosen is None or isinstance(said, RecordsExtractor) else chosen for name, said in own.items()
+        }

@@ -65,6 +65,7 @@ def prepare(
     Raises:
         UserError: an extractor is missing, evaluation texts cannot be read, or no document is left.
     """
+    inputs = inputs._replace(extractors=config.reading(inputs.extractors))
     for extractor in inputs.extractors.values():
         if isinstance(extractor, RecordsExtractor):
             load_reader(extractor)  # a wrong name shows now, not after an hour

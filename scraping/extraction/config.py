@@ -75,6 +75,7 @@ class RecordsExtractor(BaseModel, extra="forbid"):
 
 
 PageExtractor = AutoExtractor | ArticleExtractor | MainExtractor
+AnyPageExtractor = Annotated[AutoExtractor | ArticleExtractor | MainExtractor, Field(discriminator="kind")]
 Extractor = Annotated[AutoExtractor | ArticleExtractor | MainExtractor | RecordsExtractor, Field(discriminator="kind")]
 
 

@@ -6,7 +6,10 @@ import pytest
 import yaml
 
 from experiments.catalog import NAMES, load, name_of
+from experiments.data import Data, choices
 from experiments.declaration import Better, Experiment, nested
+from modeling.config import MODEL_CONFIG
+from modeling.cost import flops_per_token
 from textmill.errors import UserError
 from textmill.progress import quiet
 
@@ -52,6 +55,13 @@ def test_the_points_of_a_grid_are_the_variants(declare):
         ({"seeded": []}, "every seed would be the same run"),
         ({"grid": {}, "variants": {"a": {}}}, "an experiment compares: give two variants or more"),
         ({"quick": {"variants": ["c"]}}, "no variant is called 'c'"),
+        ({"figure": {"held_out": "c"}}, "no variant is called 'c'"),
+        ({"figure": {"held_out": "width=16, layers=1", "stage": "finetune"}}, "held_out text is read by models"),
+        (
+            {"figure": {"held_out": "width=16, layers=1"}, "quick": {"variants": ["width=16, layers=2"]}},
+            "quick.variants must have 'width=16, layers=1' too",
+        ),
+        ({"contrasts": [{"small": ["a", "b"], "large": ["c"]}]}, "must name as many variants"),
         ({"contrasts": [{"over": {"a": 1, "b": 1, "c": 2}, "between": [0, 1]}]}, "positive and different"),
     ],
 )
@@ -101,6 +111,59 @@ def test_every_claim_of_the_chapter_can_be_contradicted(name):
     quick = experiment.quickly()
     assert quick.seeds == 1
     assert all(len(values) == 1 for variant in quick.variants for values in quick.swept(variant).values())
+
+
+def sizes_of(experiment):
+    """The names of the variants of an experiment about data, without their sizes."""
+    names = {}
+    for variant in experiment.variants:
+        name, _, size = variant.rpartition(", ")
+        names.setdefault(name, []).append(size)
+    assert all(sizes == ["small", "large"] for sizes in names.values())
+    return list(names)
+
+
+def test_every_choice_about_data_that_a_configuration_has_is_a_variant_at_two_sizes():
+    site, news = {"kind": "main", "selector": "main"}, {"path": "news.parquet", "name": "news"}
+    data = Data(
+        prepare={"filters": {"language": {"keep": ["en"]}, "prose": {"enabled": False}}, "dedup": {"near": False}},
+        extractors={"site": site}, sites={"site": "sources/site.yaml"}, collections={"news": news},
+        there=("site", "news"),
+    )  # fmt: skip
+    experiment = load("data", lambda: data)
+    assert sizes_of(experiment) == [
+        "as configured", "all cleaning", "text of pages by a model of kinds of pages", "text of pages by their looks",
+        "all text of pages", "templates kept", "near-duplicates dropped", "kept: too short or too long",
+        "kept: not made of words", "dropped: menus, notices, keyword lists", "kept: repeating themselves",
+        "kept: other languages", "nothing filtered", "without site", "without news", "sources in equal parts",
+        "mostly site", "mostly news",
+    ]  # fmt: skip
+    assert experiment.figure.held_out == "all cleaning, small"
+    settled = {name: experiment.settled(f"{name}, large", {}, 0) for name in sizes_of(experiment)}
+    assert settled["all cleaning"]["prepare"] == {"filters": {"prose": {"enabled": True}}, "dedup": {"near": True}}
+    assert settled["without site"]["scrape"] == {"sources": []}
+    assert settled["without news"]["ingest"] == []
+    assert settled["mostly news"]["pretrain"]["mixture"] == {"site": {"weight": 0.25}, "news": {"weight": 0.75}}
+    filters = settled["nothing filtered"]["prepare"]["filters"]
+    assert filters["language"] == {"keep": []}
+    assert "prose" not in filters  # it is off already
+    models = [experiment.settled(f"as configured, {size}", {}, 0)["pretrain"]["model"] for size in ("small", "large")]
+    small, large = (flops_per_token(MODEL_CONFIG.validate_python(model), 4096) for model in models)
+    assert large / small == pytest.approx(10, rel=0.05)
+
+
+def test_a_mixture_is_changed_where_there_is_one():
+    mixture = {"site": {"weight": 3.0}, "news": {"weight": 1.0}}
+    data = Data(sites={"site": "site"}, collections={"news": {"name": "news"}}, there=("site", "news"), mixture=mixture)
+    settled = {name: load("data", lambda: data).settled(f"{name}, small", {}, 0) for name in dict(choices(data))}
+    assert settled["without site"]["pretrain"]["mixture"] == {"site": {"weight": 0}}
+    assert settled["sources by their size"]["pretrain"]["mixture"] == {
+        "site": {"weight": None}, "news": {"weight": None},
+    }  # fmt: skip
+
+
+def test_one_source_has_no_mixture():
+    assert not any("source" in name or "mostly" in name for name in dict(choices(Data(there=("site",)))))
 
 
 def test_what_quick_leaves_out_is_not_run():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.declaration import Better, Experiment, Figure, Same, Slope
+from experiments.declaration import Agrees, Better, Experiment, Figure, Same, Slope
 from experiments.outcome import Result, document
 from experiments.sweep import at_edge
 
@@ -116,3 +116,71 @@ def test_a_kept_curve_is_short_and_ends_where_the_run_did():
     long = run("a", 0, 1.0, curve=[{"step": n, "loss": 1 / n} for n in range(1, 1002)]).document()["curve"]
     assert len(long) <= 41
     assert long[-1]["step"] == 1001
+
+
+LETTERS = "abcd"
+RANKS = Agrees(small=[f"{name} small" for name in LETTERS], large=[f"{name} large" for name in LETTERS])
+
+
+def ranked(small, large, *, contrast=RANKS, seeds=3, noise=0.001):
+    """What came of a ranking of four variants by their losses at two sizes."""
+    runs = [
+        run(f"{name} {size}", seed, loss + noise * seed * place)
+        for size, losses in (("small", small), ("large", large))
+        for place, (name, loss) in enumerate(zip(LETTERS, losses, strict=True), 1)
+        for seed in range(seeds)
+        if loss is not None
+    ]
+    return document(declared(contrast, variants=RANKS.variants), runs)
+
+
+@pytest.mark.parametrize(
+    ("small", "agreeing", "verdict"),
+    [
+        ([4, 5, 6, 7], 6, "agree"),
+        ([5, 4, 6, 7], 5, "agree"),  # 83 %
+        ([5, 4, 7, 6], 4, "disagree"),  # 67 %
+        ([7, 6, 5, 4], 0, "disagree"),
+    ],
+)
+def test_small_runs_rank_as_large_ones_do_in_most_pairs_or_not(small, agreeing, verdict):
+    came = ranked(small, [1, 2, 3, 4])
+    [judgement] = came["judgements"]
+    numbers = judgement["numbers"]
+    assert (numbers["agreeing"], numbers["pairs"], came["verdict"]) == (agreeing, 6, verdict)
+    low, high = numbers["interval"]
+    assert 0 <= low <= numbers["share"] <= high <= 1
+    assert (numbers["told_agreeing"], numbers["told"]) == (agreeing, 6)
+    assert [row["large"] for row in numbers["ranking"]] == list(RANKS.large)
+    assert numbers["ranking"][1]["gain"] == pytest.approx(-1, abs=0.01)
+
+
+def test_what_the_seeds_do_not_tell_apart_is_counted_but_not_as_told():
+    [judgement] = ranked([5, 4, 6, 7], [1, 1.0001, 3, 4], noise=0.1)["judgements"]
+    numbers = judgement["numbers"]
+    assert (numbers["agreeing"], numbers["pairs"], numbers["told_agreeing"], numbers["told"]) == (5, 6, 5, 5)
+    assert "of those that the seeds tell apart at the large size 5 of 5" in judgement["because"]
+
+
+def test_variants_that_are_the_same_run_are_no_pair():
+    [judgement] = ranked([4, 4, 6, 7], [1, 1, 3, 4], noise=0)["judgements"]
+    assert judgement["numbers"]["pairs"] == 5
+    assert [row["same_run"] for row in judgement["numbers"]["ranking"]] == [True, True, False, False]
+    same = ranked([4, 4, 4, 4], [1, 1, 1, 1], noise=0)
+    assert (same["verdict"], same["judgements"][0]["because"]) == ("cannot tell", "no two variants differ")
+
+
+def test_a_ranking_is_of_the_variants_that_were_run_at_both_sizes():
+    [judgement] = ranked([4, None, 6, 7], [1, None, 3, None])["judgements"]
+    assert [row["large"] for row in judgement["numbers"]["ranking"]] == ["a large", "c large"]
+    assert ranked([4, None, None, None], [1, 2, 3, 4])["judgements"] == []
+
+
+def test_a_ranking_tells_each_source_apart():
+    runs = [
+        Result(name, (), 0, {"loss": loss, "sources.news.loss": loss + 1, "sources.news.tokens": 3}, [], {}, "x/0")
+        for name, loss in zip(RANKS.variants, [4, 5, 6, 7, 1, 2, 3, 4], strict=True)
+    ]
+    [judgement] = document(declared(RANKS, variants=RANKS.variants), runs)["judgements"]
+    first = judgement["numbers"]["ranking"][0]
+    assert (first["by_source"], first["interval"]) == ({"news": 2}, None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.engine.page import Table
-from flows.stages.comparison import pictures_of, variants_table, verdict_in_words
+from flows.stages.comparison import findings_of, pictures_of, verdict_in_words
 from flows.stages.html import number, template
 from textmill.files import atomic_write
 
@@ -18,7 +18,7 @@ TITLE = "What the experiments say"
 
 def write_chapter(results: Sequence[Mapping[str, Any]], page: Path, text: Path) -> None:
     """Write the page and the Markdown of these results."""
-    chapters = [(result, variants_table(result), pictures_of(result)) for result in results]
+    chapters = [(result, findings_of(result), pictures_of(result)) for result in results]
     overview = Table(
         ("experiment", "verdict", "date"), [(each["experiment"], each["verdict"], each["date"]) for each in results]
     )
@@ -42,8 +42,9 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"- {judgement['says']}: {judgement['verdict']}. {judgement['because']}"
         for fault in result["faults"]:
             yield f"- Not fair: {fault}"
-        yield ""
-        yield from _table(variants_table(result))
+        for finding in findings_of(result):
+            yield ""
+            yield from _table(finding) if isinstance(finding, Table) else [finding.text]
         for other in result["published"]:
             yield f"\nPublished: {other['says']} ({other['source']})"
         yield f"\n{result['date']}, on {result['pipeline']}, commit {result['commit']}, {result['machine']}."

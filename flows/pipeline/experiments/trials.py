@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from experiments.catalog import load, name_of
+from experiments.data import Data
 from experiments.declaration import Experiment
 from experiments.sweep import Point, at_edge, best_point, points
+from flows.engine.assess import NotThere, assess, check_available
+from flows.engine.stage import Context
 from flows.pipeline.request import RunRequest
 from flows.pipeline.selection import Selection
+from flows.stages.ingest import ingest
+from flows.store.local import Store
+from scraping.collections.config import IngestConfig
+from scraping.crawling.source import load_source, shipped_sources
+from scraping.extraction.config import RecordsExtractor
 from textmill.errors import UserError
 from textmill.settings import layered
 
-__all__ = ["Campaign", "Trial", "campaign"]
+__all__ = ["Campaign", "Trial", "campaign", "data_of"]
 
 MOST_EXTENSIONS = 4  # values that --extend adds to a swept setting
 
@@ -50,7 +58,8 @@ class Campaign:
 
     Attributes:
         which: name or path of the experiment.
-        experiment: what it declares.
+        experiment: what it declares, as far as it is run.
+        declared: all that it declares, what --quick leaves out included.
         pipeline: the configuration, with `overrides`, that its variants change; its store is where all is.
         overrides: for all variants, below what makes them.
         quick: whether it is only tried.
@@ -59,6 +68,7 @@ class Campaign:
 
     which: str
     experiment: Experiment
+    declared: Experiment
     pipeline: RunRequest
     overrides: Mapping[str, Any]
     quick: bool = False
@@ -152,15 +162,14 @@ def campaign(
     Raises:
         UserError: no such experiment, a mistake in it or in the configuration, or two runs that would be the same.
     """
-    declared = load(which)
+    declared = load(which, lambda: data_of(RunRequest.load(config, overrides)))
     if seeds is not None and seeds < 1:
         raise UserError(f"{seeds} seeds make no run: give 1 or more")
-    if quick:
-        declared = declared.quickly()
+    experiment = declared.quickly() if quick else declared
     if seeds is not None:
-        declared = declared.model_copy(update={"seeds": seeds})
+        experiment = experiment.model_copy(update={"seeds": seeds})
     path = _beside(which, declared.config) if declared.config else config
-    made = Campaign(which, declared, RunRequest.load(path, overrides), overrides, quick, extend)
+    made = Campaign(which, experiment, declared, RunRequest.load(path, overrides), overrides, quick, extend)
     made.check_that_runs_differ()
     return made
 
@@ -169,3 +178,29 @@ def _beside(which: str, config: str) -> Path:
     """A configuration that a file of one's own names: seen from that file; one that the chapter names: as it is."""
     path = Path(which)
     return path.parent / config if path.suffix else Path(config)
+
+
+def data_of(pipeline: RunRequest) -> Data:
+    """What a pipeline says about its text, as an experiment about it wants to know."""
+    config, store = pipeline.config, pipeline.store
+    sources = {load_source(entry).name: entry for entry in config.scrape.sources}
+    own = config.prepare.reading({source.name: source.extractor for source in config.scrape.load()})
+    shipped = shipped_sources()
+    return Data(
+        prepare=config.prepare.model_dump(mode="json"),
+        extractors={name: each.model_dump() for name, each in own.items() if not isinstance(each, RecordsExtractor)},
+        sites={name: entry if entry in shipped else str(Path(entry).absolute()) for name, entry in sources.items()},
+        collections={each.name: each.model_dump(mode="json") for each in config.collections()},
+        there=(*sources, *(each.name for each in config.collections() if _is_there(each, store))),
+        mixture={name: each.model_dump() for name, each in config.pretrain.mixture.items()},
+    )
+
+
+def _is_there(collection: IngestConfig, store: Store) -> bool:
+    """Whether a run would have a collection: one that is optional may be left out."""
+    try:
+        if not collection.required and assess(ingest, collection, {}, Context(store)).artifact is None:
+            check_available(ingest, collection)
+    except NotThere:
+        return False
+    return True

@@ -61,15 +61,18 @@ def test_a_comparison_shows_the_claim_the_verdict_every_value_and_what_others_fo
         "contrasts": [{"better": "ours", "than": "theirs"}], "published": [{"source": "They 2024", "says": "It is."}],
     }  # fmt: skip
     runs = [(name, (), seed) for seed in (0, 1, 2) for name in ("ours", "theirs")]
-    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs)
+    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs, stages=[[0]] * 6)
     results = [trained(context, value) for value in ("1.5", "2.25", "1.75", "2.5", "1.625", "2.5")]
-    outcome = materialize(comparison, config, {"results": results}, context)
+    outcome = materialize(comparison, config, {"results": results, "stages": results[:1]}, context)
     assert outcome.headline == "The figures agree with the claim"
     page = (outcome.artifact.path / "index.html").read_text()
     for wanted in ("Ours is better.", "<b>Agree</b>", "bits per byte", "1.625", "2.417", "They 2024", "95% interval"):
         assert wanted in page, wanted
     kinds = [type(block) for block in comparison.page(outcome.artifact)]
-    assert kinds == [Text, Text, Table]
+    assert kinds == [Text, Text, Table, Text]
+    work = outcome.artifact.stats["work"]
+    assert work["built"] == work["variants"]["ours"]["built"] == round(results[0].manifest.seconds, 1)
+    assert work["variants"]["theirs"]["built"] == 0  # the stage was there by then
 
 
 def test_a_report_shows_an_artifact_whose_stage_this_version_does_not_have(context):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from modeling.inference.evaluate import Windows, evaluate
+from modeling.inference.evaluate import Windows, evaluate, evaluate_texts
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays
 
@@ -38,6 +38,17 @@ def test_text_files_are_read_too(pretrained, tmp_path):
     assert evaluate(pretrained, known, device="cpu")["bytes"] == len(known.read_bytes())
 
 
+def test_documents_are_read_source_by_source(pretrained, tmp_path):
+    known, strange = "the cat sees a tree. a dog finds rain. " * 5, "Ω≈ç√∫ QWERTZ 0123456789 " * 8
+    metrics = evaluate_texts(pretrained, {"known": [known, known], "strange": [strange]}, "cpu")
+    easy, hard = metrics["sources"]["known"], metrics["sources"]["strange"]
+    assert (easy["bytes"], hard["bytes"]) == (2 * len(known), len(strange.encode()))
+    assert easy["bits_per_byte"] < 1.5 < 5 < hard["bits_per_byte"]
+    bits = easy["bits_per_byte"] * easy["bytes"] + hard["bits_per_byte"] * hard["bytes"]
+    assert metrics["bits_per_byte"] == pytest.approx(bits / metrics["bytes"])
+    assert metrics["tokens"] == metrics["bytes"] + 3  # a token is a byte, and each document has an end
+
+
 def test_mistakes(pretrained, finetuned, tokens, tmp_path):
     with pytest.raises(UserError, match="neither a folder of token arrays nor a text file"):
         evaluate(pretrained, tmp_path)
@@ -48,3 +59,5 @@ def test_mistakes(pretrained, finetuned, tokens, tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is not UTF-8 text"):
         evaluate(pretrained, tmp_path / "binary")
+    with pytest.raises(UserError, match="need a model that continues text"):
+        evaluate_texts(finetuned, {"a": ["text"]})

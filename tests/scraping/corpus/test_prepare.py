@@ -296,6 +296,9 @@ def test_records_are_documents_and_a_table(tmp_path, monkeypatch):
     pages = [page(1, "", source="courses", body=b"3", url="http://courses.example/list"), page(2, prose(2))]
     extractors = {"courses": RecordsExtractor(reader="test_prepare:Reader"), "site": MainExtractor()}
     out = build(tmp_path / "out", [crawl(tmp_path / "pages", pages)], extractors=extractors)
+    assert stats(out)["extractors"] == {"records": 3, "main": 1}
+    other = build(tmp_path / "other", [tmp_path / "pages"], extractors=extractors, extractor=ArticleExtractor())
+    assert stats(other)["extractors"] == {"records": 3, "article": 1}
     urls = {row["url"] for row in corpus(out) if row["source"] == "courses"}
     assert urls == {f"http://courses.example/list#c{number}" for number in range(3)}
     table = pq.read_table(out / "records/courses.parquet").to_pylist()
