@@ -55,6 +55,9 @@ class Comparison(Stage[ComparisonConfig]):
         stats |= document(experiment, results)
         made_by_location = dict(zip((result.location for result in results), job.given("results"), strict=True))
         stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, made_by_location)}
+        for made in lineage(job.given("results"), job.context.store):
+            if made.manifest.stage == "held_out":
+                stats["held_out"] = {name: made.stats[name] for name in ("documents", "bytes", "known")}
         stats["work"] = _work(config, [made.manifest.seconds for made in job.given("stages")])
         page = template("comparison.html").render(
             title=config.experiment, stats=stats, findings=findings_of(stats), pictures=pictures_of(stats)
@@ -96,6 +99,13 @@ def findings_of(stats: Mapping[str, Any]) -> list[Table | Text]:
     numbers = [judgement["numbers"] for judgement in stats["judgements"]]
     findings: list[Table | Text] = [_ranking_table(each["ranking"]) for each in numbers if "ranking" in each]
     findings.append(variants_table(stats))
+    if held := stats.get("held_out"):
+        findings.append(
+            Text(
+                f"All were judged by {held['bytes']:,} bytes of {held['documents']:,} documents that no variant trains "
+                f"on. {held['known']:,} more were set aside, of which a variant knows a fifth or more."
+            )
+        )
     if work := stats.get("work"):  # of results that were kept before, it is not known
         saved = work["alone"] - work["built"]
         findings.append(

@@ -299,3 +299,64 @@ def test_experiments_of_each_kind_run_as_deployed(service, tmp_path):
         service.wait(run, "Completed", seconds=600)
     compared = [artifact for artifact in Store(store).artifacts() if artifact.manifest.stage == "comparison"]
     assert sorted(artifact.stats["claim"] for artifact in compared) == sorted(load(name).claim for name in names)
+
+
+@pytest.mark.slow
+def test_models_of_different_text_are_judged_by_the_same_text_which_none_trains_on(
+    prefect_server, write_config, tmp_path, monkeypatch
+):
+    """As `textmill experiment run data` does it, with models of seconds."""
+    monkeypatch.chdir(tmp_path)
+    config = write_config(prepare={"validation_fraction": 0.5})
+    sizes = {"small": 16, "large": 32}
+    kinds = {"as it is": {}, "by looks": {"prepare": {"extractor": {"kind": "article"}}},
+             "the same": {"prepare": {"limits": {"page_bytes": 9_000_000}}}}  # fmt: skip
+    path = tmp_path / "texts.yaml"
+    variants = {
+        f"{kind} {size}": {**settings, "pretrain": {"model": {"width": width}}}
+        for size, width in sizes.items()
+        for kind, settings in kinds.items()
+    }
+    ranking = {size: [f"{kind} {size}" for kind in kinds] for size in sizes}
+    declared = {"claim": "c.", "variants": variants, "contrasts": [ranking], "figure": {"held_out": "as it is small"}}
+    path.write_text(yaml.safe_dump({**declared, "seeds": 1}, sort_keys=False))
+    outcome = run(path, config)
+
+    store = Store(tmp_path / "store")
+    stages = [artifact.manifest.stage for artifact in store.artifacts()]
+    assert (stages.count("held_out"), stages.count("evaluation"), stages.count("pretrain")) == (1, 4, 4)
+    stats = outcome.artifact.stats
+    [judgement] = stats["judgements"]
+    assert judgement["numbers"]["pairs"] == 2  # the third pair is of the same run
+    ranked = judgement["numbers"]["ranking"]
+    assert sum(row["same_run"] for row in ranked) == 2
+    assert all(row["by_source"]["python-docs"] == pytest.approx(row["at_large"]) for row in ranked)
+    work = stats["work"]
+    assert 0 < work["built"] < work["alone"]
+    assert work["variants"]["the same large"]["built"] == 0  # all of its stages were there by then
+    text, page = tmp_path / "RESULTS.md", tmp_path / "page.html"
+    write_chapter(kept(), page, text)
+    for wanted in (
+        "the same text, so the same run",
+        "so the cache saved",
+        "documents that no variant trains",
+        "rank at the small size",
+    ):
+        assert wanted in text.read_text()
+        assert wanted in page.read_text()
+    assert run(path, config).reused
+
+
+def test_what_a_pipeline_says_of_its_text_makes_the_variants(write_config, tmp_path):
+    (tmp_path / "news.jsonl").write_text('{"text": "Some news."}\n')
+    there = {"path": str(tmp_path / "news.jsonl"), "name": "news"}
+    gone = {"path": str(tmp_path / "no.jsonl"), "name": "gone", "required": False}
+    config = write_config(ingest=[there, gone])
+    trials = campaign("data", config, seeds=1).trials(lambda trial: None)
+    settled = {trial.variant: trial.request.config for trial in trials}
+    assert [each.name for each in settled["without news, small"].ingest] == ["gone"]
+    assert settled["without python-docs, small"].scrape.sources == []
+    weights = {name: source.weight for name, source in settled["mostly news, large"].pretrain.mixture.items()}
+    assert weights == {"python-docs": 0.25, "gone": 0, "news": 0.75}
+    assert "without gone, small" not in settled
+    assert settled["all text of pages, small"].prepare.extractor.selector == "body"
