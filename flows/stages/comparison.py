@@ -47,23 +47,26 @@ class Comparison(Stage[ComparisonConfig]):
     def build(self, job: Job[ComparisonConfig]) -> None:
         from flows.stages.html import template
 
-        config = job.config
-        runs = zip(config.runs, job.given("results"), strict=True)
-        results = [result_of(variant, point, seed, made) for (variant, point, seed), made in runs]
-        stats: dict[str, Any] = {"experiment": config.experiment, "quick": config.quick}
-        experiment = Experiment.model_validate(config.declared)
-        stats |= document(experiment, results)
-        made_by_location = dict(zip((result.location for result in results), job.given("results"), strict=True))
-        stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, made_by_location)}
-        for made in lineage(job.given("results"), job.context.store):
-            if made.manifest.stage == "held_out":
-                stats["held_out"] = {name: made.stats[name] for name in ("documents", "bytes", "known")}
-        stats["work"] = _work(config, [made.manifest.seconds for made in job.given("stages")])
+        stats = self.compared(job)
         page = template("comparison.html").render(
-            title=config.experiment, stats=stats, findings=findings_of(stats), pictures=pictures_of(stats)
+            title=job.config.experiment, stats=stats, findings=findings_of(stats), pictures=pictures_of(stats)
         )
         (job.out / "index.html").write_text(page, encoding="utf-8")
         (job.out / "stats.json").write_text(json.dumps(stats, indent=1))
+
+    def compared(self, job: Job[ComparisonConfig]) -> dict[str, Any]:
+        """All that the experiment came to."""
+        config, given = job.config, job.given("results")
+        results = [result_of(*run, made) for run, made in zip(config.runs, given, strict=True)]
+        experiment = Experiment.model_validate(config.declared)
+        stats = {"experiment": config.experiment, "quick": config.quick, **document(experiment, results)}
+        by_location = {result.location: made for result, made in zip(results, given, strict=True)}
+        stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, by_location)}
+        for made in lineage(given, job.context.store):
+            if made.manifest.stage == "held_out":
+                stats["held_out"] = {name: made.stats[name] for name in ("documents", "bytes", "known")}
+        stats["work"] = _work(config, [made.manifest.seconds for made in job.given("stages")])
+        return stats
 
     def label(self, config: ComparisonConfig) -> str:
         return config.experiment + (" (quick)" if config.quick else "")

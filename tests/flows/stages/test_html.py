@@ -310,7 +310,7 @@ def test_a_comparison_shows_the_insides_of_models_that_differ_in_them(context, m
     }  # fmt: skip
     made = materialize(Kan(), ReportConfig(title="kan-rbf"), {}, context).artifact
     runs = [("a", (), 0), ("b", (), 0)]
-    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs)
-    stats = materialize(comparison, config, {"results": [made, made]}, context).artifact.stats
+    config = ComparisonConfig(experiment="tried", declared=declared, quick=False, runs=runs, stages=[[0], [0]])
+    stats = materialize(comparison, config, {"results": [made, made], "stages": [made]}, context).artifact.stats
     assert [title.partition(":")[0] for title in stats["pictures"]] == ["a", "b"][: 2 * len(shown)]
     assert all(part in title for part in shown for title in stats["pictures"])

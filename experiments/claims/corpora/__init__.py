@@ -1,0 +1,1 @@
+"""Claims about the text that is trained on."""
