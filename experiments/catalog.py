@@ -16,7 +16,7 @@ from experiments.declaration import Experiment
 from textmill.errors import UserError
 from textmill.settings import read_settings
 
-__all__ = ["NAMES", "load", "name_of"]
+__all__ = ["NAMES", "file_of", "load", "name_of"]
 
 _CLAIMS = {
     module.name.rpartition(".")[2]: module.name
@@ -29,6 +29,18 @@ NAMES = tuple(sorted(_CLAIMS))
 def name_of(which: str) -> str:
     """The name of an experiment that is given by name or path."""
     return Path(which).stem
+
+
+def file_of(which: str) -> Path:
+    """The file that declares an experiment.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path(str(import_module(_CLAIMS[which]).__file__)) if which in NAMES else Path(which)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; give the path of a YAML or Python file of an experiment")
+    return path
 
 
 def load(which: str, data: Callable[[], Data] = Data) -> Experiment:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from experiments.catalog import NAMES, load, name_of
+from experiments.catalog import file_of, load, name_of
 from flows.engine.page import Block, Picture, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
-from textmill.errors import UserError
 from textmill.files import sha256
 
 
@@ -71,12 +69,8 @@ def measurement_config(which: str, variant: str, settings: Mapping[str, Any], se
     Raises:
         UserError: its file is not there.
     """
-    from experiments import claims
-
-    path = Path(claims.__path__[0]) / f"{which}.py" if which in NAMES else Path(which)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; give the path of a Python file with an EXPERIMENT")
-    return MeasurementConfig(experiment=which, code=sha256(path), variant=variant, settings=dict(settings), seed=seed)
+    code = sha256(file_of(which))
+    return MeasurementConfig(experiment=which, code=code, variant=variant, settings=dict(settings), seed=seed)
 
 
 measurement = Measurement()

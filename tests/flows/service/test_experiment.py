@@ -215,6 +215,12 @@ def test_every_run_is_a_configuration_of_its_own(name, shipped):
         assert len(set(settled)) == len(settled)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).measure])
+def test_what_a_claim_measures_is_planned(config, name):
+    asked = campaign(name, config, seeds=1)
+    assert {each.built for each in planned(asked)} == {1}
+
+
 def test_what_makes_a_variant_wins_over_overrides_for_all(config, own):
     own.write_text(yaml.safe_dump({**WIDTHS, "sweep": {}}, sort_keys=False))
     asked = campaign(str(own), config, {"pretrain": {"steps": 9, "model": {"width": 64}}}, seeds=1)
