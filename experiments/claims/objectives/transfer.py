@@ -12,7 +12,6 @@ from modeling.config import MODERN, MUON
 
 PRETRAIN_STEPS, FINETUNE_STEPS = 400, 100
 SETTINGS: dict[str, Any] = {
-    "train_tokenizer": {"vocab_size": 2048, "encoding": None},
     "pretrain": {
         "model": {**MODERN, "width": 128, "layers": 4, "heads": 4, "context": 128, "dropout": 0.0},
         "optimizer": MUON,
