@@ -185,7 +185,7 @@ def test_status_and_dry_run_tell_what_is_there_and_what_would_be_done(textmill, 
     assert code == 0, err
     result = json.loads(out)["result"]
     assert {outcome["action"] for outcome in result} == {"reuse"}
-    assert result[-1]["stats"] == {"figures": 3, "stages": 6}
+    assert result[-1]["stats"] == {"figures": 5, "stages": 6}
     code, out, _ = finish(textmill("run", config, "--dry-run", "--force", "train_tokenizer"))
     assert code == 0
     assert "forced" in out
