@@ -73,11 +73,9 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
             made = Judging(asked, pages, watch, suspects)(made)
             _check_figures(asked, next(iter(made.values()))[-1])
         stages = list({artifact.name: artifact for run in made.values() for artifact in run}.values())
-        with Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects) as builder:
-            results = [run[-1] for run in made.values()]
-            builder(comparison, comparison_of(asked, made, stages), results=results, stages=stages)
-        [outcome] = builder.outcomes
-        return outcome
+        builder = Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects)
+        results = [run[-1] for run in made.values()]
+        return _built(builder, comparison, comparison_of(asked, made, stages), results=results, stages=stages)
 
     with live.closed_with(lambda: chapters(pages, RunPage.final)):
         for trial in asked.trials(lambda trial: None):
@@ -95,10 +93,16 @@ def _run(asked: Campaign, trial: Trial, page: RunPage, watch: Watch, suspects: C
     if trial.request is not None:
         artifacts = [outcome.artifact for outcome in build_chain(trial.request, watch, page, suspects)]
         return sorted(artifacts, key=lambda artifact: artifact.manifest.stage == asked.experiment.figure.stage)
-    with Builder(asked.pipeline, watch, page, suspects) as builder:
-        builder(measurement, measurement_config(asked.which, trial.variant, trial.settings, trial.seed))
+    measured = measurement_config(asked.which, trial.variant, trial.settings, trial.seed)
+    return [_built(Builder(asked.pipeline, watch, page, suspects), measurement, measured).artifact]
+
+
+def _built(builder: Builder, stage: Stage[Any], config: BaseModel, **inputs: Any) -> Outcome:
+    """What came of a stage that is built by itself."""
+    with builder:
+        builder(stage, config, **inputs)
     [outcome] = builder.outcomes
-    return [outcome.artifact]
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,7 @@ class Judging:
 
     def _built(self, title: str, stage: Stage[Any], config: BaseModel, **inputs: Any) -> Artifact:
         page = self.pages.setdefault(title, RunPage([]))
-        with Builder(self.asked.pipeline, self.watch, page, self.suspects) as builder:
-            builder(stage, config, **inputs)
-        [outcome] = builder.outcomes
-        return outcome.artifact
+        return _built(Builder(self.asked.pipeline, self.watch, page, self.suspects), stage, config, **inputs).artifact
 
 
 def _figure(asked: Campaign, artifact: Artifact) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -264,23 +264,29 @@ def _spent(trainings: Sequence[Artifact]) -> Spent:
         "steps": sum(each["steps"] for each in stats),
         "tokens": sum(each["tokens_seen"] for each in stats),
         "parameters": stats[-1]["parameters"],
-        "flops": sum(flops_of(made, made.stats["steps"]) for made in trainings),
+        "flops": sum(flops_of(made)(made.stats["steps"]) for made in trainings),
         "seconds": round(sum(made.manifest.seconds for made in trainings), 1),
     }
 
 
-def flops_of(training: Artifact, steps: float) -> float:
-    """What the first steps of a training took; layers that join late cost nothing before."""
+def flops_of(training: Artifact) -> Callable[[float], float]:
+    """What the first steps of a training took, by their number; layers that join late cost nothing before."""
     with training.open("config.json") as file:
         checkpoint = json.load(file)
     model, vocab_size = MODEL_CONFIG.validate_python(checkpoint["model"]), checkpoint["vocab_size"]
-    passes = steps * flops_per_token(model, vocab_size)
+    tokens_per_step = training.stats["tokens_seen"] / training.stats["steps"]
+    late = early = flops_per_token(model, vocab_size)
+    early_steps = 0
     if training.manifest.stage == "pretrain":
         config = PretrainConfig.model_validate(training.manifest.settings)
-        if early := min(steps, config.progressive_steps):
-            passes -= early * flops_per_token(model, vocab_size)
-            passes += early * flops_per_token(model, vocab_size, layers=config.active_layers(0))
-    return passes * training.stats["tokens_seen"] / training.stats["steps"]
+        early_steps = config.progressive_steps
+        early = flops_per_token(model, vocab_size, layers=config.active_layers(0))
+
+    def until(steps: float) -> float:
+        few = min(steps, early_steps)
+        return tokens_per_step * ((steps - few) * late + few * early)
+
+    return until
 
 
 def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) -> list[dict[str, float]]:
@@ -290,7 +296,7 @@ def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) ->
     """
     last, before = trainings[-1], _spent(trainings[:-1])
     tokens_per_step = last.stats["tokens_seen"] / last.stats["steps"]
-    seconds = _seconds_by_step(last, tokens_per_step)
+    seconds, flops = _seconds_by_step(last, tokens_per_step), flops_of(last)
     rows = []
     for row in curve:
         if "validation_loss" not in row:
@@ -298,7 +304,7 @@ def _with_costs(curve: list[dict[str, float]], trainings: Sequence[Artifact]) ->
         at = {
             "steps": row["step"] + before.get("steps", 0),
             "tokens": row["step"] * tokens_per_step + before.get("tokens", 0),
-            "flops": flops_of(last, row["step"]) + before.get("flops", 0),
+            "flops": flops(row["step"]) + before.get("flops", 0),
         }
         if row["step"] in seconds:
             at["seconds"] = seconds[row["step"]] + before.get("seconds", 0)

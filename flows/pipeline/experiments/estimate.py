@@ -55,7 +55,7 @@ class Pace:
             manifest = artifact.manifest
             self._seconds[manifest.stage].append(manifest.seconds)
             if manifest.stage == "pretrain" and manifest.seconds:
-                self._flops.append(flops_of(artifact, artifact.stats["steps"]) / manifest.seconds)
+                self._flops.append(flops_of(artifact)(artifact.stats["steps"]) / manifest.seconds)
 
     def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
         """How long a stage of a pipeline will take; None if nothing like it was built here."""
