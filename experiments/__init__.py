@@ -10,6 +10,7 @@ Read in this order:
     statistics   what a few seeds can say
     verdict      from figures to agree, disagree, or cannot tell
     training     small networks, for claims that measure these by themselves
+    timing       the shortest time of a piece of work
     library      text that every interpreter carries, for what is measured without a corpus
     claims/      the experiments themselves, one module each
     results/     what came out of full runs, one file each; RESULTS.md is written from them

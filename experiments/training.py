@@ -12,6 +12,8 @@ from modeling.training.optim import lr_scale, optimizers, set_learning_rates
 
 __all__ = ["Recipe", "train"]
 
+EVALUATIONS = 10  # of a training, about evenly
+
 
 class Recipe(NamedTuple):
     """How long a network is trained, and how fast.
@@ -25,6 +27,10 @@ class Recipe(NamedTuple):
     steps: int
     optimizer: OptimizerConfig
     compute: Compute
+
+    def looks_at(self, step: int) -> bool:
+        """Whether the network is looked at after so many steps; after the last in any case."""
+        return step == self.steps or step % max(1, self.steps // EVALUATIONS) == 0
 
 
 def train(model: LanguageModel, recipe: Recipe, batch_at: Callable[[int], Any]) -> Iterator[tuple[int, float]]:

@@ -31,7 +31,6 @@ BYTES = 256
 END = BYTES  # then the sentinels
 TRAIN_BYTES, TEST_BYTES = 2_000_000, 200_000
 BATCH, TEST_ROWS = 32, 256
-EVALUATIONS = 10
 
 MODEL = EncoderDecoderConfig(kind="encoder-decoder", layers=2, width=128, heads=4, context=128)
 SPANS = EVALUATED_SPANS.counts(EVALUATED_SPANS.window(MODEL.context))[1]
@@ -75,7 +74,7 @@ def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measu
     curve = []
     for step, loss in train(model, recipe, batch_at):
         progress(step, steps, unit="steps", loss=loss)
-        if step == steps or step % max(1, steps // EVALUATIONS) == 0:
+        if recipe.looks_at(step):
             with torch.no_grad():
                 sums = {name: summed_loss(test, model, Ranks(), compute.device, BATCH) for name, test in tests.items()}
             losses = {name: nats / targets for name, (nats, targets) in sums.items()}

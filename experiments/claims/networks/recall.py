@@ -29,7 +29,6 @@ FARTHEST = DISTANCES[-1]
 LETTERS = 64
 MARK = LETTERS  # the id after those of the letters
 STEP_TOKENS, TEST_ROWS = 4096, 128
-EVALUATIONS = 10
 
 GPT = TransformerConfig(layers=2, width=64, heads=2, context=2 * FARTHEST)
 CELLS = ("lstm", "gru", "mingru")
@@ -61,7 +60,7 @@ def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measu
     curve = []
     for step, loss in train(model, recipe, batch_at):
         progress(step, steps, unit="steps", loss=loss)
-        if step == steps or step % max(1, steps // EVALUATIONS) == 0:
+        if recipe.looks_at(step):
             accuracies = {f"accuracy_at_{n}": accuracy(model, test, compute) for n, test in tests.items()}
             accuracies["mean_accuracy"] = mean(accuracies.values())
             curve.append({"step": float(step), **accuracies})

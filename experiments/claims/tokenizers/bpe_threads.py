@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -19,6 +18,7 @@ from zlib import crc32
 
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick, Same
 from experiments.library import library_text
+from experiments.timing import fastest
 from textmill.errors import Unavailable
 from textmill.progress import Progress
 from tokenization.config import TokenizerConfig
@@ -31,8 +31,6 @@ PATTERN = portable_pattern(TokenizerConfig().pattern)
 REPEATS = 5  # of what takes less than a second; the shortest counts
 LARGE: dict[str, Any] = {"bytes": 8_000_000, "merges": 8000}
 SMALL: dict[str, Any] = {"bytes": 100_000, "merges": 200}
-
-Train = Callable[[], list[bytes]]  # gives the merged tokens in order
 
 
 def ours(texts: Sequence[str], merges: int, threads: int, shards: int) -> list[bytes]:
@@ -76,16 +74,6 @@ def hugging_faces(texts: Sequence[str], merges: int, threads: int) -> tuple[floa
         return [token.encode() for token in sorted(ids, key=ids.__getitem__)][256:]
 
     return fastest(train, 3)
-
-
-def fastest(train: Train, repeats: int) -> tuple[float, list[bytes]]:
-    """The shortest seconds of so many trainings, and what they gave."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        tokens = train()
-        times.append(time.perf_counter() - start)
-    return min(times), tokens
 
 
 def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measured:

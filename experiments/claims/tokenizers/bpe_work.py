@@ -3,12 +3,13 @@ merge changes words, and Textmill's kernel. The text is the source code of the i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from experiments.declaration import Experiment, Figure, Measured, Quick, Slope
 from experiments.library import library_text
+from experiments.timing import fastest
 from textmill.progress import Progress
 from tokenization.counting import count_words
 from tokenization.kernels.merges import learn_merges
@@ -20,20 +21,11 @@ SIZES = {f"{size} MB": size * 1e6 for size in (0.25, 0.5, 1, 2, 4)}  # bytes of 
 MERGES = {"naive": 6, "incremental": 200, "ours": 4000}
 
 
-def seconds_of(learned: Callable[[int], int], merges: int) -> float:
-    """The shortest time for so many merges, of three at least and of a quarter of a second's worth."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < 0.25:
-        start = time.perf_counter()
-        learned(merges)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def seconds_per_merge(learned: Callable[[int], int], merges: int) -> float:
     """Of an algorithm that makes at most so many merges and says how many it made; a small corpus has fewer."""
     made = learned(merges)  # loads the kernel
-    return (seconds_of(learned, merges) - seconds_of(learned, 0)) / made
+    seconds, before = (fastest(partial(learned, n), repeats=3, seconds=0.25)[0] for n in (merges, 0))
+    return (seconds - before) / made
 
 
 def measure(settings: Mapping[str, Any], seed: int, progress: Progress) -> Measured:
