@@ -1,9 +1,10 @@
-"""How long an experiment will take, by what the store's artifacts took: trainings by their FLOPs, other stages by what
-the same stage took before."""
+"""How long an experiment will take, by what the artifacts of the store took: trainings by the FLOPs of those nearest in
+size, other stages by what the same stage took before."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,21 +51,24 @@ class Pace:
 
     def __init__(self, store: Store) -> None:
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
-        self._flops: list[float] = []  # a second, of trainings
+        self._rates: defaultdict[float, list[float]] = defaultdict(list)  # FLOPs a second, by FLOPs a step
         for artifact in store.artifacts():
             manifest = artifact.manifest
             self._seconds[manifest.stage].append(manifest.seconds)
             if manifest.stage == "pretrain" and manifest.seconds:
-                self._flops.append(flops_of(artifact)(artifact.stats["steps"]) / manifest.seconds)
+                steps = artifact.stats["steps"]
+                flops = flops_of(artifact)(steps)
+                self._rates[flops / steps].append(flops / manifest.seconds)
 
     def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
         """How long a stage of a pipeline will take; None if nothing like it was built here."""
-        if stage in TRAININGS and config is not None and not config.import_checkpoint and self._flops:
+        if stage in TRAININGS and config is not None and not config.import_checkpoint and self._rates:
             run: RunConfig = getattr(config, stage)
             vocab_size = config.train_tokenizer.planned_size() or 0
             model = config.pretrain.model
-            flops = run.steps * run.batch * model.context * flops_per_token(model, vocab_size)
-            return flops / median(self._flops)
+            step = run.batch * model.context * flops_per_token(model, vocab_size)
+            nearest = min(self._rates, key=lambda size: abs(math.log(size / step)))  # small steps have low rates
+            return run.steps * step / median(self._rates[nearest])
         return median(self._seconds[stage]) if self._seconds[stage] else None
 
 
