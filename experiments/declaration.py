@@ -179,6 +179,11 @@ class Experiment(Section):
     chapter: str = Field("", description="Where it comes from: a sentence of the report that it tests")
     config: str | None = Field(None, description="The pipeline that the variants change; null: the one that is given")
     settings: dict[str, Any] = Field({}, description="Settings of every variant, nested like a configuration file")
+    replaces: list[str] = Field(
+        [],
+        description="Settings by dotted name, or whole sections, of which the variants say all: what the configuration "
+        "says of them is left out",
+    )
     variants: dict[str, dict[str, Any]] = Field({}, description="Settings of each variant by its name")
     grid: dict[str, list[Any]] = Field(
         {}, description="In place of variants: values of settings by dotted name; their product are the variants"

@@ -7,7 +7,7 @@ out: it is in no fingerprint, and changing it rebuilds nothing. One made by `add
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -157,7 +157,12 @@ def _merged_items(name: str, items: list[Any], overrides: Mapping[str, Any]) -> 
 
 
 def read_settings(
-    path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None, context: Any = None, **defaults: Any
+    path: Path,
+    model: type[Model],
+    overrides: Mapping[str, Any] | None = None,
+    context: Any = None,
+    without: Iterable[str] = (),
+    **defaults: Any,
 ) -> Model:
     """The model that a YAML file fills in.
 
@@ -166,6 +171,7 @@ def read_settings(
         model: what its keys are.
         overrides: nested like the file, in place of what the file says.
         context: what the model's validators are to know, as `ValidationInfo.context`.
+        without: dotted names of keys whose values in the file are left out.
         **defaults: top-level keys where neither says anything.
 
     Raises:
@@ -173,6 +179,8 @@ def read_settings(
     """
     document, tree = read_yaml(path)
     overrides = overrides or {}
+    for name in without:
+        document = _without(document, name.split("."))
     settled = merged(defaults | document, overrides)
     try:
         return model.model_validate(settled, context=context)
@@ -183,6 +191,15 @@ def read_settings(
             where = "setting" if overrides and _reaches(overrides, place) else f"{path}:{line_of(tree, place)}:"
             lines.append(f"{where} {explain(mistake, model, place)}")
         raise UserError("\n".join(lines)) from error
+
+
+def _without(document: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A document that lacks the key that `keys` lead to."""
+    first, *below = keys
+    if not below:
+        return {key: value for key, value in document.items() if key != first}
+    inner = document.get(first)
+    return {**document, first: _without(inner, below)} if isinstance(inner, Mapping) else dict(document)
 
 
 def _reaches(overrides: Mapping[str, Any], place: Sequence[str | int]) -> bool:

@@ -282,16 +282,18 @@ def _check_mixture(place: str, mixture: Mapping[str, SourceConfig], names: list[
         raise UserError(f"{place}: {missing[0]} has no weight but others have: give it one, 0 leaves it out")
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
-    """Read a configuration, with `overrides` (nested like the file) in place of what the file says. With overrides the
-    names of its sources are checked by the plan of a run, because they may suit only some of the stages.
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None, without: Iterable[str] = ()) -> PipelineConfig:
+    """Read a configuration, with `overrides` (nested like the file) in place of what the file says, and what it says of
+    the dotted names `without` left out. With overrides the names of its sources are checked by the plan of a run,
+    because they may suit only some of the stages.
 
     Raises:
         UserError: no such file, not YAML, an unknown or ill-typed key, or names of sources that do not fit.
     """
     folder = path.parent
     here = _with_paths(overrides or {}, lambda place: str(Path.cwd() / place))
-    config = read_settings(path, PipelineConfig, here, {"folder": folder, "sources": project_folder(folder) / OWN})
+    places = {"folder": folder, "sources": project_folder(folder) / OWN}
+    config = read_settings(path, PipelineConfig, here, places, without)
     if not overrides:
         try:
             config.check_sources()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,13 +33,19 @@ class RunRequest:
     selection: Selection
 
     @classmethod
-    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None, selection: Selection = Selection()) -> Self:
-        """Read the configuration.
+    def load(
+        cls,
+        path: Path,
+        overrides: Mapping[str, Any] | None = None,
+        selection: Selection = Selection(),
+        without: Iterable[str] = (),
+    ) -> Self:
+        """Read the configuration, but not what it says of the dotted names `without`.
 
         Raises:
             UserError: it has a mistake.
         """
-        return cls(path, overrides or {}, load_config(path, overrides), selection)
+        return cls(path, overrides or {}, load_config(path, overrides, without), selection)
 
     @cached_property
     def store(self) -> Store:

@@ -148,7 +148,7 @@ def test_every_choice_about_data_that_a_configuration_has_is_a_variant_at_two_si
     assert filters["language"] == {"keep": []}
     assert "prose" not in filters  # it is off already
     models = [experiment.settled(f"as configured, {size}", {}, 0)["pretrain"]["model"] for size in ("small", "large")]
-    small, large = (flops_per_token(MODEL_CONFIG.validate_python(model), 4096) for model in models)
+    small, large = (flops_per_token(MODEL_CONFIG.validate_python(model), 2048) for model in models)
     assert large / small == pytest.approx(10, rel=0.05)
 
 

@@ -10,16 +10,22 @@ from typing import Any
 from experiments.data import Data, choices, cleanest
 from experiments.declaration import Agrees, Experiment, Figure, Published, Quick
 from modeling.config import PretrainConfig
+from textmill.settings import affects_output
 
 AS_CONFIGURED, CLEANEST = "as configured", "all cleaning"
-SIZES = {
-    "small": {"layers": 2, "width": 128, "heads": 2, "context": 256},
-    "large": {"layers": 6, "width": 336, "heads": 6, "context": 256},
+SIZES = {  # of which one takes ten times the FLOPs of the other
+    "small": {"layers": 2, "width": 64, "heads": 2, "context": 256},
+    "large": {"layers": 4, "width": 208, "heads": 4, "context": 256},
 }
-TRAINED = ("preset", "model", "batch", "optimizer", "schedule", "progressive", "ema", "evaluate_every")
-STEPS = 80
+# What the configuration says of its own model does not matter; how its sources are mixed does.
+REPLACED = [
+    f"pretrain.{name}"
+    for name, field in PretrainConfig.model_fields.items()
+    if name in ("preset", "depth") or (affects_output(field) and name != "mixture")
+]
+TRAINING = {"batch": 8, "steps": 160, "evaluate_every": 80, "evaluate_tokens": 16_384, "sample_tokens": 0}
 # Small models have small vocabularies, whatever the configuration's is.
-VOCABULARY = {"train_tokenizer": {"vocab_size": 4096, "encoding": None}}
+VOCABULARY = {"train_tokenizer": {"vocab_size": 2048, "encoding": None}}
 TRIED = (AS_CONFIGURED, CLEANEST, "text of pages by their looks", "near-duplicates kept")
 
 
@@ -32,9 +38,10 @@ def experiment(data: Data) -> Experiment:
     reference = CLEANEST if everything else AS_CONFIGURED
     return Experiment(
         claim="Models of a tenth of the compute rank choices about data as larger ones do, in four pairs of five.",
-        settings={"pretrain": {"steps": STEPS, "evaluate_tokens": 16_384, "sample_tokens": 0}, **VOCABULARY},
+        replaces=REPLACED,
+        settings={"pretrain": TRAINING, **VOCABULARY},
         variants={
-            f"{name}, {size}": {**settings, "pretrain": {**settings.get("pretrain", {}), **_training(model)}}
+            f"{name}, {size}": {**settings, "pretrain": {**settings.get("pretrain", {}), "model": model}}
             for size, model in SIZES.items()
             for name, settings in variants.items()
         },
@@ -55,9 +62,3 @@ def experiment(data: Data) -> Experiment:
             variants=[f"{name}, {size}" for size in SIZES for name in variants if name in TRIED],
         ),
     )
-
-
-def _training(model: dict[str, int]) -> dict[str, object]:
-    """All that a training is made of, so that what the configuration says of its own model does not matter."""
-    config = PretrainConfig.model_validate({"preset": "nano", "model": model, "evaluate_every": STEPS // 2})
-    return config.model_dump(mode="json", include=set(TRAINED))

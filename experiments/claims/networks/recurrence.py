@@ -21,6 +21,7 @@ EXPERIMENT = Experiment(
     claim="From the second eighth of a window to its last quarter the loss of a GPT falls further than that of an "
     "LSTM, a GRU or a minGRU of as many weights.",
     chapter="Recurrent networks suffer from short context.",
+    replaces=["pretrain.model", "pretrain.depth"],
     settings={"pretrain": {"optimizer": MUON, "steps": 200, "batch": 16, "evaluate_tokens": 65_536}},
     variants={name: {"pretrain": {"model": model}} for name, model in {"gpt": GPT, **RECURRENT}.items()},
     sweep={"pretrain.optimizer.matrix_lr": [0.01, 0.02, 0.04]},

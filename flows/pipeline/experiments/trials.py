@@ -120,7 +120,8 @@ class Campaign:
         if self.experiment.measure is not None:
             return Trial(variant, point, seed, None, settings)
         until = Selection(until=self.experiment.figure.stage)
-        request = RunRequest.load(self.pipeline.path, layered(self.overrides, settings), until)
+        overrides = layered(self.overrides, settings)
+        request = RunRequest.load(self.pipeline.path, overrides, until, self.experiment.replaces)
         return Trial(variant, point, seed, request, settings)
 
     def check_that_runs_differ(self) -> None:

@@ -23,9 +23,10 @@ from flows.pipeline.experiments.trials import campaign
 from flows.pipeline.gc import garbage
 from flows.service.experiment import experiment
 from flows.store.local import Store
+from modeling.config import PretrainConfig
 from textmill.errors import UserError
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+ROOT = Path(__file__).parents[3]
 WIDTHS = {
     "claim": "Wider is better.",
     "grid": {"pretrain.model.width": [16, 32]},
@@ -202,10 +203,10 @@ def test_an_experiment_has_a_page_of_all_its_runs_from_its_first_line_on(
     assert "| scrape python-docs | **built it** | 16 pages |" in runs[0]
 
 
-@pytest.mark.parametrize("shipped", ["demo", "chimera"])
+@pytest.mark.parametrize("shipped", ["configs/demo", "configs/chimera", "experiments/chapter"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_is_a_configuration_of_its_own(name, shipped):
-    config = CONFIGS / f"{shipped}.yaml"
+    config = ROOT / f"{shipped}.yaml"
     asked = campaign(name, config, {"finetune": {"steps": 70}}, seeds=2)
     trials = list(asked.trials(lambda trial: None))
     assert len(trials) >= 2 * len(asked.experiment.variants)
@@ -231,7 +232,7 @@ def test_what_makes_a_variant_wins_over_overrides_for_all(config, own):
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])
 def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(shipped):
     def configs(name):
-        trials = campaign(name, CONFIGS / f"{shipped}.yaml", seeds=1).trials(lambda trial: None)
+        trials = campaign(name, ROOT / f"configs/{shipped}.yaml", seeds=1).trials(lambda trial: None)
         return {trial.variant: trial.request.config for trial in trials}
 
     for vocabulary, run in configs("vocabulary").items():
@@ -247,7 +248,7 @@ def test_variants_differ_in_what_they_are_named_for_whatever_the_configuration(s
 @pytest.mark.parametrize("shipped", ["demo", "chimera"])
 def test_masked_training_alone_takes_as_much_as_pretraining_and_tuning_together(shipped):
     spent, rates = {}, {}
-    for trial in campaign("transfer_compute", CONFIGS / f"{shipped}.yaml", seeds=1).trials(lambda trial: None):
+    for trial in campaign("transfer_compute", ROOT / f"configs/{shipped}.yaml", seeds=1).trials(lambda trial: None):
         config = trial.request.config
         spent[trial.variant] = sum(run.steps * run.batch for run in (config.pretrain, config.finetune))
         rates[trial.variant] = config.finetune.optimizer.name, config.finetune.optimizer.embedding_lr
@@ -262,6 +263,27 @@ def test_a_sweep_goes_on_beyond_its_edge_if_it_is_to(config, own):
     asked = campaign(str(own), config, extend=True)
     rates = [dict(trial.point)["pretrain.optimizer.matrix_lr"] for trial in asked.trials(losses)]
     assert rates[:8] == [0.01, 0.02, 0.005, 0.0025, 0.00125, 0.000625, 0.000625, 0.01]  # then seed 1, and the other
+
+
+def test_a_model_of_another_kind_takes_the_place_of_the_configurations_own(write_config, tmp_path):
+    config = write_config(pretrain={"steps": 6, "model": {"heads": 2, "width": 32, "context": 32}})
+    path = tmp_path / "kinds.yaml"
+    models = {"gpt": {"width": 16}, "gru": {"kind": "recurrent", "cell": "gru"}}
+    declared = {
+        "claim": "c",
+        "variants": {name: {"pretrain": {"model": model}} for name, model in models.items()},
+        "contrasts": [{"better": "gpt", "than": "gru"}],
+        "replaces": ["pretrain.model", "pretrain.no.such"],
+    }
+    path.write_text(yaml.safe_dump(declared))
+    runs = [trial.request.config.pretrain for trial in campaign(str(path), config, seeds=1).trials(lambda trial: None)]
+    assert [each.model.kind for each in runs] == ["transformer", "recurrent"]
+    assert [each.steps for each in runs] == [6, 6]
+    preset = PretrainConfig().model
+    assert (runs[0].model.heads, runs[0].model.context) == (preset.heads, preset.context)
+    path.write_text(yaml.safe_dump({**declared, "replaces": []}))
+    with pytest.raises(UserError, match="heads: unknown key of this kind"):
+        campaign(str(path), config, seeds=1)
 
 
 def test_variants_that_come_to_the_same_are_refused(config, own):
@@ -366,3 +388,21 @@ def test_what_a_pipeline_says_of_its_text_makes_the_variants(write_config, tmp_p
     assert weights == {"python-docs": 0.25, "gone": 0, "news": 0.75}
     assert "without gone, small" not in settled
     assert settled["all text of pages, small"].prepare.extractor.selector == "body"
+
+
+def test_data_are_judged_by_models_of_their_own_whatever_the_configuration_trains(write_config):
+    def runs(**pretrain):
+        config = write_config(pretrain=pretrain)
+        trials = campaign("data", config, seeds=1).trials(lambda trial: None)
+        return [trial.request.config.pretrain.model_dump(exclude={"mixture", "device"}) for trial in trials]
+
+    network = {"kind": "recurrent", "cell": "gru", "width": 48}
+    others = runs(model=network, steps=7, batch=3, train_share=0.5, device="cpu")
+    assert others == runs(preset="nano-fast", objective="masked")
+    assert {made["steps"] for made in others} == {160}
+
+
+def test_data_are_judged_on_the_mixture_of_the_configuration(write_config):
+    config = write_config(pretrain={"mixture": {"python-docs": {"max_tokens": 99}}})
+    first = next(campaign("data", config, seeds=1).trials(lambda trial: None))
+    assert first.request.config.pretrain.mixture["python-docs"].max_tokens == 99
