@@ -46,17 +46,20 @@ def list_experiments(as_json: AsJson = False) -> None:
 
     known = verdicts()
     if as_json:
-        print_document([{"experiment": n, "claim": load(n).claim, "verdict": known.get(n)} for n in NAMES])
+        print_document([{"experiment": n, "claim": load(n).claim, "verdicts": known.get(n, {})} for n in NAMES])
         return
     table = Table("experiment", "claim", "verdict", box=None)
     for name in NAMES:
-        table.add_row(name, escape(load(name).claim), known.get(name, "not run"))
+        verdict = ", ".join(f"{verdict} (on {pipeline})" for pipeline, verdict in known.get(name, {}).items())
+        table.add_row(name, escape(load(name).claim), escape(verdict) or "not run")
     Console().print(table)
 
 
 @app.command()
 def plan(
-    names: Names,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Those; without names all of the report")
+    ] = None,
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006
     seeds: Seeds = None,
@@ -65,12 +68,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What would be reused and built, and how long that will take, by what was built before."""
+    from experiments.catalog import NAMES
     from flows.pipeline.experiments.estimate import planned
 
-    asked = _campaigns(names, config, overrides, seeds=seeds, quick=quick, extend=extend)
+    asked = _campaigns(names or NAMES, config, overrides, seeds=seeds, quick=quick, extend=extend)
     plans = {each.name: planned(each) for each in asked}
     if as_json:
         print_document([{"experiment": name, "runs": [_run_of(run) for run in runs]} for name, runs in plans.items()])
+        return
+    if len(plans) > 1:
+        _print_plans(plans)
         return
     for name, runs in plans.items():
         _print_plan(name, runs)
@@ -102,7 +109,7 @@ def run_all(
     """Run every experiment of the report, one after the other."""
     from experiments.catalog import NAMES
 
-    _run_all(_campaigns(list(NAMES), config, overrides, seeds=seeds, quick=quick, extend=extend), as_json=as_json)
+    _run_all(_campaigns(NAMES, config, overrides, seeds=seeds, quick=quick, extend=extend), as_json=as_json)
 
 
 @app.command()
@@ -172,13 +179,40 @@ def _run_of(run: PlannedRun) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print_plan(name: str, runs: Sequence[PlannedRun]) -> None:
+def _print_plans(plans: Mapping[str, Sequence[PlannedRun]]) -> None:
+    """One line for each experiment. What two of them have in common is counted for both."""
+    table = Table()
+    for column in ("experiment", "runs", "reuse", "build", "about"):
+        table.add_column(column, justify="left" if column in ("experiment", "about") else "right")
+    for name, runs in plans.items():
+        table.add_row(escape(name), *_counts(runs))
+    everything = [run for runs in plans.values() for run in runs]
+    table.add_section()
+    table.add_row(f"{len(plans)} experiments", *_counts(everything))
+    Console().print(table)
+
+
+def _counts(runs: Sequence[PlannedRun]) -> tuple[str, str, str, str]:
+    """How many runs, stages that are reused and built, and how long that takes."""
+    reused, built = sum(run.reused for run in runs), sum(run.built for run in runs)
+    return str(len(runs)), str(reused), str(built), _how_long(runs)
+
+
+def _how_long(runs: Sequence[PlannedRun]) -> str:
     from textmill.progress import duration
 
     known = [run.seconds for run in runs if run.seconds is not None]
     unknown = len(runs) - len(known)
-    total = f"about {duration(sum(known))}" + (f" and {unknown} runs like none before" if unknown else "")
-    table = Table(title=escape(f"{name}: {len(runs)} runs, {total}"), title_justify="left")
+    told = [duration(sum(known))] * (sum(known) > 0) + [f"{unknown} runs like none before"] * (unknown > 0)
+    return " and ".join(told)
+
+
+def _print_plan(name: str, runs: Sequence[PlannedRun]) -> None:
+    from textmill.progress import duration
+
+    total = _how_long(runs)
+    title = f"{name}: {len(runs)} runs" + f", about {total}" * bool(total)
+    table = Table(title=escape(title), title_justify="left")
     for column in ("run", "reuse", "build", "about"):
         table.add_column(column, justify="left" if column == "run" else "right")
     for run in runs:

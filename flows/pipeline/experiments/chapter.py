@@ -20,7 +20,8 @@ def write_chapter(results: Sequence[Mapping[str, Any]], page: Path, text: Path) 
     """Write the page and the Markdown of these results."""
     chapters = [(result, findings_of(result), pictures_of(result)) for result in results]
     overview = Table(
-        ("experiment", "verdict", "date"), [(each["experiment"], each["verdict"], each["date"]) for each in results]
+        ("experiment", "on", "verdict", "date"),
+        [(each["experiment"], each["pipeline"], each["verdict"], each["date"]) for each in results],
     )
     atomic_write(page, template("chapter.html").render(title=TITLE, chapters=chapters, overview=overview))
     atomic_write(text, "\n".join(_markdown(results)))
@@ -31,10 +32,13 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "Written by `textmill experiment report` from the kept figures (`experiments/results`). A claim holds if all"
     yield "of its comparisons do, over paired seeds; what is not fair decides nothing.\n"
     yield from _table(
-        Table(("experiment", "verdict", "claim"), [(_linked(r), r["verdict"], r["claim"]) for r in results])
+        Table(
+            ("experiment", "on", "verdict", "claim"),
+            [(_linked(r), r["pipeline"], r["verdict"], r["claim"]) for r in results],
+        )
     )
     for result in results:
-        yield f"\n## {result['experiment']}\n"
+        yield f"\n## {result['experiment']} on {result['pipeline']}\n"
         if result["chapter"]:
             yield f"> {result['chapter']}\n"
         yield f"{result['claim']} **{verdict_in_words(result)}.**\n"
@@ -47,12 +51,12 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from _table(finding) if isinstance(finding, Table) else [finding.text]
         for other in result["published"]:
             yield f"\nPublished: {other['says']} ({other['source']})"
-        yield f"\n{result['date']}, on {result['pipeline']}, commit {result['commit']}, {result['machine']}."
+        yield f"\n{result['date']}, commit {result['commit']}, {result['machine']}."
     yield ""
 
 
 def _linked(result: Mapping[str, Any]) -> str:
-    return f"[{result['experiment']}](#{result['experiment'].replace('_', '-')})"
+    return f"[{result['experiment']}](#{result['experiment']}-on-{result['pipeline'].replace(' ', '-')})"
 
 
 def _table(table: Table) -> Iterator[str]:

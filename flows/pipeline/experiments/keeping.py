@@ -1,7 +1,8 @@
-"""What full runs of experiments came to, as files that are kept: `experiments/results/NAME.json`.
+"""What full runs of experiments came to, as files that are kept: `experiments/results/PIPELINE/NAME.json`.
 
 Each says on which machine, at which commit and when, so that a chapter grows experiment by experiment, over days and
-machines. What was only tried with `--quick` lies in a folder of its own.
+machines; what a claim came to on one pipeline does not take the place of what it came to on another. What was only
+tried with `--quick` lies in a folder of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from textmill.errors import UserError
 from textmill.files import atomic_write
@@ -24,7 +26,7 @@ QUICK = "quick"
 
 
 def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RESULTS) -> Path:
-    """Write what an experiment came to, whole or not at all; an older result is replaced.
+    """Write what an experiment came to, whole or not at all; an older result on the same pipeline is replaced.
 
     Args:
         stats: what `comparison` gave.
@@ -32,7 +34,7 @@ def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RE
         commit: the version of the code that built it.
         folder: of the results.
     """
-    place = folder / QUICK if stats["quick"] else folder
+    place = (folder / QUICK if stats["quick"] else folder) / quote(pipeline, safe=" ")
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{stats['experiment']}.json"
     about = {
@@ -43,17 +45,17 @@ def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RE
 
 
 def kept(folder: Path = RESULTS, *, quick: bool = False) -> list[dict[str, Any]]:
-    """The results that are there, by the names of their experiments.
+    """The results that are there, by the names of their experiments and pipelines.
 
     Raises:
         UserError: there are none, or one cannot be read.
     """
     place = folder / QUICK if quick else folder
     results = []
-    for path in sorted(place.glob("*.json")):
+    for path in sorted(place.glob("*/*.json"), key=lambda path: (path.name, path.parent.name)):
         try:
             result = json.loads(path.read_text("utf-8"))
-            _ = result["experiment"], result["verdict"], result["variants"]
+            _ = result["experiment"], result["pipeline"], result["verdict"], result["variants"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a result that this version reads; run the experiment again") from error
         results.append(result)
@@ -81,8 +83,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def verdicts(folder: Path = RESULTS) -> dict[str, str]:
-    """The verdicts that are kept, by experiment."""
-    if not any(folder.glob("*.json")):
-        return {}
-    return {result["experiment"]: result["verdict"] for result in kept(folder)}
+def verdicts(folder: Path = RESULTS) -> dict[str, dict[str, str]]:
+    """The verdicts that are kept, by experiment and pipeline."""
+    known: dict[str, dict[str, str]] = {}
+    for result in kept(folder) if any(folder.glob("*/*.json")) else []:
+        known.setdefault(result["experiment"], {})[result["pipeline"]] = result["verdict"]
+    return known

@@ -54,7 +54,7 @@ def test_status_is_the_store_and_the_plan(write_config, tmp_path):
     ("command", "keys"),
     [
         (["source", "list"], {"name", "hosts", "delay", "max_age"}),
-        (["experiment", "list"], {"experiment", "claim", "verdict"}),
+        (["experiment", "list"], {"experiment", "claim", "verdicts"}),
         (["experiment", "plan", "architecture", "--config", "CONFIG"], {"experiment", "runs"}),
         (["cost", "CONFIG"], {"parameters", "tokens", "seconds", "dollars"}),
         (["gc", "CONFIG", "--dry-run"], {"dry_run", "bytes", "removed", "kept_for"}),

@@ -18,7 +18,7 @@ from flows.pipeline.chain import STAGES
 from flows.pipeline.config import load_config
 from flows.pipeline.experiments.chapter import write_chapter
 from flows.pipeline.experiments.estimate import planned
-from flows.pipeline.experiments.keeping import kept
+from flows.pipeline.experiments.keeping import kept, verdicts
 from flows.pipeline.experiments.trials import campaign
 from flows.pipeline.gc import garbage
 from flows.service.experiment import experiment
@@ -169,6 +169,23 @@ def test_what_is_no_pipeline_is_measured_kept_and_reported(prefect_server, confi
         assert wanted in text
         assert wanted in page
     assert page.count("<svg") == 4  # the curves, and a picture of each variant
+
+
+def test_what_a_claim_came_to_on_two_pipelines_is_kept_of_both(prefect_server, write_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING)
+    for name in ("one", "the/other"):
+        run(path, write_config(name=name))
+        path.write_text(COUNTING.replace("0.9, 1.1", "2, 3"))
+    assert verdicts() == {"counting": {"one": "agree", "the/other": "disagree"}}
+    write_chapter(kept(), tmp_path / "page.html", tmp_path / "RESULTS.md")
+    text, page = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "page.html").read_text()
+    assert "[counting](#counting-on-one) | one | agree" in text
+    for name in ("one", "the/other"):
+        assert f"\n## counting on {name}\n" in text
+        assert page.count(f'"counting-on-{name}"') == 1
+        assert page.count(f'"#counting-on-{name}"') == 1
 
 
 def test_what_was_only_tried_is_kept_apart(prefect_server, config, tmp_path, monkeypatch):
