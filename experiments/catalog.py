@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import runpy
 from collections.abc import Callable
 from importlib import import_module
@@ -10,13 +12,14 @@ from pkgutil import walk_packages
 
 from pydantic import ValidationError
 
-from experiments import claims
+from experiments import claims, declaration
 from experiments.data import Data
 from experiments.declaration import Experiment
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.settings import read_settings
 
-__all__ = ["NAMES", "file_of", "load", "name_of"]
+__all__ = ["NAMES", "code_of", "load", "name_of"]
 
 _CLAIMS = {
     module.name.rpartition(".")[2]: module.name
@@ -41,6 +44,20 @@ def file_of(which: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give the path of a YAML or Python file of an experiment")
     return path
+
+
+def code_of(which: str) -> str:
+    """What tells the code of an experiment from another: SHA-256 of its file, or, where that imports what measures for
+    several (`experiments.training`), of all of them. What they import from the rest of Textmill is versioned otherwise.
+
+    Raises:
+        UserError: its file is not there.
+    """
+    file = file_of(which)
+    imported = sorted({*re.findall(r"^from (experiments\.\w+) import", file.read_text("utf-8"), re.MULTILINE)})
+    helpers = [Path(str(import_module(name).__file__)) for name in imported if name != declaration.__name__]
+    digests = [sha256(each) for each in (file, *helpers)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if helpers else digests[0]
 
 
 def load(which: str, data: Callable[[], Data] = Data) -> Experiment:

@@ -8,18 +8,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from experiments.catalog import file_of, load, name_of
+from experiments.catalog import code_of, load, name_of
 from flows.engine.page import Block, Picture, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
-from textmill.files import sha256
 
 
 class MeasurementConfig(BaseModel, extra="forbid"):
     """What is measured."""
 
     experiment: str = Field(description="Name or path of the experiment")
-    code: str = Field(description="SHA-256 of the module that measures")
+    code: str = Field(description="SHA-256 of what measures")
     variant: str = Field(description="Name of the variant")
     settings: dict[str, Any] = Field(description="What the function is given")
     seed: int = Field(description="The number of the seed")
@@ -69,8 +68,7 @@ def measurement_config(which: str, variant: str, settings: Mapping[str, Any], se
     Raises:
         UserError: its file is not there.
     """
-    code = sha256(file_of(which))
-    return MeasurementConfig(experiment=which, code=code, variant=variant, settings=dict(settings), seed=seed)
+    return MeasurementConfig(experiment=which, code=code_of(which), variant=variant, settings=dict(settings), seed=seed)
 
 
 measurement = Measurement()

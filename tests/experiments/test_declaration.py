@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
-from experiments.catalog import NAMES, load, name_of
+from experiments.catalog import NAMES, code_of, load, name_of
 from experiments.data import Data, choices
 from experiments.declaration import Better, Experiment, nested
 from modeling.config import MODEL_CONFIG
 from modeling.cost import flops_per_token
 from textmill.errors import UserError
+from textmill.files import sha256
 from textmill.progress import quiet
 
 OWN = {
@@ -186,3 +190,19 @@ def test_what_a_merge_costs_is_measured_of_all_three_algorithms():
     figures = measure({"bytes": 100_000}, 0, quiet).figures
     assert figures.keys() == {"distinct_words", *(f"{name}_us_per_merge" for name in MERGES)}
     assert all(value > 0 for value in figures.values())
+
+
+def test_what_measures_is_the_file_and_what_it_has_from_experiments(tmp_path, monkeypatch):
+    helper = tmp_path / "helper.py"
+    helper.write_text("ONE = 1")
+    monkeypatch.setitem(sys.modules, "experiments.helper", SimpleNamespace(__file__=str(helper)))
+    own = tmp_path / "own.py"
+    own.write_text("from experiments.declaration import Experiment\n")
+    assert code_of(str(own)) == sha256(own)
+    own.write_text("from experiments.declaration import Experiment\nfrom experiments.helper import ONE\n")
+    first = code_of(str(own))
+    assert first != sha256(own)
+    assert code_of(str(own)) == first
+    helper.write_text("ONE = 2")
+    assert code_of(str(own)) != first
+    assert len({code_of(name) for name in NAMES}) == len(NAMES)
