@@ -47,6 +47,9 @@ class Measured(Section):
 Measure = Callable[[Mapping[str, Any], int, Progress], Measured]  # of settings, seed, and where to tell how far it is
 
 
+Spending = Literal["flops", "seconds"]
+
+
 class Figure(Section):
     """The number that decides between variants: a key of what a stage's `stats.json`, or `measure`, gives."""
 
@@ -54,10 +57,9 @@ class Figure(Section):
     stage: str = Field("pretrain", description="The stage that gives it; later stages are not run")
     better: Literal["lower", "higher"] = Field("lower", description="Which way is better")
     baseline: str | None = Field(None, description="Key of what a constant answer reaches, which an accuracy must have")
-    at_equal: Literal["flops", "seconds"] | None = Field(
+    at_equal: Spending | None = Field(
         None, description="Read it off the curve where the run that spent least of these ended; null: at the end"
     )
-
     held_out: str | None = Field(
         None,
         description="Where variants have other text: judge all by the text that the corpus of this variant sets aside "
@@ -84,6 +86,9 @@ class Better(Section):
     than: str = Field(description="The one that it beats")
     by: float = Field(0.0, ge=0, description="Least difference that counts, in units of the figure")
     figure: str | None = Field(None, description="Another figure than the experiment's; lower is better as there")
+    at_equal: Spending | None = Field(
+        None, description="Read the experiment's figure off the curves where the cheapest run ended; null: as there"
+    )
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -224,6 +229,8 @@ class Experiment(Section):
         if len(self.variants) < 2 and self.measure is None:
             raise ValueError("an experiment compares: give two variants or more, or a grid")
         for contrast in self.contrasts:
+            if isinstance(contrast, Better) and contrast.at_equal and (contrast.figure or self.figure.held_out):
+                raise ValueError("at_equal is of the experiment's figure on its own text; leave `figure`, `held_out` out")
             for name in contrast.variants:
                 if name not in self.variants:
                     raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from experiments.declaration import AXES, Agrees, Axis, Contrast, Experiment
+from experiments.declaration import AXES, Agrees, Axis, Better, Contrast, Experiment, Spending
 from experiments.sweep import Point, at_edge, best_point
 from experiments.verdict import Judgement, judge, overall, unequal
 
@@ -70,14 +70,14 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
         variant: [result for result in results if result.variant == variant] for variant in experiment.variants
     }
     winners = {variant: _winners(experiment, tried) for variant, tried in by_variant.items() if tried}
-    figures = _figures(experiment, winners)
+    figures = _figures(experiment, winners, experiment.figure.at_equal)
     faults = [
         *_unfair(experiment, winners),
         *_at_edges(experiment, winners, by_variant),
         *_constant(experiment, figures),
     ]
     judgements: list[Judgement] = [
-        judge(experiment, contrast, figures)
+        judge(experiment, contrast, _figures_of(contrast, experiment, winners) or figures)
         for declared in experiment.contrasts
         if (contrast := _of_those_run(declared, winners)) is not None
     ]
@@ -122,10 +122,21 @@ def _winners(experiment: Experiment, tried: Sequence[Result]) -> list[Result]:
     return sorted((result for result in tried if result.point == best), key=lambda result: result.seed)
 
 
-def _figures(experiment: Experiment, winners: Mapping[str, Sequence[Result]]) -> dict[str, list[dict[str, float]]]:
-    """All figures of each variant and seed; the deciding one where equally much was spent, if that is asked for."""
+def _figures_of(
+    contrast: Contrast, experiment: Experiment, winners: Mapping[str, Sequence[Result]]
+) -> dict[str, list[dict[str, float]]] | None:
+    """The figures of a contrast that is about equal spending: of its variants alone. None of any other."""
+    if not isinstance(contrast, Better) or contrast.at_equal is None:
+        return None
+    return _figures(experiment, {name: winners[name] for name in contrast.variants}, contrast.at_equal)
+
+
+def _figures(
+    experiment: Experiment, winners: Mapping[str, Sequence[Result]], axis: Spending | None
+) -> dict[str, list[dict[str, float]]]:
+    """All figures of each variant and seed; the deciding one where equally much was spent, if an axis is given."""
     figures = {variant: [dict(run.figures) for run in runs] for variant, runs in winners.items()}
-    axis, name = experiment.figure.at_equal, experiment.figure.name
+    name = experiment.figure.name
     if axis is not None:
         spent = [
             row[-1] for runs in winners.values() for run in runs if (row := [r[axis] for r in run.curve if axis in r])

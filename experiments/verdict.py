@@ -89,7 +89,8 @@ def _better(contrast: Better, values: Mapping[str, list[float]], name: str, bett
     low, high = gain.interval
     verdict: Verdict = "agree" if low > contrast.by else "disagree" if high < contrast.by else "cannot tell"
     margin = f" by more than {contrast.by:g}" if contrast.by else ""
-    says = f"{contrast.better} is better than {contrast.than}{margin} in {_words(name)}"
+    where = f" at equal {contrast.at_equal}" if contrast.at_equal else ""
+    says = f"{contrast.better} is better than {contrast.than}{margin} in {_words(name)}{where}"
     return Judgement(says, verdict, _gained(gain.mean, gain.interval, gain.effect, gain.seeds), asdict(gain))
 
 

@@ -52,6 +52,10 @@ def test_the_points_of_a_grid_are_the_variants(declare):
             "no variant is called 'b'; there are 'width=16",
         ),
         ({"contrasts": []}, "contrasts"),
+        (
+            {"contrasts": [{**OWN["contrasts"][0], "at_equal": "seconds", "figure": "validation_loss"}]},
+            "at_equal is of the experiment's figure",
+        ),
         ({"clam": "x"}, "clam: unknown key; did you mean claim?"),
         ({"figure": {"name": "masked_accuracy"}}, "figure masked_accuracy needs a baseline"),
         ({"measure": "print"}, "measure"),

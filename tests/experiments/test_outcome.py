@@ -112,6 +112,22 @@ def test_at_equal_flops_the_one_that_spent_less_sets_the_budget():
     assert came["verdict"] == "agree"
 
 
+def test_one_comparison_may_be_at_equal_seconds_where_others_are_at_the_end():
+    def curve(per_step, losses):
+        return [{"step": n, "seconds": per_step * n, "loss": loss} for n, loss in enumerate(losses, 1)]
+
+    runs = [run("slow", s, 1.0 + s / 100, curve=curve(4, [4.0, 3.0, 2.0, 1.0])) for s in range(2)]
+    runs += [run("fast", s, 1.5 + s / 100, curve=curve(1, [2.0, 1.8, 1.6, 1.5])) for s in range(2)]
+    contrasts = Better(better="slow", than="fast"), Better(better="fast", than="slow", at_equal="seconds")
+    came = document(declared(*contrasts, variants=("slow", "fast")), runs)
+    at_the_end, in_as_much_time = came["judgements"]
+    assert (at_the_end["verdict"], in_as_much_time["verdict"]) == ("agree", "agree")
+    assert at_the_end["numbers"]["mean"] == pytest.approx(0.5)
+    assert in_as_much_time["numbers"]["mean"] == pytest.approx(2.5)  # at 4 seconds
+    assert in_as_much_time["says"].endswith("in loss at equal seconds")
+    assert came["variants"]["slow"]["mean"] == pytest.approx(1.005)
+
+
 def test_a_kept_curve_is_short_and_ends_where_the_run_did():
     long = run("a", 0, 1.0, curve=[{"step": n, "loss": 1 / n} for n in range(1, 1002)]).document()["curve"]
     assert len(long) <= 41
