@@ -6,6 +6,7 @@ module may instead give a function, `measure`, for what is no pipeline.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import product
 from typing import Any, Literal
@@ -65,6 +66,11 @@ class Figure(Section):
         description="Where variants have other text: judge all by the text that the corpus of this variant sets aside "
         "and no variant trains on, by bits per byte, `sources.NAME.bits_per_byte` of each source; null: by its own",
     )
+
+    @property
+    def worst(self) -> float:
+        """What a run that diverged is worth."""
+        return math.inf if self.better == "lower" else -math.inf
 
     @model_validator(mode="after")
     def _held_out_text_is_continued(self) -> Figure:
@@ -230,7 +236,9 @@ class Experiment(Section):
             raise ValueError("an experiment compares: give two variants or more, or a grid")
         for contrast in self.contrasts:
             if isinstance(contrast, Better) and contrast.at_equal and (contrast.figure or self.figure.held_out):
-                raise ValueError("at_equal is of the experiment's figure on its own text; leave `figure`, `held_out` out")
+                raise ValueError(
+                    "at_equal is of the experiment's figure on its own text; leave `figure`, `held_out` out"
+                )
             for name in contrast.variants:
                 if name not in self.variants:
                     raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")

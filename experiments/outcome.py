@@ -29,6 +29,7 @@ class Result:
         spent: what it took, as far as that is known.
         location: of its artifact.
         pictures: SVG elements by title.
+        diverged: why the run came to no figures; empty if it did.
     """
 
     variant: str
@@ -39,6 +40,7 @@ class Result:
     spent: Spent
     location: str
     pictures: dict[str, str] = field(default_factory=dict)
+    diverged: str = ""
 
     def at(self, name: str, axis: Axis, amount: float) -> float:
         """The figure where so much was spent, between two evaluations by a straight line."""
@@ -60,6 +62,7 @@ class Result:
             "variant": self.variant, "point": dict(self.point), "seed": self.seed,
             "figures": {name: _short(value) for name, value in self.figures.items()},
             "spent": self.spent, "curve": self.thinned(), "artifact": self.location,
+            **({"diverged": self.diverged} if self.diverged else {}),
         }  # fmt: skip
 
 
@@ -69,11 +72,13 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
     by_variant = {
         variant: [result for result in results if result.variant == variant] for variant in experiment.variants
     }
-    winners = {variant: _winners(experiment, tried) for variant, tried in by_variant.items() if tried}
+    best = {variant: _winners(experiment, tried) for variant, tried in by_variant.items() if tried}
+    winners = {variant: runs for variant, runs in best.items() if not any(run.diverged for run in runs)}
     figures = _figures(experiment, winners, experiment.figure.at_equal)
     faults = [
+        *_diverged(best),
         *_unfair(experiment, winners),
-        *_at_edges(experiment, winners, by_variant),
+        *_at_edges(experiment, best, by_variant),
         *_constant(experiment, figures),
     ]
     judgements: list[Judgement] = [
@@ -93,12 +98,18 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
         "variants": {
             variant: {
                 "point": dict(runs[0].point),
-                "mean": mean(seed[name] for seed in figures[variant]),
-                "seeds": [seed[name] for seed in figures[variant]],
+                "mean": mean(seed[name] for seed in figures[variant]) if variant in winners else None,
+                "seeds": [seed[name] for seed in figures.get(variant, ())],
                 "spent": {axis: value for axis in AXES if (value := _mean_spent(runs, axis)) is not None},
-                **({"baseline": _baseline(experiment, runs)} if experiment.figure.baseline else {}),
+                "diverged": f"{sum(bool(run.diverged) for run in tried)} of {len(tried)}",
+                **(
+                    {"baseline": _baseline(experiment, runs)}
+                    if experiment.figure.baseline and variant in winners
+                    else {}
+                ),
             }
-            for variant, runs in winners.items()
+            for variant, runs in best.items()
+            for tried in [by_variant[variant]]
         },
         "published": [each.model_dump() for each in experiment.published],
         "runs": [result.document() for result in results],
@@ -117,7 +128,8 @@ def _of_those_run(contrast: Contrast, winners: Mapping[str, object]) -> Contrast
 
 def _winners(experiment: Experiment, tried: Sequence[Result]) -> list[Result]:
     """The runs, by seed, at the best point that was tried."""
-    first = {result.point: result.figures[experiment.figure.name] for result in tried if result.seed == 0}
+    worst, name = experiment.figure.worst, experiment.figure.name
+    first = {run.point: worst if run.diverged else run.figures[name] for run in tried if run.seed == 0}
     best = best_point(first, experiment)
     return sorted((result for result in tried if result.point == best), key=lambda result: result.seed)
 
@@ -167,6 +179,17 @@ def _at_edges(
                 f"the best {name} of {variant}, {dict(runs[0].point)[name]:g}, is the last of those tried; "
                 f"--extend tries {beyond[0]:g} too"
             )
+    return said
+
+
+def _diverged(best: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Variants of which a run diverged at the best point of the sweep."""
+    said = []
+    for variant, runs in best.items():
+        lost = [str(run.seed) for run in runs if run.diverged]
+        if lost:
+            at = "".join(f" at {name.rpartition('.')[2]} {value:g}" for name, value in runs[0].point)
+            said.append(f"{variant} diverged{at} with seed {', '.join(lost)}; give it lower rates to choose from")
     return said
 
 

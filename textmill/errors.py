@@ -1,10 +1,10 @@
-"""The two exceptions that are told to a user as one line, without a traceback, and that line of any other."""
+"""The exceptions that are told to a user as one line, without a traceback, and that line of any other."""
 
 from __future__ import annotations
 
 from textmill.secrets import mask
 
-__all__ = ["Unavailable", "UserError", "first_line"]
+__all__ = ["Diverged", "Unavailable", "UserError", "first_line"]
 
 
 class UserError(Exception):
@@ -20,6 +20,10 @@ class UserError(Exception):
 
 class Unavailable(UserError):
     """Something outside does not answer now (a host, a hub, a broken download): the same call may work later."""
+
+
+class Diverged(UserError):
+    """A training that came to numbers that are not finite: with other rates it may not."""
 
 
 def first_line(error: BaseException) -> str:

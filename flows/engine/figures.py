@@ -94,7 +94,7 @@ def banded_curves(stats: Mapping[str, Any]) -> str:
         curves = [
             [(row.get("steps", row.get("step")), row[name]) for row in run["curve"] if name in row]
             for run in stats["runs"]
-            if run["variant"] == variant and run["point"] == best["point"]
+            if run["variant"] == variant and run["point"] == best["point"] and not run.get("diverged")
         ]
         steps = sorted(set.intersection(*({step for step, _ in curve} for curve in curves))) if curves else []
         if len(steps) > 1:

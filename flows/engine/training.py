@@ -25,7 +25,7 @@ from flows.engine.stage import Context, Job, Stage
 from modeling.answering.config import AnsweringConfig
 from modeling.config import FinetuneConfig, PretrainConfig, RunConfig
 from modeling.device import training_environment
-from textmill.errors import UserError
+from textmill.errors import Diverged, UserError
 from textmill.processes import die_with_parent
 
 GRACE_SECONDS = 25.0
@@ -53,9 +53,10 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
 
     Raises:
         UserError: it wants more GPUs than there are, the child said what the user has to put right, or was killed.
+        Diverged: numbers of the training became infinite.
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
-    mistake = None
+    mistake: UserError | None = None
     with (
         reserved(config.device, config.processes, context) as confined,
         _child(command, training_environment() | confined) as process,
@@ -63,12 +64,12 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
         assert process.stdout is not None
         for message in map(json.loads, process.stdout):
             if "error" in message:
-                mistake = message["error"]
+                mistake = (Diverged if message.get("diverged") else UserError)(message["error"])
             else:
                 context.progress(message.pop("done"), message.pop("total"), **message)
         process.wait()
     if mistake:
-        raise UserError(mistake)
+        raise mistake
     if process.returncode < 0:
         raise UserError(killed(-process.returncode))
     if process.returncode:

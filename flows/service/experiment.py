@@ -26,7 +26,7 @@ from flows.stages.judging.held_out import HeldOutConfig, held_out
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact
 from flows.store.manifest import Name
-from textmill.errors import UserError
+from textmill.errors import Diverged, UserError, first_line
 from textmill.secrets import masked_errors
 
 
@@ -63,19 +63,31 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
 
     def compare(suspects: Collection[Name]) -> Outcome:
         made: dict[Trial, list[Artifact]] = {}
-        for number, trial in enumerate(asked.trials(lambda trial: _figure(asked, made[trial][-1])), 1):
+        diverged: dict[Trial, str] = {}
+
+        def figure_of(trial: Trial) -> float:
+            return asked.experiment.figure.worst if trial in diverged else _figure(asked, made[trial][-1])
+
+        for number, trial in enumerate(asked.trials(figure_of), 1):
             logger.info("Run %d: %s", number, trial.title)
             page = pages.setdefault(trial.title, RunPage(trial.request.steps if trial.request else []))
-            made[trial] = _run(asked, trial, page, watch, suspects)
+            try:
+                made[trial] = _run(asked, trial, page, watch, suspects)
+            except Diverged as error:
+                logger.warning("%s diverged, and counts as the worst: %s", trial.title, first_line(error))
+                diverged[trial] = first_line(error)
+                continue
             if asked.experiment.figure.held_out is None:
                 _check_figures(asked, made[trial][-1])
+        if not made:
+            raise UserError(f"every run of {asked.name} diverged; lower the learning rates")
         if asked.experiment.figure.held_out is not None:
             made = Judging(asked, pages, watch, suspects)(made)
             _check_figures(asked, next(iter(made.values()))[-1])
         stages = list({artifact.name: artifact for run in made.values() for artifact in run}.values())
         builder = Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects)
         results = [run[-1] for run in made.values()]
-        return _built(builder, comparison, comparison_of(asked, made, stages), results=results, stages=stages)
+        return _built(builder, comparison, comparison_of(asked, made, stages, diverged), results=results, stages=stages)
 
     with live.closed_with(lambda: chapters(pages, RunPage.final)):
         for trial in asked.trials(lambda trial: None):
@@ -118,7 +130,9 @@ class Judging:
         """The artifacts of each run, and what its model makes of the text."""
         corpora = {trial: next(one for one in run if one.manifest.stage == "prepare") for trial, run in made.items()}
         named = self.asked.experiment.figure.held_out
-        reference = next(corpus for trial, corpus in corpora.items() if trial.variant == named)
+        reference = next((corpus for trial, corpus in corpora.items() if trial.variant == named), None)
+        if reference is None:
+            raise UserError(f"every run of {named}, whose text is to judge all, diverged; lower the learning rates")
         different = {corpus.digest: corpus for corpus in corpora.values()}
         text = self._built(
             "held-out text", held_out, HeldOutConfig(experiment=self.asked.name), reference=reference,
@@ -157,9 +171,12 @@ def _check_figures(asked: Campaign, artifact: Artifact) -> None:
 
 
 def comparison_of(
-    asked: Campaign, made: Mapping[Trial, Sequence[Artifact]], stages: Sequence[Artifact]
+    asked: Campaign,
+    made: Mapping[Trial, Sequence[Artifact]],
+    stages: Sequence[Artifact],
+    diverged: Mapping[Trial, str],
 ) -> ComparisonConfig:
-    """What the comparison of these runs is told, each of which went through some of the stages."""
+    """What the comparison of these runs is told, each of which went through some of the stages, or diverged."""
     places = {artifact.name: place for place, artifact in enumerate(stages)}
     return ComparisonConfig(
         experiment=asked.name,
@@ -167,4 +184,5 @@ def comparison_of(
         quick=asked.quick,
         runs=[(trial.variant, trial.point, trial.seed) for trial in made],
         stages=[sorted({places[artifact.name] for artifact in run}) for run in made.values()],
+        diverged=[(trial.variant, trial.point, trial.seed, why) for trial, why in diverged.items()],
     )

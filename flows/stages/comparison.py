@@ -34,6 +34,9 @@ class ComparisonConfig(BaseModel, extra="forbid"):
     quick: bool = Field(description="Whether it was only tried")
     runs: list[tuple[str, Point, int]] = Field(description="Variant, point of the sweep, and seed of each result")
     stages: list[list[int]] = Field(description="Which of the stages each run went through, by number")
+    diverged: list[tuple[str, Point, int, str]] = Field(
+        [], description="Variant, point and seed of each run that gave no result, and why"
+    )
 
 
 class Comparison(Stage[ComparisonConfig]):
@@ -58,9 +61,13 @@ class Comparison(Stage[ComparisonConfig]):
         """All that the experiment came to."""
         config, given = job.config, job.given("results")
         results = [result_of(*run, made) for run, made in zip(config.runs, given, strict=True)]
+        by_location = {result.location: made for result, made in zip(results, given, strict=True)}
+        results += [
+            Result(variant, point, seed, {}, [], {}, location="", diverged=why)
+            for variant, point, seed, why in config.diverged
+        ]
         experiment = Experiment.model_validate(config.declared)
         stats = {"experiment": config.experiment, "quick": config.quick, **document(experiment, results)}
-        by_location = {result.location: made for result, made in zip(results, given, strict=True)}
         stats["pictures"] |= {shown.title: shown.svg for shown in model_pictures(experiment, stats, by_location)}
         for made in lineage(given, job.context.store):
             if made.manifest.stage == "held_out":
@@ -157,12 +164,14 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
     ]
     work = stats.get("work", {}).get("variants", {})
     has_baseline = any("baseline" in variant for variant in stats["variants"].values())
+    some_diverged = any(not each.get("diverged", "0").startswith("0") for each in stats["variants"].values())
     rows = [
         (
             variant,
             ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in values["point"].items()),
-            values["mean"],
+            "" if values["mean"] is None else values["mean"],
             " · ".join(f"{value:.4g}" for value in values["seeds"]),
+            *([values["diverged"]] if some_diverged else []),
             *([values.get("baseline", "")] if has_baseline else []),
             *(values["spent"].get(axis, "") for axis in costs),
             *((work[variant]["built"], work[variant]["alone"]) if work else ()),
@@ -174,6 +183,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
         "best of the sweep",
         name,
         "seed by seed",
+        *(["diverged"] if some_diverged else []),
         *(["constant answer"] if has_baseline else []),
         *costs,
         *(("seconds of stages that it added", "without reuse") if work else ()),
@@ -206,7 +216,7 @@ def model_pictures(experiment: Experiment, stats: Mapping[str, Any], made: Mappi
     best = {
         run["variant"]: made[run["artifact"]]
         for run in stats["runs"]
-        if run["seed"] == 0 and run["point"] == stats["variants"][run["variant"]]["point"]
+        if run["seed"] == 0 and not run.get("diverged") and run["point"] == stats["variants"][run["variant"]]["point"]
     }
     models = {variant: artifact for variant, artifact in best.items() if "config.json" in artifact.manifest.files}
     for draw in draws:

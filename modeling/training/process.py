@@ -5,6 +5,7 @@ without taking its parent along, and can be many. It prints one JSON object a li
 
     {"done": 10, "total": 300, "unit": "steps", "loss": 5.1, …}     progress
     {"error": "…"}                                                  a mistake of the user's, with exit status 2
+    {"error": "…", "diverged": true}                                the same: numbers became infinite
 
 SIGTERM saves a checkpoint and ends the process; the same command continues, also with another number of ranks.
 
@@ -40,7 +41,7 @@ from modeling.training.distributed import under_torchrun
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
 from textmill.disk import disk_complaint
-from textmill.errors import UserError
+from textmill.errors import Diverged, UserError
 from textmill.processes import die_with_parent, python_command
 
 __all__ = ["command", "main"]
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         first = error.errors()[0]
         return report_mistake(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except UserError as error:
-        return report_mistake(str(error))
+        return report_mistake(str(error), diverged=isinstance(error, Diverged))
     except torch.OutOfMemoryError as error:  # outside of a step, which says what would fit
         return report_mistake(
             f"the device's memory does not suffice ({str(error).splitlines()[0]}); set micro_batch lower"
@@ -137,7 +138,7 @@ def read_config(given: str) -> str:
         raise UserError(f"--config {given} cannot be read ({error}); give JSON, or a file that holds it") from error
 
 
-def report_mistake(error: str) -> int:
+def report_mistake(error: str, *, diverged: bool = False) -> int:
     """Tell the parent what the user has to put right, and end all ranks; the exit status.
 
     Ranks started again would only make the same mistake. Any rank may be the one that meets it, as each has a device
@@ -145,7 +146,7 @@ def report_mistake(error: str) -> int:
     """
     if under_torchrun() and not is_rank_0():
         time.sleep(SECONDS_FOR_RANK_0)
-    write_line({"error": error})
+    write_line({"error": error} | ({"diverged": True} if diverged else {}))
     if under_torchrun():
         os.kill(os.getppid(), signal.SIGTERM)
     return 2

@@ -29,7 +29,7 @@ from modeling.training.parallel import parallelized, set_weights, synchronize_gr
 from modeling.training.saving import Saver
 from modeling.training.state import TrainingRun, TrainingState, curve_point
 from modeling.training.watching import Watcher
-from textmill.errors import UserError
+from textmill.errors import Diverged, UserError
 from textmill.progress import Progress
 
 __all__ = ["Trainer"]
@@ -341,10 +341,10 @@ class Trainer:
             if point := curve_point(self.config, step, self.state.losses):
                 self.state.metrics.append(point)
 
-    def diverged(self, what: str, step: int, spoilt: int) -> UserError:
+    def diverged(self, what: str, step: int, spoilt: int) -> Diverged:
         """The error for what is not finite at a step. It drops the checkpoint of the step whose weights are spoilt, and
         names the one that remains."""
         good = self.saver.diverged(f"the {what} at step {step}", spoilt)
         kept = f"the checkpoint of step {good} is kept" if good else "there is no checkpoint before it"
         advice = "lower the learning rates of `optimizer` and run again, which begins anew then"
-        return UserError(f"the {what} at step {step} ({kept}); {advice}")
+        return Diverged(f"the {what} at step {step} ({kept}); {advice}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from experiments.declaration import Agrees, Better, Experiment, Figure, Same, Slope
@@ -126,6 +129,35 @@ def test_one_comparison_may_be_at_equal_seconds_where_others_are_at_the_end():
     assert in_as_much_time["numbers"]["mean"] == pytest.approx(2.5)  # at 4 seconds
     assert in_as_much_time["says"].endswith("in loss at equal seconds")
     assert came["variants"]["slow"]["mean"] == pytest.approx(1.005)
+
+
+def lost(variant, seed, *, lr=None):
+    return replace(run(variant, seed, 0.0, lr=lr), figures={}, location="", diverged="the loss became nan")
+
+
+def test_a_run_that_diverged_is_the_worst_of_its_sweep_and_is_counted():
+    runs = [run("a", 0, 1.0, lr=0.1), run("a", 0, 0.9, lr=0.2), lost("a", 0, lr=0.4), run("a", 1, 0.91, lr=0.2)]
+    runs += [run("b", seed, 2.0 + seed / 100, lr=0.2) for seed in range(2)]
+    came = document(declared(Better(better="a", than="b")), runs)
+    assert (came["verdict"], came["faults"]) == ("agree", [])  # what is best is not the last that was tried
+    assert came["variants"]["a"]["point"] == {LR: 0.2}
+    assert [each["diverged"] for each in came["variants"].values()] == ["1 of 4", "0 of 2"]
+    assert [row.get("diverged") for row in came["runs"]][:4] == [None, None, "the loss became nan", None]
+    json.dumps(came, allow_nan=False)
+
+
+@pytest.mark.parametrize("losses", [{1}, {0, 1}])
+def test_a_variant_that_diverges_is_in_no_comparison(losses):
+    runs = [lost("a", seed, lr=0.1) if seed in losses else run("a", seed, 1.0, lr=0.1) for seed in range(2)]
+    runs += [run(name, seed, 2.0 + seed / 100, lr=0.1) for name in ("b", "c") for seed in range(2)]
+    contrasts = Better(better="a", than="b"), Same(same=("b", "c"), within=0.5)
+    came = document(declared(*contrasts, variants=("a", "b", "c")), runs)
+    seeds = ", ".join(map(str, sorted(losses)))
+    assert came["faults"] == [f"a diverged at lr 0.1 with seed {seeds}; give it lower rates to choose from"]
+    assert came["verdict"] == "cannot tell"
+    assert [judgement["verdict"] for judgement in came["judgements"]] == ["agree"]
+    assert (came["variants"]["a"]["mean"], came["variants"]["a"]["seeds"]) == (None, [])
+    json.dumps(came, allow_nan=False)
 
 
 def test_a_kept_curve_is_short_and_ends_where_the_run_did():

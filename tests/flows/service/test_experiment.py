@@ -336,6 +336,23 @@ def test_the_configuration_of_an_experiment_may_leave_fine_tuning_out(write_conf
 
 
 @pytest.mark.slow
+def test_a_rate_at_which_training_diverges_is_the_worst_of_its_sweep(prefect_server, config, own, tmp_path, caplog):
+    sweep = {"pretrain.optimizer.lr": [1e-3, 1e30]}
+    settings = {"pretrain": {"optimizer": {"name": "adamw"}}}
+    own.write_text(yaml.safe_dump({**WIDTHS, "sweep": sweep, "settings": settings}, sort_keys=False))
+    outcome = run(own, config)
+    variants, runs = outcome.artifact.stats["variants"], outcome.artifact.stats["runs"]
+    assert [each["point"]["pretrain.optimizer.lr"] for each in variants.values()] == [1e-3, 1e-3]
+    assert [each["diverged"] for each in variants.values()] == ["1 of 3", "1 of 3"]
+    assert [row["diverged"][:20] for row in runs if "diverged" in row] == ["the loss became nan "] * 2
+    assert "width=16, lr 1e+30, seed 0 diverged, and counts as the worst" in caplog.text
+    page = (outcome.artifact.path / "index.html").read_text()
+    assert "1 of 3" in page
+    write_chapter(kept(), tmp_path / "page.html", tmp_path / "RESULTS.md")
+    assert "| 1 of 3 |" in (tmp_path / "RESULTS.md").read_text()
+
+
+@pytest.mark.slow
 def test_experiments_of_each_kind_run_as_deployed(service, tmp_path):
     """In a store of its own, because what they build is what other tests of a service expect to build."""
     store, names = tmp_path / "store", ["bpe_work", "optimizer", "transfer"]
