@@ -163,12 +163,17 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
         if any(axis in v["spent"] for v in stats["variants"].values())
     ]
     work = stats.get("work", {}).get("variants", {})
+    has_sweep = any(variant["point"] for variant in stats["variants"].values())
     has_baseline = any("baseline" in variant for variant in stats["variants"].values())
     some_diverged = any(not each.get("diverged", "0").startswith("0") for each in stats["variants"].values())
     rows = [
         (
             variant,
-            ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in values["point"].items()),
+            *(
+                [", ".join(f"{key.rpartition('.')[2]} {v:g}" for key, v in values["point"].items())]
+                if has_sweep
+                else []
+            ),
             "" if values["mean"] is None else values["mean"],
             " · ".join(f"{value:.4g}" for value in values["seeds"]),
             *([values["diverged"]] if some_diverged else []),
@@ -180,7 +185,7 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
     ]
     head = (
         "variant",
-        "best of the sweep",
+        *(["best of the sweep"] if has_sweep else []),
         name,
         "seed by seed",
         *(["diverged"] if some_diverged else []),
