@@ -119,7 +119,9 @@ class Slope(Section):
     over: dict[str, float] = Field(min_length=3, description="Size of each variant, such as bytes or FLOPs")
     between: tuple[float, float] = Field(description="Least and greatest exponent that the claim allows")
     figure: str | None = Field(None, description="Another figure than the experiment's")
-    holds_out: bool = Field(False, description="Fit without the largest variant, and show how well it is foretold")
+    foretells: float | None = Field(
+        None, gt=0, description="Fit without the largest variant, and foretell it to within this share; null: fit all"
+    )
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from experiments.declaration import Agrees, Axis, Better, Contrast, Experiment, Same, Slope
@@ -60,10 +61,22 @@ def overall(judgements: Sequence[Judgement], faults: Sequence[str] = ()) -> Verd
     """All contrasts together: a claim holds if all hold, and is contradicted by any. What is unfair decides nothing."""
     if faults or not judgements:
         return "cannot tell"
-    verdicts = {judgement.verdict for judgement in judgements}
+    return _all_of([judgement.verdict for judgement in judgements])
+
+
+def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """What holds if all hold, and is contradicted by any."""
     if "disagree" in verdicts:
         return "disagree"
     return "cannot tell" if "cannot tell" in verdicts else "agree"
+
+
+def _within(interval: tuple[float, float], least: float, greatest: float) -> Verdict:
+    """Whether a number lies between two others, by its interval."""
+    low, high = interval
+    if least <= low and high <= greatest:
+        return "agree"
+    return "disagree" if low > greatest or high < least else "cannot tell"
 
 
 def unequal(axis: Axis, spent: Mapping[str, float | None]) -> str:
@@ -97,10 +110,7 @@ def _better(contrast: Better, values: Mapping[str, list[float]], name: str, bett
 def _same(contrast: Same, values: Mapping[str, list[float]], name: str) -> Judgement:
     left, right = contrast.same
     apart = paired_difference(values[left], values[right])
-    low, high = apart.interval
-    inside = -contrast.within < low and high < contrast.within
-    outside = low > contrast.within or high < -contrast.within
-    verdict: Verdict = "agree" if inside else "disagree" if outside else "cannot tell"
+    verdict = _within(apart.interval, -contrast.within, contrast.within)
     says = f"{left} and {right} differ by less than {contrast.within:g} in {_words(name)}"
     return Judgement(says, verdict, _gained(apart.mean, apart.interval, apart.effect, apart.seeds), asdict(apart))
 
@@ -111,7 +121,7 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
         (contrast.over[variant], value)
         for variant in contrast.over
         for value in values[variant]
-        if not (contrast.holds_out and variant == largest)
+        if not (contrast.foretells and variant == largest)
     ]
     least, greatest = contrast.between
     says = f"{_words(name)} goes as a power of the size between {least:g} and {greatest:g}"
@@ -120,15 +130,18 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
     except ValueError as error:
         return Judgement(says, "cannot tell", str(error), {})
     low, high = law.interval
-    inside, outside = least <= low and high <= greatest, low > greatest or high < least
-    verdict: Verdict = "agree" if inside else "disagree" if outside else "cannot tell"
+    verdict = _within((low, high), least, greatest)
     because = f"exponent {law.exponent:.3f} ({CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}, R² {law.r2:.4f})"
     numbers = asdict(law)
-    if contrast.holds_out:
-        size, found = contrast.over[largest], sum(values[largest]) / len(values[largest])
-        foretold = law.at(size)
-        because += f"; of {largest} it foretells {foretold:.4g}, and {found:.4g} was found"
-        numbers |= {"foretold": foretold, "found": found}
+    if contrast.foretells:
+        foretold, found = law.at(contrast.over[largest]), values[largest]
+        off = paired_difference([math.log(value) for value in found], [math.log(foretold)] * len(found))
+        reach = math.log1p(contrast.foretells)
+        verdict = _all_of([verdict, _within(off.interval, -reach, reach)])
+        says += f", and the others foretell {largest} to within {contrast.foretells:.0%}"
+        because += f"; of {largest} it foretells {foretold:.4g}, and {fmean(found):.4g} was found"
+        because += f" ({math.expm1(off.mean):+.1%})"
+        numbers |= {"foretold": foretold, "found": fmean(found)}
     return Judgement(says, verdict, because, numbers)
 
 
