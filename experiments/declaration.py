@@ -172,6 +172,10 @@ class Published(Section):
 
     source: str = Field(description="Authors, year, title, and the table or figure")
     says: str = Field(description="What was found there, in one sentence with its number")
+    ours: list[Contrast] = Field(
+        [],
+        description="What of the variants is the same direction; judged, but no part of the verdict. Empty: not tried",
+    )
 
 
 class Quick(Section):
@@ -236,7 +240,7 @@ class Experiment(Section):
     def _is_consistent(self) -> Experiment:
         if len(self.variants) < 2 and self.measure is None:
             raise ValueError("an experiment compares: give two variants or more, or a grid")
-        for contrast in self.contrasts:
+        for contrast in self.all_contrasts:
             if isinstance(contrast, Better) and contrast.at_equal and (contrast.figure or self.figure.held_out):
                 raise ValueError(
                     "at_equal is of the experiment's figure on its own text; leave `figure`, `held_out` out"
@@ -255,9 +259,14 @@ class Experiment(Section):
         return self
 
     @property
+    def all_contrasts(self) -> list[Contrast]:
+        """What decides, and what is put beside the findings of others."""
+        return [*self.contrasts, *(contrast for other in self.published for contrast in other.ours)]
+
+    @property
     def figures(self) -> list[str]:
         """Names of all figures that it is judged by."""
-        names = [self.figure.name, self.figure.baseline, *(contrast.figure for contrast in self.contrasts)]
+        names = [self.figure.name, self.figure.baseline, *(contrast.figure for contrast in self.all_contrasts)]
         return [name for name in dict.fromkeys(names) if name]
 
     def swept(self, variant: str) -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from experiments.declaration import AXES, Agrees, Axis, Better, Contrast, Experiment, Spending
+from experiments.declaration import AXES, Agrees, Axis, Better, Contrast, Experiment, Published, Spending
 from experiments.sweep import Point, at_edge, best_point
 from experiments.verdict import Judgement, judge, overall, unequal
 
@@ -81,11 +81,15 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
         *_at_edges(experiment, best, by_variant),
         *_constant(experiment, figures),
     ]
-    judgements: list[Judgement] = [
-        judge(experiment, contrast, _figures_of(contrast, experiment, winners) or figures)
-        for declared in experiment.contrasts
-        if (contrast := _of_those_run(declared, winners)) is not None
-    ]
+
+    def judged(contrasts: Iterable[Contrast]) -> list[Judgement]:
+        return [
+            judge(experiment, contrast, _figures_of(contrast, experiment, winners) or figures)
+            for declared in contrasts
+            if (contrast := _of_those_run(declared, winners)) is not None
+        ]
+
+    judgements = judged(experiment.contrasts)
     name = experiment.figure.name
     return {
         "claim": experiment.claim,
@@ -111,12 +115,18 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
             for variant, runs in best.items()
             for tried in [by_variant[variant]]
         },
-        "published": [each.model_dump() for each in experiment.published],
+        "published": [_beside(other, judged(other.ours), faults) for other in experiment.published],
         "runs": [result.document() for result in results],
         "pictures": {
             f"{variant}: {title}": svg for variant, runs in winners.items() for title, svg in runs[0].pictures.items()
         },
     }
+
+
+def _beside(other: Published, ours: Sequence[Judgement], faults: Sequence[str]) -> dict[str, Any]:
+    """What others found, and what our runs say of the same; no verdict where they do not try it."""
+    verdict = overall(ours, faults) if ours else None
+    return {"source": other.source, "says": other.says, "verdict": verdict, "ours": [each.document() for each in ours]}
 
 
 def _of_those_run(contrast: Contrast, winners: Mapping[str, object]) -> Contrast | None:

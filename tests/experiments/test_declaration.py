@@ -53,6 +53,10 @@ def test_the_points_of_a_grid_are_the_variants(declare):
         ),
         ({"contrasts": []}, "contrasts"),
         (
+            {"published": [{"source": "X", "says": "y", "ours": [{"better": "b", "than": "width=16, layers=1"}]}]},
+            "no variant is called 'b'",
+        ),
+        (
             {"contrasts": [{**OWN["contrasts"][0], "at_equal": "seconds", "figure": "validation_loss"}]},
             "at_equal is of the experiment's figure",
         ),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.declaration import Agrees, Better, Experiment, Figure, Same, Slope
+from experiments.declaration import Agrees, Better, Experiment, Figure, Published, Same, Slope
 from experiments.outcome import Result, document
 from experiments.sweep import at_edge
 
@@ -165,6 +165,20 @@ def test_a_variant_that_diverges_is_in_no_comparison(losses):
     assert [judgement["verdict"] for judgement in came["judgements"]] == ["agree"]
     assert (came["variants"]["a"]["mean"], came["variants"]["a"]["seeds"]) == (None, [])
     json.dumps(came, allow_nan=False)
+
+
+def test_what_others_found_is_judged_beside_the_claim_and_is_no_part_of_it():
+    runs = [run(name, s, loss + s / 100) for name, loss in {"a": 1.0, "b": 2.0}.items() for s in range(2)]
+    others = [
+        Published(source="X 2020", says="b is better.", ours=[Better(better="b", than="a")]),
+        Published(source="Y 2021", says="Something else."),
+    ]
+    came = document(declared(Better(better="a", than="b"), published=others), runs)
+    assert came["verdict"] == "agree"
+    assert [each["verdict"] for each in came["published"]] == ["disagree", None]
+    assert came["published"][0]["ours"][0]["says"] == "b is better than a in loss"
+    unfair = document(declared(Better(better="a", than="b"), published=others, equal=["tokens"]), runs)
+    assert unfair["published"][0]["verdict"] == "cannot tell"
 
 
 def test_a_kept_curve_is_short_and_ends_where_the_run_did():

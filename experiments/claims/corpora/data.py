@@ -36,6 +36,7 @@ def experiment(data: Data) -> Experiment:
         variants[CLEANEST] = everything
     variants |= dict(choices(data))
     reference = CLEANEST if everything else AS_CONFIGURED
+    agrees = Agrees(small=[f"{name}, small" for name in variants], large=[f"{name}, large" for name in variants])
     return Experiment(
         claim="Models of a tenth of the compute rank choices about data as larger ones do, in four pairs of five.",
         replaces=REPLACED,
@@ -46,15 +47,14 @@ def experiment(data: Data) -> Experiment:
             for name, settings in variants.items()
         },
         figure=Figure(held_out=f"{reference}, small"),
-        contrasts=[
-            Agrees(small=[f"{name}, small" for name in variants], large=[f"{name}, large" for name in variants])
-        ],
+        contrasts=[agrees],
         published=[
             Published(
                 source="Magnusson et al. 2025, 'DataDecide: How to Predict Best Pretraining Data with Small "
                 "Experiments'",
                 says="The ranking of 25 corpora by models of 150M parameters is that by models of 1B in about 80 % of "
                 "the pairs.",
+                ours=[agrees],
             )
         ],
         quick=Quick(

@@ -17,6 +17,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Karpathy 2025, nanochat; Jordan et al. 2024, modded-nanogpt speedrun record log",
             says="Rotary positions, QK norm, ReLU² and zero initialization each cut the tokens to a given loss.",
+            ours=[Better(better="modern", than="classic")],
         )
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}),

@@ -28,10 +28,12 @@ EXPERIMENT = Experiment(
         Published(
             source="Yu et al. 2024, 'KAN or MLP: A Fairer Comparison' (2407.16674)",
             says="At equal parameters or FLOPs MLPs are generally better than KANs at language, vision and audio.",
+            ours=[Better(better="mlp", than="kan-spline")],
         ),
         Published(
             source="Yang & Wang 2024, 'Kolmogorov-Arnold Transformer' (2409.10594)",
             says="In vision transformers of several sizes KANs of grouped rationals are better than MLPs.",
+            ours=[Better(better="kan-rational", than="mlp")],
         ),
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}, variants=["mlp", "kan-rational"]),

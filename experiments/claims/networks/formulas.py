@@ -56,10 +56,12 @@ EXPERIMENT = Experiment(
         Published(
             source="Liu et al. 2024, 'KAN: Kolmogorov-Arnold Networks', figure 3.1",
             says="On five formulas the test error of KANs falls faster with parameters than that of MLPs.",
+            ours=[Better(better="kan-spline", than="mlp")],
         ),
         Published(
             source="Yu et al. 2024, 'KAN or MLP: A Fairer Comparison' (2407.16674)",
             says="At equal parameters or FLOPs MLPs win at all tasks but symbolic formulas.",
+            ours=[Better(better="kan-spline", than="mlp")],
         ),
     ],
     quick=Quick(settings={"steps": 5}, variants=["kan-spline", "mlp"]),

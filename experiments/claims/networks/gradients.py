@@ -77,11 +77,13 @@ EXPERIMENT = Experiment(
         Published(
             source="He et al. 2016, 'Deep Residual Learning for Image Recognition', section 4.1",
             says="Deep plain networks train worse than shallow ones although batch norm keeps their gradients healthy.",
+            ours=[Better(better="norm alone", than="neither", by=1)],
         ),
         Published(
             source="Xiong et al. 2020, 'On Layer Normalization in the Transformer Architecture', figure 3",
             says="At the start, gradients are alike in all layers with the norm before each part; with the norm after, "
             "those near the output are large.",
+            ours=[Better(better="residual and norm", than="residual, norm after")],
         ),
     ],
     quick=Quick(variants=["norm alone", "neither"]),

@@ -13,6 +13,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Vaswani et al. 2017, 'Attention Is All You Need', table 3, rows (A)",
             says="One head is 0.9 BLEU worse than the best number of heads, and too many are worse too.",
+            ours=[Better(better="4", than="1"), Better(better="4", than="64")],
         )
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}, variants=["1", "4"]),

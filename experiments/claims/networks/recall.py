@@ -100,6 +100,7 @@ EXPERIMENT = Experiment(
             "Copying', figure 1",
             says="Transformers learn to copy strings from far fewer examples than networks with a state of fixed size, "
             "Mamba among them.",
+            ours=[Better(better="gpt", than=cell) for cell in CELLS],
         ),
         Published(
             source="Arora et al. 2023, 'Zoology: Measuring and Improving Recall in Efficient Language Models', table 1",

@@ -38,10 +38,12 @@ EXPERIMENT = Experiment(
             source="Kaplan et al. 2020, 'Scaling Laws for Neural Language Models', figure 7",
             says="Within a context LSTMs stop improving after fewer than 100 tokens; transformers improve through all "
             "of it.",
+            ours=[Better(better="gpt", than="lstm", figure="late_minus_early")],
         ),
         Published(
             source="Feng et al. 2024, 'Were RNNs All We Needed?', figure 3",
             says="On Shakespeare a minGRU reaches the test loss of a transformer, in fewer steps.",
+            ours=[Better(better="mingru", than="gpt")],
         ),
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}, variants=["gpt", "lstm"]),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.declaration import Better, Experiment, Published, Quick, Same
+from experiments.declaration import Better, Contrast, Experiment, Published, Quick, Same
 from modeling.config import CLASSIC
 
 PLACES = {"pre-norm": "pre", "post-norm": "post"}
@@ -12,6 +12,11 @@ WARMUPS = {"warm-up": 40, "no warm-up": 0}  # steps
 def _settings(place: str, warmup: int) -> dict[str, Any]:
     return {"pretrain": {"model": {"norm_place": place}, "schedule": {"shape": "wsd", "warmup": warmup}}}
 
+
+CONTRASTS: list[Contrast] = [
+    Better(better="post-norm, warm-up", than="post-norm, no warm-up"),
+    Same(same=("pre-norm, warm-up", "pre-norm, no warm-up"), within=0.05),
+]
 
 EXPERIMENT = Experiment(
     claim="With the norm after each part a transformer of eight layers trains better with warm-up than without; with "
@@ -30,16 +35,14 @@ EXPERIMENT = Experiment(
         for begin, steps in WARMUPS.items()
     },
     sweep={"pretrain.optimizer.lr": [1e-3, 2e-3, 4e-3]},
-    contrasts=[
-        Better(better="post-norm, warm-up", than="post-norm, no warm-up"),
-        Same(same=("pre-norm, warm-up", "pre-norm, no warm-up"), within=0.05),
-    ],
+    contrasts=CONTRASTS,
     equal=["steps", "tokens", "parameters", "flops"],
     published=[
         Published(
             source="Xiong et al. 2020, 'On Layer Normalization in the Transformer Architecture', figure 2",
             says="With the norm after each part a training without warm-up ends far worse; with the norm before, "
             "warm-up can be left out.",
+            ours=CONTRASTS,
         )
     ],
     quick=Quick(

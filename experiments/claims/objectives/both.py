@@ -25,6 +25,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Charpentier & Samuel 2024, 'GPT or BERT: why not both?'",
             says="Trained on both, a model does better on the BabyLM tasks than one that was trained on either alone.",
+            ours=[Better(better="both", than="masked")],
         )
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}),

@@ -25,19 +25,6 @@ UNTRAINED: dict[str, Any] = {"pretrain": {"steps": 1, "schedule": {"warmup": 0}}
 RATE = "finetune.optimizer.matrix_lr"  # other rates: pretraining's of the untrained, a tenth of these else
 TRAINED_RATES, UNTRAINED_RATES = [0.001, 0.002, 0.004, 0.008], [0.01, 0.02, 0.04]
 FIGURE = Figure(stage="finetune", name="masked_accuracy", better="higher", baseline="most_frequent_accuracy")
-PUBLISHED = [
-    Published(
-        source="BehnamGhader et al. 2024, 'LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders' "
-        "(2404.05961), figure 2",
-        says="Causal models that were tuned a little on masked next tokens are better at word-level tasks than a model "
-        "that was trained to be an encoder.",
-    ),
-    Published(
-        source="Gisserot-Boukhlef et al. 2025, 'Should We Still Pretrain Encoders with Masked Language Modeling?' "
-        "(2507.00994)",
-        says="First causal, then masked training is better under a fixed compute budget than masked training alone.",
-    ),
-]
 
 EXPERIMENT = Experiment(
     claim="A model that was pretrained to predict the next token learns to fill blanks faster than an untrained one.",
@@ -49,6 +36,13 @@ EXPERIMENT = Experiment(
     contrasts=[Better(better="pretrained", than="untrained", by=0.01)],
     equal=["parameters"],
     seeded=["pretrain.seed", "finetune.seed"],
-    published=PUBLISHED,
+    published=[
+        Published(
+            source="BehnamGhader et al. 2024, 'LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders' "
+            "(2404.05961), figure 2",
+            says="Causal models that were tuned a little on masked next tokens are better at word-level tasks than a "
+            "model that was trained to be an encoder.",
+        )
+    ],
     quick=Quick(settings={"pretrain": {"steps": 20}, "finetune": {"steps": 20}}),
 )

@@ -4,7 +4,7 @@ of `transfer` at equal total compute. What both have in common, either builds fo
 from typing import Any
 
 from experiments.claims.objectives import transfer
-from experiments.declaration import Better, Experiment, Quick
+from experiments.declaration import Better, Experiment, Published, Quick
 from textmill.settings import layered
 
 # An untrained model is one that was pretrained for one step
@@ -25,6 +25,13 @@ EXPERIMENT = Experiment(
     contrasts=[Better(better="pretrained, then masked", than="masked alone")],
     equal=["steps", "tokens", "parameters", "flops"],
     seeded=["pretrain.seed", "finetune.seed"],
-    published=transfer.PUBLISHED,
+    published=[
+        Published(
+            source="Gisserot-Boukhlef et al. 2025, 'Should We Still Pretrain Encoders with Masked Language Modeling?' "
+            "(2507.00994)",
+            says="Under a fixed compute budget causal, then masked training is better than masked training alone.",
+            ours=[Better(better="pretrained, then masked", than="masked alone")],
+        )
+    ],
     quick=Quick(settings={"pretrain": {"batch": 2}, "finetune": {"batch": 2}}),  # steps are what makes it fair
 )

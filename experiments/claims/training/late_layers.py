@@ -24,6 +24,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Bu et al. 2025, 'Deep Progressive Training'",
             says="Growing the depth late saves up to 80 % of the FLOPs at almost the same loss.",
+            ours=[Better(better="join half-way", than="all from the start")],
         )
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 5}}),

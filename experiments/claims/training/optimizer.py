@@ -16,6 +16,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Jordan et al. 2024, 'Muon: An optimizer for hidden layers in neural networks'",
             says="Muon reaches the loss of AdamW on GPT-2 with 1.35 times fewer tokens.",
+            ours=[Better(better="muon", than="adamw")],
         )
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}),

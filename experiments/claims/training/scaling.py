@@ -27,6 +27,8 @@ def flops(width: int) -> float:
     return run.steps * run.batch * run.model.context * float(flops_per_token(run.model, VOCAB_SIZE))
 
 
+SIZES = {f"width {width}": flops(width) for width in WIDTHS}
+
 EXPERIMENT = Experiment(
     claim="Held-out loss falls as a power of the compute, with an exponent between -0.15 and -0.02, and the law of "
     "four smaller models foretells the fifth to within 5 %.",
@@ -35,13 +37,12 @@ EXPERIMENT = Experiment(
     variants={f"width {width}": settings(width) for width in WIDTHS},
     sweep={"pretrain.optimizer.matrix_lr": [0.01, 0.02, 0.04, 0.08]},
     figure=Figure(name="validation_loss"),
-    contrasts=[
-        Slope(over={f"width {width}": flops(width) for width in WIDTHS}, between=(-0.15, -0.02), foretells=0.05)
-    ],
+    contrasts=[Slope(over=SIZES, between=(-0.15, -0.02), foretells=0.05)],
     published=[
         Published(
             source="Kaplan et al. 2020, 'Scaling Laws for Neural Language Models', equation 1.3",
             says="Loss falls with compute as a power of about -0.05.",
+            ours=[Slope(over=SIZES, between=(-0.06, -0.04))],
         ),
         Published(
             source="Hoffmann et al. 2022, 'Training Compute-Optimal Large Language Models'",

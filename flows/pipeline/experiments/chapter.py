@@ -37,6 +37,9 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             [(_linked(r), r["pipeline"], r["verdict"], r["claim"]) for r in results],
         )
     )
+    if (beside := _beside_others(results)).rows:
+        yield "\n## Beside what others found\n"
+        yield from _table(beside)
     for result in results:
         yield f"\n## {result['experiment']} on {result['pipeline']}\n"
         if result["chapter"]:
@@ -50,9 +53,28 @@ def _markdown(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield ""
             yield from _table(finding) if isinstance(finding, Table) else [finding.text]
         for other in result["published"]:
-            yield f"\nPublished: {other['says']} ({other['source']})"
+            yield f"\nPublished: {other['says']} ({other['source']}){_ours_in_words(other)}"
         yield f"\n{result['date']}, commit {result['commit']}, {result['machine']}."
     yield ""
+
+
+def _ours_in_words(other: Mapping[str, Any]) -> str:
+    """What our runs say of what others found; empty where they do not try it."""
+    if not other.get("verdict"):
+        return ""
+    said = "; ".join(f"{ours['says']}: {ours['verdict']}, {ours['because']}" for ours in other["ours"])
+    return f" **Ours: {other['verdict']}.** {said}"
+
+
+def _beside_others(results: Sequence[Mapping[str, Any]]) -> Table:
+    """The directions that others published and our runs tried, with what these say."""
+    rows = [
+        (other["says"], other["source"], other["verdict"], _linked(result))
+        for result in results
+        for other in result["published"]
+        if other.get("verdict")
+    ]
+    return Table(("published", "where", "ours", "experiment"), rows)
 
 
 def _linked(result: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ WIDTHS = {
     "seeds": 2,
 }
 COUNTING = """
-from experiments.declaration import Experiment, Figure, Measured, Slope
+from experiments.declaration import Experiment, Figure, Measured, Published, Slope
 
 
 def measure(settings, seed, progress):
@@ -49,6 +49,7 @@ SIZES = {"ten": 10, "hundred": 100, "thousand": 1000}
 EXPERIMENT = Experiment(
     claim="Counting is linear.", variants={name: {"n": size} for name, size in SIZES.items()}, measure=measure,
     figure=Figure(name="count"), contrasts=[Slope(over=SIZES, between=(0.9, 1.1))],
+    published=[Published(source="Euclid", says="Counting is quadratic.", ours=[Slope(over=SIZES, between=(1.9, 2.1))])],
 )
 """
 
@@ -168,6 +169,8 @@ def test_what_is_no_pipeline_is_measured_kept_and_reported(prefect_server, confi
     for wanted in ("Counting is linear.", "exponent", "cores", "hundred"):
         assert wanted in text
         assert wanted in page
+    assert "| Counting is quadratic. | Euclid | disagree | [counting](#counting-on-small) |" in text
+    assert "Ours: <b>disagree</b>" in page
     assert page.count("<svg") == 4  # the curves, and a picture of each variant
 
 
