@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import runpy
@@ -16,7 +17,6 @@ from experiments import claims, declaration
 from experiments.data import Data
 from experiments.declaration import Experiment
 from textmill.errors import UserError
-from textmill.files import sha256
 from textmill.settings import read_settings
 
 __all__ = ["NAMES", "code_of", "load", "name_of"]
@@ -47,17 +47,27 @@ def file_of(which: str) -> Path:
 
 
 def code_of(which: str) -> str:
-    """What tells the code of an experiment from another: SHA-256 of its file, or, where that imports what measures for
-    several (`experiments.training`), of all of them. What they import from the rest of Textmill is versioned otherwise.
+    """What tells code that measures from other code: SHA-256 of an experiment's file without what that declares, and of
+    what it has from modules that measure for several (`experiments.training`). What these import from the rest of
+    Textmill is versioned otherwise.
 
     Raises:
         UserError: its file is not there.
     """
-    file = file_of(which)
-    imported = sorted({*re.findall(r"^from (experiments\.\w+) import", file.read_text("utf-8"), re.MULTILINE)})
-    helpers = [Path(str(import_module(name).__file__)) for name in imported if name != declaration.__name__]
-    digests = [sha256(each) for each in (file, *helpers)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest() if helpers else digests[0]
+    source = file_of(which).read_text("utf-8")
+    imported = sorted({*re.findall(r"^from (experiments\.\w+) import", source, re.MULTILINE)})
+    helpers = [import_module(name) for name in imported if name != declaration.__name__]
+    parts = [_undeclared(source), *(Path(str(helper.__file__)).read_text("utf-8") for helper in helpers)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _undeclared(source: str) -> str:
+    """A module without its EXPERIMENT: another claim about what is measured asks for no other measurement."""
+    return "\n".join(
+        str(ast.get_source_segment(source, node))
+        for node in ast.parse(source).body
+        if not (isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["EXPERIMENT"])
+    )
 
 
 def load(which: str, data: Callable[[], Data] = Data) -> Experiment:

@@ -14,7 +14,6 @@ from experiments.declaration import Better, Experiment, nested
 from modeling.config import MODEL_CONFIG
 from modeling.cost import flops_per_token
 from textmill.errors import UserError
-from textmill.files import sha256
 from textmill.progress import quiet
 
 OWN = {
@@ -205,12 +204,17 @@ def test_what_measures_is_the_file_and_what_it_has_from_experiments(tmp_path, mo
     helper.write_text("ONE = 1")
     monkeypatch.setitem(sys.modules, "experiments.helper", SimpleNamespace(__file__=str(helper)))
     own = tmp_path / "own.py"
-    own.write_text("from experiments.declaration import Experiment\n")
-    assert code_of(str(own)) == sha256(own)
-    own.write_text("from experiments.declaration import Experiment\nfrom experiments.helper import ONE\n")
-    first = code_of(str(own))
-    assert first != sha256(own)
-    assert code_of(str(own)) == first
+
+    def code(constant: int, claim: str) -> str:
+        own.write_text(
+            "from experiments.declaration import Experiment\nfrom experiments.helper import ONE\n"
+            f"TWO = {constant}\nEXPERIMENT = Experiment(claim='{claim}')\n"
+        )
+        return code_of(str(own))
+
+    first = code(2, "It is so.")
+    assert code(2, "It is not.") == first
+    assert code(3, "It is so.") != first
     helper.write_text("ONE = 2")
-    assert code_of(str(own)) != first
-    assert len({code_of(name) for name in NAMES}) == len(NAMES)
+    assert code(2, "It is so.") != first
+    assert len({code_of(name) for name in NAMES if load(name).measure}) == sum(bool(load(n).measure) for n in NAMES)
