@@ -76,10 +76,22 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             yield from lines
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except UnicodeDecodeError as error:  # which counts from the beginning of what was read at once
+        raise UserError(f"{path}:{_line_of_another_encoding(path)}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _line_of_another_encoding(path: Path) -> int:
+    """The number of the first line that is not UTF-8."""
+    number = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+    return number
 
 
 _READERS: dict[str, Callable[[Path, str], Rows]] = {
