@@ -84,14 +84,16 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _line_of_another_encoding(path: Path) -> int:
     """The number of the first line that is not UTF-8."""
-    number = 0
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                break
-    return number
+        return next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _READERS: dict[str, Callable[[Path, str], Rows]] = {

@@ -34,6 +34,9 @@ Extend = Annotated[
 ]
 
 
+ROOM_FOR_COSTS = 140  # columns of a terminal
+
+
 def register(to: typer.Typer) -> None:
     to.add_typer(app, name="experiment")
 
@@ -232,7 +235,7 @@ def _print_result(stats: Mapping[str, Any]) -> None:
     lines += [f"- Not fair: {fault}" for fault in stats["faults"]]
     console = Console()
     console.print(escape("\n".join(lines)))
-    for finding in findings_of(stats):
+    for finding in findings_of(stats, costs=console.width >= ROOM_FOR_COSTS):
         if isinstance(finding, Text):
             console.print(escape(finding.text))
             continue

@@ -22,6 +22,7 @@ from modeling.cost import flops_per_token
 TRAININGS = ("pretrain", "finetune", "answering")
 ATTENTION = {"heads", "kv_heads", "attention_scale", "qk_norm", "positions", "rope_base"}  # settings of a model
 FUNCTIONS = {"feed_forward"}
+NO_BREAK = "\N{NO-BREAK SPACE}"
 READ = "The function returns a list of strings, and an empty list if there are none of that name."
 CURVES = "The best of each variant: every seed, and their mean"
 
@@ -104,11 +105,12 @@ def verdict_in_words(stats: Mapping[str, Any]) -> str:
     return f"The figures cannot tell{tried}"
 
 
-def findings_of(stats: Mapping[str, Any]) -> list[Table | Text]:
-    """The rankings of an experiment's variants, if it ranks them, the table of its variants, and what reuse saved."""
+def findings_of(stats: Mapping[str, Any], *, costs: bool = True) -> list[Table | Text]:
+    """The rankings of an experiment's variants, if it ranks them, the table of its variants, with what they cost where
+    there is room for it, and what reuse saved."""
     numbers = [judgement["numbers"] for judgement in stats["judgements"]]
     findings: list[Table | Text] = [_ranking_table(each["ranking"]) for each in numbers if "ranking" in each]
-    findings.append(variants_table(stats))
+    findings.append(variants_table(stats, costs=costs))
     if held := stats.get("held_out"):
         findings.append(
             Text(
@@ -154,15 +156,15 @@ def _gain_in_words(row: Mapping[str, Any]) -> str:
     return f"{said}: {row['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def variants_table(stats: Mapping[str, Any]) -> Table:
+def variants_table(stats: Mapping[str, Any], *, costs: bool) -> Table:
     """The variants of an experiment with their figure, seed by seed, and what they cost."""
     name = stats["figure"]["name"].replace("_", " ")
-    costs = [
+    axes = [
         axis
         for axis in ("parameters", "tokens", "flops", "seconds")
-        if any(axis in v["spent"] for v in stats["variants"].values())
+        if costs and any(axis in v["spent"] for v in stats["variants"].values())
     ]
-    work = stats.get("work", {}).get("variants", {})
+    work = stats.get("work", {}).get("variants", {}) if costs else {}
     has_sweep = any(variant["point"] for variant in stats["variants"].values())
     has_baseline = any("baseline" in variant for variant in stats["variants"].values())
     some_diverged = any(not each.get("diverged", "0").startswith("0") for each in stats["variants"].values())
@@ -175,10 +177,10 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
                 else []
             ),
             "" if values["mean"] is None else values["mean"],
-            " · ".join(f"{value:.4g}" for value in values["seeds"]),
+            " · ".join(f"{value:.4g}" for value in values["seeds"]).replace(" ", NO_BREAK),
             *([values["diverged"]] if some_diverged else []),
             *([values.get("baseline", "")] if has_baseline else []),
-            *(values["spent"].get(axis, "") for axis in costs),
+            *(values["spent"].get(axis, "") for axis in axes),
             *((work[variant]["built"], work[variant]["alone"]) if work else ()),
         )
         for variant, values in stats["variants"].items()
@@ -190,8 +192,8 @@ def variants_table(stats: Mapping[str, Any]) -> Table:
         "seed by seed",
         *(["diverged"] if some_diverged else []),
         *(["constant answer"] if has_baseline else []),
-        *costs,
-        *(("seconds of stages that it added", "without reuse") if work else ()),
+        *axes,
+        *(("seconds added", "without reuse") if work else ()),
     )
     return Table(head, rows)
 

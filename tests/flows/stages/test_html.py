@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,8 @@ from flows.stages.report import ReportConfig, report
 from flows.store.local import Store
 from modeling.checkpoint import WEIGHTS, CheckpointConfig, write_tensors
 from modeling.config import TransformerConfig
+from scraping.crawling.rendering.chromium import find_chromium
+from textmill.errors import UserError
 from tokenization.config import SPECIAL_TOKENS
 from tokenization.formats import save_tokenizer
 from tokenization.tokenizer import Tokenizer
@@ -224,7 +228,7 @@ def test_a_report_loads_nothing_and_runs_nothing_whatever_pages_hold(context, mo
     parsed = LexborHTMLParser(page)
     assert {node.tag for node in parsed.css("script, img, iframe, object, link, base, form, video")} == set()
     assert parsed.css_first('meta[http-equiv="Content-Security-Policy"]').attributes["content"] == (
-        "default-src 'none'; style-src 'unsafe-inline'"
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     )
     links = [node.attributes["href"] for node in parsed.css("[href], [src]")]
     assert all(link.startswith(("#", "http://docs/", "http://news/")) for link in links)
@@ -297,6 +301,36 @@ def test_maps_of_attention_are_drawn_the_same_each_time_with_every_token_readabl
     assert picture.svg.count("<image") == 2
     assert len(picture.svg) < 20_000
     assert not recwarn.list
+
+
+def test_a_browser_shows_what_the_figures_of_a_page_hold(context, tmp_path):
+    """Its policy forbids a page to load anything; the images within its own figures are not to be caught by that."""
+    try:
+        chromium = find_chromium()
+    except UserError as error:
+        pytest.skip(str(error))
+    artifact = materialize(Kan(), ReportConfig(title="mlp"), {}, context).artifact
+    [picture] = attention_maps(artifact, "A text\nof 字 & <$1$>.")
+    config = ComparisonConfig(
+        experiment="tried", quick=False, runs=[("a", (), 0), ("b", (), 0)], stages=[[0], [0]],
+        declared={
+            "claim": "c", "contrasts": [{"better": "a", "than": "b"}],
+            "variants": {"a": {}, "b": {"pretrain": {"model": {"heads": 2}}}},
+        },
+    )  # fmt: skip
+    made = materialize(comparison, config, {"results": [artifact] * 2, "stages": [artifact]}, context).artifact
+    page = (made.path / "index.html").read_text()
+    policy = re.compile(r"<meta http-equiv=.Content-Security-Policy.[^>]*>")
+    assert page.count("<image") == 2 * picture.svg.count("<image") > 0
+    shots = {}
+    for name, text in {"as it is": page, "without a policy": policy.sub("", page)}.items():
+        (tmp_path / "page.html").write_text(text)
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        command += [f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1000,2000", f"file://{tmp_path}/page.html"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        shots[name] = (tmp_path / "shot.png").read_bytes()
+    assert page != policy.sub("", page)
+    assert shots["as it is"] == shots["without a policy"]
 
 
 @pytest.mark.parametrize(
