@@ -45,7 +45,7 @@ class Comparison(Stage[ComparisonConfig]):
 
     name = "comparison"
     label_is_subject = True
-    version = 5
+    version = 6
     inputs = ("results", "stages")
 
     def build(self, job: Job[ComparisonConfig]) -> None:

@@ -67,7 +67,7 @@ class Report(Stage[ReportConfig]):
     """One HTML page about a run."""
 
     name = "report"
-    version = 7
+    version = 8
     inputs = ("corpus", "tokenizer", "tokens", "pretrained", "finetuned", "answering")
 
     def build(self, job: Job[ReportConfig]) -> None:
