@@ -83,3 +83,15 @@ def test_without_a_configuration_status_says_which_there_are(tmp_path, monkeypat
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.yaml").touch()
     assert "textmill run --dry-run configs/mine.yaml" in run("status")
+
+
+def test_several_experiments_are_planned_in_one_table_with_their_sum(write_config):
+    out = run("experiment", "plan", "optimizer", "heads", "--config", write_config(), columns=100)
+    counts = {cells[1].strip(): cells[2].strip() for line in out.splitlines() if len(cells := line.split("│")) > 2}
+    assert counts == {"heads": "15", "optimizer": "10", "2 experiments": "25"}
+
+
+def test_without_names_all_experiments_of_the_report_are_planned(write_config, monkeypatch):
+    monkeypatch.setattr("experiments.catalog.NAMES", ("heads", "optimizer"))
+    told = document("experiment", "plan", "--config", write_config())
+    assert [each["experiment"] for each in told] == ["heads", "optimizer"]
