@@ -104,8 +104,7 @@ EXPERIMENT = Experiment(
         ),
         Published(
             source="Elliott 2018, 'Adversarial Evaluation of Multimodal Machine Translation'",
-            says="Given another picture than its own, not every system that translates with pictures does worse: it "
-            "then makes no use of them.",
+            says="Given another picture than its own, not every system that translates with pictures does worse.",
         ),
     ],
     quick=Quick(settings={"steps": 6}),

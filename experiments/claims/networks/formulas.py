@@ -60,7 +60,7 @@ EXPERIMENT = Experiment(
         ),
         Published(
             source="Yu et al. 2024, 'KAN or MLP: A Fairer Comparison' (2407.16674)",
-            says="At equal parameters or FLOPs MLPs win at all tasks but symbolic formulas.",
+            says="At equal parameters or FLOPs MLPs are generally better, except at symbolic formulas.",
             ours=[Better(better="kan-spline", than="mlp")],
         ),
     ],

@@ -39,14 +39,14 @@ EXPERIMENT = Experiment(
     equal=["steps", "tokens", "parameters", "flops"],
     published=[
         Published(
-            source="Xiong et al. 2020, 'On Layer Normalization in the Transformer Architecture', figure 2",
+            source="Xiong et al. 2020, 'On Layer Normalization in the Transformer Architecture', figures 2 and 4",
             says="With the norm after each part a training without warm-up ends far worse; with the norm before, "
             "warm-up can be left out.",
             ours=CONTRASTS,
         )
     ],
     quick=Quick(
-        settings={"pretrain": {"steps": 20, "evaluate_every": 10}},
+        settings={"pretrain": {"steps": 60, "evaluate_every": 30}},
         variants=["post-norm, warm-up", "post-norm, no warm-up"],
     ),
 )

@@ -221,8 +221,7 @@ EXPERIMENT = Experiment(
         ),
         Published(
             source="Linzen 2016, 'Issues in evaluating semantic spaces using word analogies' (1606.07736)",
-            says="Much of that is due to neighborhoods: of some relations the nearest word without any offset is "
-            "often right.",
+            says="Such scores mix consistent offsets with mere neighborhoods of words.",
         ),
     ],
     quick=Quick(settings={"steps": 100}),

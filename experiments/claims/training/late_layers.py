@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
     equal=["parameters"],
     published=[
         Published(
-            source="Bu et al. 2025, 'Deep Progressive Training'",
+            source="Bu et al. 2025, 'Deep Progressive Training' (2511.04981)",
             says="Growing the depth late saves up to 80 % of the FLOPs at almost the same loss.",
             ours=[Better(better="join half-way", than="all from the start")],
         )

@@ -14,8 +14,8 @@ EXPERIMENT = Experiment(
     equal=["steps", "tokens", "parameters", "flops"],
     published=[
         Published(
-            source="Jordan et al. 2024, 'Muon: An optimizer for hidden layers in neural networks'",
-            says="Muon reaches the loss of AdamW on GPT-2 with 1.35 times fewer tokens.",
+            source="Jordan et al. 2024, modded-nanogpt, record 3 (October 2024)",
+            says="Muon reaches AdamW's loss on GPT-2 (small) with 1.35 times fewer tokens: 3.7 instead of 5 billion.",
             ours=[Better(better="muon", than="adamw")],
         )
     ],

@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
         ),
         Published(
             source="Hoffmann et al. 2022, 'Training Compute-Optimal Large Language Models'",
-            says="Tokens should grow in proportion to parameters, about 20 for each.",
+            says="Tokens should grow in proportion to parameters; often summed up as about 20 for each.",
         ),
     ],
     quick=Quick(variants=["width 16", "width 24", "width 32"]),

@@ -236,6 +236,13 @@ def test_every_run_is_a_configuration_of_its_own(name, shipped):
         assert len(set(settled)) == len(settled)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_can_be_tried_quickly_on_what_the_chapter_is_decided_on(name):
+    asked = campaign(name, ROOT / "experiments" / "chapter.yaml", quick=True)
+    runs = list(asked.trials(lambda trial: None))
+    assert {run.variant for run in runs} == {*asked.experiment.variants} >= {*asked.declared.quick.variants}
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).measure])
 def test_what_a_claim_measures_is_planned(config, name):
     asked = campaign(name, config, seeds=1)
