@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import walk_packages
 
@@ -47,27 +47,48 @@ def file_of(which: str) -> Path:
 
 
 def code_of(which: str) -> str:
-    """What tells code that measures from other code: SHA-256 of an experiment's file without what that declares, and of
-    what it has from modules that measure for several (`experiments.training`). What these import from the rest of
-    Textmill is versioned otherwise.
+    """SHA-256 of the code that measures: an experiment's file without its EXPERIMENT, and the modules of `experiments`
+    that it imports. What these import from the rest of Textmill is versioned otherwise.
 
     Raises:
         UserError: its file is not there.
     """
-    source = file_of(which).read_text("utf-8")
-    imported = sorted({*re.findall(r"^from (experiments\.\w+) import", source, re.MULTILINE)})
-    helpers = [import_module(name) for name in imported if name != declaration.__name__]
-    parts = [_undeclared(source), *(Path(str(helper.__file__)).read_text("utf-8") for helper in helpers)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    tree = ast.parse(file_of(which).read_text("utf-8"))
+    parts = {"": "\n".join(ast.unparse(_measuring(node)) for node in tree.body)}
+    waiting = {*_imported(tree)}
+    while waiting:
+        name = waiting.pop()
+        file = Path(str(import_module(name).__file__))
+        parts[name] = file.read_text("utf-8")
+        waiting |= {*_imported(ast.parse(parts[name]))} - parts.keys()
+    return hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
 
 
-def _undeclared(source: str) -> str:
-    """A module without its EXPERIMENT: another claim about what is measured asks for no other measurement."""
-    return "\n".join(
-        str(ast.get_source_segment(source, node))
-        for node in ast.parse(source).body
-        if not (isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["EXPERIMENT"])
-    )
+def _measuring(node: ast.stmt) -> ast.AST:
+    """A statement as it is; of the EXPERIMENT only what it gives as `measure`: another claim about what is measured
+    asks for no other measurement."""
+    if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["EXPERIMENT"]:
+        given = node.value.keywords if isinstance(node.value, ast.Call) else []
+        return ast.List([each.value for each in given if each.arg == "measure"], ast.Load())
+    return node
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Names of the modules of `experiments` that a module imports, anywhere; how claims are declared does not count."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [str(node.module), *(f"{node.module}.{name}" for name in names)] if not node.level else []
+        for name in names:
+            if name.startswith("experiments.") and name != declaration.__name__ and _is_module(name):
+                yield name
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # a name within a module
+        return False
 
 
 def load(which: str, data: Callable[[], Data] = Data) -> Experiment:

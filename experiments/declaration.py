@@ -102,7 +102,7 @@ class Better(Section):
 
 
 class Same(Section):
-    """Two variants differ by less than `within`."""
+    """Two variants differ by at most `within`."""
 
     same: tuple[str, str] = Field(description="The two variants")
     within: float = Field(gt=0, description="Greatest difference that does not count, in units of the figure")
@@ -120,12 +120,21 @@ class Slope(Section):
     between: tuple[float, float] = Field(description="Least and greatest exponent that the claim allows")
     figure: str | None = Field(None, description="Another figure than the experiment's")
     foretells: float | None = Field(
-        None, gt=0, description="Fit without the largest variant, and foretell it to within this share; null: fit all"
+        None,
+        gt=0,
+        lt=1,
+        description="Fit without the largest variant, and foretell it to within this share; null: fit all",
     )
 
     @property
     def variants(self) -> tuple[str, ...]:
         return tuple(self.over)
+
+    @model_validator(mode="after")
+    def _three_are_fitted(self) -> Slope:
+        if self.foretells and len(self.over) < 4:
+            raise ValueError("foretells needs four variants or more: the law is fitted to three")
+        return self
 
     @field_validator("over")
     @classmethod
@@ -174,7 +183,7 @@ class Published(Section):
     says: str = Field(description="What was found there, in one sentence with its number")
     ours: list[Contrast] = Field(
         [],
-        description="What of the variants is the same direction; judged, but no part of the verdict. Empty: not tried",
+        description="Contrasts that say the same of our variants; judged, but no part of the verdict. Empty: not tried",
     )
 
 
@@ -254,6 +263,8 @@ class Experiment(Section):
                 raise ValueError(f"no variant is called {name!r}; there are {', '.join(map(repr, self.variants))}")
         if self.quick.variants and not {*held_out} <= {*self.quick.variants}:
             raise ValueError(f"quick.variants must have {self.figure.held_out!r} too, whose text all are judged by")
+        if held_out and any(self.swept(name) for name in self.variants):
+            raise ValueError("held_out text is read when all runs are there, too late to sweep by; leave the sweep out")
         if self.measure is None and not self.seeded:
             raise ValueError("`seeded` names no setting: every seed would be the same run")
         return self

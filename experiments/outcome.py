@@ -75,12 +75,16 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
     best = {variant: _winners(experiment, tried) for variant, tried in by_variant.items() if tried}
     winners = {variant: runs for variant, runs in best.items() if not any(run.diverged for run in runs)}
     figures = _figures(experiment, winners, experiment.figure.at_equal)
-    faults = [
-        *_diverged(best),
-        *_unfair(experiment, winners),
-        *_at_edges(experiment, best, by_variant),
-        *_constant(experiment, figures),
-    ]
+
+    def faults_of(contrasts: Sequence[Contrast]) -> list[str]:
+        named = {name for contrast in contrasts for name in contrast.variants}
+        compared = {variant: runs for variant, runs in best.items() if variant in named}
+        return [
+            *_diverged(compared),
+            *_unfair(experiment, {variant: runs for variant, runs in compared.items() if variant in winners}),
+            *_at_edges(experiment, compared, by_variant),
+            *_constant(experiment, figures),
+        ]
 
     def judged(contrasts: Iterable[Contrast]) -> list[Judgement]:
         return [
@@ -89,7 +93,7 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
             if (contrast := _of_those_run(declared, winners)) is not None
         ]
 
-    judgements = judged(experiment.contrasts)
+    judgements, faults = judged(experiment.contrasts), faults_of(experiment.contrasts)
     name = experiment.figure.name
     return {
         "claim": experiment.claim,
@@ -105,7 +109,7 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
                 "mean": mean(seed[name] for seed in figures[variant]) if variant in winners else None,
                 "seeds": [seed[name] for seed in figures.get(variant, ())],
                 "spent": {axis: value for axis in AXES if (value := _mean_spent(runs, axis)) is not None},
-                "diverged": f"{sum(bool(run.diverged) for run in tried)} of {len(tried)}",
+                "diverged": _how_many_diverged(by_variant[variant]),
                 **(
                     {"baseline": _baseline(experiment, runs)}
                     if experiment.figure.baseline and variant in winners
@@ -113,9 +117,8 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
                 ),
             }
             for variant, runs in best.items()
-            for tried in [by_variant[variant]]
         },
-        "published": [_beside(other, judged(other.ours), faults) for other in experiment.published],
+        "published": [_beside(other, judged(other.ours), faults_of(other.ours)) for other in experiment.published],
         "runs": [result.document() for result in results],
         "pictures": {
             f"{variant}: {title}": svg for variant, runs in winners.items() for title, svg in runs[0].pictures.items()
@@ -125,8 +128,13 @@ def document(experiment: Experiment, results: Iterable[Result]) -> dict[str, Any
 
 def _beside(other: Published, ours: Sequence[Judgement], faults: Sequence[str]) -> dict[str, Any]:
     """What others found, and what our runs say of the same; no verdict where they do not try it."""
-    verdict = overall(ours, faults) if ours else None
-    return {"source": other.source, "says": other.says, "verdict": verdict, "ours": [each.document() for each in ours]}
+    return {
+        "source": other.source,
+        "says": other.says,
+        "verdict": overall(ours, faults) if other.ours and (ours or faults) else None,
+        "ours": [each.document() for each in ours],
+        "faults": faults if other.ours else [],
+    }
 
 
 def _of_those_run(contrast: Contrast, winners: Mapping[str, object]) -> Contrast | None:
@@ -147,7 +155,7 @@ def _winners(experiment: Experiment, tried: Sequence[Result]) -> list[Result]:
 def _figures_of(
     contrast: Contrast, experiment: Experiment, winners: Mapping[str, Sequence[Result]]
 ) -> dict[str, list[dict[str, float]]] | None:
-    """The figures of a contrast that is about equal spending: of its variants alone. None of any other."""
+    """The figures of a contrast that is about equal spending: of its variants alone. None for any other contrast."""
     if not isinstance(contrast, Better) or contrast.at_equal is None:
         return None
     return _figures(experiment, {name: winners[name] for name in contrast.variants}, contrast.at_equal)
@@ -170,10 +178,13 @@ def _figures(
     return figures
 
 
-def _unfair(experiment: Experiment, winners: Mapping[str, Sequence[Result]]) -> list[str]:
-    """What was to be equal and is not, among the variants of the contrasts."""
-    compared = dict.fromkeys(name for contrast in experiment.contrasts for name in contrast.variants if name in winners)
-    said = (unequal(axis, {name: _mean_spent(winners[name], axis) for name in compared}) for axis in experiment.equal)
+def _unfair(experiment: Experiment, compared: Mapping[str, Sequence[Result]]) -> list[str]:
+    """What was to be equal and is not."""
+    if not compared:
+        return []
+    said = (
+        unequal(axis, {name: _mean_spent(runs, axis) for name, runs in compared.items()}) for axis in experiment.equal
+    )
     return [text for text in said if text]
 
 
@@ -190,6 +201,10 @@ def _at_edges(
                 f"--extend tries {beyond[0]:g} too"
             )
     return said
+
+
+def _how_many_diverged(runs: Sequence[Result]) -> str:
+    return f"{sum(bool(run.diverged) for run in runs)} of {len(runs)}"
 
 
 def _diverged(best: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -209,7 +224,7 @@ def _constant(experiment: Experiment, figures: Mapping[str, Sequence[Mapping[str
     if baseline is None:
         return []
     sign = 1 if experiment.figure.better == "higher" else -1
-    if any(sign * (seed[name] - seed[baseline]) > 0 for seeds in figures.values() for seed in seeds):
+    if not figures or any(sign * (seed[name] - seed[baseline]) > 0 for seeds in figures.values() for seed in seeds):
         return []
     return [f"no variant does better than a constant answer in {name}"]
 

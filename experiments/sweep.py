@@ -12,11 +12,11 @@ Point = tuple[tuple[str, float], ...]  # settings by dotted name, and their valu
 
 
 def best_point(tried: Mapping[Point, float | None], experiment: Experiment) -> Point:
-    """The point with the best figure; where one is not known, the middle one."""
+    """The point with the best figure, the lowest of several; where a figure is not known, the middle point."""
     figures = {point: figure for point, figure in tried.items() if figure is not None}
     if len(figures) < len(tried):
         return sorted(tried)[len(tried) // 2]
-    return (min if experiment.figure.better == "lower" else max)(figures, key=figures.__getitem__)
+    return (min if experiment.figure.better == "lower" else max)(sorted(figures), key=figures.__getitem__)
 
 
 def at_edge(best: Point, swept: Mapping[str, list[float]]) -> dict[str, list[float]]:

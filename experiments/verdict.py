@@ -101,17 +101,25 @@ def _better(contrast: Better, values: Mapping[str, list[float]], name: str, bett
     gain = paired_difference(theirs, ours) if better == "lower" else paired_difference(ours, theirs)
     low, high = gain.interval
     verdict: Verdict = "agree" if low > contrast.by else "disagree" if high < contrast.by else "cannot tell"
+    if math.isnan(gain.mean):
+        return Judgement(_better_in_words(contrast, name), "cannot tell", "the curves do not reach as far", {})
+    because = _gained(gain.mean, gain.interval, gain.effect, gain.seeds)
+    return Judgement(_better_in_words(contrast, name), verdict, because, asdict(gain))
+
+
+def _better_in_words(contrast: Better, name: str) -> str:
     margin = f" by more than {contrast.by:g}" if contrast.by else ""
     where = f" at equal {contrast.at_equal}" if contrast.at_equal else ""
-    says = f"{contrast.better} is better than {contrast.than}{margin} in {_words(name)}{where}"
-    return Judgement(says, verdict, _gained(gain.mean, gain.interval, gain.effect, gain.seeds), asdict(gain))
+    return f"{contrast.better} is better than {contrast.than}{margin} in {_words(name)}{where}"
 
 
 def _same(contrast: Same, values: Mapping[str, list[float]], name: str) -> Judgement:
     left, right = contrast.same
     apart = paired_difference(values[left], values[right])
     verdict = _within(apart.interval, -contrast.within, contrast.within)
-    says = f"{left} and {right} differ by less than {contrast.within:g} in {_words(name)}"
+    says = f"{left} and {right} differ by at most {contrast.within:g} in {_words(name)}"
+    if math.isnan(apart.mean):
+        return Judgement(says, "cannot tell", "the curves do not reach as far", {})
     return Judgement(says, verdict, _gained(apart.mean, apart.interval, apart.effect, apart.seeds), asdict(apart))
 
 
@@ -125,6 +133,10 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
     ]
     least, greatest = contrast.between
     says = f"{_words(name)} goes as a power of the size between {least:g} and {greatest:g}"
+    if contrast.foretells:
+        says += f", and the others foretell {largest} to within {contrast.foretells:.0%}"
+        if min(values[largest]) <= 0:
+            return Judgement(says, "cannot tell", f"a figure of {largest} is not positive", {})
     try:
         law = power_law([size for size, _ in points], [value for _, value in points])
     except ValueError as error:
@@ -136,9 +148,8 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
     if contrast.foretells:
         foretold, found = law.at(contrast.over[largest]), values[largest]
         off = paired_difference([math.log(value) for value in found], [math.log(foretold)] * len(found))
-        reach = math.log1p(contrast.foretells)
-        verdict = _all_of([verdict, _within(off.interval, -reach, reach)])
-        says += f", and the others foretell {largest} to within {contrast.foretells:.0%}"
+        share = contrast.foretells
+        verdict = _all_of([verdict, _within(off.interval, math.log1p(-share), math.log1p(share))])
         because += f"; of {largest} it foretells {foretold:.4g}, and {fmean(found):.4g} was found"
         because += f" ({math.expm1(off.mean):+.1%})"
         numbers |= {"foretold": foretold, "found": fmean(found)}

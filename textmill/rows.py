@@ -77,7 +77,8 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             yield from lines
     except UnicodeDecodeError as error:  # which counts from the beginning of what was read at once
-        raise UserError(f"{path}:{_line_of_another_encoding(path)}: not UTF-8 text ({error.reason})") from error
+        place = f"{path}:{_line_of_another_encoding(path)}" if path.is_file() else path  # a pipe can be read only once
+        raise UserError(f"{place}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
 

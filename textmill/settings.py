@@ -175,12 +175,16 @@ def read_settings(
         **defaults: top-level keys where neither says anything.
 
     Raises:
-        UserError: the file cannot be read, or has mistakes: a line for each, with its place and the nearest valid key.
+        UserError: a name of `without` is no key; the file cannot be read, or has mistakes: a line for each, with its
+            place and the nearest valid key.
     """
     document, tree = read_yaml(path)
     overrides = overrides or {}
     for name in without:
-        document = _without(document, name.split("."))
+        keys = name.split(".")
+        if keys[-1] not in _fields(model, keys[:-1]):
+            raise UserError(f"{name}: unknown key{_suggestion(model, keys, keys)}")
+        document = _without(document, keys)
     settled = merged(defaults | document, overrides)
     try:
         return model.model_validate(settled, context=context)
@@ -194,11 +198,17 @@ def read_settings(
 
 
 def _without(document: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """A document that lacks the key that `keys` lead to."""
+    """A document that lacks the key that `keys` lead to.
+
+    Raises:
+        UserError: they lead into a list.
+    """
     first, *below = keys
     if not below:
         return {key: value for key, value in document.items() if key != first}
     inner = document.get(first)
+    if isinstance(inner, list):
+        raise UserError(f"{first}.{'.'.join(below)}: {first} is a list, which can only be left out whole")
     return {**document, first: _without(inner, below)} if isinstance(inner, Mapping) else dict(document)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,13 +75,15 @@ def plan(
     from experiments.catalog import NAMES
     from flows.pipeline.experiments.estimate import planned
 
-    asked = _campaigns(names or NAMES, config, overrides, seeds=seeds, quick=quick, extend=extend)
+    which = functools.partial(_campaigns, config=config, overrides=overrides, seeds=seeds, quick=quick, extend=extend)
+    asked, unfit = (which(names), {}) if names else _that_fit(NAMES, which)
     plans = {each.name: planned(each) for each in asked}
     if as_json:
         print_document([{"experiment": name, "runs": [_run_of(run) for run in runs]} for name, runs in plans.items()])
         return
     if len(plans) > 1:
         _print_plans(plans)
+        _print_unfit(unfit)
         return
     for name, runs in plans.items():
         _print_plan(name, runs)
@@ -112,7 +115,9 @@ def run_all(
     """Run every experiment of the report, one after the other."""
     from experiments.catalog import NAMES
 
-    _run_all(_campaigns(NAMES, config, overrides, seeds=seeds, quick=quick, extend=extend), as_json=as_json)
+    which = functools.partial(_campaigns, config=config, overrides=overrides, seeds=seeds, quick=quick, extend=extend)
+    asked, unfit = _that_fit(NAMES, which)
+    _run_all(asked, as_json=as_json, unfit=unfit)
 
 
 @app.command()
@@ -144,8 +149,31 @@ def _campaigns(
     return [campaign(name, path, given, seeds=seeds, quick=quick, extend=extend) for name in names]
 
 
-def _run_all(asked: list[Campaign], *, as_json: bool) -> None:
-    """Run them all; what fails does not keep the others from running."""
+def _that_fit(
+    names: Sequence[str], which: Callable[[Sequence[str]], list[Campaign]]
+) -> tuple[list[Campaign], dict[str, BaseException]]:
+    """The experiments that can be run on a configuration, and why the others cannot."""
+    from textmill.errors import UserError
+
+    fit: list[Campaign] = []
+    unfit: dict[str, BaseException] = {}
+    for name in names:
+        try:
+            fit += which([name])
+        except UserError as error:
+            unfit[name] = error
+    if not fit:
+        raise UserError(str(next(iter(unfit.values()))))
+    return fit, unfit
+
+
+def _print_unfit(unfit: Mapping[str, BaseException]) -> None:
+    for name, error in unfit.items():
+        Console(stderr=True).print(escape(f"{name} cannot be run on this configuration: {error}"), soft_wrap=True)
+
+
+def _run_all(asked: list[Campaign], *, as_json: bool, unfit: Mapping[str, BaseException] = {}) -> None:
+    """Run them all; what fails does not keep the others from running, nor what does not fit."""
     from flows.service.embedded import served
     from flows.service.experiment import experiment as flow
     from flows.service.form import checked
@@ -153,7 +181,8 @@ def _run_all(asked: list[Campaign], *, as_json: bool) -> None:
 
     for each in asked:
         checked(each.overrides)
-    documents, failed = [], {}
+    _print_unfit(unfit)
+    documents, failed = [], dict(unfit)
     with served():
         for each in asked:
             parameters = {
@@ -235,7 +264,7 @@ def _print_result(stats: Mapping[str, Any]) -> None:
     lines += [f"- Not fair: {fault}" for fault in stats["faults"]]
     console = Console()
     console.print(escape("\n".join(lines)))
-    for finding in findings_of(stats, costs=console.width >= ROOM_FOR_COSTS):
+    for finding in findings_of(stats, costs=not console.is_terminal or console.width >= ROOM_FOR_COSTS):
         if isinstance(finding, Text):
             console.print(escape(finding.text))
             continue

@@ -53,7 +53,7 @@ def launch_training(command: list[str], config: RunConfig, context: Context) -> 
 
     Raises:
         UserError: it wants more GPUs than there are, the child said what the user has to put right, or was killed.
-        Diverged: numbers of the training became infinite.
+        Diverged: numbers of the training became not finite.
         RuntimeError: it died of anything else; the work folder keeps its last checkpoint.
     """
     mistake: UserError | None = None

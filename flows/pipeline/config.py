@@ -88,7 +88,7 @@ class ScrapeSection(BaseModel, extra="forbid"):
 class PipelineConfig(BaseModel, extra="forbid"):
     """A whole pipeline. Sections are named after the stages."""
 
-    name: str = Field("pipeline", description="Names the runs of this configuration")
+    name: str = Field("pipeline", min_length=1, description="Names the runs of this configuration")
     description: str = Field("", description="What it is, in one line, for its deployment's page")
     schedule: Schedule | None = Field(None, description="When the service runs the whole pipeline by itself")
     store: str = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from flows.engine.stage import Outcome, Stage
 from flows.pipeline.experiments.keeping import keep
 from flows.pipeline.experiments.trials import Campaign, Trial, campaign
+from flows.pipeline.selection import Selection
 from flows.service.beats import beating
 from flows.service.building import Builder, build_chain, mending
 from flows.service.form import DEFAULT_CONFIG, REQUIRED, checked, experiment_form, takes
@@ -75,14 +76,14 @@ def put_to_the_test(asked: Campaign) -> State[Outcome]:
                 made[trial] = _run(asked, trial, page, watch, suspects)
             except Diverged as error:
                 logger.warning("%s diverged, and counts as the worst: %s", trial.title, first_line(error))
-                diverged[trial] = first_line(error)
+                diverged[trial] = first_line(error).partition(" (")[0]  # what became not finite, and at which step
                 continue
             if asked.experiment.figure.held_out is None:
                 _check_figures(asked, made[trial][-1])
         if not made:
             raise UserError(f"every run of {asked.name} diverged; lower the learning rates")
         if asked.experiment.figure.held_out is not None:
-            made = Judging(asked, pages, watch, suspects)(made)
+            made = Judging(asked, pages, watch, suspects)(made, [*diverged])
             _check_figures(asked, next(iter(made.values()))[-1])
         stages = list({artifact.name: artifact for run in made.values() for artifact in run}.values())
         builder = Builder(asked.pipeline, watch, pages.setdefault("comparison", RunPage([])), suspects)
@@ -126,13 +127,12 @@ class Judging:
     watch: Watch
     suspects: Collection[Name]
 
-    def __call__(self, made: Mapping[Trial, list[Artifact]]) -> dict[Trial, list[Artifact]]:
-        """The artifacts of each run, and what its model makes of the text."""
-        corpora = {trial: next(one for one in run if one.manifest.stage == "prepare") for trial, run in made.items()}
+    def __call__(self, made: Mapping[Trial, list[Artifact]], diverged: Sequence[Trial]) -> dict[Trial, list[Artifact]]:
+        """The artifacts of each run, and what its model makes of the text, which does not depend on which diverged."""
+        corpora = {trial: _corpus(run) for trial, run in made.items()}
+        corpora |= {trial: self._corpus_of(trial) for trial in diverged}
         named = self.asked.experiment.figure.held_out
-        reference = next((corpus for trial, corpus in corpora.items() if trial.variant == named), None)
-        if reference is None:
-            raise UserError(f"every run of {named}, whose text is to judge all, diverged; lower the learning rates")
+        reference = next(corpus for trial, corpus in corpora.items() if trial.variant == named)
         different = {corpus.digest: corpus for corpus in corpora.values()}
         text = self._built(
             "held-out text", held_out, HeldOutConfig(experiment=self.asked.name), reference=reference,
@@ -148,9 +148,20 @@ class Judging:
             for trial, run in made.items()
         }
 
+    def _corpus_of(self, trial: Trial) -> Artifact:
+        """The corpus of a run that has no model."""
+        assert trial.request is not None
+        request = replace(trial.request, selection=Selection(until="prepare"))
+        page = self.pages.setdefault(trial.title, RunPage([]))
+        return _corpus([outcome.artifact for outcome in build_chain(request, self.watch, page, self.suspects)])
+
     def _built(self, title: str, stage: Stage[Any], config: BaseModel, **inputs: Any) -> Artifact:
         page = self.pages.setdefault(title, RunPage([]))
         return _built(Builder(self.asked.pipeline, self.watch, page, self.suspects), stage, config, **inputs).artifact
+
+
+def _corpus(artifacts: Sequence[Artifact]) -> Artifact:
+    return next(artifact for artifact in artifacts if artifact.manifest.stage == "prepare")
 
 
 def _figure(asked: Campaign, artifact: Artifact) -> float:
@@ -184,5 +195,6 @@ def comparison_of(
         quick=asked.quick,
         runs=[(trial.variant, trial.point, trial.seed) for trial in made],
         stages=[sorted({places[artifact.name] for artifact in run}) for run in made.values()],
-        diverged=[(trial.variant, trial.point, trial.seed, why) for trial, why in diverged.items()],
+        diverged=[(trial.variant, trial.point, trial.seed) for trial in diverged],
+        reasons=list(diverged.values()),
     )

@@ -18,6 +18,7 @@ from flows.store.lineage import lineage
 from flows.store.local import Artifact
 from modeling.config import MODEL_CONFIG, PretrainConfig
 from modeling.cost import flops_per_token
+from textmill.settings import execution_only
 
 TRAININGS = ("pretrain", "finetune", "answering")
 ATTENTION = {"heads", "kv_heads", "attention_scale", "qk_norm", "positions", "rope_base"}  # settings of a model
@@ -35,9 +36,8 @@ class ComparisonConfig(BaseModel, extra="forbid"):
     quick: bool = Field(description="Whether it was only tried")
     runs: list[tuple[str, Point, int]] = Field(description="Variant, point of the sweep, and seed of each result")
     stages: list[list[int]] = Field(description="Which of the stages each run went through, by number")
-    diverged: list[tuple[str, Point, int, str]] = Field(
-        [], description="Variant, point and seed of each run that gave no result, and why"
-    )
+    diverged: list[tuple[str, Point, int]] = Field([], description="The same of each run that has none")
+    reasons: list[str] = execution_only([], description="Why it has none, of each of these")
 
 
 class Comparison(Stage[ComparisonConfig]):
@@ -64,8 +64,8 @@ class Comparison(Stage[ComparisonConfig]):
         results = [result_of(*run, made) for run, made in zip(config.runs, given, strict=True)]
         by_location = {result.location: made for result, made in zip(results, given, strict=True)}
         results += [
-            Result(variant, point, seed, {}, [], {}, location="", diverged=why)
-            for variant, point, seed, why in config.diverged
+            Result(*run, {}, [], {}, location="", diverged=why)
+            for run, why in zip(config.diverged, config.reasons, strict=True)
         ]
         experiment = Experiment.model_validate(config.declared)
         stats = {"experiment": config.experiment, "quick": config.quick, **document(experiment, results)}
@@ -124,6 +124,8 @@ def findings_of(stats: Mapping[str, Any], *, costs: bool = True) -> list[Table |
             Text(
                 f"The stages of all runs took {work['built']:,.0f} s, each built once. Built anew for every run they "
                 f"would have taken {work['alone']:,.0f} s, so the cache saved {saved:,.0f} s."
+                + " Runs that diverged are not counted."
+                * any("diverged" in run for run in stats["runs"])
             )
         )
     return findings
@@ -181,7 +183,7 @@ def variants_table(stats: Mapping[str, Any], *, costs: bool) -> Table:
             *([values["diverged"]] if some_diverged else []),
             *([values.get("baseline", "")] if has_baseline else []),
             *(values["spent"].get(axis, "") for axis in axes),
-            *((work[variant]["built"], work[variant]["alone"]) if work else ()),
+            *((work[variant]["built"], work[variant]["alone"]) if variant in work else ("", "") if work else ()),
         )
         for variant, values in stats["variants"].items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from experiments.catalog import code_of, load, name_of
 from flows.engine.page import Block, Picture, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact
+from textmill.errors import Diverged
 
 
 class MeasurementConfig(BaseModel, extra="forbid"):
@@ -32,10 +34,16 @@ class Measurement(Stage[MeasurementConfig]):
     version = 1
 
     def build(self, job: Job[MeasurementConfig]) -> None:
+        """
+        Raises:
+            Diverged: a figure is not finite.
+        """
         config = job.config
         measure = load(config.experiment).measure
         assert measure is not None
         measured = measure(config.settings, config.seed, job.progress)
+        if not all(map(math.isfinite, measured.figures.values())):
+            raise Diverged(f"{self.label(config)} came to figures that are not finite")
         rows = "".join(json.dumps(row) + "\n" for row in measured.curve)
         (job.out / "metrics.jsonl").write_text(rows)
         for title, svg in measured.pictures.items():

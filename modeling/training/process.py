@@ -5,7 +5,7 @@ without taking its parent along, and can be many. It prints one JSON object a li
 
     {"done": 10, "total": 300, "unit": "steps", "loss": 5.1, …}     progress
     {"error": "…"}                                                  a mistake of the user's, with exit status 2
-    {"error": "…", "diverged": true}                                the same: numbers became infinite
+    {"error": "…", "diverged": true}                                the same: numbers became not finite
 
 SIGTERM saves a checkpoint and ends the process; the same command continues, also with another number of ranks.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import experiments
 from experiments.catalog import NAMES, code_of, load, name_of
 from experiments.data import Data, choices
 from experiments.declaration import Better, Experiment, nested
@@ -68,6 +68,22 @@ def test_the_points_of_a_grid_are_the_variants(declare):
         ({"quick": {"variants": ["c"]}}, "no variant is called 'c'"),
         ({"figure": {"held_out": "c"}}, "no variant is called 'c'"),
         ({"figure": {"held_out": "width=16, layers=1", "stage": "finetune"}}, "held_out text is read by models"),
+        (
+            {"figure": {"held_out": "width=16, layers=1"}, "sweep": {"pretrain.optimizer.lr": [1e-3, 1e-2]}},
+            "too late to sweep by",
+        ),
+        (
+            {
+                "contrasts": [
+                    {
+                        "over": {f"width={w}, layers={n}": w * n for w, n in ((16, 1), (32, 2), (16, 2))},
+                        "between": [0, 1],
+                        "foretells": 0.1,
+                    }
+                ]
+            },
+            "foretells needs four variants or more",
+        ),
         (
             {"figure": {"held_out": "width=16, layers=1"}, "quick": {"variants": ["width=16, layers=2"]}},
             "quick.variants must have 'width=16, layers=1' too",
@@ -199,22 +215,42 @@ def test_what_a_merge_costs_is_measured_of_all_three_algorithms():
     assert all(value > 0 for value in figures.values())
 
 
-def test_what_measures_is_the_file_and_what_it_has_from_experiments(tmp_path, monkeypatch):
-    helper = tmp_path / "helper.py"
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "from experiments.helper import ONE", "from experiments import helper", "import experiments.helper",
+        "def late():\n    from experiments.helper import ONE", "from experiments.between import helper",
+    ],
+)  # fmt: skip
+def test_what_measures_is_the_file_and_what_it_imports_from_experiments(imported, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path / "more")])
+    helper, between, own = tmp_path / "more" / "helper.py", tmp_path / "more" / "between.py", tmp_path / "own.py"
+    helper.parent.mkdir()
     helper.write_text("ONE = 1")
-    monkeypatch.setitem(sys.modules, "experiments.helper", SimpleNamespace(__file__=str(helper)))
-    own = tmp_path / "own.py"
+    between.write_text("from experiments import helper")
 
-    def code(constant: int, claim: str) -> str:
+    def code(constant: int, claim: str, measure: str = "lambda *given: 1") -> str:
         own.write_text(
-            "from experiments.declaration import Experiment\nfrom experiments.helper import ONE\n"
-            f"TWO = {constant}\nEXPERIMENT = Experiment(claim='{claim}')\n"
+            f"from experiments.declaration import Experiment\n{imported}\n@str\ndef f():\n    return {constant}\n"
+            f"EXPERIMENT = Experiment(claim='{claim}', measure={measure})\n"
         )
         return code_of(str(own))
 
-    first = code(2, "It is so.")
-    assert code(2, "It is not.") == first
-    assert code(3, "It is so.") != first
-    helper.write_text("ONE = 2")
-    assert code(2, "It is so.") != first
-    assert len({code_of(name) for name in NAMES if load(name).measure}) == sum(bool(load(n).measure) for n in NAMES)
+    try:
+        first = code(2, "It is so.")
+        assert code(2, "It is not.") == first
+        assert code(3, "It is so.") != first
+        assert code(2, "It is so.", "lambda *given: 2") != first
+        own.write_text(own.read_text().replace("@str", "@repr"))
+        assert code_of(str(own)) not in (first, code(2, "It is so.", "lambda *given: 2"))
+        helper.write_text("ONE = 2")
+        assert code(2, "It is so.") != first
+    finally:
+        for name in ("helper", "between"):
+            sys.modules.pop(f"experiments.{name}", None)
+            experiments.__dict__.pop(name, None)
+
+
+def test_every_measuring_claim_has_code_of_its_own():
+    measuring = [name for name in NAMES if load(name).measure]
+    assert len({code_of(name) for name in measuring}) == len(measuring)

@@ -10,6 +10,7 @@ import pytest
 from experiments.declaration import Agrees, Better, Experiment, Figure, Published, Same, Slope
 from experiments.outcome import Result, document
 from experiments.sweep import at_edge
+from flows.stages.comparison import findings_of
 
 LR = "pretrain.optimizer.lr"
 
@@ -165,6 +166,48 @@ def test_a_variant_that_diverges_is_in_no_comparison(losses):
     assert [judgement["verdict"] for judgement in came["judgements"]] == ["agree"]
     assert (came["variants"]["a"]["mean"], came["variants"]["a"]["seeds"]) == (None, [])
     json.dumps(came, allow_nan=False)
+
+
+def test_what_is_in_no_comparison_spoils_none():
+    runs = [run(name, s, loss + s / 100, lr=0.1) for name, loss in {"a": 1.0, "b": 2.0}.items() for s in range(2)]
+    runs += [lost("c", seed, lr=0.1) for seed in range(2)]
+    other = Published(source="X 2020", says="c is better.", ours=[Better(better="c", than="a")])
+    came = document(declared(Better(better="a", than="b"), variants=("a", "b", "c"), published=[other]), runs)
+    assert (came["verdict"], came["faults"]) == ("agree", [])
+    [beside] = came["published"]
+    assert (beside["verdict"], beside["ours"]) == ("cannot tell", [])  # it was tried
+    assert beside["faults"][0].startswith("c diverged at lr 0.1 with seed 0, 1")
+    work = {"built": 1.0, "alone": 2.0, "variants": {name: {"built": 1.0, "alone": 1.0} for name in ("a", "b")}}
+    [table, text] = findings_of({**came, "quick": False, "work": work})
+    assert [row[0] for row in table.rows] == ["a", "b", "c"]
+    assert all(len(row) == len(table.head) for row in table.rows)
+    assert "Runs that diverged are not counted." in text.text
+
+
+def test_what_only_others_compare_has_to_be_equal_too():
+    runs = [run(name, s, 1.0 + s / 100, tokens=10) for name in ("a", "b") for s in range(2)]
+    runs += [run("c", s, 0.5 + s / 100, tokens=1000) for s in range(2)]
+    other = Published(source="X 2020", says="c is better.", ours=[Better(better="c", than="a")])
+    same = Same(same=("a", "b"), within=0.1)
+    came = document(declared(same, variants=("a", "b", "c"), published=[other], equal=["tokens"]), runs)
+    assert (came["verdict"], came["published"][0]["verdict"]) == ("agree", "cannot tell")
+
+
+def test_a_curve_that_does_not_reach_as_far_tells_nothing():
+    runs = [run(name, s, 1.0 + s / 100, curve=[{"step": 1, "loss": 1.0}]) for name in ("a", "b") for s in range(2)]
+    came = document(declared(Better(better="a", than="b", at_equal="seconds")), runs)
+    assert (came["verdict"], came["judgements"][0]["because"]) == ("cannot tell", "the curves do not reach as far")
+    json.dumps(came, allow_nan=False)
+
+
+def test_what_is_not_positive_follows_no_law():
+    sizes = {"s": 1.0, "m": 10.0, "l": 100.0, "xl": 1000.0}
+    runs = [run(name, 0, 0.0 if name == "xl" else size) for name, size in sizes.items()]
+    [said] = document(declared(Slope(over=sizes, between=(0.8, 1.2), foretells=0.05), variants=sizes), runs)[
+        "judgements"
+    ]
+    assert (said["verdict"], said["because"]) == ("cannot tell", "a figure of xl is not positive")
+    assert said["says"].endswith("and the others foretell xl to within 5%")
 
 
 def test_what_others_found_is_judged_beside_the_claim_and_is_no_part_of_it():

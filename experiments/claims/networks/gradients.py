@@ -65,8 +65,8 @@ def windows(length: int, seed: int) -> Tensor:
 
 
 EXPERIMENT = Experiment(
-    claim=f"In {LAYERS} blocks with neither residual connections nor norms, less than a tenth of the gradient that "
-    "reaches the first block with either of them does, as a share of the last block's.",
+    claim=f"With neither residual connections nor norms, the first of {LAYERS} blocks gets less than a tenth of the "
+    "gradient, relative to the last block's, that it gets with either.",
     chapter="Residual connections and layer norm make depth trainable.",
     variants=BLOCKS,
     measure=measure,

@@ -4,7 +4,7 @@ easier about the later tokens is the same for all of them."""
 
 from typing import Any
 
-from experiments.declaration import Better, Experiment, Figure, Published, Quick
+from experiments.declaration import Better, Experiment, Figure, Published, Quick, Same
 from modeling.config import MODERN, MUON, TransformerConfig
 from modeling.cost import recurrent_like
 
@@ -43,7 +43,7 @@ EXPERIMENT = Experiment(
         Published(
             source="Feng et al. 2024, 'Were RNNs All We Needed?' (2410.01201)",
             says="In language modeling a minGRU reaches about the loss of a transformer, in fewer steps.",
-            ours=[Better(better="mingru", than="gpt")],
+            ours=[Same(same=("mingru", "gpt"), within=0.05)],
         ),
     ],
     quick=Quick(settings={"pretrain": {"steps": 20, "evaluate_every": 10}}, variants=["gpt", "lstm"]),

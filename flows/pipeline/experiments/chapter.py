@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def _ours_in_words(other: Mapping[str, Any]) -> str:
     """What our runs say of what others found; empty where they do not try it."""
     if not other.get("verdict"):
         return ""
-    said = "; ".join(f"{ours['says']}: {ours['verdict']}, {ours['because']}" for ours in other["ours"])
+    said = "; ".join(
+        [f"{ours['says']}: {ours['verdict']}, {ours['because']}" for ours in other["ours"]]
+        + [f"not fair: {fault}" for fault in other["faults"]]
+    )
     return f" **Ours: {other['verdict']}.** {said}"
 
 
@@ -78,7 +82,9 @@ def _beside_others(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _linked(result: Mapping[str, Any]) -> str:
-    return f"[{result['experiment']}](#{result['experiment']}-on-{result['pipeline'].replace(' ', '-')})"
+    """A link to an experiment's heading, whose anchor is made as Markdown's renderers make it."""
+    kept = re.sub(r"[^\w\- ]", "", f"{result['experiment']} on {result['pipeline']}".lower())
+    return f"[{result['experiment']}](#{kept.replace(' ', '-')})"
 
 
 def _table(table: Table) -> Iterator[str]:

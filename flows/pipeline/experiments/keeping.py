@@ -34,7 +34,7 @@ def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RE
         commit: the version of the code that built it.
         folder: of the results.
     """
-    place = (folder / QUICK if stats["quick"] else folder) / quote(pipeline, safe=" ")
+    place = (folder / QUICK if stats["quick"] else folder) / _folder_name(pipeline)
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{stats['experiment']}.json"
     about = {
@@ -44,6 +44,12 @@ def keep(stats: Mapping[str, Any], pipeline: str, commit: str, folder: Path = RE
     return path
 
 
+def _folder_name(pipeline: str) -> str:
+    """Another one for each name, none of which leads elsewhere or is hidden."""
+    name = quote(pipeline, safe=" ")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
 def kept(folder: Path = RESULTS, *, quick: bool = False) -> list[dict[str, Any]]:
     """The results that are there, by the names of their experiments and pipelines.
 
@@ -51,6 +57,8 @@ def kept(folder: Path = RESULTS, *, quick: bool = False) -> list[dict[str, Any]]
         UserError: there are none, or one cannot be read.
     """
     place = folder / QUICK if quick else folder
+    for path in place.glob("*.json"):
+        raise UserError(f"{path}: results lie in a folder of their pipeline; move it to {place}/PIPELINE/{path.name}")
     results = []
     for path in sorted(place.glob("*/*.json"), key=lambda path: (path.name, path.parent.name)):
         try:
@@ -86,6 +94,6 @@ def _processor() -> str:
 def verdicts(folder: Path = RESULTS) -> dict[str, dict[str, str]]:
     """The verdicts that are kept, by experiment and pipeline."""
     known: dict[str, dict[str, str]] = {}
-    for result in kept(folder) if any(folder.glob("*/*.json")) else []:
+    for result in kept(folder) if any(folder.rglob("*.json")) else []:
         known.setdefault(result["experiment"], {})[result["pipeline"]] = result["verdict"]
     return known

@@ -107,6 +107,8 @@ class Campaign:
                 if not beyond:
                     break
                 swept = {name: sorted({*values, *beyond.get(name, ())}) for name, values in swept.items()}
+            if tried[best] == self.experiment.figure.worst:  # they would diverge too
+                return
         for seed in range(self.experiment.seeds):
             yield self.trial(variant, best, seed)
 

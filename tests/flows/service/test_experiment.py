@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -178,17 +179,38 @@ def test_what_a_claim_came_to_on_two_pipelines_is_kept_of_both(prefect_server, w
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "counting.py"
     path.write_text(COUNTING)
-    for name in ("one", "the/other"):
+    for name in ("one", "The/other", ".."):
         run(path, write_config(name=name))
         path.write_text(COUNTING.replace("0.9, 1.1", "2, 3"))
-    assert verdicts() == {"counting": {"one": "agree", "the/other": "disagree"}}
+    assert verdicts() == {"counting": {"one": "agree", "The/other": "disagree", "..": "disagree"}}
     write_chapter(kept(), tmp_path / "page.html", tmp_path / "RESULTS.md")
     text, page = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "page.html").read_text()
     assert "[counting](#counting-on-one) | one | agree" in text
-    for name in ("one", "the/other"):
+    assert "[counting](#counting-on-theother) | The/other | disagree" in text
+    for name in ("one", "The/other"):
         assert f"\n## counting on {name}\n" in text
         assert page.count(f'"counting-on-{name}"') == 1
         assert page.count(f'"#counting-on-{name}"') == 1
+
+
+def test_a_result_of_no_pipeline_is_not_passed_over(tmp_path):
+    (tmp_path / "old.json").write_text("{}")
+    with pytest.raises(UserError, match=r"old\.json: results lie in a folder of their pipeline; move it"):
+        kept(tmp_path)
+
+
+def test_a_measurement_that_is_not_finite_is_the_worst_of_its_sweep(prefect_server, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "counting.py"
+    path.write_text(
+        COUNTING.replace("measure=measure,", "measure=measure, sweep={'more': [0, 1]},").replace(
+            "2 * settings", "(float('inf') if settings['more'] else 2) * settings"
+        )
+    )
+    stats = run(path, config).artifact.stats
+    assert [row["diverged"] for row in stats["runs"] if "diverged" in row]
+    assert {each["diverged"] for each in stats["variants"].values()} == {"1 of 4"}
+    assert {each["point"]["more"] for each in stats["variants"].values()} == {0}
 
 
 def test_what_was_only_tried_is_kept_apart(prefect_server, config, tmp_path, monkeypatch):
@@ -300,7 +322,7 @@ def test_a_model_of_another_kind_takes_the_place_of_the_configurations_own(write
         "claim": "c",
         "variants": {name: {"pretrain": {"model": model}} for name, model in models.items()},
         "contrasts": [{"better": "gpt", "than": "gru"}],
-        "replaces": ["pretrain.model", "pretrain.no.such"],
+        "replaces": ["pretrain.model"],
     }
     path.write_text(yaml.safe_dump(declared))
     runs = [trial.request.config.pretrain for trial in campaign(str(path), config, seeds=1).trials(lambda trial: None)]
@@ -308,9 +330,26 @@ def test_a_model_of_another_kind_takes_the_place_of_the_configurations_own(write
     assert [each.steps for each in runs] == [6, 6]
     preset = PretrainConfig().model
     assert (runs[0].model.heads, runs[0].model.context) == (preset.heads, preset.context)
-    path.write_text(yaml.safe_dump({**declared, "replaces": []}))
-    with pytest.raises(UserError, match="heads: unknown key of this kind"):
-        campaign(str(path), config, seeds=1)
+    for replaces, said in (
+        ([], "heads: unknown key of this kind"),
+        (["pretrain.modle"], r"pretrain.modle: unknown key; did you mean pretrain.model\?"),
+        (["scrape.sources.0"], "scrape.sources.0: unknown key"),
+    ):
+        path.write_text(yaml.safe_dump({**declared, "replaces": replaces}))
+        with pytest.raises(UserError, match=said):
+            campaign(str(path), config, seeds=1)
+
+
+def test_a_sweep_goes_on_downwards_while_all_diverge_and_no_seed_is_lost_on_what_does(config, own):
+    def losses(trial):
+        rate = dict(trial.point)["pretrain.optimizer.matrix_lr"]
+        return 1.0 if rate < 0.003 and trial.variant == "width=16" else math.inf
+
+    asked = campaign(str(own), config, extend=True)
+    made = [(t.variant, dict(t.point)["pretrain.optimizer.matrix_lr"], t.seed) for t in asked.trials(losses)]
+    narrow, wide = ([run[1:] for run in made if run[0] == f"width={width}"] for width in (16, 32))
+    assert narrow == [(0.01, 0), (0.02, 0), (0.005, 0), (0.0025, 0), (0.00125, 0), (0.000625, 0), (0.000625, 1)]
+    assert wide == [(0.01, 0), (0.02, 0), (0.005, 0), (0.0025, 0), (0.00125, 0), (0.000625, 0)]
 
 
 def test_variants_that_come_to_the_same_are_refused(config, own):
