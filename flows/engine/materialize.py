@@ -115,12 +115,18 @@ def _check_inputs(job: Job[Config], cause: Exception | None = None) -> None:
 def code_version() -> str:
     """The package's version and, in a checkout, the commit."""
     version = importlib.metadata.version("textmill")
-    if not shutil.which("git"):  # as in a container
-        return version
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    commit = commit_of(Path(__file__).parent) if shutil.which("git") else ""  # not in every container
     return f"{version}+{commit}" if commit else version
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, `-dirty` where files of it were changed since; what experiments came to is no code, or
+    the first of several would change the version of the others. Empty outside a checkout."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+
+    commit = git("describe", "--always").stdout.strip()
+    no_code = (f":(top,exclude)experiments/{name}" for name in ("results", "RESULTS.md"))
+    is_changed = git("diff", "--quiet", "HEAD", "--", ":(top)", *no_code).returncode == 1
+    return f"{commit}-dirty" if commit and is_changed else commit

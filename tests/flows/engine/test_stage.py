@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from flows.engine.assess import assess, what_changed
-from flows.engine.materialize import materialize
+from flows.engine.materialize import commit_of, materialize
 from flows.engine.stage import Context, Options, Stage
 from flows.store.local import Damaged, Store
 from textmill.errors import UserError
@@ -410,7 +410,7 @@ SLOW = textwrap.dedent(
     import sys, time
     from pathlib import Path
     from pydantic import BaseModel
-    from flows.engine.materialize import materialize
+    from flows.engine.materialize import commit_of, materialize
     from flows.engine.stage import Context, Stage
     from flows.store.local import Store
 
@@ -468,3 +468,25 @@ def test_threads_of_one_run_may_look_at_the_same_time_whether_a_store_can_be_wri
         for look in [pool.submit(Store(tmp_path).check_writable) for _ in range(2000)]:
             look.result()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_commit_is_dirty_where_code_was_changed_and_not_where_results_were(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        return subprocess.check_output(["git", "-C", str(tmp_path), *identity, *arguments], text=True).strip()
+
+    code, result = tmp_path / "flows" / "code.py", tmp_path / "experiments" / "results" / "demo" / "both.json"
+    for file in (code, result):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert commit_of(code.parent) == ""
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    commit = git("rev-parse", "HEAD")
+    for changed, is_dirty in ((None, False), (result, False), (code, True)):
+        if changed:
+            changed.write_text("2")
+        told = commit_of(code.parent)
+        assert told.endswith("-dirty") == is_dirty
+        assert commit.startswith(told.removesuffix("-dirty"))
