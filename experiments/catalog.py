@@ -17,6 +17,7 @@ from experiments import claims, declaration
 from experiments.data import Data
 from experiments.declaration import Experiment
 from textmill.errors import UserError
+from textmill.imports import imported_names
 from textmill.settings import read_settings
 
 __all__ = ["NAMES", "code_of", "load", "name_of"]
@@ -53,14 +54,14 @@ def code_of(which: str) -> str:
     Raises:
         UserError: its file is not there.
     """
-    tree = ast.parse(file_of(which).read_text("utf-8"))
-    parts = {"": "\n".join(ast.unparse(_measuring(node)) for node in tree.body)}
-    waiting = {*_imported(tree)}
+    file = file_of(which)
+    parts = {"": "\n".join(ast.unparse(_measuring(node)) for node in ast.parse(file.read_text("utf-8")).body)}
+    waiting = {*_imported(file)}
     while waiting:
         name = waiting.pop()
-        file = Path(str(import_module(name).__file__))
-        parts[name] = file.read_text("utf-8")
-        waiting |= {*_imported(ast.parse(parts[name]))} - parts.keys()
+        helper = Path(str(import_module(name).__file__))
+        parts[name] = helper.read_text("utf-8")
+        waiting |= {*_imported(helper)} - parts.keys()
     return hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
 
 
@@ -73,15 +74,11 @@ def _measuring(node: ast.stmt) -> ast.AST:
     return node
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    """Names of the modules of `experiments` that a module imports, anywhere; how claims are declared does not count."""
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [str(node.module), *(f"{node.module}.{name}" for name in names)] if not node.level else []
-        for name in names:
-            if name.startswith("experiments.") and name != declaration.__name__ and _is_module(name):
-                yield name
+def _imported(file: Path) -> Iterator[str]:
+    """Names of the modules of `experiments` that a file imports, anywhere; how claims are declared does not count."""
+    for name in imported_names(file):
+        if name.startswith("experiments.") and name != declaration.__name__ and _is_module(name):
+            yield name
 
 
 def _is_module(name: str) -> bool:

@@ -12,6 +12,7 @@ library, pydantic and yaml beside it.
     mapping     where a function is called for many shards, and the in-order map behind it
     kept        work on shards whose finished pieces survive a kill
     settings    YAML into pydantic models, mistakes with their line; settings that cannot change an output
+    imports     what a source file imports, and which of a user's own files a module runs on
     processes   child processes that end with their parent
     kernels/    how functions are compiled by Numba; the one room here that knows Numba
 """

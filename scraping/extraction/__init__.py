@@ -6,7 +6,6 @@ charset     bytes to characters
 blocks      a page as blocks of text: cut, chosen by a model or a rule, laid out as text or Markdown
 extract     the page's own text, by one of four extractors
 train       makes the model that `auto` asks
-imports     the files that a record reader of the user's runs on
 normalize   the normal form of a text
 sandbox     child processes in which hostile pages may do all this
 """

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, Field, field_validator
 from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
-from scraping.extraction.imports import own_files
 from textmill.errors import UserError
 from textmill.files import sha256
+from textmill.imports import own_files
 
 MODEL = Path(__file__).parent / "blocks" / "model.npz"  # what `auto` asks
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from scraping.extraction.config import RecordsExtractor, reader_digest
-from scraping.extraction.imports import own_files
 from textmill.files import sha256
+from textmill.imports import own_files
 
 CLASS = "class Reader: pass\n"
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-__all__ = ["own_files"]
+__all__ = ["imported_names", "own_files"]
 
 TEXTMILL = {"flows", "modeling", "scraping", "textmill", "tokenization"}  # a `benchmarks` may well be the user's
 READERS = "scraping.sources."  # the readers that come with Textmill, each with what lies beside it
@@ -40,7 +40,8 @@ def own_files(*modules: str) -> dict[str, Path]:
         if not file.is_file():  # a module that is built in, or in an archive
             continue
         found[name] = file
-        imported = set(_imports(file, spec)) if file.suffix == ".py" else set()
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        imported = set(imported_names(file, package)) if file.suffix == ".py" else set()
         waiting += imported - seen
         seen |= imported
     return found
@@ -57,10 +58,14 @@ def _with_packages(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
-def _imports(file: Path, spec: ModuleSpec) -> Iterator[str]:
-    """Names of the modules that the source in `file` may import. What `from a import b` names may be a module or not;
-    what is none is not found later."""
-    package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
+def imported_names(file: Path, package: str = "") -> Iterator[str]:
+    """Names of the modules that the source in `file` may import, each after the packages that it lies in. What `from a
+    import b` names may be a module or not. Nothing of a source that cannot be parsed.
+
+    Args:
+        file: the source.
+        package: the one that it lies in, or is, from which relative imports go.
+    """
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # nothing is imported from where it fails
