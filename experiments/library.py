@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["library_files", "library_text"]
+__all__ = ["library_bytes", "library_files", "library_text"]
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3"}  # not everybody has them
 
@@ -35,3 +36,8 @@ def library_text(size: int, seed: int) -> list[str]:
         if left <= 0:
             break
     return texts
+
+
+def library_bytes(size: int, seed: int) -> NDArray[np.int64]:
+    """The bytes of such a text, one number each, [N]."""
+    return np.frombuffer("".join(library_text(size, seed)).encode(), np.uint8).astype(np.int64)

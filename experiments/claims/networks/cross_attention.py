@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
-from experiments.library import library_text
+from experiments.library import library_bytes
 from experiments.training import Recipe, train
 from modeling.checkpoint import CheckpointConfig
 from modeling.config import EVALUATED_SPANS, EncoderDecoderConfig, OptimizerConfig
@@ -39,8 +38,7 @@ HIDING = Spans(EVALUATED_SPANS, MODEL.context, range(END + 1, END + 1 + SPANS), 
 
 def texts(seed: int) -> tuple[Tensor, Tensor]:
     """Bytes to learn from and to be judged by, int64 [N] each."""
-    text = "".join(library_text(TRAIN_BYTES + TEST_BYTES, seed)).encode()
-    ids = torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64))
+    ids = torch.from_numpy(library_bytes(TRAIN_BYTES + TEST_BYTES, seed))
     return ids[:-TEST_BYTES], ids[-TEST_BYTES:]
 
 

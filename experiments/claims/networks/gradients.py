@@ -10,12 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
-from experiments.library import library_text
+from experiments.library import library_bytes
 from modeling.config import CLASSIC, TransformerConfig
 from modeling.device import choose
 from modeling.networks.transformer import GPT
@@ -59,9 +58,9 @@ def gradient_norms(config: TransformerConfig, seed: int) -> list[float]:
 
 def windows(length: int, seed: int) -> Tensor:
     """Bytes from anywhere in the text, int64 [ROWS, length]."""
-    text = np.frombuffer("".join(library_text(TEXT_BYTES, seed)).encode(), np.uint8).astype(np.int64)
+    text = torch.from_numpy(library_bytes(TEXT_BYTES, seed))
     starts = torch.randint(len(text) - length, (ROWS, 1), generator=generator_at(seed, 0))
-    return torch.from_numpy(text)[starts + torch.arange(length)]
+    return text[starts + torch.arange(length)]
 
 
 EXPERIMENT = Experiment(
