@@ -76,14 +76,13 @@ def plan(
     from flows.pipeline.experiments.estimate import planned
 
     which = functools.partial(_campaigns, config=config, overrides=overrides, seeds=seeds, quick=quick, extend=extend)
-    asked, unfit = (which(names), {}) if names else _that_fit(NAMES, which)
+    asked = which(names) if names else _that_fit(NAMES, which)[0]
     plans = {each.name: planned(each) for each in asked}
     if as_json:
         print_document([{"experiment": name, "runs": [_run_of(run) for run in runs]} for name, runs in plans.items()])
         return
     if len(plans) > 1:
         _print_plans(plans)
-        _print_unfit(unfit)
         return
     for name, runs in plans.items():
         _print_plan(name, runs)
@@ -152,7 +151,7 @@ def _campaigns(
 def _that_fit(
     names: Sequence[str], which: Callable[[Sequence[str]], list[Campaign]]
 ) -> tuple[list[Campaign], dict[str, BaseException]]:
-    """The experiments that can be run on a configuration, and why the others cannot."""
+    """The experiments that can be run on a configuration, and why the others cannot, which is told at once."""
     from textmill.errors import UserError
 
     fit: list[Campaign] = []
@@ -162,14 +161,11 @@ def _that_fit(
             fit += which([name])
         except UserError as error:
             unfit[name] = error
+            told = escape(f"{name} cannot be run on this configuration: {error}")
+            Console(stderr=True).print(told, soft_wrap=True)
     if not fit:
         raise UserError(str(next(iter(unfit.values()))))
     return fit, unfit
-
-
-def _print_unfit(unfit: Mapping[str, BaseException]) -> None:
-    for name, error in unfit.items():
-        Console(stderr=True).print(escape(f"{name} cannot be run on this configuration: {error}"), soft_wrap=True)
 
 
 def _run_all(asked: list[Campaign], *, as_json: bool, unfit: Mapping[str, BaseException] = {}) -> None:
@@ -181,7 +177,6 @@ def _run_all(asked: list[Campaign], *, as_json: bool, unfit: Mapping[str, BaseEx
 
     for each in asked:
         checked(each.overrides)
-    _print_unfit(unfit)
     documents, failed = [], dict(unfit)
     with served():
         for each in asked:

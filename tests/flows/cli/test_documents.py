@@ -95,3 +95,13 @@ def test_without_names_all_experiments_of_the_report_are_planned(write_config, m
     monkeypatch.setattr("experiments.catalog.NAMES", ("heads", "optimizer"))
     told = document("experiment", "plan", "--config", write_config())
     assert [each["experiment"] for each in told] == ["heads", "optimizer"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_experiment_that_does_not_fit_is_named_whatever_is_printed_of_the_others(write_config, monkeypatch, more):
+    monkeypatch.setattr("experiments.catalog.NAMES", ("mask_rate", "optimizer"))
+    given = ["--config", str(write_config()), "--set", "finetune=null", *more]
+    result = CliRunner().invoke(app, ["experiment", "plan", *given])
+    assert result.exit_code == 0
+    assert "mask_rate cannot be run on this configuration: " in result.stderr
+    assert "muon" in result.stdout
