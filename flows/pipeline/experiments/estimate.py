@@ -1,5 +1,5 @@
-"""How long an experiment will take, by what the artifacts of the store took: trainings by the FLOPs of those nearest in
-size, other stages by what the same stage took before."""
+"""How long an experiment will take, by what the artifacts of the store took: trainings by the FLOPs of those nearest to
+them, measurements by others of the experiment, other stages by what the same stage took before."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from experiments.catalog import name_of
 from flows.pipeline.chain import STAGES
 from flows.pipeline.config import PipelineConfig
 from flows.pipeline.experiments.trials import Campaign, Trial
@@ -23,6 +24,7 @@ from modeling.cost import flops_per_token
 __all__ = ["Pace", "PlannedRun", "planned"]
 
 TRAININGS = ("pretrain", "finetune")
+NEIGHBORS = 5  # trainings whose rates foretell that of another
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,53 @@ class PlannedRun:
     assumed: bool
 
 
+@dataclass(frozen=True)
+class Training:
+    """What one took: FLOPs of a step, steps, and FLOPs a second, whatever else it did in its time."""
+
+    step: float
+    steps: int
+    rate: float
+
+    def distance(self, step: float, steps: int) -> float:
+        """From one of so many steps of so many FLOPs. Small steps have low rates, and so have short trainings, of which
+        start and evaluations are the most; what a step costs counts double."""
+        return abs(math.log(self.step / step)) + abs(math.log(self.steps / steps)) / 2
+
+
 class Pace:
     """How fast stages were in this store."""
 
     def __init__(self, store: Store) -> None:
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
-        self._rates: defaultdict[float, list[float]] = defaultdict(list)  # FLOPs a second, by FLOPs a step
+        self._trainings: list[Training] = []
+        self._measured: defaultdict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for artifact in store.artifacts():
             manifest = artifact.manifest
             self._seconds[manifest.stage].append(manifest.seconds)
+            if manifest.stage == measurement.name:
+                told = manifest.settings
+                self._measured[name_of(told["experiment"])][told["variant"]].append(manifest.seconds)
             if manifest.stage == "pretrain" and manifest.seconds:
                 steps = artifact.stats["steps"]
                 flops = flops_of(artifact)(steps)
-                self._rates[flops / steps].append(flops / manifest.seconds)
+                self._trainings.append(Training(flops / steps, steps, flops / manifest.seconds))
 
-    def seconds(self, stage: str, config: PipelineConfig | None) -> float | None:
+    def of_measurement(self, experiment: str, variant: str) -> float | None:
+        """How long a measurement takes, by those of that variant if there are any; None if the experiment has none."""
+        variants = self._measured[experiment]
+        like = variants[variant] or [seconds for each in variants.values() for seconds in each]
+        return median(like) if like else None
+
+    def of_stage(self, stage: str, config: PipelineConfig) -> float | None:
         """How long a stage of a pipeline will take; None if nothing like it was built here."""
-        if stage in TRAININGS and config is not None and not config.import_checkpoint and self._rates:
+        if stage in TRAININGS and not config.import_checkpoint and self._trainings:
             run: RunConfig = getattr(config, stage)
             vocab_size = config.train_tokenizer.planned_size() or 0
             model = config.pretrain.model
             step = run.batch * model.context * flops_per_token(model, vocab_size)
-            nearest = min(self._rates, key=lambda size: abs(math.log(size / step)))  # small steps have low rates
-            return run.steps * step / median(self._rates[nearest])
+            nearest = sorted(self._trainings, key=lambda one: one.distance(step, run.steps))[:NEIGHBORS]
+            return run.steps * step / median(training.rate for training in nearest)
         return median(self._seconds[stage]) if self._seconds[stage] else None
 
 
@@ -94,7 +120,10 @@ def planned(campaign: Campaign) -> list[PlannedRun]:
         named = [] if measured else _names(trial, steps)
         new = [stage for stage, name in named if name not in to_build]
         to_build |= {name for _, name in named}
-        seconds = [pace.seconds(stage, trial.request.config if trial.request else None) for stage in new]
+        if trial.request:
+            seconds = [pace.of_stage(stage, trial.request.config) for stage in new]
+        else:
+            seconds = [pace.of_measurement(name_of(campaign.which), trial.variant) for _ in new]
         total = None if None in seconds else sum(each for each in seconds if each is not None)
         reused = sum(step.action == "reuse" for step in steps) + (measured is not None)
         runs.append(PlannedRun(trial, steps, reused, len(new), total, assumed))

@@ -163,7 +163,12 @@ def test_what_is_no_pipeline_is_measured_kept_and_reported(prefect_server, confi
     assert [each.built for each in planned(campaign(str(path), config))] == [0] * 9
     assert run(path, config).reused
     path.write_text(COUNTING.replace("2 * settings", "3 * settings"))  # other code measures anew
+    asked = planned(campaign(str(path), config))
+    assert all(each.built == 1 and each.seconds > 0 for each in asked)
     assert not run(path, config).reused
+    other = tmp_path / "other.py"
+    other.write_text(COUNTING)  # what another experiment's measurements took says nothing of its own
+    assert all(each.seconds is None for each in planned(campaign(str(other), config)))
 
     write_chapter(kept(), tmp_path / "page.html", tmp_path / "RESULTS.md")
     text, page = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "page.html").read_text()
