@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row, compare
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import choose
 from modeling.networks.transformer import GPT
 from modeling.training.objectives import CausalLM

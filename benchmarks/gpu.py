@@ -30,7 +30,7 @@ from benchmarks.support import corpora, training_data
 from benchmarks.support.peers import NANOCHAT_FILE, NANOGPT_FILE, NanoGPT, add_checkout, step_milliseconds
 from benchmarks.support.report import Row, compare
 from benchmarks.support.training_data import TrainingData
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.cost import flops_per_token, training_cost
 from modeling.device import choose, training_environment
 from modeling.training.process import command

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from benchmarks.support import corpora, training_data
 from benchmarks.support.peers import EFFICIENT_KAN_FILE, FAST_KAN_FILE, add_checkout
 from benchmarks.support.report import Row, compare
-from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig
 from modeling.device import Compute, choose, training_environment
 from modeling.networks.transformer import GPT
 from modeling.training.distributed import Ranks

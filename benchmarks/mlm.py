@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row, compare
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import FinetuneConfig, OptimizerConfig, TransformerConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig
 from modeling.device import choose, training_environment
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import Batch, MaskedLM

@@ -32,7 +32,7 @@ from benchmarks.support.peers import NANOGPT_FILE, NanoGPT, add_checkout, step_m
 from benchmarks.support.report import Row, compare
 from benchmarks.support.training_data import TrainingData
 from modeling.checkpoint import load_model
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import training_environment
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import CausalLM

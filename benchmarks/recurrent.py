@@ -24,7 +24,8 @@ from torch import Tensor
 
 from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row, compare
-from modeling.config import MODEL_CONFIG, ModelConfig, OptimizerConfig, RecurrentConfig, ScheduleConfig
+from modeling.config.network import MODEL_CONFIG, ModelConfig, RecurrentConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig
 from modeling.cost import recurrent_like
 from modeling.device import Compute, choose, training_environment
 from modeling.networks.language_model import LanguageModel

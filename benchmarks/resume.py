@@ -15,7 +15,7 @@ from benchmarks.support import corpora, training_data
 from benchmarks.support.report import Row
 from benchmarks.support.training_data import TrainingData
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import choose
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import CausalLM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from modeling.config import OptimizerConfig, ScheduleConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig
 from modeling.device import Compute
 from modeling.networks.language_model import LanguageModel
 from modeling.training.optim import lr_scale, optimizers, set_learning_rates

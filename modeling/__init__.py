@@ -2,7 +2,7 @@
 
 Read in this order:
 
-    config      what a run is made of, and the presets; imports no torch, as the command line needs it fast
+    config/     what a run is made of, and the presets; imports no torch, as the command line needs it fast
     scaling     one dial, the depth, from which a run's other settings follow
     mixture     how much of a run is from each source
     masking     which tokens of a window are hidden from a masked model

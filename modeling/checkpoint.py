@@ -30,7 +30,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from modeling.config import MODEL_CONFIG, EncoderDecoderConfig, ModelConfig, RecurrentConfig, TransformerConfig
+from modeling.config.network import MODEL_CONFIG, EncoderDecoderConfig, ModelConfig, RecurrentConfig, TransformerConfig
 from modeling.networks.encoder_decoder import EncoderDecoder
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.recurrent import RecurrentModel

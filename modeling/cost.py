@@ -12,18 +12,16 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modeling.config import (
-    EVALUATED_SPANS,
+from modeling.config.network import (
     AttentionConfig,
     EncoderDecoderConfig,
     ModelConfig,
-    PretrainConfig,
     RationalConfig,
     RecurrentConfig,
-    SourceTarget,
     TransformerConfig,
-    token_count,
 )
+from modeling.config.objective import EVALUATED_SPANS, SourceTarget, token_count
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import GPUS
 from modeling.networks.kan import RATIONALS
 from modeling.networks.loss_head import SLICE_ELEMENTS

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modeling.config import MaskingConfig
+from modeling.config.objective import MaskingConfig
 from tokenization.tokenizer import Tokenizer
 
 __all__ = ["MaskRates", "Masked", "Masking", "own_targets"]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from modeling.config import SourceConfig
+from modeling.config.run import SourceConfig
 from textmill.errors import UserError
 
 __all__ = ["SourceSeen", "WindowPlan", "allocate", "epoch_windows", "seen_of", "stream_steps"]

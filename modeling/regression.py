@@ -24,16 +24,16 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from modeling.config import (
+from modeling.config.network import (
     FEED_FORWARD_KINDS,
-    MAX_SEED,
     FeedForwardConfig,
     MLPConfig,
     RationalConfig,
     RBFConfig,
-    Section,
     SplineConfig,
 )
+from modeling.config.run import MAX_SEED
+from modeling.config.section import Section
 from modeling.networks.functional import activate
 from modeling.networks.kan import RATIONALS, KANLayer, Rationals, Stretch
 

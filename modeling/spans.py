@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.config import SpanCorruptionConfig
+from modeling.config.objective import SpanCorruptionConfig
 
 __all__ = ["Spans", "begun", "random_parts"]
 

@@ -380,7 +380,7 @@ def cost(
 ) -> None:
     """Say what pretraining a configuration takes: parameters, tokens, FLOPs, memory, time, and dollars."""
     from flows.pipeline.config import load_config, parse_overrides
-    from modeling.config import token_count
+    from modeling.config.objective import token_count
     from modeling.cost import training_cost
     from textmill.errors import UserError
     from textmill.progress import duration

@@ -14,7 +14,8 @@ from flows.engine.assess import changes, identify
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Damaged
 from modeling.answering.config import AnsweringConfig
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from textmill.files import seal_folder, temporary_path
 
 Run = TypeVar("Run", PretrainConfig, FinetuneConfig, AnsweringConfig)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.engine.page import Block, Table
 from flows.store.local import Artifact
-from modeling.config import RunConfig
+from modeling.config.run import RunConfig
 from modeling.mixture import WindowPlan, allocate
 
 _ROUNDING = 0.005  # of a share: runs of few windows cannot be divided as finely as weights ask

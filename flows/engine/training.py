@@ -23,7 +23,9 @@ from flows.engine.devices import reserved
 from flows.engine.extending import bring_earlier_steps
 from flows.engine.stage import Context, Job, Stage
 from modeling.answering.config import AnsweringConfig
-from modeling.config import FinetuneConfig, PretrainConfig, RunConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
+from modeling.config.run import RunConfig
 from modeling.device import training_environment
 from textmill.errors import Diverged, UserError
 from textmill.processes import die_with_parent

@@ -19,14 +19,10 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from flows.engine.executors import ExecutorConfig
 from flows.stages.report import ReportConfig
 from modeling.answering.config import AnsweringConfig, QuestionsConfig
-from modeling.config import (
-    FinetuneConfig,
-    ImportConfig,
-    PretrainConfig,
-    SourceConfig,
-    finetuning_optimizer,
-    refuse_unused_rates,
-)
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.optimization import finetuning_optimizer, refuse_unused_rates
+from modeling.config.pretrain import ImportConfig, PretrainConfig
+from modeling.config.run import SourceConfig
 from scraping.collections.config import IngestConfig
 from scraping.corpus.config import PrepareConfig
 from scraping.crawling.source import OWN, SHIPPED, Schedule, Source, find_source, load_source

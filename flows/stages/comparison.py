@@ -16,7 +16,8 @@ from flows.engine.stage import Job, Stage
 from flows.stages.html import flat_metrics
 from flows.store.lineage import lineage
 from flows.store.local import Artifact
-from modeling.config import MODEL_CONFIG, PretrainConfig
+from modeling.config.network import MODEL_CONFIG
+from modeling.config.pretrain import PretrainConfig
 from modeling.cost import flops_per_token
 from textmill.settings import execution_only
 

@@ -12,7 +12,8 @@ from flows.engine.stage import Expected, Job, Pending, Stage
 from flows.stages.import_checkpoint import import_checkpoint
 from flows.stages.pretrain import pairs_headline
 from flows.store.local import Artifact
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from textmill.errors import UserError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flows.engine.page import Block, Table
 from flows.engine.stage import Job, Stage
 from flows.store.local import Artifact, Store
-from modeling.config import ImportConfig
+from modeling.config.pretrain import ImportConfig
 
 
 class ImportCheckpoint(Stage[ImportConfig]):

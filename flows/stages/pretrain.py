@@ -10,7 +10,8 @@ from flows.engine.mixture import fallen_short, foreseen, sources_table
 from flows.engine.page import Block, Picture, Sample
 from flows.engine.stage import Expected, Job, Stage
 from flows.store.local import Artifact
-from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig
+from modeling.config.network import EncoderDecoderConfig, RecurrentConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.mixture import WindowPlan, stream_steps
 
 SAMPLES = "samples.jsonl"

@@ -20,7 +20,7 @@ from modeling.answering.questions import Question, read_split, spread
 from modeling.answering.spans import COLUMNS, Answer, answers_of, best_spans
 from modeling.answering.windows import Layout, QuestionWindows
 from modeling.checkpoint import SPAN, CheckpointConfig, load_model, load_tokenizer_of
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.device import choose
 from modeling.inference.generate import Checkpoint, Sampling, generate, load
 from modeling.inference.targets import padded, source_of

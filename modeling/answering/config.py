@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from modeling.config import TuningConfig
+from modeling.config.finetune import TuningConfig
 from textmill.settings import execution_only
 
 __all__ = ["AnsweringConfig", "QuestionsConfig"]

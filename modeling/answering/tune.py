@@ -16,7 +16,7 @@ from modeling.answering.questions import SPLITS, Question, read_split, spread
 from modeling.answering.spans import Answer
 from modeling.answering.windows import Layout, QuestionWindows
 from modeling.checkpoint import SPAN, WEIGHTS, CheckpointConfig, load_model, load_tokenizer_of
-from modeling.config import EncoderDecoderConfig, TransformerConfig
+from modeling.config.network import EncoderDecoderConfig, TransformerConfig
 from modeling.device import choose
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.span import SPAN_PREFIX, SpanModel

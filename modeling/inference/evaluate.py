@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from modeling.config import EVALUATED_SPANS, MaskingConfig
+from modeling.config.objective import EVALUATED_SPANS, MaskingConfig
 from modeling.device import Compute, choose
 from modeling.inference.generate import Checkpoint, load
 from modeling.masking import Masking, MaskRates, own_targets

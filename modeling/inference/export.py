@@ -18,7 +18,7 @@ from torch import Tensor
 
 import modeling
 from modeling.checkpoint import WEIGHTS, CheckpointConfig, without_tied_head, write_tensors
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.inference.generate import MASK, Checkpoint, load, word_beginnings
 from modeling.networks.functional import NORM_EPS
 from modeling.networks.transformer import GPT

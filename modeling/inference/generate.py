@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig, load_model, load_tokenizer_of, pair_length_of
-from modeling.config import MAX_SEED
+from modeling.config.run import MAX_SEED
 from modeling.device import choose
 from modeling.inference.targets import Writing, fill_spans, source_of, write_targets
 from modeling.networks.encoder_decoder import EncoderDecoder

@@ -28,7 +28,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modeling.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, all_finite, without_tied_head, write_tensors
-from modeling.config import ImportConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.pretrain import ImportConfig
 from modeling.inference.export import GPT2_NAMES, NANOCHAT_NAMES
 from modeling.networks.functional import NORM_EPS
 from textmill.disk import folder_to_fill

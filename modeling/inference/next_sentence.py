@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from modeling.checkpoint import NEXT_SENTENCE, load_model, load_tokenizer_of, pair_length_of
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.device import choose
 from modeling.networks.sentence_pairs import SentencePairModel
 from textmill.errors import UserError

@@ -34,7 +34,7 @@ from modeling.networks.transformer import (
 )
 
 if TYPE_CHECKING:
-    from modeling.config import EncoderDecoderConfig
+    from modeling.config.network import EncoderDecoderConfig
 
 __all__ = ["EncoderDecoder", "SourceState", "Sources"]
 

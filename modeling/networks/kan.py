@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modeling.networks.functional import activate, rms_norm
 
 if TYPE_CHECKING:
-    from modeling.config import AttentionConfig, FeedForwardConfig, RationalConfig
+    from modeling.config.network import AttentionConfig, FeedForwardConfig, RationalConfig
 
 __all__ = ["KANFeedForward", "KANLayer", "RationalFeedForward", "Rationals", "Stretch", "rbf_basis", "spline_basis"]
 

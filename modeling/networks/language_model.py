@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modeling.networks.loss_head import token_losses
 
 if TYPE_CHECKING:
-    from modeling.config import NetworkConfig
+    from modeling.config.network import NetworkConfig
 
 __all__ = ["LanguageModel", "ParameterKind", "State"]
 

@@ -26,7 +26,7 @@ from modeling.networks.loss_head import cross_entropy
 from modeling.networks.transformer import Norm, at_positions, parameter_kinds
 
 if TYPE_CHECKING:
-    from modeling.config import RecurrentConfig
+    from modeling.config.network import RecurrentConfig
 
 __all__ = ["CELLS", "RecurrentModel", "RecurrentState", "linear_scan"]
 

@@ -16,7 +16,7 @@ from modeling.networks.loss_head import cross_entropy
 from modeling.networks.transformer import GPT
 
 if TYPE_CHECKING:
-    from modeling.config import TransformerConfig
+    from modeling.config.network import TransformerConfig
 
 __all__ = ["NEXT_SENTENCE_PREFIX", "SentencePairModel"]
 

@@ -15,7 +15,7 @@ from modeling.networks.language_model import ParameterKind
 from modeling.networks.transformer import GPT
 
 if TYPE_CHECKING:
-    from modeling.config import TransformerConfig
+    from modeling.config.network import TransformerConfig
 
 __all__ = ["SPAN_PREFIX", "SpanModel"]
 

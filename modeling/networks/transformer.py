@@ -32,7 +32,7 @@ from modeling.networks.loss_head import cross_entropy
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-    from modeling.config import AttentionConfig, NetworkConfig, TransformerConfig
+    from modeling.config.network import AttentionConfig, NetworkConfig, TransformerConfig
 
 __all__ = ["GATE_INPUTS", "GPT", "KeyValueCache", "at_positions", "parameter_kinds", "rotary_table"]
 

@@ -20,7 +20,8 @@ from modeling.checkpoint import (
     load_model,
     load_tokenizer_of,
 )
-from modeling.config import EncoderDecoderConfig, FinetuneConfig, TransformerConfig, TuningConfig
+from modeling.config.finetune import FinetuneConfig, TuningConfig
+from modeling.config.network import EncoderDecoderConfig, TransformerConfig
 from modeling.device import choose
 from modeling.inference.generate import Blanked, Checkpoint, Sampling, cropped, fill, generate, load
 from modeling.networks.language_model import LanguageModel

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.training.objectives import Batch, CausalLM, to_device
 from modeling.training.windows import training_windows
 from tokenization.arrays import TokenArrays

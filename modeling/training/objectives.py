@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.config import FinetuneConfig, PretrainConfig, SourceTarget
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.objective import SourceTarget
+from modeling.config.pretrain import PretrainConfig
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.networks.functional import documents_in
 from modeling.training.distributed import Ranks

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 import torch
 from torch import Tensor, nn
 
-from modeling.config import OptimizerConfig, ScheduleConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig
 from modeling.networks.language_model import LanguageModel, ParameterKind
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import EncoderDecoderConfig, PretrainConfig, RecurrentConfig, RunConfig, TransformerConfig
+from modeling.config.network import EncoderDecoderConfig, RecurrentConfig, TransformerConfig
+from modeling.config.pretrain import PretrainConfig
+from modeling.config.run import RunConfig
 from modeling.device import choose
 from modeling.inference.generate import MASK, Checkpoint, Sampling, generate, load
 from modeling.networks.language_model import LanguageModel

@@ -36,7 +36,8 @@ from pydantic import ValidationError
 
 from modeling.answering.config import AnsweringConfig
 from modeling.answering.tune import tune
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.training.distributed import under_torchrun
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from modeling import checkpoint
 from modeling.checkpoint import METRICS, WEIGHTS, CheckpointConfig, Checkpoints
-from modeling.config import RunConfig
+from modeling.config.run import RunConfig
 from modeling.training.checkpoints import extending
 from modeling.training.distributed import Ranks
 from modeling.training.optim import is_dtensor

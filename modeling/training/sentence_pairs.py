@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.masking import Masking, MaskRates, own_targets
 from modeling.training.distributed import Ranks
 from modeling.training.objectives import (

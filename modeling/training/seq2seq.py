@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.config import EVALUATED_SPANS, PretrainConfig, RunConfig, SourceTarget
+from modeling.config.objective import EVALUATED_SPANS, SourceTarget
+from modeling.config.pretrain import PretrainConfig
+from modeling.config.run import RunConfig
 from modeling.networks.encoder_decoder import Sources
 from modeling.spans import Spans, begun
 from modeling.training.distributed import Ranks

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import RunConfig, token_count
+from modeling.config.objective import token_count
+from modeling.config.run import RunConfig
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.recurrent import RecurrentState
 from modeling.training.objectives import Objective

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.config import RunConfig
+from modeling.config.run import RunConfig
 from modeling.mixture import SourceSeen, WindowPlan, allocate, epoch_windows, seen_of, stream_steps
 from textmill.errors import UserError
 from tokenization.arrays import TokenArrays, shuffled

@@ -11,7 +11,7 @@ import experiments
 from experiments.catalog import NAMES, code_of, load, name_of
 from experiments.data import Data, choices
 from experiments.declaration import Better, Experiment, nested
-from modeling.config import MODEL_CONFIG
+from modeling.config.network import MODEL_CONFIG
 from modeling.cost import flops_per_token
 from textmill.errors import UserError
 from textmill.progress import quiet

@@ -9,7 +9,7 @@ import torch
 
 from experiments.catalog import load
 from experiments.claims.networks.gradients import BLOCKS, LAYERS, SHAPE, gradient_norms, measure, windows
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.networks.transformer import GPT
 from textmill.progress import quiet
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.training.finetune import finetune
 from modeling.training.pretrain import pretrain
 from textmill.progress import quiet

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling.checkpoint import CONFIG, HIDDEN_PADDING, NEXT_SENTENCE, WEIGHTS, load_model, write_tensors
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.inference.evaluate import evaluate
 from modeling.inference.export import export
 from modeling.inference.generate import Sampling, generate, load

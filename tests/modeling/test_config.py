@@ -6,7 +6,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from modeling.config import PRESETS, PretrainConfig, RecurrentConfig, SplineConfig, TransformerConfig
+from modeling.config.network import RecurrentConfig, SplineConfig, TransformerConfig
+from modeling.config.presets import PRESETS
+from modeling.config.pretrain import PretrainConfig
 from textmill.processes import python_environment
 from textmill.settings import output_settings
 

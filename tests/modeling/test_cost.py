@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from modeling.config import PretrainConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.cost import flops_per_token, network_cost, training_cost
 from modeling.networks.transformer import GPT
 from textmill.errors import UserError

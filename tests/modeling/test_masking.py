@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.masking import LONGEST_SPAN, Masking, MaskRates, own_targets, word_edges
 from modeling.training.objectives import MaskedLM
 from tokenization.arrays import TokenArrays

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.config import PretrainConfig, SourceConfig
+from modeling.config.pretrain import PretrainConfig
+from modeling.config.run import SourceConfig
 from modeling.mixture import WindowPlan, allocate, epoch_windows
 from textmill.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.data import Data, choices, cleanest
 from experiments.declaration import Agrees, Experiment, Figure, Published, Quick
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from textmill.settings import affects_output
 
 AS_CONFIGURED, CLEANEST = "as configured", "all cleaning"

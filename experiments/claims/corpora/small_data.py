@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick
-from modeling.config import PRESETS
+from modeling.config.presets import PRESETS
 
 SHARE = 1 / 3  # of the text
 

@@ -2,7 +2,7 @@
 initialization) against the block of the report, at the same width, depth and data, each at the best of its rates."""
 
 from experiments.declaration import Better, Experiment, Published, Quick
-from modeling.config import CLASSIC, MODERN, MUON
+from modeling.config.presets import CLASSIC, MODERN, MUON
 
 EXPERIMENT = Experiment(
     claim="A modern transformer block learns more from the same tokens than the classic one of the report does.",

@@ -1,7 +1,7 @@
 """Dividing attention logits by the root of the head size, or, as a slip of the report's code has it, of the width."""
 
 from experiments.declaration import Better, Experiment, Published, Quick
-from modeling.config import CLASSIC, MUON
+from modeling.config.presets import CLASSIC, MUON
 
 EXPERIMENT = Experiment(
     claim="Dividing attention logits by the root of the head size learns more than dividing by that of the width.",

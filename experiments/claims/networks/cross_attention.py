@@ -17,7 +17,9 @@ from experiments.declaration import Better, Experiment, Figure, Measured, Publis
 from experiments.library import library_bytes
 from experiments.training import Recipe, train
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import EVALUATED_SPANS, EncoderDecoderConfig, OptimizerConfig
+from modeling.config.network import EncoderDecoderConfig
+from modeling.config.objective import EVALUATED_SPANS
+from modeling.config.optimization import OptimizerConfig
 from modeling.device import choose
 from modeling.networks.encoder_decoder import Sources
 from modeling.spans import Spans

@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.declaration import Better, Experiment, Published, Quick
-from modeling.config import CLASSIC
+from modeling.config.presets import CLASSIC
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "pre-norm": {"norm_place": "pre"},

@@ -1,7 +1,7 @@
 """KANs in place of the MLPs of a GPT, with as many weights: from the same tokens, and in the same time."""
 
 from experiments.declaration import Better, Experiment, Published, Quick
-from modeling.config import MODERN, MUON
+from modeling.config.presets import MODERN, MUON
 
 KANS = ("kan-spline", "kan-rational")
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
 from experiments.library import library_bytes
-from modeling.config import CLASSIC, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.presets import CLASSIC
 from modeling.device import choose
 from modeling.networks.transformer import GPT
 from modeling.training.objectives import generator_at

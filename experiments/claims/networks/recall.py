@@ -17,7 +17,8 @@ from torch import Tensor
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
 from experiments.training import Recipe, train
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import ModelConfig, OptimizerConfig, TransformerConfig
+from modeling.config.network import ModelConfig, TransformerConfig
+from modeling.config.optimization import OptimizerConfig
 from modeling.cost import recurrent_like
 from modeling.device import Compute, choose
 from modeling.networks.language_model import LanguageModel

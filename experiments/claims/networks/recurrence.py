@@ -5,7 +5,8 @@ easier about the later tokens is the same for all of them."""
 from typing import Any
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick, Same
-from modeling.config import MODERN, MUON, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.presets import MODERN, MUON
 from modeling.cost import recurrent_like
 
 SHAPE: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.declaration import Better, Contrast, Experiment, Published, Quick, Same
-from modeling.config import CLASSIC
+from modeling.config.presets import CLASSIC
 
 PLACES = {"pre-norm": "pre", "post-norm": "post"}
 WARMUPS = {"warm-up": 40, "no warm-up": 0}  # steps

@@ -22,7 +22,8 @@ import torch
 
 from experiments.declaration import Better, Experiment, Figure, Measured, Published, Quick
 from experiments.library import library_files
-from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig
 from modeling.networks.transformer import GPT
 from modeling.training.optim import lr_scale, optimizers, set_learning_rates
 from textmill.progress import Progress, quiet

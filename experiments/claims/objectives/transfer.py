@@ -8,7 +8,7 @@ other rates than a trained one, so that each is given the best of its own.
 from typing import Any
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick
-from modeling.config import MODERN, MUON
+from modeling.config.presets import MODERN, MUON
 
 PRETRAIN_STEPS, FINETUNE_STEPS = 400, 100
 SETTINGS: dict[str, Any] = {

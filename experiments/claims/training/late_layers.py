@@ -1,7 +1,7 @@
 """Layers that join late: most of a training with one layer, the rest with all, at equal FLOPs."""
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick
-from modeling.config import MODERN, MUON
+from modeling.config.presets import MODERN, MUON
 
 EXPERIMENT = Experiment(
     claim="At equal FLOPs, a model whose layers join half-way learns more than one that trains all from the start.",

@@ -1,7 +1,7 @@
 """Muon on the matrices of the blocks against AdamW on everything, each at the best of its learning rates."""
 
 from experiments.declaration import Better, Experiment, Published, Quick
-from modeling.config import ADAMW, MUON
+from modeling.config.presets import ADAMW, MUON
 
 EXPERIMENT = Experiment(
     claim="Muon on the matrices learns more from the same tokens than AdamW.",

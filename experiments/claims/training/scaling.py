@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.declaration import Experiment, Figure, Published, Quick, Slope
-from modeling.config import MUON, PretrainConfig
+from modeling.config.presets import MUON
+from modeling.config.pretrain import PretrainConfig
 from modeling.cost import flops_per_token
 
 WIDTHS = (16, 24, 32, 40, 56)  # at most one and a half epochs of the demo's corpus

@@ -18,7 +18,7 @@ from flows.pipeline.plan import Step
 from flows.stages.comparison import figures_of, flops_of
 from flows.stages.measurement import measurement, measurement_config
 from flows.store.local import Artifact, Store
-from modeling.config import RunConfig
+from modeling.config.run import RunConfig
 from modeling.cost import flops_per_token
 
 __all__ = ["Pace", "PlannedRun", "planned"]

@@ -28,7 +28,9 @@ from modeling.checkpoint import (
     seal_draft,
     start_draft,
 )
-from modeling.config import ProgressiveConfig, RunConfig, ScheduleConfig
+from modeling.config.optimization import ScheduleConfig
+from modeling.config.pretrain import ProgressiveConfig
+from modeling.config.run import RunConfig
 from modeling.training.optim import lr_scale
 from modeling.training.state import TrainingRun, curve
 from textmill.errors import UserError

@@ -13,7 +13,7 @@ from flows.engine.devices import reserved
 from flows.engine.stage import Context
 from flows.engine.training import launch_training
 from flows.store.local import Store
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from textmill.errors import UserError
 
 # Says which GPU it got, and keeps it until its input ends.

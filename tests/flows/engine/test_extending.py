@@ -17,7 +17,8 @@ from flows.stages.pretokenize import pretokenize
 from flows.stages.pretrain import pretrain
 from flows.stages.train_tokenizer import train_tokenizer
 from flows.store.local import Store
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from tokenization.config import PretokenizeConfig, TokenizerConfig
 
 pytestmark = pytest.mark.slow  # trainings in processes of their own

@@ -18,7 +18,7 @@ from flows.pipeline.plan import plan
 from flows.pipeline.reproduce import write_configuration
 from flows.pipeline.selection import Selection
 from flows.store.open import open_store
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.mixture import seen_of
 from textmill.errors import UserError
 

@@ -24,7 +24,7 @@ from flows.pipeline.experiments.trials import campaign
 from flows.pipeline.gc import garbage
 from flows.service.experiment import experiment
 from flows.store.local import Store
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from textmill.errors import UserError
 
 ROOT = Path(__file__).parents[3]

@@ -25,7 +25,7 @@ from flows.stages.prepare import prepare
 from flows.stages.report import ReportConfig, report
 from flows.store.local import Store
 from modeling.checkpoint import WEIGHTS, CheckpointConfig, write_tensors
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from scraping.crawling.rendering.chromium import find_chromium
 from textmill.errors import UserError
 from tokenization.config import SPECIAL_TOKENS

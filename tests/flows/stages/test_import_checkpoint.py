@@ -22,7 +22,7 @@ from flows.stages.comparison import result_of
 from flows.stages.import_checkpoint import import_checkpoint
 from flows.store.local import Store
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import ImportConfig
+from modeling.config.pretrain import ImportConfig
 from modeling.cost import flops_per_token
 from textmill.errors import UserError
 from tokenization.formats import save_tokenizer

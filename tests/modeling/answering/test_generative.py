@@ -15,7 +15,7 @@ from modeling.answering.questions import Question, locate
 from modeling.answering.sets import make_set
 from modeling.answering.tune import tune
 from modeling.checkpoint import WEIGHTS, CheckpointConfig, load_model, publish_texts, without_tied_head, write_tensors
-from modeling.config import MODEL_CONFIG
+from modeling.config.network import MODEL_CONFIG
 from modeling.inference.generate import Sampling, generate, load
 from modeling.training.distributed import Ranks
 from textmill.errors import UserError

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling.checkpoint import load_model
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.inference.attention_maps import attention_maps, attention_weights
 from modeling.networks.transformer import GPT
 

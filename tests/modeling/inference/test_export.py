@@ -16,7 +16,8 @@ from modeling.checkpoint import (
     without_tied_head,
     write_checkpoint,
 )
-from modeling.config import PretrainConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.inference.export import export
 from modeling.inference.generate import Blanked, fill, halves, load, word_beginnings
 from modeling.training.pretrain import recipe

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.inference.generate import (
     Blanked,
     Checkpoint,

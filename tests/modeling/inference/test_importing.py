@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from flows.cli.model import import_checkpoint as command
 from modeling.checkpoint import CheckpointConfig, load_model, without_tied_head, write_checkpoint
-from modeling.config import FinetuneConfig, PretrainConfig, TransformerConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.inference.export import export
 from modeling.inference.generate import Sampling, fill, generate, load
 from modeling.inference.importing import import_checkpoint

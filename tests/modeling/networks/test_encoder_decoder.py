@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling.config import EncoderDecoderConfig
+from modeling.config.network import EncoderDecoderConfig
 from modeling.cost import network_cost
 from modeling.networks.encoder_decoder import EncoderDecoder, Sources
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from modeling.config import TransformerConfig
+from modeling.config.network import TransformerConfig
 from modeling.networks.functional import activate
 from modeling.networks.kan import RATIONALS, KANFeedForward, RationalFeedForward, Rationals, rbf_basis, spline_basis
 

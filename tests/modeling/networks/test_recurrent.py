@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from modeling.config import OptimizerConfig, RecurrentConfig
+from modeling.config.network import RecurrentConfig
+from modeling.config.optimization import OptimizerConfig
 from modeling.networks.recurrent import CELLS, Cell, MinGRU, RecurrentModel, linear_scan, scanned
 from modeling.training.optim import Muon, optimizers
 

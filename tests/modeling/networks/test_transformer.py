@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modeling.config import OptimizerConfig, PretrainConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.networks.functional import documents_in
 from modeling.networks.loss_head import SLICE_ELEMENTS, cross_entropy
 from modeling.networks.transformer import GPT, Attention, KeyValueCache, document_begins, positions_in_documents

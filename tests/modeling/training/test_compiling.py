@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from modeling.checkpoint import CheckpointConfig
-from modeling.config import PretrainConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import Compute
 from modeling.networks.transformer import GPT
 from modeling.training.pretrain import pretrain

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.training import state
 from modeling.training.checkpoints.extending import RESUMABLE, kept_step, reason_against, stable_steps
 from modeling.training.finetune import finetune

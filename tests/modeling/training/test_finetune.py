@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from modeling.checkpoint import CONFIG, load_model
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.training.finetune import finetune
 from textmill.errors import UserError
 from textmill.progress import quiet

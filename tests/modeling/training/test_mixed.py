@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from modeling.checkpoint import CheckpointConfig, load_model
-from modeling.config import FinetuneConfig, PretrainConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.inference.embed import embed
 from modeling.inference.evaluate import evaluate
 from modeling.inference.generate import Sampling, fill, generate, load

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from modeling.config import MultiTokenConfig, PretrainConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.objective import MultiTokenConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.networks.transformer import GPT
 from modeling.training.multi_token import MultiTokenLM, with_targets_ahead
 from modeling.training.objectives import Batch

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.masking import Masked, Masking, MaskRates, own_targets
 from modeling.networks.transformer import rotary_table
 from modeling.training.distributed import Ranks

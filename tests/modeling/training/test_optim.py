@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from modeling.config import OptimizerConfig, ScheduleConfig, TransformerConfig, finetuning_optimizer
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig, ScheduleConfig, finetuning_optimizer
 from modeling.networks.sentence_pairs import SentencePairModel
 from modeling.networks.span import SpanModel
 from modeling.networks.transformer import GPT

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling.checkpoint import CHECKSUMS, TRAINING, WEIGHTS, Checkpoints, load_model, publish_weights
-from modeling.config import OptimizerConfig, TransformerConfig
+from modeling.config.network import TransformerConfig
+from modeling.config.optimization import OptimizerConfig
 from modeling.device import training_environment
 from modeling.networks.transformer import GPT
 from modeling.training import state

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.device import training_environment
 from modeling.training.process import command
 

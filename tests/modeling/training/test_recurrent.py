@@ -127,7 +127,7 @@ def test_losses_by_position_are_of_windows_of_which_nothing_before_is_known(recu
 
 
 def test_what_needs_the_other_direction_or_a_class_of_transformers_is_refused(recurrent, tokens, tiny, tmp_path):
-    from modeling.config import FinetuneConfig
+    from modeling.config.finetune import FinetuneConfig
 
     with pytest.raises(UserError, match="is a recurrent model, which does not see what follows a blank"):
         finetune(recurrent, tokens, FinetuneConfig(steps=1), tmp_path, quiet)

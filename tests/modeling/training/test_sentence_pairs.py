@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling.checkpoint import CONFIG, NEXT_SENTENCE, WEIGHTS, load_model
-from modeling.config import FinetuneConfig
+from modeling.config.finetune import FinetuneConfig
 from modeling.device import training_environment
 from modeling.inference.generate import fill, load
 from modeling.inference.next_sentence import next_sentence_probs

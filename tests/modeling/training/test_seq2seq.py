@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from modeling.checkpoint import load_model
-from modeling.config import FinetuneConfig, PretrainConfig, SpanCorruptionConfig
+from modeling.config.finetune import FinetuneConfig
+from modeling.config.objective import SpanCorruptionConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.device import training_environment
 from modeling.inference.evaluate import evaluate
 from modeling.inference.export import export

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.config import PretrainConfig
+from modeling.config.pretrain import PretrainConfig
 from modeling.training.pretrain import pretrain
 from modeling.training.windows import BLOCK, MixedWindows, TrainWindows, sources_seen, training_windows
 from textmill.errors import UserError
