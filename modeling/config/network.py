@@ -72,6 +72,12 @@ class NetworkConfig(Section):
     width: int = Field(384, gt=0, description="Size of the residual stream (embedding size)")
     context: int = Field(256, gt=0, description="Tokens a window holds")
     norm: Literal["rms", "layer"] = Field("rms", description="RMSNorm without weights, or LayerNorm")
+    norm_place: Literal["pre", "post", "none"] = added(
+        "pre", description="Normalize what goes into attention and feed-forward, the stream after each, or nothing"
+    )
+    residual: bool = added(
+        True, description="Add to the stream what attention and feed-forward make; false: replace it"
+    )
     bias: bool = Field(False, description="Biases in linear layers and LayerNorm")
     tied: bool = Field(False, description="One matrix for embedding and head")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on attention, residual branches and embedding")
@@ -83,9 +89,19 @@ class NetworkConfig(Section):
         """AdamW's rate of the coefficients of a KAN's edges, as a share of the rate of the matrices."""
         return 1.0
 
+    @model_validator(mode="after")
+    def _blocks_pass_a_signal_on(self) -> NetworkConfig:
+        if self.zero_init and not self.residual:
+            raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
+        return self
+
     @property
     def lacks_of_identity(self) -> str | None:
         """The setting without which a new block is not the identity; None: it is."""
+        if not self.residual:
+            return "residual"
+        if self.norm_place == "post":
+            return "norm_place: pre"
         return None if self.zero_init else "zero_init"
 
 
@@ -104,12 +120,6 @@ class AttentionConfig(NetworkConfig):
         MLPConfig(kind="mlp"),
         discriminator="kind",
         description=f"Feed-forward, by its kind, which may stand alone: {FEED_FORWARD_KINDS}",
-    )
-    norm_place: Literal["pre", "post", "none"] = added(
-        "pre", description="Normalize what goes into attention and feed-forward, the stream after each, or nothing"
-    )
-    residual: bool = added(
-        True, description="Add to the stream what attention and feed-forward make; false: replace it"
     )
     positions: Literal["rope", "learned"] = Field("rope", description="Rotary or learned absolute positions")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies")
@@ -143,9 +153,7 @@ class AttentionConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _blocks_pass_a_signal_on(self) -> AttentionConfig:
-        if self.zero_init and not self.residual:
-            raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
+    def _squares_do_not_pile_up(self) -> AttentionConfig:
         if not self.residual and self.norm_place == "none" and self.activation == "relu2":
             raise ValueError("without residual and norms, relu2 squares the stream over and over; choose relu or gelu")
         return self
@@ -161,12 +169,6 @@ class AttentionConfig(NetworkConfig):
                 if units % groups:
                     raise ValueError(f"{name} {units} is not a multiple of feed_forward.groups {groups}")
         return self
-
-    @property
-    def lacks_of_identity(self) -> str | None:
-        if not self.residual:
-            return "residual"
-        return "norm_place: pre" if self.norm_place == "post" else super().lacks_of_identity
 
     @property
     def head_size(self) -> int:
@@ -223,22 +225,11 @@ class RecurrentConfig(NetworkConfig):
     cell: Literal["rnn", "gru", "lstm", "mingru"] = Field("lstm", description="What a layer does with its state")
     hidden: int | None = Field(None, gt=0, description="Size of a layer's state; default: the width")
     feed_forward: int = Field(0, ge=0, description="Units of a feed-forward (squared ReLU) after each cell; 0 for none")
+    # not `added`, as above: these two were in the fingerprints of recurrent networks from the first
     norm_place: Literal["pre", "post", "none"] = Field(
         "pre", description="Normalize what goes into cell and feed-forward, the stream after each, or nothing"
     )
     residual: bool = Field(True, description="Add to the stream what cell and feed-forward make; false: replace it")
-
-    @model_validator(mode="after")
-    def _blocks_pass_a_signal_on(self) -> RecurrentConfig:
-        if self.zero_init and not self.residual:
-            raise ValueError("without residual, blocks that start at zero pass nothing on; set zero_init: false")
-        return self
-
-    @property
-    def lacks_of_identity(self) -> str | None:
-        if not self.residual:
-            return "residual"
-        return "norm_place: pre" if self.norm_place == "post" else super().lacks_of_identity
 
     @property
     def hidden_units(self) -> int:

@@ -30,6 +30,8 @@ from modeling.scaling import derive
 from textmill.errors import UserError
 from textmill.settings import added, execution_only, merged
 
+IMPORTED_SUFFIXES = (".json", ".safetensors", ".yaml", ".tiktoken")
+
 
 class ProgressiveConfig(Section):
     """Progressive training (Bu et al. 2025, Deep Progressive Training): layers that join late, as the identity."""
@@ -216,9 +218,6 @@ class PretrainConfig(RunConfig):
         if name not in PRESETS:
             raise ValueError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
         return name
-
-
-IMPORTED_SUFFIXES = (".json", ".safetensors", ".yaml", ".tiktoken")
 
 
 class ImportConfig(Section):

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 from statistics import median
 
 from experiments.catalog import name_of
@@ -71,10 +72,11 @@ class Pace:
         self._measured: defaultdict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for artifact in store.artifacts():
             manifest = artifact.manifest
-            self._seconds[manifest.stage].append(manifest.seconds)
             if manifest.stage == measurement.name:
                 told = manifest.settings
                 self._measured[name_of(told["experiment"])][told["variant"]].append(manifest.seconds)
+                continue
+            self._seconds[manifest.stage].append(manifest.seconds)
             if manifest.stage == "pretrain" and manifest.seconds:
                 steps = artifact.stats["steps"]
                 flops = flops_of(artifact)(steps)
@@ -93,7 +95,7 @@ class Pace:
             vocab_size = config.train_tokenizer.planned_size() or 0
             model = config.pretrain.model
             step = run.batch * model.context * flops_per_token(model, vocab_size)
-            nearest = sorted(self._trainings, key=lambda one: one.distance(step, run.steps))[:NEIGHBORS]
+            nearest = nsmallest(NEIGHBORS, self._trainings, key=lambda one: one.distance(step, run.steps))
             return run.steps * step / median(training.rate for training in nearest)
         return median(self._seconds[stage]) if self._seconds[stage] else None
 
