@@ -1,6 +1,5 @@
 """Word counts against collections.Counter."""
 
-import signal
 from collections import Counter
 
 import numpy as np
@@ -75,20 +74,7 @@ def test_an_error_while_reading_ends_the_threads():
         count_words(failing(), find_pattern("cl100k"), threads=2)
 
 
-@pytest.fixture
-def soon():
-    """Fail a test that hangs."""
-
-    def give_up(*_):
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-
-
-@pytest.mark.usefixtures("soon")
+@pytest.mark.timeout(60)
 def test_an_error_while_counting_ends_the_reading(monkeypatch):
     monkeypatch.setattr(counting, "BATCH_BYTES", 400)
     read = []
