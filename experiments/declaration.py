@@ -147,8 +147,8 @@ class Slope(Section):
 class Agrees(Section):
     """Small runs rank variants as large ones do: of the pairs of variants, `least` have the same winner.
 
-    The share is counted over the variants at hand, so it is decided as it is; the interval, over variants that are
-    drawn again from these, says how far it speaks of others. Source: DataDecide (Magnusson et al. 2025).
+    It is decided by the interval of the share over variants that are drawn again from these: of others, which were not
+    tried, they are a sample. Source: DataDecide (Magnusson et al. 2025).
     """
 
     small: list[str] = Field(min_length=2, description="The variants at the small size; the first is compared with all")

@@ -90,7 +90,7 @@ class RankAgreement:
     """In how many pairs of variants two sizes have the same winner, by the means over seeds.
 
     Attributes:
-        agreeing, pairs: how many; pairs that are equal at a size, because they are the same run, have no winner.
+        agreeing, pairs: how many; pairs that are equal at one size have no winner.
         share: of the pairs; NaN without any.
         interval: CONFIDENCE interval of the share over variants that are drawn again from these (bootstrap).
         told_agreeing, told: the same of the pairs whose difference at the large size has an interval without 0.
@@ -105,8 +105,13 @@ class RankAgreement:
 
 
 def rank_agreement(small: Sequence[Sequence[float]], large: Sequence[Sequence[float]]) -> RankAgreement:
-    """Of figures of each variant, seed by seed, at two sizes, in the same order."""
-    count = len(small)
+    """Of figures of each variant, seed by seed, at two sizes, in the same order.
+
+    Variants that are the same run at both sizes count as one: their pairs with another are one comparison.
+    """
+    distinct = dict.fromkeys((tuple(a), tuple(b)) for a, b in zip(small, large, strict=True))
+    small, large = [a for a, _ in distinct], [b for _, b in distinct]
+    count = len(distinct)
     at_small, at_large = (
         np.sign(np.subtract.outer(means, means))
         for means in (np.array([np.mean(values) for values in size]) for size in (small, large))

@@ -170,7 +170,7 @@ def _agrees(contrast: Agrees, figures: Figures, name: str, better: str) -> Judge
     because += f"({CONFIDENCE:.0%} interval over variants {low:.0%} to {high:.0%})"
     if found.told:
         because += f"; of those that the seeds tell apart at the large size {found.told_agreeing} of {found.told}"
-    return Judgement(says, "agree" if found.share >= contrast.least else "disagree", because, numbers)
+    return Judgement(says, _within((low, high), contrast.least, 1), because, numbers)
 
 
 def _ranking(contrast: Agrees, figures: Figures, name: str, better: str) -> list[dict[str, Any]]:
