@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.declaration import Better, Experiment, Figure, Published, Quick
-from modeling.config.presets import PRESETS
+from modeling.config.presets import MUON, PRESETS
 
 SHARE = 1 / 3  # of the text
 
@@ -14,7 +14,7 @@ SHARE = 1 / 3  # of the text
 def settings(preset: str, **more: Any) -> dict[str, Any]:
     """A preset with all that it says but the steps: what a configuration says of these does not change a variant."""
     values = {name: value for name, value in PRESETS[preset].items() if name != "steps"}
-    return {"pretrain": {**values, "preset": preset, **more}}
+    return {"pretrain": {**values, "preset": preset, "optimizer": MUON | values.get("optimizer", {}), **more}}
 
 
 EXPERIMENT = Experiment(
