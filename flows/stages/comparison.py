@@ -46,7 +46,7 @@ class Comparison(Stage[ComparisonConfig]):
 
     name = "comparison"
     label_is_subject = True
-    version = 6
+    version = 7
     inputs = ("results", "stages")
 
     def build(self, job: Job[ComparisonConfig]) -> None:
