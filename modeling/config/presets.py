@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # a few megabytes of text, read several times: what learns it by heart are tables and the head, so these decay, and
     # learn more slowly (modeling/LOG.md)
     "small-data": {
-        "model": FAST_TINY, "optimizer": {"embedding_lr": 0.1, "head_lr": 0.005, "embedding_decay": 0.1},
+        "model": FAST_TINY, "optimizer": {"embedding_lr": 0.1, "head_lr": 0.005, "embedding_decay": 0.2},
         "ema": 0.985, "batch": 16, "steps": 1300,
     },
     # Radford et al. 2019 as trained by nanoGPT: 491,520 tokens a step
