@@ -20,7 +20,7 @@ from modeling.config.network import EncoderDecoderConfig, TransformerConfig
 from modeling.device import choose
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.span import SPAN_PREFIX, SpanModel
-from modeling.training.distributed import local_rank, ranks
+from modeling.training.distributed import join_ranks, local_rank
 from modeling.training.pretrain import fingerprint, recipe
 from modeling.training.saving import is_finished, separate_head
 from modeling.training.state import TrainingRun
@@ -74,27 +74,27 @@ def tune(checkpoint: Path, questions: Path, config: AnsweringConfig, out: Path, 
         return
     writes_targets = checkpoint_config.objective == "pairs"
     objective, told = objective_on(train, validation, config, tokenizer, writes_targets=writes_targets)
-    with ranks(compute.device) as group:
-        model = network(checkpoint_config)
-        model.load_state_dict(model.state_dict() | base.state_dict())
-        run = TrainingRun(model, objective, checkpoint_config, config, out)
-        trainer = Trainer(run, compute, group, progress)
-        trainer.run()
-        if group.first:
-            metrics = trainer.saver.publish()
-            if config.method == "extractive":
-                separate_head(out, SPAN_PREFIX, SPAN)
-            save_tokenizer(tokenizer, out)
-            answers = answer_questions(out, validation, device=str(compute.device))
-            stats = {
-                **run.stats(metrics),
-                **told,
-                **scores([answer.text for answer in answers], validation),
-                **baseline(train, validation, may_be_none=bool(config.no_answer)),
-                "samples": samples(validation, answers),
-            }
-            trainer.saver.finish(stats)
-        group.barrier()
+    group = join_ranks(compute.device)
+    model = network(checkpoint_config)
+    model.load_state_dict(model.state_dict() | base.state_dict())
+    run = TrainingRun(model, objective, checkpoint_config, config, out)
+    trainer = Trainer(run, compute, group, progress)
+    trainer.run()
+    if group.first:
+        metrics = trainer.saver.publish()
+        if config.method == "extractive":
+            separate_head(out, SPAN_PREFIX, SPAN)
+        save_tokenizer(tokenizer, out)
+        answers = answer_questions(out, validation, device=str(compute.device))
+        stats = {
+            **run.stats(metrics),
+            **told,
+            **scores([answer.text for answer in answers], validation),
+            **baseline(train, validation, may_be_none=bool(config.no_answer)),
+            "samples": samples(validation, answers),
+        }
+        trainer.saver.finish(stats)
+    group.barrier()
 
 
 def learned(config: AnsweringConfig, origin: CheckpointConfig) -> Literal["span", "causal", "pairs"]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import traceback
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Ranks", "local_rank", "ranks", "under_torchrun"]
+__all__ = ["Ranks", "join_ranks", "local_rank", "under_torchrun"]
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,25 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-@contextmanager
-def ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the ranks that torchrun announces in the environment (WORLD_SIZE, RANK, …), and leave at the end."""
+def join_ranks(device: torch.device) -> Ranks:
+    """Join the ranks that torchrun announces in the environment (WORLD_SIZE, RANK, …); a process leaves as it exits."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield Ranks()
-        return
+        return Ranks()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    atexit.register(leave_ranks)
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def leave_ranks() -> None:
+    """Free what trained with the group, then the group.
+
+    A group of gloo, once nothing refers to it, waits for its threads, and these wait for the interpreter's lock to free
+    the tensors of their last work. Python gives that lock up where it frees a group. The reducer of DDP does not: if it
+    were the last to refer to one, the rank would not end, or be aborted with the interpreter (pytorch/pytorch#56297).
+    """
+    if failed := getattr(sys, "last_traceback", None):  # its frames hold the model
+        traceback.clear_frames(failed)
+    gc.collect()
+    dist.destroy_process_group()

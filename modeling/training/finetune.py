@@ -26,7 +26,7 @@ from modeling.device import choose
 from modeling.inference.generate import Blanked, Checkpoint, Sampling, cropped, fill, generate, load
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.sentence_pairs import NEXT_SENTENCE_PREFIX, SentencePairModel
-from modeling.training.distributed import local_rank, ranks
+from modeling.training.distributed import join_ranks, local_rank
 from modeling.training.objectives import MaskedLM
 from modeling.training.pretrain import fingerprint, guessed, pair_writing, recipe, sources_of
 from modeling.training.saving import is_finished, separate_head
@@ -100,25 +100,25 @@ def finetune(checkpoint: Path, tokens: Path, config: FinetuneConfig, out: Path, 
     objective = objective_on(tokens, origin.model.context, config, tokenizer)
     pair_length = min(config.pair_length, origin.model.context) if on_pairs else None
     blank = sample_text(config, Checkpoint(base, tokenizer, checkpoint_config, pair_length))
-    with ranks(compute.device) as group:
-        model = SentencePairModel(model_config, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
-        model.load_state_dict(model.state_dict() | base.state_dict())
-        run = TrainingRun(model, objective, checkpoint_config, config, out)
-        trainer = Trainer(run, compute, group, progress)
-        trainer.run()
-        if group.first:
-            metrics = trainer.saver.publish()
-            if on_pairs:
-                separate_head(out, NEXT_SENTENCE_PREFIX, NEXT_SENTENCE)
-            save_tokenizer(tokenizer, out)
-            stats = {
-                **run.stats(metrics),
-                **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
-                **guessed(train, objective.validation_targets, tokenizer),
-                **sample(out, blank),
-            }
-            trainer.saver.finish(stats)
-        group.barrier()
+    group = join_ranks(compute.device)
+    model = SentencePairModel(model_config, origin.vocab_size) if on_pairs else checkpoint_config.build_model()
+    model.load_state_dict(model.state_dict() | base.state_dict())
+    run = TrainingRun(model, objective, checkpoint_config, config, out)
+    trainer = Trainer(run, compute, group, progress)
+    trainer.run()
+    if group.first:
+        metrics = trainer.saver.publish()
+        if on_pairs:
+            separate_head(out, NEXT_SENTENCE_PREFIX, NEXT_SENTENCE)
+        save_tokenizer(tokenizer, out)
+        stats = {
+            **run.stats(metrics),
+            **({} if isinstance(objective, SentencePairLM) else sources_of(train, objective, config)),
+            **guessed(train, objective.validation_targets, tokenizer),
+            **sample(out, blank),
+        }
+        trainer.saver.finish(stats)
+    group.barrier()
 
 
 def refuse_settings_of_running_text(config: FinetuneConfig) -> None:
@@ -164,23 +164,23 @@ def finetune_on_pairs(
     if is_finished(out, checkpoint_config, config):
         return
     objective = pair_writing(tokens, config, origin.model.context, tokenizer)
-    with ranks(compute.device) as group:
-        tuned = checkpoint_config.build_model()
-        tuned.load_state_dict(model.state_dict())
-        run = TrainingRun(tuned, objective, checkpoint_config, config, out)
-        trainer = Trainer(run, compute, group, progress)
-        trainer.run()
-        if group.first:
-            metrics = trainer.saver.publish()
-            save_tokenizer(tokenizer, out)
-            stats = {
-                **run.stats(metrics),
-                "pairs": len(objective.train),
-                "cut_pairs": objective.cut,
-                "written": written(out, TextPairs(tokens, "validation")),
-            }
-            trainer.saver.finish(stats)
-        group.barrier()
+    group = join_ranks(compute.device)
+    tuned = checkpoint_config.build_model()
+    tuned.load_state_dict(model.state_dict())
+    run = TrainingRun(tuned, objective, checkpoint_config, config, out)
+    trainer = Trainer(run, compute, group, progress)
+    trainer.run()
+    if group.first:
+        metrics = trainer.saver.publish()
+        save_tokenizer(tokenizer, out)
+        stats = {
+            **run.stats(metrics),
+            "pairs": len(objective.train),
+            "cut_pairs": objective.cut,
+            "written": written(out, TextPairs(tokens, "validation")),
+        }
+        trainer.saver.finish(stats)
+    group.barrier()
 
 
 def written(out: Path, pairs: TextPairs) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from modeling.device import choose
 from modeling.inference.generate import MASK, Checkpoint, Sampling, generate, load
 from modeling.networks.language_model import LanguageModel
 from modeling.networks.mixed import MixedModel
-from modeling.training.distributed import local_rank, ranks
+from modeling.training.distributed import join_ranks, local_rank
 from modeling.training.multi_token import MultiTokenLM
 from modeling.training.objectives import CausalLM, MaskedLM, MixedLM, StreamLM
 from modeling.training.saving import is_finished
@@ -92,37 +92,37 @@ def pretrain(tokens: Path, tokenizer_folder: Path, config: PretrainConfig, out: 
         objective = pair_writing(tokens, config, config.model.context, tokenizer)
     else:
         objective = objective_on(train, validation, config, tokenizer)
-    with ranks(compute.device) as group:
-        torch.manual_seed(config.seed)
-        # of shared out weights there is no copy
-        writes = config.sample_tokens and config.parallel != "fsdp" and config.objective != "masked"
+    group = join_ranks(compute.device)
+    torch.manual_seed(config.seed)
+    # of shared out weights there is no copy
+    writes = config.sample_tokens and config.parallel != "fsdp" and config.objective != "masked"
 
-        def sample_of(model: LanguageModel) -> str:
-            return sample(Checkpoint(model, tokenizer, checkpoint_config), config)
+    def sample_of(model: LanguageModel) -> str:
+        return sample(Checkpoint(model, tokenizer, checkpoint_config), config)
 
-        if config.objective == "mixed":
-            assert isinstance(config.model, TransformerConfig)  # the config refuses others
-            model: LanguageModel = MixedModel(config.model, train.vocab_size)
-        else:
-            model = checkpoint_config.build_model()
-        run = TrainingRun(model, objective, checkpoint_config, config, out, sample_of if writes else None)
-        trainer = Trainer(run, compute, group, progress)
-        trainer.run()
-        if group.first:
-            metrics = trainer.saver.publish()
-            save_tokenizer(tokenizer, out)
-            stats = {
-                **run.stats(metrics),
-                "block_parameters": run.model.block_parameters(),
-                "vocab_size": train.vocab_size,
-                **(guessed(train, objective.validation_targets, tokenizer) if isinstance(objective, MaskedLM) else {}),
-                **told_of(train, objective, config),
-                "unigram_entropy": entropy(token_counts(train)),
-                "sample_prompt": config.sample_prompt,
-                "sample": sample(load(out, device="cpu"), config),
-            }
-            trainer.saver.finish(stats)
-        group.barrier()
+    if config.objective == "mixed":
+        assert isinstance(config.model, TransformerConfig)  # the config refuses others
+        model: LanguageModel = MixedModel(config.model, train.vocab_size)
+    else:
+        model = checkpoint_config.build_model()
+    run = TrainingRun(model, objective, checkpoint_config, config, out, sample_of if writes else None)
+    trainer = Trainer(run, compute, group, progress)
+    trainer.run()
+    if group.first:
+        metrics = trainer.saver.publish()
+        save_tokenizer(tokenizer, out)
+        stats = {
+            **run.stats(metrics),
+            "block_parameters": run.model.block_parameters(),
+            "vocab_size": train.vocab_size,
+            **(guessed(train, objective.validation_targets, tokenizer) if isinstance(objective, MaskedLM) else {}),
+            **told_of(train, objective, config),
+            "unigram_entropy": entropy(token_counts(train)),
+            "sample_prompt": config.sample_prompt,
+            "sample": sample(load(out, device="cpu"), config),
+        }
+        trainer.saver.finish(stats)
+    group.barrier()
 
 
 def training_split(tokens: Path, share: float) -> TokenArrays:
