@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group: it keeps the one of its import as a default for ever
 from torch import Tensor
 
 __all__ = ["Ranks", "join_ranks", "local_rank", "under_torchrun"]
