@@ -117,6 +117,7 @@ class Slope(Section):
     """The figure is a power of a variant's size: its exponent, fitted over the variants, lies between two values."""
 
     over: dict[str, float] = Field(min_length=3, description="Size of each variant, such as bytes or FLOPs")
+    size: str = Field("size", description="What the size is, as the verdict calls it")
     between: tuple[float, float] = Field(description="Least and greatest exponent that the claim allows")
     figure: str | None = Field(None, description="Another figure than the experiment's")
     foretells: float | None = Field(

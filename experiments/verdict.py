@@ -132,7 +132,7 @@ def _slope(contrast: Slope, values: Mapping[str, list[float]], name: str) -> Jud
         if not (contrast.foretells and variant == largest)
     ]
     least, greatest = contrast.between
-    says = f"{_words(name)} goes as a power of the size between {least:g} and {greatest:g}"
+    says = f"{_words(name)} goes as a power of the {contrast.size} between {least:g} and {greatest:g}"
     if contrast.foretells:
         says += f", and the others foretell {largest} to within {contrast.foretells:.0%}"
         if min(values[largest]) <= 0:
